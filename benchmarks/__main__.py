@@ -1,0 +1,231 @@
+"""`python -m benchmarks`: measure, and print Markdown tables."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import sys
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from benchmarks import evaluation, latency, pictures, preparing, tracking, training
+from benchmarks.processes import ProcessError
+from odtrain.errors import OdtrainError
+
+PACKAGES = ("tensorflow", "tf-keras", "ai-edge-litert", "faster-coco-eval", "mlflow", "pillow")
+
+Columns = dict[str, Callable[[Any], str]]
+"""Heading -> the cell of a row."""
+
+
+class Section(NamedTuple):
+    """What one benchmark has to say.
+
+    Attributes:
+        title: of the section.
+        text: what was measured, and how to read it.
+        columns: of the table.
+        rows: of the table.
+    """
+
+    title: str
+    text: str
+    columns: Columns
+    rows: Sequence[Any]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the benchmarks that the command line asks for; the exit status."""
+    flags = _parser().parse_args(arguments)
+    pages = [machine()]
+    print(pages[0], flush=True)
+    failed = 0
+    for name in flags.only or BENCHMARKS:
+        try:
+            pages.append(markdown(BENCHMARKS[name](flags.quick)))
+        except (OdtrainError, ProcessError) as error:
+            pages.append(f"## {name}\n\nnot measured: {error}\n")
+            failed = 1
+        print(pages[-1], flush=True)
+        if flags.to:
+            flags.to.write_text("\n".join(pages), encoding="utf-8")
+    return failed
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description="Measure side by side, and print Markdown tables with ratios.",
+    )
+    parser.add_argument(
+        "--only", action="append", choices=list(BENCHMARKS), help="may be given several times"
+    )
+    parser.add_argument("--to", type=Path, metavar="FILE.md", help="write the tables there too")
+    parser.add_argument("--quick", action="store_true", help="small: to see that it works")
+    return parser
+
+
+def machine() -> str:
+    """On what is measured, and how busy it is."""
+    loads = " ".join(f"{load:.1f}" for load in os.getloadavg())
+    packages = ", ".join(f"{package} {version(package)}" for package in PACKAGES)
+    return (
+        f"# Benchmarks\n\n{_cpu_name()}, {os.cpu_count()} cores, load {loads} at the start; "
+        f"{platform.system()}, Python {platform.python_version()}, {packages}.\n"
+        "`load` is the average of the last minute just before a row was measured: from about half "
+        "the number of cores on, times are too long, and ratios of processor time are what is left.\n"
+    )
+
+
+def _cpu_name() -> str:
+    information = Path("/proc/cpuinfo")
+    lines = information.read_text().splitlines() if information.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def markdown(section: Section) -> str:
+    """A section as a heading, its text and one table."""
+    cells = [[cell(row) for cell in section.columns.values()] for row in section.rows]
+    rule = ["---", *["---:"] * (len(section.columns) - 1)]
+    lines = [f"| {' | '.join(line)} |" for line in [list(section.columns), rule, *cells]]
+    return "\n".join([f"## {section.title}", "", section.text, "", *lines, ""])
+
+
+# ---- the benchmarks, one section each
+
+
+def _training(quick: bool) -> Section:
+    rows = training.measure(training.QUICK if quick else training.Extent())
+    text = (
+        f"ssd_mobilenet_v1, 300x300, {training.NUM_CLASSES} classes, on {pictures.source_name()}, "
+        "with hard mining, flips and crops, RMSProp; warm-up left out. The bound is what the product "
+        "of two large matrices allows, timed before each row in the same precision on all cores; the "
+        "share by CPU time compares processor time with processor time. The old system trained "
+        f"{training.OLD_IMAGES_PER_SECOND} images/s with {training.OLD_PEAK_MEMORY_MB / 1000:.1f} GB. "
+        "Goals hold for 2 idle cores, full width and batch 24, with memory under 3.5 GB."
+    )
+    columns = {
+        heading: cell for heading, cell in TRAINING.items() if not (quick and heading in FULL)
+    }
+    return Section(_titled("Training", quick), text, columns, rows)
+
+
+def _preparing(quick: bool) -> Section:
+    count, rounds = (200, 1) if quick else (preparing.PICTURES, preparing.ROUNDS)
+    text = (
+        f"{count} distinct crops and re-encodings of {pictures.source_name()}; whole processes, "
+        f"median of {rounds}, files in the page cache. The tutorial's steps are written anew "
+        "(`benchmarks/tutorial.py`), not its own scripts; they copy pictures without decoding them. "
+        "Ratio: how many times as fast as both together."
+    )
+    rows = preparing.measure(count, rounds)
+    return Section(_titled("Preparing", quick), text, PREPARING, rows)
+
+
+def _evaluation(quick: bool) -> Section:
+    count = 200 if quick else evaluation.PICTURES
+    text = (
+        f"COCO's twelve numbers for {count} pictures with {evaluation.DETECTIONS} detections each, "
+        f"{evaluation.CLASSES} classes. Ratio: how many times as fast as pycocotools."
+    )
+    return Section(_titled("Evaluation", quick), text, EVALUATION, evaluation.compare(count))
+
+
+def _latency(quick: bool) -> Section:
+    extent = latency.QUICK if quick else latency.WHOLE
+    text = (
+        f"ssd_mobilenet_v1, 300x300, {latency.NUM_CLASSES} classes, batch 1; {extent.runs} runs of each "
+        "file in a process of its own. `pb` and `saved_model` include resizing and normalising the "
+        "picture. A .tflite with regular suppression looks at every class by itself, in one thread; "
+        "how long that takes depends on what the network finds. Ratio: how many times as fast as the "
+        "network's first file with as many threads asked for."
+    )
+    return Section(_titled("Latency of exports", quick), text, LATENCY, latency.measure(extent))
+
+
+def _tracking(quick: bool) -> Section:
+    text = (
+        f"Steps of about {tracking.STEP_SECONDS:g} s that log {len(tracking.METRICS)} metrics to "
+        "MLflow on sqlite. The call is what a step waits for; the rest is sent by a thread beside "
+        "it. Share: of a step that logs nothing."
+    )
+    rows = tracking.compare(1 if quick else tracking.ROUNDS)
+    return Section(_titled("Tracking", quick), text, TRACKING, rows)
+
+
+def _titled(title: str, quick: bool) -> str:
+    return f"{title} (quick: not the real size)" if quick else title
+
+
+TRAINING: Columns = {
+    "precision": lambda row: row.variant.precision,
+    "frozen stages": lambda row: str(row.variant.freeze),
+    "batch": lambda row: str(row.batch_size),
+    "images/s": lambda row: f"{row.images_per_second:.1f}",
+    "goal": lambda row: (
+        f"{training.GOALS[row.variant]:.1f}" if row.variant in training.GOALS else ""
+    ),
+    "× old system": lambda row: f"{row.ratio:.1f}",
+    "CPU s/image": lambda row: f"{row.cpu_seconds:.3f}",
+    "GFLOP/image": lambda row: f"{row.gflop:.2f}",
+    "product GFLOPS": lambda row: f"{row.product_gflops:.0f}",
+    "bound images/s": lambda row: f"{row.bound:.1f}",
+    "of bound": lambda row: f"{row.share:.0%}",
+    "of bound, by CPU time": lambda row: f"{row.cpu_share:.0%}",
+    "peak GB": lambda row: f"{row.peak_memory_mb / 1000:.2f}",
+    "load": lambda row: f"{row.load:.1f}",
+}
+FULL = ("goal", "× old system")
+"""Headings of what means something at full size only."""
+PREPARING: Columns = {
+    "what": lambda row: row.name,
+    "seconds": lambda row: f"{row.seconds:.2f}",
+    "CPU s": lambda row: f"{row.cpu_seconds:.2f}",
+    "pictures/s": lambda row: f"{row.pictures_per_second:,.0f}",
+    "ratio": lambda row: f"{row.ratio:.2f}",
+    "peak MB": lambda row: f"{row.peak_memory_mb:.0f}",
+    "imports TensorFlow": lambda row: "yes" if row.tensorflow else "no",
+    "load": lambda row: f"{row.load:.1f}",
+}
+EVALUATION: Columns = {
+    "evaluator": lambda row: row.name,
+    "seconds": lambda row: f"{row.seconds:.2f}",
+    "CPU s": lambda row: f"{row.cpu_seconds:.2f}",
+    "ratio": lambda row: f"{row.ratio:.1f}",
+    "largest difference": lambda row: f"{row.max_difference:.1e}",
+    "load": lambda row: f"{row.load:.1f}",
+}
+LATENCY: Columns = {
+    "network": lambda row: row.file.network,
+    "format": lambda row: row.file.format,
+    "suppression": lambda row: row.file.nms,
+    "threads asked for": lambda row: str(row.asked),
+    "used": lambda row: str(row.threads),
+    "p50 ms": lambda row: f"{row.latency_ms_p50:.1f}",
+    "p90 ms": lambda row: f"{row.latency_ms_p90:.1f}",
+    "ratio": lambda row: f"{row.ratio:.2f}",
+    "size MB": lambda row: f"{row.size_mb:.1f}",
+    "peak MB": lambda row: f"{row.peak_memory_mb:.0f}",
+    "load": lambda row: f"{row.load:.1f}",
+}
+TRACKING: Columns = {
+    "what": lambda row: row.name,
+    "ms": lambda row: f"{row.milliseconds:.3f}",
+    "share of a step": lambda row: f"{row.share:.2%}",
+    "load": lambda row: f"{row.load:.1f}",
+}
+BENCHMARKS: dict[str, Callable[[bool], Section]] = {
+    "training": _training,
+    "preparing": _preparing,
+    "evaluation": _evaluation,
+    "latency": _latency,
+    "tracking": _tracking,
+}
+"""Name -> what measures it, small or whole."""
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,118 @@
+"""What is changed in a picture and its boxes each time they are trained on.
+
+Every function takes a seed of its own and is stateless, so that a picture shown at a given position of
+the training is changed in the same way whether or not the training was interrupted before it.
+"""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from odtrain.config import AugmentConfig
+
+CROP_OVERLAPS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
+"""The seven settings of the reference's `ssd_random_crop`: how much of an object a crop must cover."""
+KEEP_WHOLE_PROBABILITY = 0.15
+ASPECT_RATIOS = (0.5, 2.0)
+CROP_ATTEMPTS = 100
+
+
+def augment(
+    image: tf.Tensor, boxes: tf.Tensor, classes: tf.Tensor, seed: tf.Tensor, config: AugmentConfig
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Flip, crop and re-colour one picture, in the reference's order: flip first, crop at full size.
+
+    Args:
+        image: (H, W, 3) uint8.
+        boxes: (N, 4) yxyx, fractions 0-1.
+        classes: (N,) ids, 1-based.
+        seed: (2,) int64; the same seed gives the same change.
+        config: which changes, and how strong.
+
+    Returns:
+        (h, w, 3) uint8, (M, 4) and (M,), M <= N: a crop can lose objects, even all of them.
+    """
+    seeds = tf.unstack(tf.random.split(tf.cast(seed, tf.int32), 5))
+    if config.flip:
+        image, boxes = _flip(image, boxes, seeds[0])
+    if config.crop:
+        image, boxes, classes = _ssd_random_crop(image, boxes, classes, seeds[1], config.crop_area)
+    return _recolour(image, seeds[2:], config), boxes, classes
+
+
+def _flip(image: tf.Tensor, boxes: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def mirrored() -> tuple[tf.Tensor, tf.Tensor]:
+        ymin, xmin, ymax, xmax = tf.unstack(boxes, axis=1)
+        return tf.reverse(image, [1]), tf.stack([ymin, 1.0 - xmax, ymax, 1.0 - xmin], axis=1)
+
+    half = tf.random.stateless_uniform([], seed) < 0.5
+    flipped: tuple[tf.Tensor, tf.Tensor] = tf.cond(half, mirrored, lambda: (image, boxes))
+    return flipped
+
+
+def _ssd_random_crop(
+    image: tf.Tensor, boxes: tf.Tensor, classes: tf.Tensor, seed: tf.Tensor, smallest: float
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """The reference's `ssd_random_crop`: one of seven overlaps, or (15 %) the picture as it is.
+
+    `smallest` is the least part of the picture's area that a crop shows; 0.1 in the reference.
+    """
+    pick, keep, window = tf.unstack(tf.random.split(seed, 3))
+    setting = tf.random.stateless_uniform([], pick, maxval=len(CROP_OVERLAPS), dtype=tf.int32)
+    overlap = tf.gather(tf.constant(CROP_OVERLAPS), setting)
+
+    def cropped() -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        begin, size, crop = tf.image.stateless_sample_distorted_bounding_box(
+            tf.shape(image),
+            tf.clip_by_value(boxes, 0.0, 1.0)[None],
+            window,
+            min_object_covered=overlap,
+            aspect_ratio_range=ASPECT_RATIOS,
+            area_range=(smallest, 1.0),
+            max_attempts=CROP_ATTEMPTS,
+            use_image_if_no_bounding_boxes=True,
+        )
+        kept_boxes, kept_classes = _into_window(boxes, classes, crop[0, 0], overlap)
+        return tf.slice(image, begin, size), kept_boxes, kept_classes
+
+    whole = tf.random.stateless_uniform([], keep) < KEEP_WHOLE_PROBABILITY
+    result: tuple[tf.Tensor, tf.Tensor, tf.Tensor] = tf.cond(
+        whole, lambda: (image, boxes, classes), cropped
+    )
+    return result
+
+
+def _into_window(
+    boxes: tf.Tensor, classes: tf.Tensor, window: tf.Tensor, overlap: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Keep the boxes of which at least `overlap` lies in the window (4,) yxyx; clip them to it."""
+    top_left = tf.maximum(boxes[:, :2], window[:2])
+    bottom_right = tf.minimum(boxes[:, 2:], window[2:])
+    visible = tf.reduce_prod(tf.maximum(bottom_right - top_left, 0.0), axis=1)
+    area = tf.reduce_prod(boxes[:, 2:] - boxes[:, :2], axis=1)
+    keep = (visible > 0) & (visible >= overlap * area)
+    origin = tf.tile(window[:2], [2])
+    side = tf.tile(window[2:] - window[:2], [2])
+    inside = (tf.concat([top_left, bottom_right], axis=1) - origin) / side
+    return tf.boolean_mask(inside, keep), tf.boolean_mask(classes, keep)
+
+
+def _recolour(image: tf.Tensor, seeds: list[tf.Tensor], config: AugmentConfig) -> tf.Tensor:
+    """Brightness by up to ± its fraction of the range; contrast and saturation by up to ± theirs."""
+    if not (config.brightness or config.contrast or config.saturation):
+        return image
+    pixels = tf.cast(image, tf.float32)
+    if config.brightness:
+        shift = tf.random.stateless_uniform([], seeds[0], -config.brightness, config.brightness)
+        pixels += 255.0 * shift
+    if config.contrast:
+        factor = tf.random.stateless_uniform([], seeds[1], 1 - config.contrast, 1 + config.contrast)
+        mean = tf.reduce_mean(pixels, axis=[0, 1], keepdims=True)
+        pixels = mean + factor * (pixels - mean)
+    if config.saturation:
+        factor = tf.random.stateless_uniform(
+            [], seeds[2], 1 - config.saturation, 1 + config.saturation
+        )
+        grey = tf.reduce_mean(pixels, axis=2, keepdims=True)
+        pixels = grey + factor * (pixels - grey)
+    return tf.cast(tf.clip_by_value(pixels, 0.0, 255.0), tf.uint8)

@@ -1,0 +1,184 @@
+"""TF1 checkpoints as tables of variables, their kinds, and what network they are of."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+from tensorflow.core.protobuf.trackable_object_graph_pb2 import TrackableObjectGraph
+
+from odtrain.config import ModelConfig
+from odtrain.errors import CheckpointError
+
+Shape = tuple[int, ...]
+
+AVERAGE = "/ExponentialMovingAverage"
+OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
+
+KINDS: list[tuple[str, str]] = [
+    (r"global_step$", "step counter"),
+    (AVERAGE + "$", "moving averages"),
+    (
+        r"(act_quant|weights_quant|quant)[^/]*/.*(min|max|biased|local_step)",
+        "fake-quantisation ranges",
+    ),
+    (r"/(RMSProp|Momentum|Adam|Adagrad)(_\d+)?$|(^|/)beta[12]_power$", "optimizer slots"),
+    (r"^(optimizer|averages|progress|step|save_counter)\b|" + OBJECT_GRAPH, "training state"),
+]
+"""Variables that only training or quantising needs, by a pattern of their names."""
+
+NETWORKS: list[tuple[str, tuple[str, ...]]] = [
+    ("ssd_mobilenet_v1_fpn", ("MobilenetV1/fpn/",)),
+    ("ssd_mobilenet_v1_ppn", ("MobilenetV1/", "WeightSharedConvolutionalBoxPredictor/")),
+    ("ssd_mobilenet_v1", ("MobilenetV1/",)),
+    ("ssdlite_mobilenet_v2", ("MobilenetV2/", "BoxEncodingPredictor_depthwise/")),
+    ("ssd_mobilenet_v2", ("MobilenetV2/",)),
+    ("ssdlite_mobilenet_v3", ("MobilenetV3/",)),
+    ("ssdlite_mobiledet", ("MobileDet",)),
+    ("a Faster R-CNN", ("FirstStageFeatureExtractor/",)),
+    ("ssd_inception_v2", ("InceptionV2/",)),
+    ("ssd_resnet50_v1_fpn", ("resnet_v1_50/", "/fpn/")),
+    ("a ResNet", ("resnet_v",)),
+    ("a TensorFlow 2 checkpoint of another program", ("/.ATTRIBUTES/",)),
+]
+"""Networks by parts of variable names that must all occur; the first that fits counts."""
+
+DEPTH_LAYERS = {
+    "MobilenetV1/Conv2d_13_pointwise/weights": 1024,
+    "MobilenetV2/expanded_conv_16/project/weights": 320,
+    "MobilenetV1/Conv2d_0/weights": 32,
+    "InceptionV2/Mixed_5c/Branch_0/Conv2d_0a_1x1/weights": 352,
+}
+"""Layers whose number of channels gives the depth multiplier away, and that number at depth 1."""
+
+OWN_KEY = re.compile(r"network/(?!.*\.OPTIMIZER_SLOT)")
+"""Keys of the network itself in a checkpoint that odtrain wrote."""
+
+
+@dataclass
+class Checkpoint:
+    """The variables of one checkpoint.
+
+    Attributes:
+        where: what the user calls it.
+        shapes: of all its variables, by key.
+        aliases: keys by the variables' own names, where those differ (object-based checkpoints).
+        keys: key of each variable of the network that `shape_of` found.
+    """
+
+    where: Path
+    reader: Any
+    shapes: dict[str, Shape]
+    aliases: dict[str, str]
+    keys: dict[str, str] = field(default_factory=dict)
+
+    def shape_of(self, name: str, variable: Any) -> Shape | None:
+        """The shape kept for the network's variable with the checkpoint name `name`, or None.
+
+        Looked for as such, without the detector's scope (slim's classification checkpoints), under
+        the variable's own name, and last as a moving average of each.
+        """
+        own = self.aliases.get(variable.name.split(":")[0])
+        names = [name, name.removeprefix("FeatureExtractor/"), *([own] if own else [])]
+        for key in [*names, *(plain + AVERAGE for plain in names)]:
+            if key in self.shapes:
+                self.keys[name] = key
+                return self.shapes[key]
+        return None
+
+    def value(self, name: str) -> NDArray[np.float32]:
+        """The values for a variable that `shape_of` found.
+
+        Raises:
+            CheckpointError: they cannot be read, or are not all finite.
+        """
+        try:
+            values: NDArray[np.float32] = self.reader.get_tensor(self.keys[name])
+        except Exception as error:  # TensorFlow raises bare RuntimeErrors and its own here
+            raise broken(self.where, error) from error
+        if not np.isfinite(values).all():
+            raise CheckpointError(
+                self.where,
+                f"{self.keys[name]} is not finite: the training that wrote it had diverged.",
+                "Take an earlier checkpoint, or the published weights again.",
+            )
+        return values
+
+    def unused(self) -> dict[str, int]:
+        """Numbers of variables that `shape_of` never found, by kind, most first."""
+        left = set(self.shapes) - set(self.keys.values())
+        return dict(Counter(map(kind_of, sorted(left))).most_common())
+
+
+def read_checkpoint(prefix: Path, where: Path) -> Checkpoint:
+    """The checkpoint of that prefix; values are read when they are asked for.
+
+    Args:
+        prefix: its files.
+        where: what the user calls it, for messages.
+
+    Raises:
+        CheckpointError: its files are truncated or not a checkpoint's.
+    """
+    try:
+        reader = tf.train.load_checkpoint(str(prefix))
+        shapes = {k: tuple(v) for k, v in reader.get_variable_to_shape_map().items()}
+        return Checkpoint(where, reader, shapes, _aliases(reader, shapes))
+    except Exception as error:  # TensorFlow raises bare RuntimeErrors and its own here
+        raise broken(where, error) from error
+
+
+def _aliases(reader: Any, shapes: Mapping[str, Shape]) -> dict[str, str]:
+    """Keys by variable name of the network in a checkpoint that odtrain wrote; else nothing."""
+    if OBJECT_GRAPH not in shapes:
+        return {}
+    graph = TrackableObjectGraph.FromString(reader.get_tensor(OBJECT_GRAPH))
+    attributes = [attribute for node in graph.nodes for attribute in node.attributes]
+    return {a.full_name: a.checkpoint_key for a in attributes if OWN_KEY.match(a.checkpoint_key)}
+
+
+def broken(where: Path, error: Exception) -> CheckpointError:
+    """What to say about files that TensorFlow cannot read."""
+    return CheckpointError(
+        where,
+        f"cannot be read: {str(error).splitlines()[0] if str(error) else type(error).__name__}.",
+        "Its files are truncated or not a checkpoint's. Unpack or download them again.",
+    )
+
+
+def kind_of(name: str) -> str:
+    """What a variable that the network has no use for was for."""
+    return next((kind for pattern, kind in KINDS if re.search(pattern, name)), "other variables")
+
+
+def describe(shapes: Mapping[str, Shape], config: ModelConfig) -> tuple[str, str]:
+    """What network a checkpoint seems to be of, and what to do with it under `config`."""
+    names = "\n".join(shapes)
+    network = next((name for name, parts in NETWORKS if all(p in names for p in parts)), None)
+    if network is None:
+        return (
+            "no network known here",
+            "Give the published weights of this model: train.checkpoint=zoo.",
+        )
+    depth = _depth(shapes)
+    if network == config.architecture and depth not in (None, config.depth_multiplier):
+        remedy = f"Set model.depth_multiplier={depth:g}, or give another train.checkpoint."
+        return f"{network} of depth {depth:g}", remedy
+    looks = network if depth is None else f"{network} of depth {depth:g}"
+    return looks, "Choose the model that it is of (model=NAME), or give another train.checkpoint."
+
+
+def _depth(shapes: Mapping[str, Shape]) -> float | None:
+    """The depth multiplier that a checkpoint was trained with, from the width of one layer."""
+    for ending, width in DEPTH_LAYERS.items():
+        for key, shape in shapes.items():
+            if key.endswith(ending):
+                return shape[-1] / width
+    return None

@@ -1,0 +1,58 @@
+"""Checksums beside files, as `sha256sum` writes and checks them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+from odtrain.errors import TrackingError
+
+SUMS = "SHA256SUMS"
+
+
+def checksums(tops: Iterable[Path]) -> str:
+    """A line for every file at or below `tops`, named from the folder that holds its top."""
+    lines = []
+    for top in sorted(tops):
+        files = sorted(path for path in top.rglob("*") if path.is_file()) if top.is_dir() else [top]
+        lines += [f"{_sha256(file)}  {file.relative_to(top.parent).as_posix()}\n" for file in files]
+    return "".join(lines)
+
+
+def of_files(text: str, tops: Iterable[str]) -> str:
+    """Those lines of `text` whose files are at or below `tops`."""
+    names = set(tops)
+    lines = text.splitlines(keepends=True)
+    return "".join(line for line in lines if _listed(line)[1].split("/")[0] in names)
+
+
+def verify(folder: Path) -> None:
+    """Compare the files of a downloaded model with the checksums beside them.
+
+    Raises:
+        TrackingError: a file is missing or differs, or there are no checksums.
+    """
+    try:
+        lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
+    except OSError as problem:
+        raise TrackingError(
+            folder, f"holds no {SUMS}.", "Was this model registered by odtrain? Download it again."
+        ) from problem
+    for wanted, name in map(_listed, lines):
+        file = folder / name
+        if not file.is_file() or _sha256(file) != wanted:
+            raise TrackingError(file, "is damaged or missing.", "Download the model again.")
+
+
+def _listed(line: str) -> tuple[str, str]:
+    digest, _, name = line.rstrip("\n").partition("  ")
+    return digest, name
+
+
+def _sha256(file: Path) -> str:
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,334 @@
+"""The `odtrain` command: reads flags and overrides, composes the configuration, calls one function.
+
+Nothing heavy is imported before a command is known to be well-formed: help and wrong overrides answer
+at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import os
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from odtrain import __version__
+from odtrain.errors import ConfigError, OdtrainError
+
+REFUSED = {
+    errno.ENOSPC: "Free space on that disk, or choose a folder on another one.",
+    errno.EDQUOT: "Free space in your quota, or choose a folder elsewhere.",
+    errno.EACCES: "Choose a folder that you may write to.",
+    errno.EPERM: "Choose a folder that you may write to.",
+    errno.EROFS: "Choose a folder that you may write to.",
+}
+"""What to do where the operating system refuses to read or write."""
+
+Flags = tuple[tuple[str, dict[str, Any]], ...]
+
+
+@dataclass(frozen=True)
+class Invocation:
+    """What the user typed, taken apart."""
+
+    flags: argparse.Namespace
+    overrides: list[str]
+
+
+@dataclass(frozen=True)
+class Command:
+    """One subcommand.
+
+    Attributes:
+        help: one line.
+        run: returns the exit status.
+        flags: its own flags and words, as argparse takes them, by name.
+    """
+
+    help: str
+    run: Callable[[Invocation], int]
+    flags: Flags = ()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Returns:
+        The exit status: 0 done, 1 an error the user can act on, 130 interrupted.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_help())
+        return 0
+    if arguments[0] == "--version":
+        print(f"odtrain {__version__}")
+        return 0
+    # TensorFlow's and gRPC's start-up notices are about themselves, not about the user's work.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    try:
+        invocation = _parse(arguments)
+        return COMMANDS[arguments[0]].run(invocation)
+    except OdtrainError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except OSError as error:
+        if error.errno not in REFUSED:
+            raise
+        print(
+            f"{error.filename or 'disk'}: {error.strerror}.\n  {REFUSED[error.errno]}",
+            file=sys.stderr,
+        )
+        return 1
+    except KeyboardInterrupt:
+        print("\nInterrupted.", file=sys.stderr)
+        return 130
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse whose complaints are ours: one screen, exit status 1."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(self.prog, message, self.format_usage().strip())
+
+
+def _parser(name: str) -> argparse.ArgumentParser:
+    command = COMMANDS[name]
+    parser = _Parser(
+        prog=f"odtrain {name}",
+        description=command.help,
+        epilog="Any key=value changes the configuration; odtrain --help lists groups and choices.",
+        allow_abbrev=False,
+    )
+    for flag, options in (*command.flags, *COMMON_FLAGS):
+        parser.add_argument(flag, **options)
+    return parser
+
+
+def _parse(arguments: Sequence[str]) -> Invocation:
+    name, *rest = arguments
+    if name not in COMMANDS:
+        raise ConfigError(name, "no such command.", f"Choose one of: {', '.join(COMMANDS)}.")
+    own, overrides = _split(rest, [flag for flag, _ in (*COMMANDS[name].flags, *COMMON_FLAGS)])
+    flags = _parser(name).parse_args(own)
+    for several in flags.overrides:
+        try:
+            overrides += shlex.split(several)
+        except ValueError as error:
+            raise ConfigError(
+                f"--overrides {several}", f"{error}.", "Close every quote, or double it."
+            ) from None
+    return Invocation(flags, overrides)
+
+
+def _split(rest: Sequence[str], flags: Sequence[str]) -> tuple[list[str], list[str]]:
+    """A command's own flags and words, and overrides.
+
+    `--key value` and `--key=value` are overrides too, unless the command has a flag of that name:
+    that is how `mlflow run -P key=value` passes them on.
+    """
+    own: list[str] = []
+    overrides: list[str] = []
+    pending = iter(rest)
+    for token in pending:
+        flag, has_value, _ = token.partition("=")
+        if flag in flags or token in ("-h", "--help"):
+            own.append(token)
+            if flag not in ("--cfg", "-h", "--help") and not has_value:
+                own += [value for value in [next(pending, None)] if value is not None]
+        elif token.startswith("--"):
+            value = "" if has_value else next(pending, None)
+            if value is None:
+                raise ConfigError(token, "has no value.", "Give --key value, or key=value.")
+            overrides.append(token[2:] if has_value else f"{token[2:]}={value}")
+        elif has_value:
+            overrides.append(token)
+        else:
+            own.append(token)
+    return own, overrides
+
+
+def _help() -> str:
+    from odtrain.config import shipped
+
+    lines = ["usage: odtrain COMMAND [key=value ...]", "", "commands:"]
+    for name, command in COMMANDS.items():
+        lines.append(f"  {name:<10} {command.help}")
+        lines += [f"  {'':<10}   {flag}  {options['help']}" for flag, options in command.flags]
+    lines += ["", "configuration groups and their choices (odtrain COMMAND group=choice):"]
+    for group in sorted(path for path in shipped("conf").iterdir() if path.is_dir()):
+        choices = sorted(path.stem for path in group.glob("*.yaml"))
+        if choices:
+            lines.append(f"  {group.name:<10} {', '.join(choices)}")
+    lines += [
+        "",
+        f"Every key is explained in {shipped('conf')}; odtrain COMMAND --cfg prints them all.",
+        '--config-dir DIR adds your own configs; --overrides "a=1 b=2" gives several in one word.',
+    ]
+    return "\n".join(lines)
+
+
+def _composed(invocation: Invocation) -> Any:
+    from odtrain.config import compose_config
+
+    return compose_config(invocation.overrides, invocation.flags.config_dir)
+
+
+def _with_config(action: Callable[[Any, Invocation], int]) -> Callable[[Invocation], int]:
+    """Compose the configuration first; print it and stop if `--cfg` was given."""
+
+    def run(invocation: Invocation) -> int:
+        config = _composed(invocation)
+        if invocation.flags.cfg:
+            from odtrain.config import as_yaml
+
+            print(as_yaml(config), end="")
+            return 0
+        return action(config, invocation)
+
+    return run
+
+
+def _train(config: Any, invocation: Invocation) -> int:
+    from odtrain import experiment
+
+    experiment.train(config, invocation.overrides)
+    return 0
+
+
+def _prepare(config: Any, invocation: Invocation) -> int:
+    from odtrain.dataset import describe
+    from odtrain.records import prepare
+
+    print(describe(prepare(config.data)))
+    return 0
+
+
+def _check(config: Any, invocation: Invocation) -> int:
+    from odtrain.dataset import check
+    from odtrain.findings import findings_json, findings_table
+
+    _, findings = check(config.data)
+    if invocation.flags.json:
+        Path(invocation.flags.json).write_text(findings_json(findings), encoding="utf-8")
+    print(findings_table(findings))
+    return int(any(finding.severity == "error" for finding in findings))
+
+
+def _evaluate(config: Any, invocation: Invocation) -> int:
+    from odtrain import experiment
+
+    experiment.evaluate(config, invocation.overrides)
+    return 0
+
+
+def _export(config: Any, invocation: Invocation) -> int:
+    from odtrain import experiment
+
+    experiment.export(config)
+    return 0
+
+
+def _benchmark(config: Any, invocation: Invocation) -> int:
+    from odtrain import experiment
+
+    experiment.benchmark(config)
+    return 0
+
+
+def _predict(config: Any, invocation: Invocation) -> int:
+    from odtrain import predict
+
+    predict.predict(config)
+    return 0
+
+
+def _zoo(config: Any, invocation: Invocation) -> int:
+    from odtrain import experiment
+
+    print(experiment.zoo_table())
+    return 0
+
+
+def _models(config: Any, invocation: Invocation) -> int:
+    from odtrain import registry
+
+    flags = invocation.flags
+    action = registry.ACTIONS.get(flags.action)
+    if action is None:
+        choices = ", ".join(registry.ACTIONS)
+        raise ConfigError(f"models {flags.action}", "no such action.", f"Choose one of: {choices}.")
+    print(action(config.tracking, config.registry, flags.name, flags.to, flags.format))
+    return 0
+
+
+def _track(config: Any, invocation: Invocation) -> int:
+    from odtrain import registry
+
+    flags = invocation.flags
+    if flags.action != "sync":
+        raise ConfigError(f"track {flags.action}", "no such action.", "Choose one of: sync.")
+    print(registry.sync_all(Path(flags.folder or config.outputs), config.tracking.uri))
+    return 0
+
+
+def _ui(config: Any, invocation: Invocation) -> int:
+    from odtrain import store
+
+    return store.run_ui(config.tracking, invocation.flags.port)
+
+
+COMMON_FLAGS: Flags = (
+    ("--config-dir", {"metavar": "DIR", "help": "a folder of your own configs, beside conf/"}),
+    ("--overrides", {"action": "append", "default": [], "help": '"a=1 b=2", several in one word'}),
+    ("--cfg", {"action": "store_true", "help": "print the configuration and exit"}),
+)
+
+COMMANDS: dict[str, Command] = {
+    "train": Command(
+        "pictures and labels to a registered model, in one tracked run", _with_config(_train)
+    ),
+    "prepare": Command("check labels; write CSV, label map and records", _with_config(_prepare)),
+    "check": Command(
+        "look for mistakes in pictures and labels; exit status 1 on errors",
+        _with_config(_check),
+        (("--json", {"metavar": "FILE", "help": "write the findings to FILE"}),),
+    ),
+    "evaluate": Command(
+        "COCO metrics of source=: a run, models:/, .pb, SavedModel or .tflite",
+        _with_config(_evaluate),
+    ),
+    "export": Command("export the run source= again, into it or to output=", _with_config(_export)),
+    "benchmark": Command("latency, size and memory of the file source=", _with_config(_benchmark)),
+    "predict": Command(
+        "draw what source= finds in input=; write CSV and JSON to output=", _with_config(_predict)
+    ),
+    "zoo": Command("list the models with their published accuracy and speed", _with_config(_zoo)),
+    "models": Command(
+        "list | show NAME | download URI: the registered models",
+        _with_config(_models),
+        (
+            ("action", {"help": "list, show or download"}),
+            ("name", {"nargs": "?", "help": "a model's name, or models:/NAME@ALIAS"}),
+            ("--to", {"metavar": "DIR", "help": "folder to download to"}),
+            ("--format", {"metavar": "FORMAT", "help": "one export format only"}),
+        ),
+    ),
+    "track": Command(
+        "sync: send what was spooled while the tracking server was away",
+        _with_config(_track),
+        (
+            ("action", {"help": "sync"}),
+            ("folder", {"nargs": "?", "help": "of one run; without it, all runs here"}),
+        ),
+    ),
+    "ui": Command(
+        "open MLflow's pages on the runs, and print the URL that compares them",
+        _with_config(_ui),
+        (("--port", {"type": int, "default": 5000, "help": "of the local server"}),),
+    ),
+}

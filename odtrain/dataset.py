@@ -1,0 +1,279 @@
+"""The data doctor: a folder of pictures and label files -> checked, split pictures and findings.
+
+Nothing is written here, and the user's files are only read. `records.prepare` goes on from it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import struct
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from odtrain.annotations import READERS, Entry, LabelledImage, place
+from odtrain.config import DataConfig
+from odtrain.errors import ConfigError, DataError, choose
+from odtrain.findings import Finding as Finding
+from odtrain.findings import errors, found
+from odtrain.findings import findings_json as findings_json
+from odtrain.findings import findings_table as findings_table
+from odtrain.inspection import FileStat, Memory, inspect_all, read_json, read_memories
+from odtrain.label_map import read_label_map
+from odtrain.pairing import matched_entries, scan_sources
+from odtrain.pictures import Picture
+from odtrain.splits import SPLITS, complete_split
+
+DATASET_FILE = "dataset.json"
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A prepared data set, as `dataset.json` in its folder tells of it.
+
+    Attributes:
+        folder: holds the records, CSVs and label map.
+        name: what the user calls it.
+        digest: sha256 over pixels, boxes, classes and split: what training depends on.
+        class_names: the first has id 1.
+        counts: split -> {"images": ..., "boxes": ...}; a split without images has zeros.
+        findings: warnings and remarks of the data doctor.
+        files: name -> bytes of every file that was written for it.
+    """
+
+    folder: Path
+    name: str
+    digest: str
+    class_names: tuple[str, ...]
+    counts: dict[str, dict[str, int]]
+    findings: tuple[Finding, ...]
+    files: dict[str, int] = field(default_factory=dict)
+
+    def records(self, split: str) -> list[Path]:
+        """The shards of `split` in order; none where it has no images."""
+        prefix = f"{split}.record-"
+        return [self.folder / name for name in sorted(self.files) if name.startswith(prefix)]
+
+
+@dataclass(frozen=True)
+class Examined:
+    """All that the data doctor knows.
+
+    Attributes:
+        splits: split -> its pictures, ordered by name.
+        class_names: the first has id 1.
+        findings: errors first.
+        pictures: what each picture that is used holds.
+        memories: picture -> what to remember of it, by its path as text.
+    """
+
+    splits: dict[str, list[LabelledImage]]
+    class_names: tuple[str, ...]
+    findings: tuple[Finding, ...]
+    pictures: dict[Path, Picture]
+    memories: dict[str, Memory]
+
+
+def read_dataset(folder: Path) -> Dataset:
+    """The data set that was prepared in `folder`.
+
+    Raises:
+        DataError: there is none, or its preparation did not end.
+    """
+    values = read_json(folder / DATASET_FILE)
+    if not values.get("complete"):
+        problem = "holds no prepared data set." if not values else "was not prepared to the end."
+        raise DataError(folder, problem, "Run: odtrain prepare")
+    return Dataset(
+        folder,
+        values["name"],
+        values["digest"],
+        tuple(values["class_names"]),
+        values["counts"],
+        tuple(Finding(**finding) for finding in values["findings"]),
+        values["files"],
+    )
+
+
+def check(config: DataConfig) -> tuple[dict[str, list[LabelledImage]], tuple[Finding, ...]]:
+    """Look at every picture and label that `config` names.
+
+    Returns:
+        split -> its pictures ordered by name, and the findings, errors first.
+
+    Raises:
+        ConfigError: a fraction, the format or the number of shards is out of range.
+        DataError: a folder, list or label map cannot be read at all.
+    """
+    check_config(config)
+    examined = examine(config, scan_sources(config))
+    return examined.splits, examined.findings
+
+
+def check_config(config: DataConfig) -> None:
+    """Refuse fractions, formats and numbers of shards that cannot be.
+
+    Raises:
+        ConfigError: naming the key.
+    """
+    for key in ("test_fraction", "validation_fraction"):
+        value = getattr(config, key)
+        if not 0 <= value < 1:
+            raise ConfigError(
+                f"data.{key}", f"{value} is not a fraction.", "Give 0 to 1, such as 0.2."
+            )
+    if config.shards < 1:
+        raise ConfigError("data.shards", f"{config.shards} files hold nothing.", "Give 1 or more.")
+    choose("data.format", config.format, ["auto", *READERS])
+
+
+def examine(config: DataConfig, files: dict[Path, FileStat]) -> Examined:
+    """As `check`, with all that `records.prepare` needs.
+
+    Args:
+        config: already checked.
+        files: as `scan_sources` gives them. Pictures that were seen before are not decoded again.
+    """
+    findings: list[Finding] = []
+    entries, given = matched_entries(config, files, findings)
+    memories = inspect_all(entries, files, read_memories(Path(config.prepared)), findings)
+    pictures = {
+        picture: memories[str(picture)].picture for picture in entries if str(picture) in memories
+    }
+    images = [
+        _labelled(picture, entries[picture], pictures[picture], findings) for picture in pictures
+    ]
+    class_names, images = _classes(config, images, findings)
+    pixels = {picture: held.pixels for picture, held in pictures.items()}
+    splits = complete_split(config, images, given, pixels)
+    if not errors(findings):
+        findings += _check_splits(config, splits, class_names)
+        findings += _same_pictures(splits, pixels)
+    order = {"error": 0, "warning": 1, "info": 2}
+    findings.sort(key=lambda finding: order[finding.severity])
+    return Examined(splits, class_names, tuple(findings), pictures, memories)
+
+
+def _labelled(picture: Path, entry: Entry, held: Picture, findings: list[Finding]) -> LabelledImage:
+    objects, about_boxes = place(entry, held.width, held.height)
+    if entry.size != (held.width, held.height):
+        gives = "gives no size" if entry.size is None else f"says {entry.size[0]} x {entry.size[1]}"
+        cause = f"{gives}, {picture.name} has {held.width} x {held.height} pixels."
+        findings.append(found("OD103", entry.label_file, cause))
+    if held.ambiguous and entry.objects:
+        cause = "EXIF turns this picture, and the label's size does not show whether boxes follow."
+        findings.append(found("OD105", picture, cause))
+    findings += about_boxes
+    return LabelledImage(
+        picture, entry.label_file, held.height, held.width, objects, held.orientation
+    )
+
+
+def _classes(
+    config: DataConfig, images: list[LabelledImage], findings: list[Finding]
+) -> tuple[tuple[str, ...], list[LabelledImage]]:
+    """Names, sorted or as the user's label map has them, and images with boxes of those only."""
+    used = {labelled_object.name for image in images for labelled_object in image.objects}
+    if config.label_map is None:
+        return tuple(sorted(used)), images
+    names = read_label_map(Path(config.label_map))
+    for name in sorted(set(names) - used):
+        findings.append(found("OD202", config.label_map, f'no box is labelled "{name}".'))
+    return names, [_with_known_classes(image, names, findings) for image in images]
+
+
+def _with_known_classes(
+    image: LabelledImage, names: tuple[str, ...], findings: list[Finding]
+) -> LabelledImage:
+    file = image.label_file or image.image
+    for item in image.objects:
+        if item.name not in names:
+            nearest = difflib.get_close_matches(item.name, names, n=1, cutoff=0)[0]
+            cause = f'class "{item.name}" is not in the label map; nearest is "{nearest}".'
+            findings.append(found("OD007", file, cause, box=image.describe(item)))
+    known = tuple(item for item in image.objects if item.name in names)
+    return replace(image, objects=known)
+
+
+def _check_splits(
+    config: DataConfig, splits: dict[str, list[LabelledImage]], class_names: tuple[str, ...]
+) -> list[Finding]:
+    """OD017, OD018 and OD108."""
+    findings = []
+    for split in SPLITS:
+        images = splits[split]
+        used = {item.name for image in images for item in image.objects}
+        file = getattr(config, f"{split}_list") or config.images
+        if not images and (split != "validation" or config.validation_list is not None):
+            findings.append(_empty_split(config, split, file, sum(map(len, splits.values()))))
+        elif images and not used:
+            cause = f"none of the {len(images)} {split} pictures has a box."
+            findings.append(found("OD018", file, cause))
+        elif split != "validation":
+            missing = sorted(set(class_names) - used)
+            findings += [
+                found("OD108", file, f'no {split} picture shows "{name}".') for name in missing
+            ]
+    return findings
+
+
+def _empty_split(config: DataConfig, split: str, file: str, images: int) -> Finding:
+    cause = f"the {split} split is empty ({images} labelled pictures in all)."
+    drawn = split == "test" and config.test_list is None and config.test_fraction == 0
+    remedy = "Set data.test_fraction, such as 0.2, or give data.test_list." if drawn else None
+    return found("OD017", file, cause, remedy=remedy)
+
+
+def _same_pictures(
+    splits: dict[str, list[LabelledImage]], pixels: dict[Path, str]
+) -> Iterator[Finding]:
+    """OD106 for each picture that equals one of an earlier split, pixel by pixel."""
+    first: dict[str, tuple[str, Path]] = {}
+    for split in SPLITS:
+        for image in splits[split]:
+            earlier, twin = first.setdefault(pixels[image.image], (split, image.image))
+            if earlier != split:
+                cause = f"this {split} picture equals {twin.name}, a {earlier} picture."
+                yield found("OD106", image.image, cause)
+
+
+def describe(dataset: Dataset) -> str:
+    """The data set on one screen, for people."""
+    rows = [
+        f"  {split:<12}{count['images']:>7} pictures{count['boxes']:>8} boxes"
+        for split, count in dataset.counts.items()
+    ]
+    severities = Counter(finding.severity for finding in dataset.findings)
+    seen = ", ".join(f"{number} {severity}" for severity, number in severities.items())
+    lines = [
+        f"{dataset.name}, prepared in {dataset.folder}",
+        *rows,
+        f"  classes: {', '.join(dataset.class_names)}",
+        f"  findings: {seen}; to see them: odtrain check" if seen else "  findings: none",
+        f"  digest: {dataset.digest[:16]}",
+    ]
+    return "\n".join(lines)
+
+
+def content_digest(examined: Examined) -> str:
+    """sha256 over what training depends on: pixels, boxes, classes, flags, split and class order.
+
+    File names, dates and the order of files do not enter.
+    """
+    lines = sorted(
+        f"{split} {examined.pictures[image.image].pixels} {_objects_digest(image)}"
+        for split, images in examined.splits.items()
+        for image in images
+    )
+    return hashlib.sha256(json.dumps([examined.class_names, lines]).encode()).hexdigest()
+
+
+def _objects_digest(image: LabelledImage) -> str:
+    digest = hashlib.sha256()
+    for item in image.objects:
+        digest.update(struct.pack("<4f2?", *item.yxyx, item.difficult, item.truncated))
+        digest.update(json.dumps(item.name).encode())
+    return digest.hexdigest()

@@ -1,0 +1,593 @@
+"""One tracked run from labels to a registered model: the order of the stages, and what each records."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from tqdm import tqdm
+
+from odtrain import __version__, proof, registry
+from odtrain.benchmark import measure
+from odtrain.boxes import Detect, Detections, GroundTruth, UInt8Image
+from odtrain.config import Config, as_dict, compose_config, flattened, shipped
+from odtrain.dataset import Dataset
+from odtrain.drawing import draw, draw_truth, side_by_side
+from odtrain.drawing import fit as fit_size
+from odtrain.errors import ConfigError, DataError
+from odtrain.evaluate import Evaluation, check_evaluator, quick_map, write_report
+from odtrain.evaluate import evaluate as score
+from odtrain.export import export as write_exports
+from odtrain.export import inference_copy
+from odtrain.inputs import Pictures, training_batches
+from odtrain.models import build_detector
+from odtrain.models.ssd import SSD
+from odtrain.proof import Proof, prove
+from odtrain.records import prepare, read_names, read_truths
+from odtrain.runs import NOT_OF_THE_RESULT, config_digest, find_resumable, is_begun
+from odtrain.sources import load_first_weights, open_source, run_config
+from odtrain.store import ui_command
+from odtrain.tfrecord import index_records
+from odtrain.track import Terminated, Tracker
+from odtrain.train import Fit, Fitted, Listener
+
+SHOWN_PER_VALIDATION = 4
+"""Pictures whose detections the run's page shows at every validation."""
+SHOWN_SIZE = (240, 640)
+"""Pixels of their shorter side at least, and of the longer one at most."""
+SHOWN_SCORE = 0.3
+STOPPED_BY_SIGNAL = ("interrupted", "terminated")
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """The pictures of a split, and what is in them."""
+
+    images: Pictures
+    truths: list[GroundTruth]
+
+    @classmethod
+    def read(cls, dataset: Dataset, name: str) -> Split:
+        """Open a split of a prepared dataset; the split may be empty."""
+        return cls(Pictures(dataset.records(name)), read_truths(dataset, name))
+
+
+def train(config: Config, overrides: Sequence[str]) -> None:
+    """The main job: prepare, train, evaluate, export, prove every export, record, register.
+
+    Raises:
+        OdtrainError: something the user can put right; the run, if begun, is marked FAILED.
+        KeyboardInterrupt, Terminated: a signal ended training behind a checkpoint; the run is marked
+            KILLED and can be resumed.
+    """
+    config, resume = _resumed(config, overrides)
+    registry.check_name(config.registry.name)
+    dataset = prepare(config.data)
+    _check_trainable(dataset, config)
+    for split in ("validation", "test"):
+        if truths := read_truths(dataset, split):
+            check_evaluator(truths, dataset.class_names)
+    if resume is None and config.train.checkpoint is None:
+        _say(
+            f"{config.model.name} starts from random weights; model=ssd_mobilenet_v1_coco starts from "
+            "COCO."
+        )
+    with Tracker(config.tracking, Path(config.outputs)).start(
+        "train", _run_name(config), resume=resume
+    ) as tracker:
+        _record_inputs(tracker, config, overrides, dataset)
+        detector, fitted = _fit(tracker, config, dataset)
+        found, evaluation = _evaluate_test(tracker, config, dataset, detector, fitted.step)
+        proofs = _export_and_prove(tracker, config, dataset, detector, found, fitted.step)
+        tracker.describe(_description(config, overrides, dataset, evaluation, proofs, fitted))
+        model = _register(tracker, config, dataset, evaluation, proofs, fitted.step)
+        ui = ui_command(tracker.uri, _experiment_id(tracker))
+    print(_closing_words(evaluation, proofs, model, ui))
+
+
+# ---- before training
+
+
+def _resumed(config: Config, overrides: Sequence[str]) -> tuple[Config, str | None]:
+    """The configuration to use, and the run to go on with, if there is one."""
+    wanted = config.train.resume or _begun_under_mlflow_run(config)
+    if wanted == "auto":
+        wanted = find_resumable(config.tracking, Path(config.outputs), config_digest(config))
+        if wanted is None:
+            _say("No unfinished run of this configuration: a new one begins.")
+    if wanted is None:
+        return config, None
+    wanted = wanted.removeprefix("runs:/")
+    saved = run_config(wanted, config)
+    _refuse_changes(config, saved, overrides, wanted)
+    saved.tracking, saved.outputs = config.tracking, config.outputs
+    saved.train.max_minutes = config.train.max_minutes
+    return saved, wanted
+
+
+def _begun_under_mlflow_run(config: Config) -> str | None:
+    """The run of `mlflow run --run-id`, if a training was begun in it."""
+    run_id = os.environ.get("MLFLOW_RUN_ID")
+    return run_id if is_begun(config.tracking, run_id) else None
+
+
+def _refuse_changes(config: Config, saved: Config, overrides: Sequence[str], run: str) -> None:
+    """A resumed run keeps its configuration: an override that says otherwise is refused."""
+    asked, kept = flattened(as_dict(config)), flattened(as_dict(saved))
+    default = flattened(as_dict(compose_config([])))
+    given = {override.lstrip("+~").partition("=")[0] for override in overrides}
+    may_differ = tuple(f"{key}." for key in NOT_OF_THE_RESULT)
+    for key, value in asked.items():
+        if f"{key}.".startswith(may_differ) or value == kept.get(key):
+            continue
+        if {key, key.partition(".")[0]} & given or value != default.get(key):
+            raise ConfigError(
+                f"{key}={value}",
+                f"run {run} was begun with {key}={kept.get(key)} and goes on with it.",
+                "Leave the override out, or begin a new run without train.resume.",
+            )
+
+
+def _check_trainable(dataset: Dataset, config: Config) -> None:
+    pictures = dataset.counts["train"]["images"]
+    if config.train.batch_size > pictures:
+        raise ConfigError(
+            f"train.batch_size={config.train.batch_size}",
+            f"is more than the {pictures} training pictures of {dataset.name}.",
+            f"Give train.batch_size={pictures} or less.",
+        )
+    if not dataset.counts["test"]["images"]:
+        raise DataError(
+            dataset.folder,
+            "has no test pictures.",
+            "Give data.test_fraction, data.test_list, or a folder test/ beside train/.",
+        )
+
+
+def _run_name(config: Config) -> str:
+    height, width = config.model.size
+    return f"{config.data.name} {config.model.name} {height}x{width}"
+
+
+def _record_inputs(
+    tracker: Tracker, config: Config, overrides: Sequence[str], dataset: Dataset
+) -> None:
+    if not tracker.resumed:
+        tracker.log_config(config, overrides)
+    splits = {split: counts for split, counts in dataset.counts.items() if counts["images"]}
+    for split, counts in splits.items():
+        tracker.log_dataset(
+            f"{dataset.name}-{split}", dataset.digest, dataset.folder, context=split, profile=counts
+        )
+    names = ["label_map.pbtxt", "dataset.json", *(f"{split}_labels.csv" for split in splits)]
+    for name in names:
+        tracker.log_text((dataset.folder / name).read_text(encoding="utf-8"), f"data/{name}")
+
+
+# ---- training
+
+
+def _fit(tracker: Tracker, config: Config, dataset: Dataset) -> tuple[SSD, Fitted]:
+    """Train; a float32 copy comes back with the weights that validation chose."""
+    validation = Split.read(dataset, "validation")
+    detector = build_detector(
+        config.model,
+        len(dataset.class_names),
+        frozen_stages=config.train.freeze,
+        batch_norm_trained=config.train.batch_norm == "trained",
+        precision=config.train.precision,
+        seed=config.train.seed,
+    )
+    checkpoints = tracker.folder / "checkpoints"
+    _fetch_or_begin(tracker, config, detector, checkpoints)
+    fit = Fit(detector, config.train, checkpoints)
+
+    def log_checkpoints() -> None:
+        tracker.log_folder(checkpoints, "checkpoints", mirror=True)
+
+    begun = fit.resume()
+    if begun:
+        _say(f"Going on after step {begun} of {config.train.steps}.")
+    with _stop_on_signals(fit):
+        fitted = fit.run(
+            lambda first_step: _batches(tracker, config, dataset, detector, first_step),
+            lambda ids: _names(dataset, ids),
+            _validation(tracker, dataset, detector, validation, fit),
+            config.evaluate.every,
+            Listener(tracker.log, tracker.flush, lambda step: log_checkpoints()),
+        )
+    if fitted.stopped in STOPPED_BY_SIGNAL:
+        log_checkpoints()
+        _say(f"Stopped after step {fitted.step}. Go on: odtrain train train.resume={tracker.name}")
+        raise KeyboardInterrupt if fitted.stopped == STOPPED_BY_SIGNAL[0] else Terminated
+    fit.load_best()
+    log_checkpoints()
+    return inference_copy(detector), fitted
+
+
+def _fetch_or_begin(tracker: Tracker, config: Config, detector: SSD, checkpoints: Path) -> None:
+    """Have the checkpoints of a resumed run here, or the first weights where there are none yet."""
+    if (checkpoints / "last" / "checkpoint").is_file():
+        return
+    if tracker.resumed and _has_logged(tracker, "checkpoints/last"):
+        tracker.fetch_folder("checkpoints", checkpoints)
+        return
+    table = load_first_weights(detector, config)
+    if table is not None:
+        _say(table)
+        tracker.log_text(table, "checkpoints/restored.txt")
+
+
+def _has_logged(tracker: Tracker, folder: str) -> bool:
+    """Whether there are artifacts in a folder of the run; False while the server is away."""
+    return tracker.online and bool(tracker.client.list_artifacts(tracker.name, folder))
+
+
+def _names(dataset: Dataset, source_ids: Sequence[int]) -> list[str]:
+    """File names of training pictures by the numbers that the records give them."""
+    names = read_names(dataset, "train")
+    return [names[number] for number in source_ids]
+
+
+def _batches(
+    tracker: Tracker, config: Config, dataset: Dataset, detector: SSD, first_step: int
+) -> object:
+    return training_batches(
+        index_records(dataset.records("train")),
+        detector.resize,
+        config.augment,
+        batch_size=config.train.batch_size,
+        seed=config.train.seed,
+        first_step=first_step,
+        trace=tracker.folder / "batches.csv" if config.train.trace_batches else None,
+    )
+
+
+def _validation(
+    tracker: Tracker, dataset: Dataset, detector: SSD, split: Split, fit: Fit
+) -> Callable[[], dict[str, float]] | None:
+    if not split.truths:
+        return None
+
+    def validate() -> dict[str, float]:
+        found = list(map(detector.as_detect(), split.images))
+        for i in range(min(SHOWN_PER_VALIDATION, len(found))):
+            shown = _beside_truth(split.images[i], split.truths[i], found[i], dataset.class_names)
+            tracker.log_image(shown, f"val/{split.truths[i].name}", int(fit.step.numpy()))
+        return quick_map(split.truths, found, dataset.class_names)
+
+    return validate
+
+
+def _beside_truth(
+    image: UInt8Image, truth: GroundTruth, found: Detections, class_names: Sequence[str]
+) -> UInt8Image:
+    image = fit_size(image, *SHOWN_SIZE)
+    return side_by_side(
+        draw(image, found, class_names, SHOWN_SCORE),
+        draw_truth(image, truth, class_names),
+        (f"found, score from {SHOWN_SCORE:g}", "ground truth"),
+    )
+
+
+@contextmanager
+def _stop_on_signals(fit: Fit) -> Iterator[None]:
+    """The first Ctrl-C or SIGTERM ends training behind a checkpoint; a second Ctrl-C at once."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        fit.ask_to_stop(STOPPED_BY_SIGNAL[number == signal.SIGTERM])
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        _say("\nStopping behind a checkpoint; Ctrl-C again stops at once.")
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+# ---- after training
+
+
+def _evaluate_test(
+    tracker: Tracker, config: Config, dataset: Dataset, detector: SSD, step: int
+) -> tuple[list[Detections], Evaluation]:
+    return evaluate_split(tracker, config, dataset, detector.as_detect(), "test", step)
+
+
+def evaluate_split(
+    tracker: Tracker,
+    config: Config,
+    dataset: Dataset,
+    detect: Detect,
+    split: str,
+    step: int,
+    *,
+    again: bool = False,
+) -> tuple[list[Detections], Evaluation]:
+    """Score a detector on a split and log numbers, report and drawn pictures as `eval/`.
+
+    With `again` the numbers take the place of those the run has.
+    """
+    pictures = Split.read(dataset, split)
+    check_evaluator(pictures.truths, dataset.class_names)
+    found = [detect(image) for image in tqdm(pictures.images, desc="evaluate", unit="picture")]
+    evaluation = score(
+        pictures.truths, found, dataset.class_names, config.evaluate.bootstrap, config.data.seed
+    )
+    metrics = {f"eval/{name}": value for name, value in evaluation.metrics.items()}
+    tracker.log(metrics, step, replace=again)
+    tracker.set_tags({"odtrain.eval_split": split})
+    write_report(
+        evaluation,
+        pictures.images.__getitem__,
+        pictures.truths,
+        found,
+        tracker.folder / "eval",
+        config.evaluate.drawn,
+    )
+    tracker.log_folder(tracker.folder / "eval", "eval")
+    return found, evaluation
+
+
+def _export_and_prove(
+    tracker: Tracker,
+    config: Config,
+    dataset: Dataset,
+    detector: SSD,
+    found: list[Detections],
+    step: int,
+) -> list[Proof]:
+    folder = tracker.folder / "export"
+    proofs = _proven(config, dataset, detector, found, folder, tracker.name)
+    for one in proofs:
+        tracker.log(one.metrics(), step, replace=True)  # the files are new, and these are theirs
+        tracker.set_tags({f"odtrain.export.{one.format}": one.failed or "passed"})
+    tracker.log_folder(folder, "export")
+    return proofs
+
+
+def _proven(
+    config: Config,
+    dataset: Dataset,
+    detector: SSD,
+    found: list[Detections],
+    folder: Path,
+    run: str,
+) -> list[Proof]:
+    """Write every export of a detector into a folder, and prove each on the test split."""
+    passport = {
+        "odtrain": __version__,
+        "run": run,
+        "model": config.model.name,
+        "architecture": config.model.architecture,
+        "data": dataset.name,
+        "data_digest": dataset.digest,
+    }
+    training = Pictures(dataset.records("train"))
+    files = write_exports(
+        detector,
+        dataset.class_names,
+        config.export.formats,
+        folder,
+        training.spread(config.export.calibration_pictures),
+        config.export.nms,
+        passport,
+    )
+    test = Split.read(dataset, "test")
+    return prove(
+        files,
+        found,
+        test.images,
+        test.truths,
+        dataset.class_names,
+        config.export.max_map_drop,
+        config.benchmark,
+    )
+
+
+def _description(
+    config: Config,
+    overrides: Sequence[str],
+    dataset: Dataset,
+    evaluation: Evaluation,
+    proofs: Sequence[Proof],
+    fitted: Fitted,
+) -> str:
+    """What the run's page says of it, in Markdown."""
+    counts = dataset.counts
+    pictures = ", ".join(f"{counts[split]['images']} {split}" for split in counts)
+    chosen = f", weights of step {fitted.best_step}" if fitted.best_step else ""
+    ended = f" ({fitted.stopped})" if fitted.stopped else ""
+    return "\n\n".join(
+        [
+            f"`{shlex.join(['odtrain', 'train', *overrides])}`",
+            f"**{headline(evaluation)}** on the test split of {dataset.name} ({pictures} pictures, "
+            f"digest `{dataset.digest[:12]}`).",
+            f"{config.model.name}, {fitted.step} steps of {config.train.batch_size} in "
+            f"{fitted.seconds / 60:.1f} minutes{ended}{chosen}.",
+            proof.table(proofs),
+        ]
+    )
+
+
+def headline(evaluation: Evaluation) -> str:
+    """The numbers people ask for first, with the interval."""
+    values = evaluation.metrics
+    interval = f" [{values['mAP_lo']:.3f}, {values['mAP_hi']:.3f}]" if "mAP_lo" in values else ""
+    return f"mAP {values['mAP']:.3f}{interval}, mAP_50 {values['mAP_50']:.3f}"
+
+
+def _register(
+    tracker: Tracker,
+    config: Config,
+    dataset: Dataset,
+    evaluation: Evaluation,
+    proofs: Sequence[Proof],
+    step: int,
+) -> str:
+    """Register the files that agree with the checkpoint; a failed one stays in the run alone.
+
+    Returns:
+        Where the model is to be had: a models:/ URI, or the run's export folder while the server is
+        away.
+    """
+    failed = {one.format: one.failed for one in proofs if one.failed}
+    exact = not any(name in proof.EXACT_FORMATS for name in failed)
+    metrics = {f"eval/{name}": value for name, value in evaluation.metrics.items()}
+    for one in proofs:
+        metrics |= one.metrics()
+    if len(failed) == len(proofs):
+        _say("Nothing is registered: no exported file agrees with the checkpoint (see the table).")
+        return str(tracker.folder / "export" / "model.tflite")
+    candidate = registry.Candidate(
+        name=config.registry.name,
+        architecture=config.model.name,
+        files={one.format: str(one.file) for one in proofs if not one.failed},
+        metrics=metrics,
+        failed=failed,
+        data_digest=dataset.digest,
+        step=step,
+        champion=exact and config.registry.promote == "auto",
+    )
+    version = registry.register(tracker, candidate)
+    if version is None:
+        return str(tracker.folder / "export" / "model.tflite")
+    alias = "champion" if candidate.champion else "challenger"
+    print(f"Registered models:/{candidate.name}/{version} as @{alias}.")
+    return f"models:/{candidate.name}@{alias}"
+
+
+def _experiment_id(tracker: Tracker) -> str | None:
+    if not tracker.online or tracker.run_id is None:
+        return None
+    return str(tracker.client.get_run(tracker.run_id).info.experiment_id)
+
+
+def _closing_words(
+    evaluation: Evaluation, proofs: Sequence[Proof], model: str, ui: tuple[str | None, str]
+) -> str:
+    """The result, and where to look next."""
+    command, url = ui
+    return "\n".join(
+        [
+            "",
+            f"{headline(evaluation)} on the test split.",
+            proof.table(proofs),
+            "",
+            "Where to look next:",
+            f"  the runs side by side  {command or 'the server is up'}",
+            f"                         {url}",
+            f"  try the model          odtrain predict source={model} input=PICTURES output=drawn",
+            f"  take the files         odtrain models download {model} --to DIR",
+            "  your own pictures      odtrain train data.images=DIR data.annotations=DIR data.name=NAME"
+            " model=ssd_mobilenet_v1_coco",
+        ]
+    )
+
+
+def _say(text: str) -> None:
+    tqdm.write(text, file=sys.stderr)
+
+
+# ---- the other commands
+
+
+def evaluate(config: Config, overrides: Sequence[str]) -> None:
+    """Score whatever `source=` names on `evaluate.split` of the configured data."""
+    source = open_source(config)
+    made_with = run_config(source.run_id, config) if source.run_id else config
+    dataset = prepare(made_with.data)
+    if source.class_names and source.class_names != dataset.class_names:
+        raise DataError(
+            source.name,
+            f"knows the classes {', '.join(source.class_names)}; {dataset.name} has "
+            f"{', '.join(dataset.class_names)}.",
+            "Evaluate it on data with its own classes: data.images=..., data.label_map=...",
+        )
+    tracker = Tracker(config.tracking, Path(config.outputs))
+    with tracker.start("evaluate", f"evaluate {source.name}", resume=source.run_id):
+        if source.run_id is None:
+            tracker.log_config(config, overrides)
+        _, evaluation = evaluate_split(
+            tracker,
+            config,
+            dataset,
+            source.detect,
+            config.evaluate.split,
+            made_with.train.steps if source.run_id else 0,
+            again=True,
+        )
+    print(f"{headline(evaluation)}\nReport: {tracker.folder / 'eval'}")
+
+
+def export(config: Config) -> None:
+    """Export the run `source=` again in `export.formats`, prove the files, and add them to the run.
+
+    With `output=` the files go to that folder and the run stays as it is.
+    """
+    source = open_source(config)
+    if source.detector is None or source.run_id is None:
+        raise ConfigError(
+            f"source={config.source}", "is not a run.", "Give the id of a train run: source=RUN_ID."
+        )
+    made_with = run_config(source.run_id, config)
+    made_with.export, made_with.benchmark = config.export, config.benchmark
+    dataset = prepare(made_with.data)
+    found = list(map(source.detect, Split.read(dataset, "test").images))
+    if config.output is not None:
+        folder = Path(config.output)
+        proofs = _proven(made_with, dataset, source.detector, found, folder, source.run_id)
+    else:
+        tracker = Tracker(config.tracking, Path(config.outputs))
+        with tracker.start("export", resume=source.run_id):
+            folder = tracker.folder / "export"
+            proofs = _export_and_prove(
+                tracker, made_with, dataset, source.detector, found, made_with.train.steps
+            )
+    print(f"{proof.table(proofs)}\nFiles: {folder}")
+
+
+def benchmark(config: Config) -> None:
+    """Time the exported file `source=` in a fresh process, on a picture of the configured data."""
+    source = open_source(config)
+    if source.file is None:
+        raise ConfigError(
+            f"source={config.source}",
+            "is not an exported file.",
+            "Give a .pb, a SavedModel folder, a .tflite or models:/NAME@ALIAS.",
+        )
+    pictures = Pictures(prepare(config.data).records("test"))
+    timed = measure(
+        source.file, pictures.spread(1), config.benchmark.runs, config.benchmark.threads
+    )
+    print(
+        f"{source.file}: {timed.latency_ms_p50:.1f} ms (p50), {timed.latency_ms_p90:.1f} ms (p90) with "
+        f"{timed.threads} thread{'s' if timed.threads > 1 else ''}, {timed.size_mb:.1f} MB, peak memory "
+        f"{timed.peak_memory_mb:.0f} MB"
+    )
+
+
+def zoo_table() -> str:
+    """The models of conf/model/ with what their publishers measured, as a Markdown table."""
+    rows = [
+        "| model | input | depth | COCO mAP | speed (Titan X, 600x600) |",
+        "|---|---|---|---|---|",
+    ]
+    for file in sorted(shipped("conf/model").glob("*.yaml")):
+        model = compose_config([f"model={file.stem}"]).model
+        height, width = model.size
+        accuracy = f"{model.zoo.coco_map:g} %" if model.zoo and model.zoo.coco_map else "no weights"
+        speed = f"{model.zoo.speed_ms:g} ms" if model.zoo and model.zoo.speed_ms else ""
+        rows.append(
+            f"| {model.name} | {height}x{width} | {model.depth_multiplier:g} | {accuracy} | {speed} |"
+        )
+    return "\n".join(rows)

@@ -1,0 +1,186 @@
+"""What the data doctor finds: each kind has a code, a severity and a remedy, in one table."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is, or may be, wrong with a data set.
+
+    Attributes:
+        code: a row of `KINDS`.
+        severity: `error` stops training, `warning` may cost accuracy, `info` is worth knowing.
+        file: the picture, label file or list it is about.
+        box: class and xmin, ymin, xmax, ymax in pixels as written, where it is about one box.
+        cause: what is wrong, a sentence.
+        remedy: what to do about it, a sentence.
+    """
+
+    code: str
+    severity: str
+    file: str
+    box: str | None
+    cause: str
+    remedy: str
+
+    def __str__(self) -> str:
+        """The finding on one line."""
+        return f"{self.severity} {self.code} {self.file}{self.place}: {self.cause} {self.remedy}"
+
+    @property
+    def place(self) -> str:
+        """The box within the file, in brackets; empty where it is about the whole file."""
+        return f" [{self.box}]" if self.box else ""
+
+
+class Kind(NamedTuple):
+    """What all findings of one code share."""
+
+    severity: str
+    title: str
+    remedy: str
+
+
+def found(
+    code: str, file: Path | str, cause: str, box: str | None = None, remedy: str | None = None
+) -> Finding:
+    """A finding of the kind `code`, with the kind's remedy unless a better one is known."""
+    kind = KINDS[code]
+    shown = _printable(str(file)), box, _printable(cause)
+    return Finding(code, kind.severity, *shown, remedy or kind.remedy)
+
+
+def _printable(text: str) -> str:
+    """`text` with bytes of file names that are not UTF-8 written as escapes."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def errors(findings: Sequence[Finding]) -> list[Finding]:
+    """Those that must be put right before training."""
+    return [finding for finding in findings if finding.severity == "error"]
+
+
+def findings_json(findings: Sequence[Finding]) -> str:
+    """The findings as a JSON list of objects."""
+    return json.dumps([asdict(finding) for finding in findings], indent=1)
+
+
+def findings_table(findings: Sequence[Finding]) -> str:
+    """The findings for people: where, what, and below what to do."""
+    lines = [
+        f"{finding.severity} {finding.code} {finding.file}{finding.place}: {finding.cause}\n"
+        f"    {finding.remedy}"
+        for finding in findings
+    ]
+    severities = Counter(finding.severity for finding in findings)
+    summary = ", ".join(f"{severities[name]} {name}" for name in ("error", "warning", "info"))
+    return "\n".join([*lines, summary])
+
+
+KINDS: dict[str, Kind] = {
+    "OD001": Kind("error", "no pictures", "Set data.images to the folder that holds them."),
+    "OD002": Kind("error", "no labels", "Set data.annotations to the folder of the label files."),
+    "OD003": Kind("error", "label file is not XML", "Save it again in labelImg, or delete it."),
+    "OD004": Kind(
+        "error",
+        "label file is not Pascal VOC",
+        "Save it in labelImg as PascalVOC, or move it out of the folder.",
+    ),
+    "OD005": Kind(
+        "error",
+        "label file declares entities or a DTD",
+        "No label tool writes that: look at where the file comes from, and label the picture anew.",
+    ),
+    "OD006": Kind(
+        "error",
+        "object without name or box",
+        "Complete it in labelImg, or delete its <object>.",
+    ),
+    "OD007": Kind(
+        "error",
+        "unknown class",
+        "Correct the name in the label file, or add the class to the label map.",
+    ),
+    "OD008": Kind(
+        "error", "box outside the picture", "Redraw it in labelImg, or delete its <object>."
+    ),
+    "OD009": Kind("error", "box without area", "Redraw it in labelImg, or delete its <object>."),
+    "OD010": Kind(
+        "error",
+        "unreadable picture",
+        "Replace it by an undamaged copy, or delete it with its label file.",
+    ),
+    "OD011": Kind(
+        "error",
+        "unsupported picture format",
+        "Save it as JPEG or PNG under the same name, 8 bits a channel.",
+    ),
+    "OD012": Kind(
+        "error",
+        "label file without picture",
+        "Put the picture back (its name without suffix must be the label file's), or delete the "
+        "label file.",
+    ),
+    "OD013": Kind(
+        "error",
+        "two pictures with one name",
+        "Rename one of them together with its label file, or delete it if it is a copy.",
+    ),
+    "OD014": Kind("error", "two label files for one picture", "Delete one of them."),
+    "OD015": Kind(
+        "error", "listed picture not found", "Correct the name in the list, or remove the line."
+    ),
+    "OD016": Kind("error", "picture in two lists", "Remove it from one of the lists."),
+    "OD017": Kind("error", "empty split", "Label more pictures, or change the split."),
+    "OD018": Kind(
+        "error",
+        "split without boxes",
+        "Label objects in some of its pictures, or change the split.",
+    ),
+    "OD019": Kind("error", "picture too large", "Scale it down; detectors see far fewer pixels."),
+    "OD101": Kind(
+        "warning",
+        "wrong extension",
+        "Nothing to do: the bytes decide. Renaming it would help other programs.",
+    ),
+    "OD102": Kind(
+        "warning",
+        "picture without label file",
+        "It is left out. Label it; if it shows nothing to find, save it in labelImg without boxes.",
+    ),
+    "OD103": Kind(
+        "warning",
+        "wrong <size>",
+        "Boxes are taken in the picture's own pixels. If it was resized after labelling, label "
+        "it anew.",
+    ),
+    "OD104": Kind(
+        "warning", "box clipped", "Nothing to do: it was cut at the border, by at most a pixel."
+    ),
+    "OD105": Kind(
+        "warning",
+        "EXIF orientation ambiguous",
+        "Boxes are taken as drawn on the picture shown upright. If the drawn labels look wrong, "
+        "rotate the picture itself and label it anew.",
+    ),
+    "OD106": Kind(
+        "warning",
+        "same picture in two splits",
+        "Keep one of them: scores on pictures that were trained on say too much.",
+    ),
+    "OD107": Kind("warning", "object labelled twice", "Nothing to do: one of them is kept."),
+    "OD108": Kind(
+        "warning", "class missing from a split", "Label more of it, or change the split."
+    ),
+    "OD109": Kind("warning", "animation", "Only its first frame is used."),
+    "OD201": Kind("info", "pictures left out", "Nothing to do if that is meant."),
+    "OD202": Kind("info", "class never labelled", "Nothing to do if that is meant."),
+    "OD203": Kind("info", "picture re-encoded", "Nothing to do: your file stays as it is."),
+}

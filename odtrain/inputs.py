@@ -1,0 +1,140 @@
+"""What training and evaluation read: batches whose contents depend on the position alone, and pictures.
+
+Position p of a training (step x batch size + place in the batch) always shows the same picture with the
+same augmentation: the order of an epoch is drawn from (seed, epoch), the augmentation from (seed, p).
+A training that goes on at step k therefore sees just what it would have seen without the interruption,
+and nothing of the pipeline needs saving.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+import tensorflow as tf
+
+from odtrain.augment import augment
+from odtrain.boxes import IntArray, UInt8Image
+from odtrain.config import AugmentConfig
+from odtrain.records import parse_example
+from odtrain.tfrecord import Index, index_records
+
+Batch = dict[str, tf.Tensor]
+"""images (B, h, w, 3) float32 0-255; boxes (B, N, 4) yxyx padded with 0; classes (B, N) 1-based, 0 =
+padding; counts (B,) boxes in each picture; source_ids (B,)."""
+
+
+def training_batches(
+    index: Index,
+    resize: Callable[[tf.Tensor], tf.Tensor],
+    augment_config: AugmentConfig,
+    *,
+    batch_size: int,
+    seed: int,
+    first_step: int,
+    trace: Path | None = None,
+) -> tf.data.Dataset:
+    """Endless batches from step `first_step` (0-based) on.
+
+    Args:
+        index: the training records.
+        resize: (H, W, 3) uint8 to (h, w, 3) float32 0-255, the network's own.
+        augment_config: what is changed in a picture.
+        batch_size: pictures a step.
+        seed: of order and augmentation.
+        first_step: steps already trained.
+        trace: a CSV to which `step,hash,source ids` of every batch is appended.
+    """
+
+    @lru_cache(maxsize=2)
+    def order(epoch: int) -> IntArray:
+        return np.random.default_rng([seed, epoch]).permutation(len(index))
+
+    def read(position: IntArray) -> bytes:
+        epoch, place = divmod(int(position), len(index))
+        return index.read(int(order(epoch)[place]))
+
+    def load(position: tf.Tensor) -> Batch:
+        serialized = tf.ensure_shape(tf.numpy_function(read, [position], tf.string), [])
+        example = parse_example(serialized)
+        image = tf.io.decode_image(example["encoded"], channels=3, expand_animations=False)
+        image.set_shape([None, None, 3])
+        changed, boxes, classes = augment(
+            image,
+            example["boxes"],
+            example["classes"],
+            tf.stack([tf.cast(seed, tf.int64), position]),
+            augment_config,
+        )
+        changed.set_shape([None, None, 3])
+        return {
+            "images": resize(changed),
+            "boxes": boxes,
+            "classes": classes,
+            "counts": tf.shape(boxes)[0],
+            "source_ids": example["source_id"],
+        }
+
+    # Between steps one batch is trained on while the next is read: two batches in memory, not more.
+    batches = (
+        tf.data.Dataset.range(first_step * batch_size, np.iinfo(np.int64).max)
+        .map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        .padded_batch(batch_size, drop_remainder=True)
+    )
+    if trace is not None:
+        batches = _traced(batches, trace, first_step)
+    return batches.prefetch(1)
+
+
+def _traced(batches: tf.data.Dataset, trace: Path, first_step: int) -> tf.data.Dataset:
+    def append(step: IntArray, *values: np.ndarray) -> np.int64:
+        images, boxes, classes, source_ids = values
+        crc = 0
+        for value in (images, boxes, classes, source_ids):
+            crc = zlib.crc32(np.ascontiguousarray(value).tobytes(), crc)
+        with trace.open("a") as file:
+            file.write(f"{int(step)},{crc:08x},{' '.join(map(str, source_ids))}\n")
+        return np.int64(step)
+
+    def note(step: tf.Tensor, batch: Batch) -> Batch:
+        values = [batch[key] for key in ("images", "boxes", "classes", "source_ids")]
+        written = tf.numpy_function(append, [step, *values], tf.int64)
+        with tf.control_dependencies([written]):
+            return {key: tf.identity(value) for key, value in batch.items()}
+
+    return batches.enumerate(first_step + 1).map(note)
+
+
+class Pictures(Sequence[UInt8Image]):
+    """The pictures of a split, decoded when they are asked for: any number of them costs no memory."""
+
+    def __init__(self, records: Sequence[Path]) -> None:
+        self._index = index_records(records)
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    @overload
+    def __getitem__(self, i: int) -> UInt8Image: ...
+
+    @overload
+    def __getitem__(self, i: slice) -> list[UInt8Image]: ...
+
+    def __getitem__(self, i: int | slice) -> UInt8Image | list[UInt8Image]:
+        """Picture `i`, (H, W, 3) RGB, as training sees it before augmentation."""
+        if isinstance(i, slice):
+            return [self[j] for j in range(*i.indices(len(self)))]
+        if not 0 <= i < len(self):
+            raise IndexError(i)
+        encoded = parse_example(self._index.read(i))["encoded"]
+        image: UInt8Image = tf.io.decode_image(encoded, channels=3, expand_animations=False).numpy()
+        return image
+
+    def spread(self, most: int) -> Iterator[UInt8Image]:
+        """At most `most` pictures, evenly chosen from first to last."""
+        count = min(most, len(self))
+        return (self[i * len(self) // count] for i in range(count))

@@ -1,0 +1,127 @@
+"""How far the network is from its targets: the reference's losses and its hard-example mining."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from odtrain.config import ModelConfig
+from odtrain.errors import choose
+from odtrain.mining import mine
+from odtrain.targets import Targets
+
+HUBER_DELTA = 1.0
+"""Where smooth L1 turns from a parabola into a line."""
+
+
+class Losses(NamedTuple):
+    """A batch's losses.
+
+    Attributes:
+        localization: scalar.
+        classification: scalar.
+        kept: (B, A) bool, the anchors that were counted.
+    """
+
+    localization: tf.Tensor
+    classification: tf.Tensor
+    kept: tf.Tensor
+
+
+def detection_loss(
+    targets: Targets,
+    encodings: tf.Tensor,
+    logits: tf.Tensor,
+    boxes: tf.Tensor,
+    config: ModelConfig,
+    kind: str,
+) -> Losses:
+    """The two losses, divided by the number of anchors with objects in the batch, and weighted.
+
+    Args:
+        targets: what the network should have said.
+        encodings: (B, A, 4) of the network.
+        logits: (B, A, K + 1) of the network.
+        boxes: (B, A, 4) yxyx, `encodings` decoded; only mining looks at them.
+        config: weights of the losses, and what `kind` needs.
+        kind: a key of `KINDS`.
+
+    Raises:
+        ConfigError: an unknown `kind`.
+    """
+    return KINDS[choose("train.loss", kind, list(KINDS))](targets, encodings, logits, boxes, config)
+
+
+def _hard_mining(
+    targets: Targets,
+    encodings: tf.Tensor,
+    logits: tf.Tensor,
+    boxes: tf.Tensor,
+    config: ModelConfig,
+) -> Losses:
+    class_losses = tf.reduce_sum(sigmoid_cross_entropy(targets.class_targets, logits), axis=-1)
+    kept = mine(class_losses, boxes, targets.positive, config)
+    return _reduce(targets, _box_losses(targets, encodings), class_losses, kept, config)
+
+
+def _focal(
+    targets: Targets,
+    encodings: tf.Tensor,
+    logits: tf.Tensor,
+    boxes: tf.Tensor,
+    config: ModelConfig,
+) -> Losses:
+    class_losses = tf.reduce_sum(
+        focal_cross_entropy(targets.class_targets, logits, config.focal_alpha, config.focal_gamma),
+        axis=-1,
+    )
+    kept = tf.ones_like(targets.positive)
+    return _reduce(targets, _box_losses(targets, encodings), class_losses, kept, config)
+
+
+def _reduce(
+    targets: Targets,
+    box_losses: tf.Tensor,
+    class_losses: tf.Tensor,
+    kept: tf.Tensor,
+    config: ModelConfig,
+) -> Losses:
+    """Sum (B, A) losses over the kept anchors of the batch."""
+    positives = tf.maximum(tf.reduce_sum(tf.cast(targets.positive, tf.float32)), 1.0)
+    return Losses(
+        config.localization_weight * tf.reduce_sum(tf.where(kept, box_losses, 0.0)) / positives,
+        config.classification_weight * tf.reduce_sum(tf.where(kept, class_losses, 0.0)) / positives,
+        kept,
+    )
+
+
+def _box_losses(targets: Targets, encodings: tf.Tensor) -> tf.Tensor:
+    """(B, A) smooth L1 summed over the four codes; 0 for anchors without an object."""
+    error = tf.abs(encodings - targets.box_targets)
+    inside = tf.minimum(error, HUBER_DELTA)
+    losses = tf.reduce_sum(inside * (error - 0.5 * inside), axis=-1)
+    return tf.where(targets.positive, losses, 0.0)
+
+
+def sigmoid_cross_entropy(class_targets: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    """(B, A, K + 1) losses of each class by itself, the background included."""
+    return tf.nn.sigmoid_cross_entropy_with_logits(class_targets, logits)
+
+
+def focal_cross_entropy(
+    class_targets: tf.Tensor, logits: tf.Tensor, alpha: float, gamma: float
+) -> tf.Tensor:
+    """(B, A, K + 1) sigmoid losses, small where the network is already right.
+
+    Lin et al., "Focal Loss for Dense Object Detection" (2017), equation 5: `alpha` weighs what is
+    there, `1 - alpha` what is not, and `gamma` is the power of the missing probability.
+    """
+    probabilities = tf.sigmoid(logits)
+    missing = class_targets * (1 - probabilities) + (1 - class_targets) * probabilities
+    balance = class_targets * alpha + (1 - class_targets) * (1 - alpha)
+    return balance * missing**gamma * sigmoid_cross_entropy(class_targets, logits)
+
+
+KINDS: dict[str, Callable[..., Losses]] = {"hard_mining": _hard_mining, "focal": _focal}

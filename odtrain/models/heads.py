@@ -1,0 +1,77 @@
+"""What the SSD architectures share behind their backbones: extra maps and box predictors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import tensorflow as tf
+import tf_keras
+
+from odtrain.models.layers import Layers
+
+EXTRA_CHANNELS = (512, 256, 256, 128)
+"""Channels of the maps behind the backbone's last, before the depth multiplier."""
+
+
+def extra_maps(
+    make: Layers, x: tf.Tensor, prefix: str, width: Callable[[int], int], count: int
+) -> list[tf.Tensor]:
+    """`count` maps behind `x`, (B, H, W, C), each half as fine as the one before.
+
+    Their layers' names begin with `prefix`, slim's name of the layer that made `x`; `width` gives
+    the channels after the depth multiplier.
+    """
+    maps = []
+    for index, channels in enumerate(map(width, EXTRA_CHANNELS[:count]), start=2):
+        squeezed = width(EXTRA_CHANNELS[index - 2] // 2)
+        x = make.conv(x, f"{prefix}_1_Conv2d_{index}_1x1_{squeezed}", squeezed, 1)
+        x = make.conv(x, f"{prefix}_2_Conv2d_{index}_3x3_s2_{channels}", channels, 3, stride=2)
+        maps.append(x)
+    return maps
+
+
+def convolutional_predictors(
+    make: Layers,
+    maps: Sequence[tf.Tensor],
+    per_cell: Sequence[int],
+    num_classes: int,
+    class_bias: float,
+    kernel: int = 1,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """One plain convolution for boxes and one for classes on every map, `BoxPredictor_i/*`.
+
+    Args:
+        make: layers of the predictors' style.
+        maps: (B, H, W, C) each.
+        per_cell: anchors in a cell of each map.
+        num_classes: K, without the background.
+        class_bias: first bias of every class but the background.
+        kernel: side of the convolutions, in cells.
+
+    Returns:
+        (B, A, 4) encodings and (B, A, K + 1) logits, float32, background first.
+    """
+    encodings, logits = [], []
+    columns = num_classes + 1
+    biases = np.array([0.0] + [class_bias] * num_classes, np.float32)
+    for index, (x, anchors) in enumerate(zip(maps, per_cell, strict=True)):
+        name = f"BoxPredictor_{index}"
+        boxes = make.plain_conv(
+            x,
+            f"{name}/BoxEncodingPredictor",
+            anchors * 4,
+            kernel,
+            np.zeros(anchors * 4, np.float32),
+        )
+        classes = make.plain_conv(
+            x, f"{name}/ClassPredictor", anchors * columns, kernel, np.tile(biases, anchors)
+        )
+        encodings.append(tf_keras.layers.Reshape((-1, 4), name=f"{name}/boxes")(boxes))
+        logits.append(tf_keras.layers.Reshape((-1, columns), name=f"{name}/classes")(classes))
+    return _joined(encodings, "encodings"), _joined(logits, "logits")
+
+
+def _joined(parts: list[tf.Tensor], name: str) -> tf.Tensor:
+    """(B, A, D) float32 of the maps' (B, H*W*anchors, D), in the maps' order."""
+    return tf_keras.layers.Concatenate(axis=1, name=name, dtype="float32")(parts)

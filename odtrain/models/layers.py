@@ -1,0 +1,210 @@
+"""Layers named as slim named them, so that a TF1 checkpoint finds every variable of the network.
+
+`Layers` makes tf_keras layers and writes each weight into a `Record` under its checkpoint name. It
+is immutable: a backbone, its extra maps and its predictors get variants of it by `replace`.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tf_keras
+
+from odtrain.config import ModelConfig
+from odtrain.errors import choose
+
+KERNEL_STDDEV = 0.03
+"""`truncated_normal_initializer.stddev` of the SSD configurations."""
+
+POLICIES = {"fp32": "float32", "bf16": "mixed_bfloat16"}
+
+
+@dataclass
+class Record:
+    """What a network is made of.
+
+    Attributes:
+        variables: by slim's name, the moving statistics of batch norm included.
+        decayed: names of the variables that the L2 regulariser holds small, in creation order.
+    """
+
+    variables: dict[str, tf.Variable] = field(default_factory=dict)
+    decayed: list[str] = field(default_factory=list)
+
+    def add(self, name: str, variable: tf.Variable, decayed: bool = False) -> None:
+        """Remember `variable` under its checkpoint `name`."""
+        self.variables[name] = variable
+        if decayed:
+            self.decayed.append(name)
+
+
+@dataclass(frozen=True)
+class Layers:
+    """Makes layers of one style; every method takes and returns (B, H, W, C) tensors.
+
+    Attributes:
+        policy: name of the tf_keras dtype policy of the layers.
+        seed: with a layer's name it decides that layer's first weights.
+        initializer: a key of `INITIALIZERS`.
+        stddev: of the kernels where the initializer is `truncated_normal`.
+        decay: of batch norm's moving statistics, per step.
+        epsilon: added to batch norm's variance.
+        batch_norm_trained: whether batch norm uses and follows the batches' statistics in training.
+        depthwise_decayed: whether the L2 regulariser holds depthwise kernels.
+        frozen_stages: how many stages of the backbone, counted from the picture, do not learn.
+        trainable: whether the layers learn.
+        activation: what follows each batch norm.
+    """
+
+    record: Record
+    policy: str
+    seed: int
+    initializer: str
+    decay: float
+    epsilon: float
+    batch_norm_trained: bool = True
+    depthwise_decayed: bool = True
+    stddev: float = KERNEL_STDDEV
+    frozen_stages: int = 0
+    trainable: bool = True
+    activation: Callable[[tf.Tensor], tf.Tensor] = tf.nn.relu6
+
+    def stage(self, number: int) -> Layers:
+        """Layers for a stage of the backbone, 1 nearest the picture, frozen if that stage is."""
+        return replace(self, trainable=number > self.frozen_stages)
+
+    def end_stage(self, x: tf.Tensor, name: str) -> tf.Tensor:
+        """The stage's output; where the stage is frozen no gradient passes back through it."""
+        return StageEnd(frozen=not self.trainable, name=name)(x)
+
+    def conv(
+        self, x: tf.Tensor, name: str, filters: int, kernel: int, stride: int = 1
+    ) -> tf.Tensor:
+        """Convolution without bias, batch norm, activation: `name/weights`, `name/BatchNorm/*`."""
+        layer = tf_keras.layers.Conv2D(
+            filters,
+            kernel,
+            stride,
+            padding="same",
+            use_bias=False,
+            kernel_initializer=self._kernel(name),
+            **self._common(name),
+        )
+        x = layer(x)
+        self.record.add(f"{name}/weights", layer.kernel, decayed=True)
+        return self._normalised(x, name)
+
+    def depthwise(self, x: tf.Tensor, name: str, kernel: int = 3, stride: int = 1) -> tf.Tensor:
+        """Depthwise convolution, batch norm, activation: `name/{depthwise_weights,BatchNorm/*}`."""
+        layer = tf_keras.layers.DepthwiseConv2D(
+            kernel,
+            stride,
+            padding="same",
+            use_bias=False,
+            depthwise_initializer=self._kernel(name, fan_in=kernel * kernel),
+            **self._common(name),
+        )
+        x = layer(x)
+        self.record.add(
+            f"{name}/depthwise_weights", layer.depthwise_kernel, decayed=self.depthwise_decayed
+        )
+        return self._normalised(x, name)
+
+    def plain_conv(
+        self, x: tf.Tensor, name: str, filters: int, kernel: int, biases: np.ndarray[Any, Any]
+    ) -> tf.Tensor:
+        """Convolution that begins with (filters,) `biases`: `name/weights`, `name/biases`."""
+        layer = tf_keras.layers.Conv2D(
+            filters,
+            kernel,
+            padding="same",
+            kernel_initializer=self._kernel(name),
+            bias_initializer=tf_keras.initializers.Constant(biases),
+            **self._common(name),
+        )
+        x = layer(x)
+        self.record.add(f"{name}/weights", layer.kernel, decayed=True)
+        self.record.add(f"{name}/biases", layer.bias)
+        return x
+
+    def _normalised(self, x: tf.Tensor, name: str) -> tf.Tensor:
+        layer = tf_keras.layers.BatchNormalization(
+            momentum=self.decay, epsilon=self.epsilon, **self._common(f"{name}/BatchNorm")
+        )
+        x = layer(x) if self.batch_norm_trained else layer(x, training=False)
+        for weight in ("gamma", "beta", "moving_mean", "moving_variance"):
+            self.record.add(f"{name}/BatchNorm/{weight}", getattr(layer, weight))
+        return tf_keras.layers.Activation(
+            self.activation, name=f"{name}/activation", dtype=self._dtype
+        )(x)
+
+    def _kernel(self, name: str, fan_in: int | None = None) -> Any:
+        return INITIALIZERS[self.initializer](
+            self, zlib.crc32(f"{self.seed}/{name}".encode()), fan_in
+        )
+
+    def _common(self, name: str) -> dict[str, Any]:
+        return {"name": name, "dtype": self._dtype, "trainable": self.trainable}
+
+    @property
+    def _dtype(self) -> Any:
+        return tf_keras.mixed_precision.Policy(self.policy)
+
+
+class StageEnd(tf_keras.layers.Layer):  # type: ignore[misc]
+    """Passes its input on; if frozen, it stops the gradient.
+
+    It is there, frozen or not, so that networks frozen differently have one structure and share
+    checkpoints.
+    """
+
+    def __init__(self, frozen: bool, name: str) -> None:
+        """Make a boundary that is frozen or not for good."""
+        super().__init__(name=name, autocast=False)
+        self.frozen = frozen
+
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        """The same (B, H, W, C)."""
+        return tf.stop_gradient(x) if self.frozen else tf.identity(x)
+
+
+def layers_for(
+    config: ModelConfig, *, frozen_stages: int, batch_norm_trained: bool, precision: str, seed: int
+) -> Layers:
+    """The layers that a model's configuration asks for, with an empty record.
+
+    Raises:
+        ConfigError: `config.initializer` or `precision` is not a known name.
+    """
+    return Layers(
+        record=Record(),
+        policy=POLICIES[choose("train.precision", precision, list(POLICIES))],
+        seed=seed,
+        initializer=choose("model.initializer", config.initializer, list(INITIALIZERS)),
+        decay=config.batch_norm_decay,
+        epsilon=config.batch_norm_epsilon,
+        batch_norm_trained=batch_norm_trained,
+        frozen_stages=frozen_stages,
+    )
+
+
+def _truncated_normal(layers: Layers, seed: int, fan_in: int | None) -> Any:
+    return tf_keras.initializers.TruncatedNormal(stddev=layers.stddev, seed=seed)
+
+
+def _he(layers: Layers, seed: int, fan_in: int | None) -> Any:
+    """He's normal; `fan_in` is given for depthwise kernels, whose inputs tf_keras miscounts."""
+    if fan_in is None:
+        return tf_keras.initializers.HeNormal(seed=seed)
+    return tf_keras.initializers.TruncatedNormal(stddev=(2 / fan_in) ** 0.5, seed=seed)
+
+
+INITIALIZERS: dict[str, Callable[[Layers, int, int | None], Any]] = {
+    "truncated_normal": _truncated_normal,
+    "he": _he,
+}

@@ -1,0 +1,204 @@
+"""A single-shot detector: the network, its anchors, and what turns pictures into detections."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import tensorflow as tf
+import tf_keras
+
+from odtrain.boxes import Detect, Detections, FloatArray, UInt8Image
+from odtrain.config import ModelConfig
+from odtrain.models.layers import Record
+
+SCORE_THRESHOLD = 1e-8
+"""A detection must score more; as in the reference's sample configurations."""
+
+BOX_SCALES = (10.0, 10.0, 5.0, 5.0)
+"""The reference's `faster_rcnn_box_coder` multiplies y, x, height and width by these."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What an architecture's builder returns.
+
+    Attributes:
+        encodings: (B, A, 4) float32, symbolic.
+        logits: (B, A, K + 1) float32, symbolic, background first.
+        anchors: (A, 4) yxyx, fractions.
+        maps: (B, H, W, C) feature maps that the predictors read, finest first.
+    """
+
+    encodings: tf.Tensor
+    logits: tf.Tensor
+    anchors: FloatArray
+    maps: tuple[tf.Tensor, ...]
+
+
+class SSD(tf.Module):  # type: ignore[misc]
+    """A detector of one architecture, size and number of classes.
+
+    Attributes:
+        config: what it was built from.
+        num_classes: K, without the background.
+        network: tf_keras.Model from (B, H, W, 3) normalised pictures to (B, A, 4) encodings and
+            (B, A, K + 1) logits, both float32.
+        maps: symbolic feature maps inside `network`, finest first.
+        anchors: (A, 4) yxyx, fractions of the picture.
+    """
+
+    def __init__(
+        self, config: ModelConfig, num_classes: int, images: tf.Tensor, parts: Parts, record: Record
+    ) -> None:
+        """Join `parts`, built on the symbolic `images`, to a network."""
+        super().__init__(name="ssd")
+        self.config = config
+        self.num_classes = num_classes
+        self.network = tf_keras.Model(
+            images, (parts.encodings, parts.logits), name=config.architecture
+        )
+        self.maps = parts.maps
+        self.anchors = parts.anchors
+        self.weights = record.variables
+        self._decayed = tuple(record.decayed)
+        self._detect = tf.function(
+            self._detect_graph, input_signature=[tf.TensorSpec((None, None, None, 3), tf.uint8)]
+        )
+
+    @property
+    def trainable_variables(self) -> tuple[tf.Variable, ...]:
+        """The variables that learn: not those of frozen stages."""
+        return tuple(self.network.trainable_variables)
+
+    def variables_by_name(self) -> dict[str, tf.Variable]:
+        """Every variable by its name in a TF1 checkpoint, moving statistics included."""
+        return dict(self.weights)
+
+    def resize(self, image: tf.Tensor) -> tf.Tensor:
+        """A picture, or a batch of equally large ones, at the network's size.
+
+        The bilinear interpolation of TensorFlow 1, which takes source pixels from `target * scale`
+        without half-pixel centres: other resizers give other pixels.
+
+        Args:
+            image: (H, W, 3) or (B, H, W, 3), 0-255, any numeric type.
+
+        Returns:
+            (h, w, 3) or (B, h, w, 3) float32, 0-255, not rounded.
+        """
+        return tf.compat.v1.image.resize(tf.cast(image, tf.float32), self.config.size)
+
+    def normalize(self, images: tf.Tensor) -> tf.Tensor:
+        """What the network reads: `images` of 0-255 in float32, brought to -1 to 1."""
+        return (2.0 / 255.0) * tf.cast(images, tf.float32) - 1.0
+
+    def decode(self, encodings: tf.Tensor) -> tf.Tensor:
+        """(B, A, 4) encodings as (B, A, 4) boxes, yxyx, fractions, not clipped to the picture."""
+        return decode_boxes(encodings, self.anchors)
+
+    def scores(self, logits: tf.Tensor) -> tf.Tensor:
+        """(B, A, K) probabilities of (B, A, K + 1) logits; the background is dropped."""
+        return tf.sigmoid(logits)[:, :, 1:]
+
+    def postprocess(
+        self, encodings: tf.Tensor, logits: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Detections, best first: suppression per class, then clipping to the picture.
+
+        Args:
+            encodings: (B, A, 4).
+            logits: (B, A, K + 1).
+
+        Returns:
+            (B, M, 4) yxyx fractions within the picture, (B, M) scores, (B, M) int32 classes,
+            1-based, and (B,) int32 numbers of detections. M is `config.max_detections`; rows behind
+            the number have box and score 0 and class 1.
+        """
+        limit = self.config.max_detections
+        boxes, scores, classes, _ = tf.image.combined_non_max_suppression(
+            self.decode(encodings)[:, :, None],
+            self.scores(logits),
+            max_output_size_per_class=limit,
+            max_total_size=min(limit * self.num_classes, len(self.anchors) * self.num_classes),
+            iou_threshold=self.config.nms_iou,
+            score_threshold=SCORE_THRESHOLD,
+            clip_boxes=False,
+        )
+        return _clip_and_cut(boxes, scores, classes, limit)
+
+    def detect_batch(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
+        """What `postprocess` returns, for (B, H, W, 3) uint8 pictures of any one size."""
+        return self._detect(images)  # type: ignore[no-any-return]
+
+    def as_detect(self) -> Detect:
+        """This detector as a function of one picture; it follows the weights as they change."""
+
+        def detect(image: UInt8Image) -> Detections:
+            boxes, scores, classes, number = self.detect_batch(tf.constant(image[None]))
+            found = int(number[0])
+            return Detections(
+                boxes[0, :found].numpy(),
+                scores[0, :found].numpy(),
+                classes[0, :found].numpy().astype(np.int64),
+            )
+
+        return detect
+
+    def regularization_terms(self) -> dict[str, tf.Tensor]:
+        """`l2` times half the sum of squares of each regularised variable, by checkpoint name."""
+        return {name: self.config.l2 * tf.nn.l2_loss(self.weights[name]) for name in self._decayed}
+
+    def regularization(self) -> tf.Tensor:
+        """The sum of the L2 terms, a scalar."""
+        return tf.add_n(list(self.regularization_terms().values()))
+
+    def _detect_graph(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
+        encodings, logits = self.network(self.normalize(self.resize(images)), training=False)
+        return self.postprocess(encodings, logits)
+
+
+def decode_boxes(encodings: tf.Tensor, anchors: tf.Tensor) -> tf.Tensor:
+    """(..., A, 4) yxyx of (..., A, 4) encodings y, x, height, width relative to (A, 4) anchors."""
+    centres, sides = centres_and_sides(tf.convert_to_tensor(anchors))
+    scaled = encodings / BOX_SCALES
+    centres = scaled[..., :2] * sides + centres
+    half_sides = tf.exp(scaled[..., 2:]) * sides / 2
+    return tf.concat([centres - half_sides, centres + half_sides], axis=-1)
+
+
+def centres_and_sides(yxyx: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """(..., 2) centres (y, x) and (..., 2) sides (height, width) of (..., 4) boxes."""
+    sides = yxyx[..., 2:] - yxyx[..., :2]
+    return yxyx[..., :2] + sides / 2, sides
+
+
+def depth_scaler(multiplier: float, minimum: int) -> Callable[[int], int]:
+    """Channels after the depth multiplier, rounded down, never fewer than `minimum`."""
+    return lambda channels: max(int(channels * multiplier), minimum)
+
+
+def map_shapes(maps: Sequence[tf.Tensor]) -> list[tuple[int, int]]:
+    """(height, width) in cells of (B, H, W, C) maps."""
+    return [(int(height), int(width)) for _, height, width, _ in (x.shape for x in maps)]
+
+
+def _clip_and_cut(
+    boxes: tf.Tensor, scores: tf.Tensor, classes: tf.Tensor, limit: int
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
+    """The best `limit` of (B, N) detections that have an area inside the picture."""
+    boxes = tf.clip_by_value(boxes, 0.0, 1.0)
+    sides = boxes[..., 2:] - boxes[..., :2]
+    scores = tf.where(sides[..., 0] * sides[..., 1] > 0, scores, 0.0)  # padding has no area either
+    missing = tf.maximum(limit - tf.shape(scores)[1], 0)
+    best, order = tf.nn.top_k(tf.pad(scores, [[0, 0], [0, missing]]), limit)
+    kept = best > 0
+    boxes = tf.gather(tf.pad(boxes, [[0, 0], [0, missing], [0, 0]]), order, batch_dims=1)
+    classes = tf.gather(tf.pad(classes, [[0, 0], [0, missing]]), order, batch_dims=1)
+    return (
+        tf.where(kept[..., None], boxes, 0.0),
+        best,
+        tf.where(kept, tf.cast(classes, tf.int32) + 1, 1),
+        tf.reduce_sum(tf.cast(kept, tf.int32), axis=1),
+    )

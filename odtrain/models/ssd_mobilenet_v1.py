@@ -1,0 +1,56 @@
+"""SSD on MobileNet v1, as `ssd_mobilenet_v1` of the TF1 Object Detection API builds it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import tensorflow as tf
+
+from odtrain.anchors import anchors_per_cell, ssd_anchors
+from odtrain.config import ModelConfig
+from odtrain.models.heads import convolutional_predictors, extra_maps
+from odtrain.models.layers import Layers
+from odtrain.models.ssd import Parts, depth_scaler, map_shapes
+
+SCOPE = "FeatureExtractor/MobilenetV1"
+
+STAGES = ((64,), (128, 128), (256, 256), (512,) * 6, (1024, 1024))
+"""Output channels of each stage's separable blocks, before the depth multiplier. The first block of
+every stage but the first halves the map."""
+
+BACKBONE_STDDEV = 0.09
+"""slim's `mobilenet_v1_arg_scope` initialises its kernels wider than SSD its own."""
+
+
+def build(config: ModelConfig, num_classes: int, make: Layers, images: tf.Tensor) -> Parts:
+    """The network behind `images`, (B, H, W, 3) float32 from -1 to 1."""
+    width = depth_scaler(config.depth_multiplier, config.min_depth)
+    stages = backbone(replace(make, stddev=BACKBONE_STDDEV), images, width)
+    finest, last = stages[-2:]
+    count = config.anchors.num_layers - 2
+    maps = [finest, last, *extra_maps(make, last, f"{SCOPE}/Conv2d_13_pointwise", width, count)]
+    encodings, logits = convolutional_predictors(
+        make, maps, anchors_per_cell(config.anchors), num_classes, config.class_bias
+    )
+    anchors = ssd_anchors(config.anchors, map_shapes(maps), config.size)
+    return Parts(encodings, logits, anchors, tuple(maps))
+
+
+def backbone(make: Layers, images: tf.Tensor, width: Callable[[int], int]) -> list[tf.Tensor]:
+    """The (B, H, W, C) output of every stage, at strides 2, 4, 8, 16 and 32.
+
+    `width` gives the channels after the depth multiplier.
+    """
+    x = make.stage(1).conv(images, f"{SCOPE}/Conv2d_0", width(32), kernel=3, stride=2)
+    outputs, block = [], 0
+    for number, channels in enumerate(STAGES, start=1):
+        stage = make.stage(number)
+        for position, filters in enumerate(channels):
+            block += 1
+            stride = 2 if number > 1 and position == 0 else 1
+            x = stage.depthwise(x, f"{SCOPE}/Conv2d_{block}_depthwise", stride=stride)
+            x = stage.conv(x, f"{SCOPE}/Conv2d_{block}_pointwise", width(filters), kernel=1)
+        x = stage.end_stage(x, f"{SCOPE}/stage_{number}")
+        outputs.append(x)
+    return outputs

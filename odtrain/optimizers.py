@@ -1,0 +1,126 @@
+"""The optimizers a training can choose, and the one of them that Keras does not have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+import tf_keras
+
+from odtrain.config import TrainConfig
+from odtrain.errors import choose
+
+
+class TF1RMSprop(tf_keras.optimizers.Optimizer):  # type: ignore[misc]
+    """RMSProp as TensorFlow 1 computed it, with which the published models were trained.
+
+    It differs from Keras' in two ways: the mean square starts at one, so that the first steps are
+    small, and `epsilon` is added under the root. Momentum is taken of the scaled gradient:
+
+        mean_square <- rho * mean_square + (1 - rho) * gradient^2
+        momentum_   <- momentum * momentum_ + learning_rate * gradient / sqrt(mean_square + epsilon)
+        variable    <- variable - momentum_
+    """
+
+    def __init__(
+        self,
+        learning_rate: float | tf_keras.optimizers.schedules.LearningRateSchedule = 0.004,
+        rho: float = 0.9,
+        momentum: float = 0.9,
+        epsilon: float = 1.0,
+        name: str = "TF1RMSprop",
+        **options: Any,
+    ) -> None:
+        """Make an optimizer without slots; `build` makes them.
+
+        `rho` is the mean square's decay per step; `options` are tf_keras' own, such as
+        `global_clipnorm`.
+        """
+        super().__init__(name=name, **({"jit_compile": False} | options))
+        self._learning_rate = self._build_learning_rate(learning_rate)
+        self.rho = rho
+        self.momentum = momentum
+        self.epsilon = epsilon
+
+    def build(self, var_list: list[tf.Variable]) -> None:
+        """Make both slots of every variable, and its average if one is kept, once."""
+        super().build(var_list)
+        if getattr(self, "_built", False):
+            return
+        self._mean_squares = [
+            self.add_variable_from_reference(
+                variable, "mean_square", initial_value=tf.ones(variable.shape, variable.dtype)
+            )
+            for variable in var_list
+        ]
+        self._momenta = [
+            self.add_variable_from_reference(variable, "momentum") for variable in var_list
+        ]
+        self._slots_of = {self._var_key(variable): i for i, variable in enumerate(var_list)}
+        self._built = True  # else the averages of the class above are made anew at the first step
+
+    def update_step(self, gradient: tf.Tensor, variable: tf.Variable) -> None:
+        """Take one step of one variable."""
+        slot = self._slots_of[self._var_key(variable)]
+        mean_square, momentum = self._mean_squares[slot], self._momenta[slot]
+        rate = tf.cast(self.learning_rate, variable.dtype)
+        gradient = tf.convert_to_tensor(gradient)
+        mean_square.assign_add((1 - self.rho) * (tf.square(gradient) - mean_square))
+        scaled = rate * gradient * tf.math.rsqrt(mean_square + self.epsilon)
+        momentum.assign(self.momentum * momentum + scaled)
+        variable.assign_sub(momentum)
+
+    def get_config(self) -> dict[str, Any]:
+        """What `from_config` makes the same optimizer of, without its slots."""
+        return {
+            **super().get_config(),
+            "learning_rate": self._serialize_hyperparameter(self._learning_rate),
+            "rho": self.rho,
+            "momentum": self.momentum,
+            "epsilon": self.epsilon,
+        }
+
+
+def build_optimizer(
+    config: TrainConfig, learning_rate: tf_keras.optimizers.schedules.LearningRateSchedule
+) -> tf_keras.optimizers.Optimizer:
+    """The optimizer that `config` names, keeping averaged weights if `ema_decay` is set.
+
+    Raises:
+        ConfigError: an unknown optimizer.
+    """
+    options: dict[str, Any] = {"global_clipnorm": config.clip_norm}
+    if config.ema_decay:
+        options |= {
+            "use_ema": True,
+            "ema_momentum": config.ema_decay,
+            "ema_overwrite_frequency": None,
+        }
+    name = choose("train.optimizer", config.optimizer, list(OPTIMIZERS))
+    return OPTIMIZERS[name](config, learning_rate, options)
+
+
+def _rmsprop(config: TrainConfig, rate: Any, options: dict[str, Any]) -> TF1RMSprop:
+    return TF1RMSprop(
+        rate, config.rmsprop_decay, config.momentum, config.rmsprop_epsilon, **options
+    )
+
+
+def _momentum(
+    config: TrainConfig, rate: Any, options: dict[str, Any]
+) -> tf_keras.optimizers.Optimizer:
+    return tf_keras.optimizers.SGD(rate, momentum=config.momentum, jit_compile=False, **options)
+
+
+def _adam(config: TrainConfig, rate: Any, options: dict[str, Any]) -> tf_keras.optimizers.Optimizer:
+    return tf_keras.optimizers.Adam(rate, jit_compile=False, **options)
+
+
+OPTIMIZERS: dict[
+    str, Callable[[TrainConfig, Any, dict[str, Any]], tf_keras.optimizers.Optimizer]
+] = {
+    "rmsprop": _rmsprop,
+    "momentum": _momentum,
+    "adam": _adam,
+}

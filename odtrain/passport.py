@@ -1,0 +1,57 @@
+"""What every exported file carries with it: its label list and its passport, and under which name.
+
+The passport is a flat table of texts: the run and the data a model came from, the version that
+wrote it, its format and its input size. The label list has one class name a line; line 0 is class
+id 1.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+
+LABELS_FILE = "labels.txt"
+PASSPORT_FILE = "passport.json"
+LABELS_NODE = "odtrain/labels"
+PASSPORT_NODE = "odtrain/passport"
+
+PLACEHOLDER = "???"
+"""First line of the label files that count the background in, as the published COCO ones do."""
+
+
+def write_labels(class_names: Sequence[str]) -> str:
+    """The text of a label file."""
+    return "".join(f"{name}\n" for name in class_names)
+
+
+def read_labels(text: str) -> tuple[str, ...]:
+    """Class names of a label file, index 0 = class id 1, also of one that lists the background."""
+    lines = [line.strip() for line in text.removeprefix("\ufeff").rstrip().split("\n")]
+    if lines[0] == PLACEHOLDER:
+        lines = lines[1:]
+    return tuple(lines) if any(lines) else ()
+
+
+def write_passport(passport: Mapping[str, str]) -> str:
+    """The text of a passport file."""
+    return json.dumps(dict(passport), ensure_ascii=False, indent=2, sort_keys=True) + "\n"
+
+
+def read_passport(text: str) -> dict[str, str]:
+    """The table in a passport file; empty where the text is no such table."""
+    try:
+        table = json.loads(text)
+    except ValueError:
+        return {}
+    return {str(key): str(value) for key, value in table.items()} if isinstance(table, dict) else {}
+
+
+def write_size(height: int, width: int) -> str:
+    """An input size as a passport holds it."""
+    return f"{height}x{width}"
+
+
+def read_size(passport: Mapping[str, str]) -> tuple[int, int] | None:
+    """(height, width) of a passport's `input_size`, in pixels; None where it has none."""
+    height, _, width = passport.get("input_size", "").partition("x")
+    return (int(height), int(width)) if height.isdigit() and width.isdigit() else None

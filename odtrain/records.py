@@ -1,0 +1,367 @@
+"""A checked data set -> the files that training reads; and those files -> pictures and boxes.
+
+`prepare` writes `*_labels.csv`, `label_map.pbtxt`, `*.record-?????-of-?????` and, last of all,
+`dataset.json`: without it, or while it says `complete: false`, the folder counts as not prepared.
+`state.json` remembers sizes and dates, so that a data set that did not change is known at a glance.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock, Timeout
+from tqdm import tqdm
+
+from odtrain.boxes import GroundTruth, UInt8Image
+from odtrain.config import DataConfig
+from odtrain.dataset import (
+    DATASET_FILE,
+    Dataset,
+    Examined,
+    check_config,
+    content_digest,
+    examine,
+    read_dataset,
+)
+from odtrain.errors import DataError
+from odtrain.findings import Finding, errors
+from odtrain.inspection import (
+    STATE_FILE,
+    STATE_VERSION,
+    FileStat,
+    in_threads,
+    memories_as_json,
+    read_json,
+)
+from odtrain.label_map import label_map_text
+from odtrain.pairing import scan_sources
+from odtrain.record_files import write_csv, write_records
+from odtrain.splits import SPLITS
+from odtrain.tfrecord import decode_example
+from odtrain.tfrecord import index_records as index_records
+
+FORMAT_VERSION = 1
+"""Raised whenever the same data set would give other files."""
+SHOWN_ERRORS = 10
+OURS = "odtrain_dataset"
+"""The key by which a `dataset.json` of this program is known."""
+STAGING = ".new"
+
+REMEDIES = {
+    errno.ENOSPC: "Free space on that disk, or set data.prepared to a folder on another one.",
+    errno.EDQUOT: "Free space in your quota, or set data.prepared to a folder elsewhere.",
+    errno.EACCES: "Set data.prepared to a folder that you may write to.",
+    errno.EPERM: "Set data.prepared to a folder that you may write to.",
+    errno.EROFS: "Set data.prepared to a folder that you may write to.",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    """One picture of a record, decoded by TensorFlow as in training, and what is in it."""
+
+    image: UInt8Image
+    truth: GroundTruth
+    source_id: int
+
+
+def prepare(config: DataConfig) -> Dataset:
+    """Check the data set of `config` and write its files to `data.prepared`, unless they are there.
+
+    Two of these at once on one folder wait for each other, and one that is killed leaves nothing
+    that is taken for whole.
+
+    Raises:
+        ConfigError: a fraction, the format or the number of shards is out of range.
+        DataError: the data set has errors (nothing is written then), or a file cannot be read or
+            written.
+    """
+    check_config(config)
+    folder = Path(config.prepared)
+    unchanged = _unchanged_dataset(config, folder, scan_sources(config))
+    if unchanged is not None:
+        return unchanged
+    with _telling_of(folder), _locked(folder):
+        files = scan_sources(config)
+        return _unchanged_dataset(config, folder, files) or _renewed(config, folder, files)
+
+
+def _unchanged_dataset(
+    config: DataConfig, folder: Path, files: dict[Path, FileStat]
+) -> Dataset | None:
+    """The prepared data set, if config and every size and date are those it was made of."""
+    dataset = _intact_dataset(folder)
+    if dataset is None:
+        return None
+    state = read_json(folder / STATE_FILE)
+    key = read_json(folder / DATASET_FILE).get("key")
+    expected = {"key": key, "config": _settings(config), "sources": _sources(files)}
+    return dataset if all(state.get(name) == value for name, value in expected.items()) else None
+
+
+def _intact_dataset(folder: Path) -> Dataset | None:
+    """The prepared data set, if all its files are there in full length."""
+    try:
+        dataset = read_dataset(folder)
+        sizes = {name: (folder / name).stat().st_size for name in dataset.files}
+    except (DataError, OSError):
+        return None
+    return dataset if sizes == dataset.files else None
+
+
+def _sources(files: dict[Path, FileStat]) -> dict[str, list[int]]:
+    return {str(file): list(stat) for file, stat in files.items()}
+
+
+def _settings(config: DataConfig) -> dict[str, Any]:
+    return {**asdict(config), "prepared": None, "format_version": FORMAT_VERSION}
+
+
+def _renewed(config: DataConfig, folder: Path, files: dict[Path, FileStat]) -> Dataset:
+    """Look at the data; write records if pixels, boxes, split or names are new."""
+    _refuse_foreign_files(folder)
+    examined = examine(config, files)
+    _refuse_errors(config, examined.findings)
+    digest = content_digest(examined)
+    key = _layout_key(config, examined, digest)
+    intact = _intact_dataset(folder)
+    if intact is not None and read_json(folder / DATASET_FILE).get("key") == key:
+        written = intact.files
+    else:
+        written = _write_files(config, folder, examined)
+    dataset = Dataset(
+        folder,
+        config.name,
+        digest,
+        examined.class_names,
+        _counts(examined),
+        examined.findings,
+        written,
+    )
+    _write_json(folder / DATASET_FILE, {"key": key, **_dataset_as_json(dataset)})
+    state = {
+        "key": key,
+        "config": _settings(config),
+        "sources": _sources(files),
+        "version": STATE_VERSION,
+        "pictures": memories_as_json(examined.memories),
+    }
+    _write_json(folder / STATE_FILE, state)
+    return dataset
+
+
+def _dataset_as_json(dataset: Dataset) -> dict[str, Any]:
+    values = {name: value for name, value in asdict(dataset).items() if name != "folder"}
+    return {OURS: FORMAT_VERSION, "complete": True, **values}
+
+
+def _layout_key(config: DataConfig, examined: Examined, digest: str) -> str:
+    """Tells whether files that were written from the same content would be the same files too."""
+    names = {
+        split: [image.image.name for image in images] for split, images in examined.splits.items()
+    }
+    parts = [FORMAT_VERSION, digest, config.name, config.shards, names]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def _counts(examined: Examined) -> dict[str, dict[str, int]]:
+    return {
+        split: {"images": len(images), "boxes": sum(len(image.objects) for image in images)}
+        for split, images in examined.splits.items()
+    }
+
+
+def _refuse_errors(config: DataConfig, findings: Sequence[Finding]) -> None:
+    """Raise a DataError that shows the first errors, a few of each kind before more of one."""
+    found = errors(list(findings))
+    if not found:
+        return
+    codes = [finding.code for finding in found]
+    rank = [codes[:position].count(code) for position, code in enumerate(codes[:1000])]
+    shown = [
+        finding for _, finding in sorted(zip(rank, found, strict=False), key=lambda pair: pair[0])
+    ]
+    lines = [str(finding) for finding in shown[:SHOWN_ERRORS]]
+    if len(found) > len(lines):
+        lines.append(f"and {len(found) - len(lines)} more; to see all of them: odtrain check")
+    problem = f"{len(found)} error{'s' if len(found) > 1 else ''} in the data; nothing was written."
+    raise DataError(config.images, problem, "\n  ".join(lines))
+
+
+def _refuse_foreign_files(folder: Path) -> None:
+    """Raise a DataError if `folder` holds files of someone else that would be overwritten."""
+    if OURS in read_json(folder / DATASET_FILE):
+        return
+    ours = [DATASET_FILE, STATE_FILE, "label_map.pbtxt", "*_labels.csv", "*.record-*-of-*"]
+    foreign = sorted(file for pattern in ours for file in folder.glob(pattern))
+    if foreign:
+        problem = "is there already and was not written by odtrain."
+        raise DataError(foreign[0], problem, "Set data.prepared to a folder of its own.")
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Alone on `folder`, by a lock file beside it."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder.parent / f".{folder.name}.lock")
+    try:
+        lock.acquire(timeout=1)
+    except Timeout:
+        tqdm.write(f"waiting for another odtrain that prepares {folder}", file=sys.stderr)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _telling_of(folder: Path) -> Iterator[None]:
+    """Turn what the operating system refuses while `folder` is written into a DataError."""
+    try:
+        yield
+    except OSError as error:
+        where = error.filename or folder
+        remedy = REMEDIES.get(
+            error.errno or 0, "Set data.prepared to a folder that can be written."
+        )
+        raise DataError(where, f"cannot be written: {error.strerror}.", remedy) from None
+
+
+def _write_files(config: DataConfig, folder: Path, examined: Examined) -> dict[str, int]:
+    """Write CSVs, label map and records aside, then put them in place of the old ones.
+
+    Returns:
+        name -> bytes of what was written.
+    """
+    staging = folder / STAGING
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)
+    try:
+        (staging / "label_map.pbtxt").write_text(
+            label_map_text(examined.class_names), encoding="utf-8"
+        )
+        for split in SPLITS:
+            write_csv(staging / f"{split}_labels.csv", examined.splits[split])
+        write_records(staging, examined, config.shards)
+        written = {file.name: file.stat().st_size for file in sorted(staging.iterdir())}
+        _swap(folder, staging, written)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return written
+
+
+def _swap(folder: Path, staging: Path, written: dict[str, int]) -> None:
+    """Move `written` from `staging` into `folder`, marked as incomplete while it lasts."""
+    old = read_json(folder / DATASET_FILE).get("files", {})
+    marked = {OURS: FORMAT_VERSION, "complete": False, "files": {**old, **written}}
+    _write_json(folder / DATASET_FILE, marked)
+    for name in old.keys() - written.keys():
+        (folder / name).unlink(missing_ok=True)
+    for name in written:
+        (staging / name).replace(folder / name)
+
+
+def _write_json(file: Path, values: dict[str, Any]) -> None:
+    """Write `file` so that it is either the old or the new one, whole."""
+    aside = file.with_name(f".{file.name}.new")
+    aside.write_text(json.dumps(values, indent=1), encoding="utf-8")
+    aside.replace(file)
+
+
+def read_truths(dataset: Dataset, split: str) -> list[GroundTruth]:
+    """What is in each picture of `split`, in the order of its records; no picture is decoded.
+
+    Raises:
+        DataError: a record file is missing or damaged.
+    """
+    index = index_records(dataset.records(split))
+    return [_truth_of(decode_example(index.read(i))) for i in range(len(index))]
+
+
+def read_names(dataset: Dataset, split: str) -> dict[int, str]:
+    """Source id -> file name of each picture of `split`.
+
+    Raises:
+        DataError: a record file is missing or damaged.
+    """
+    index = index_records(dataset.records(split))
+    examples: Iterator[dict[str, Any]] = (decode_example(index.read(i)) for i in range(len(index)))
+    return {int(example["image/source_id"][0]): _name_of(example) for example in examples}
+
+
+def _name_of(example: dict[str, Any]) -> str:
+    return str(example["image/filename"][0], "utf-8", "surrogateescape")
+
+
+def _truth_of(example: dict[str, Any]) -> GroundTruth:
+    sides = [example[f"image/object/bbox/{side}"] for side in ("ymin", "xmin", "ymax", "xmax")]
+    return GroundTruth(
+        name=_name_of(example),
+        height=example["image/height"][0],
+        width=example["image/width"][0],
+        boxes=np.array(sides, np.float32).T.reshape(-1, 4),
+        classes=np.array(example["image/object/class/label"], np.int64),
+    )
+
+
+def read_examples(dataset: Dataset, split: str) -> Iterator[Example]:
+    """Every picture of `split` with its boxes, in the order of its records.
+
+    Raises:
+        DataError: a record file is missing or damaged.
+    """
+    import tensorflow as tf
+
+    index = index_records(dataset.records(split))
+
+    def read(i: int) -> Example:
+        example: dict[str, Any] = decode_example(index.read(i))
+        encoded = example["image/encoded"][0]
+        image = tf.io.decode_image(encoded, channels=3, expand_animations=False).numpy()
+        return Example(image, _truth_of(example), int(example["image/source_id"][0]))
+
+    yield from in_threads(read, range(len(index)))
+
+
+def parse_example(serialized: Any) -> dict[str, Any]:
+    """The tensors of one record, for a `tf.data` pipeline.
+
+    Args:
+        serialized: scalar string tensor, a `tf.train.Example`.
+
+    Returns:
+        encoded (scalar string), boxes ((N, 4) float32, yxyx fractions), classes ((N,) int64,
+        1-based), source_id (scalar int64), filename (scalar string), height and width (scalar
+        int64, pixels).
+    """
+    import tensorflow as tf
+
+    boxes = [f"image/object/bbox/{side}" for side in ("ymin", "xmin", "ymax", "xmax")]
+    spec: dict[str, Any] = {
+        key: tf.io.FixedLenFeature((), tf.string)
+        for key in ("image/encoded", "image/source_id", "image/filename")
+    }
+    spec |= {key: tf.io.FixedLenFeature((), tf.int64) for key in ("image/height", "image/width")}
+    spec |= {key: tf.io.RaggedFeature(tf.float32) for key in boxes}
+    spec["image/object/class/label"] = tf.io.RaggedFeature(tf.int64)
+    parsed = tf.io.parse_single_example(serialized, spec)
+    return {
+        "encoded": parsed["image/encoded"],
+        "boxes": tf.stack([parsed[key] for key in boxes], axis=-1),
+        "classes": parsed["image/object/class/label"],
+        "source_id": tf.strings.to_number(parsed["image/source_id"], tf.int64),
+        "filename": parsed["image/filename"],
+        "height": parsed["image/height"],
+        "width": parsed["image/width"],
+    }

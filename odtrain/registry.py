@@ -1,0 +1,452 @@
+"""Registered models: a version for each run, holding every file that it exported."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from importlib.metadata import version as installed
+from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+import mlflow
+import mlflow.pyfunc
+from filelock import FileLock
+from mlflow import MlflowClient
+from mlflow.artifacts import download_artifacts
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model, ModelSignature
+from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
+from mlflow.types.schema import Array
+
+from odtrain.archives import cache_folder
+from odtrain.checksums import SUMS, checksums, of_files, verify
+from odtrain.config import RegistryConfig, TrackingConfig
+from odtrain.errors import TrackingError
+from odtrain.runs import in_use, run_folders, say_on_stderr, sync
+from odtrain.spool import write_json
+from odtrain.store import cause, failure, is_outage, open_client, shown, tracking_uri
+from odtrain.track import Tracker
+from odtrain.versions import describe, find_version, list_models, table, versions_of
+
+SERVED_BY = ("tflite_fp32", "tflite_fp16", "tflite_dynamic", "tflite_int8", "pb", "saved_model")
+"""Which export a served model runs: the first of these that there is and that has not failed."""
+
+PACKAGE = Path(__file__).resolve().parent
+PYFUNC_MODEL = PACKAGE / "pyfunc_model.py"
+
+LITERT = ("mlflow", "ai-edge-litert", "flatbuffers", "numpy", "pandas", "pillow")
+NEEDS = {"pb": (*LITERT, "tensorflow"), "saved_model": (*LITERT, "tensorflow")}
+"""What to install to run a format, where it is more than `LITERT`."""
+
+LABEL_FILES = {"labels": "labels.txt", "label_map": "label_map.pbtxt"}
+PENDING = "register.json"
+
+SIGNATURE = ModelSignature(
+    inputs=Schema([ColSpec(DataType.binary, "image")]),
+    outputs=Schema(
+        [
+            ColSpec(Array(Array(DataType.double)), "boxes"),
+            ColSpec(Array(DataType.double), "scores"),
+            ColSpec(Array(DataType.long), "classes"),
+            ColSpec(Array(DataType.string), "class_names"),
+        ]
+    ),
+    params=ParamSchema([ParamSpec("score_threshold", DataType.double, 0.5)]),
+)
+
+
+FORBIDDEN_IN_NAMES = r"[/:.%\"']"
+"""Characters that MLflow takes in no model's name; the zoo's `0.75` has one."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A model to register.
+
+    Attributes:
+        name: the registered model's.
+        architecture: names the model of this one run.
+        files: format -> exported file or folder, beside `labels.txt` and `label_map.pbtxt`.
+        metrics: of the run, under their names in MLflow, such as `export/pb/latency_ms_p50`.
+        failed: format -> why it must not be promoted.
+        data_digest: of the dataset.
+        step: at which the run logged its final metrics; MLflow then shows them with the model.
+        champion: whether it passed the gate and becomes `@champion`.
+    """
+
+    name: str
+    architecture: str
+    files: dict[str, str]
+    metrics: dict[str, float]
+    failed: dict[str, str]
+    data_digest: str
+    step: int
+    champion: bool
+
+
+# Registering
+
+
+def register(tracker: Tracker, candidate: Candidate) -> str | None:
+    """Log the model in the run and register it as the newest version, with its aliases.
+
+    The same files of the same run are registered once, however often this is called.
+
+    Returns:
+        The version; None while the server is away: `sync_all` registers it later.
+
+    Raises:
+        TrackingError: the store refuses, there is no file, or the name is none.
+    """
+    check_name(candidate.name)
+    if not candidate.files:
+        raise TrackingError(
+            f"models:/{candidate.name}",
+            "no exported file is fit to be registered.",
+            "The run's tags odtrain.export.* say what each lacks.",
+        )
+    if tracker.flush():
+        try:
+            return _register(tracker.client, tracker.uri, str(tracker.run_id), candidate)
+        except Exception as problem:
+            if not is_outage(tracker.uri, problem):
+                raise failure(tracker.uri, problem) from problem
+    _postpone(tracker.folder, candidate)
+    return None
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that no registered model can have; cheap enough to ask before training.
+
+    Raises:
+        TrackingError: the name is empty or has one of / : @ in it.
+    """
+    if not name.strip() or re.search(r"[/:@]", name):
+        raise TrackingError(
+            f'registry.name="{name}"',
+            "cannot name a registered model.",
+            "Give one without / : @, such as registry.name=raccoon.",
+        )
+
+
+def _postpone(folder: Path, candidate: Candidate) -> None:
+    write_json(folder / PENDING, asdict(candidate))
+    say_on_stderr(
+        f"registry: the server is away; the model is registered by: odtrain track sync {folder}"
+    )
+
+
+def sync_all(
+    folder: Path, uri: str | None = None, say: Callable[[str], None] = say_on_stderr
+) -> str:
+    """Send what the runs at or below `folder` have left behind, and register what waits for it.
+
+    Args:
+        folder: of a run, of an experiment, or of all.
+        uri: the store, where it is no longer at the address that the runs knew.
+        say: is given one line for each run.
+
+    Returns:
+        What was done, in a line.
+
+    Raises:
+        TrackingError: there is no run, or a store cannot be reached.
+    """
+    sent = sync(folder, uri, say)
+    waiting = [run for run in run_folders(folder) if (run[0] / PENDING).exists()]
+    for run, record in waiting:
+        if in_use(run):
+            continue
+        candidate = Candidate(**json.loads((run / PENDING).read_text(encoding="utf-8")))
+        store = uri or record.uri
+        number = _register(open_client(store), store, str(record.run_id), candidate)
+        (run / PENDING).unlink()
+        say(f"{run}: registered as {candidate.name} version {number}.")
+    return f"{len(sent)} runs sent, {len(waiting)} models registered."
+
+
+def _register(client: MlflowClient, uri: str, run_id: str, candidate: Candidate) -> str:
+    tops = [*candidate.files.values(), *_label_files(candidate).values()]
+    sums = checksums(map(Path, tops))
+    digest = hashlib.sha256(sums.encode()).hexdigest()
+    _ensure_registered_model(client, candidate.name)
+    number = _registered_before(client, candidate.name, run_id, digest)
+    if number is None:
+        model_id = _log_model(client, uri, run_id, candidate, sums)
+        with _mlflow_uses(uri):
+            made = client.create_model_version(
+                candidate.name,
+                source=f"models:/{model_id}",
+                run_id=run_id,
+                tags={**_version_tags(run_id, candidate), "odtrain.files_digest": digest},
+                model_id=model_id,
+            )
+        number = str(made.version)
+    client.set_registered_model_alias(candidate.name, "challenger", number)
+    if candidate.champion:
+        client.set_registered_model_alias(candidate.name, "champion", number)
+    _set_fastest(client, candidate.name)
+    return number
+
+
+def _ensure_registered_model(client: MlflowClient, name: str) -> None:
+    try:
+        client.create_registered_model(name)
+    except MlflowException as problem:
+        if problem.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+
+
+def _registered_before(client: MlflowClient, name: str, run_id: str, digest: str) -> str | None:
+    for version in versions_of(client, name):
+        if version.run_id == run_id and version.tags.get("odtrain.files_digest") == digest:
+            return version.number
+    return None
+
+
+def _log_model(client: MlflowClient, uri: str, run_id: str, candidate: Candidate, sums: str) -> str:
+    """Log the model in its run; returns its id."""
+    passed = [
+        name for name in SERVED_BY if name in candidate.files.keys() - candidate.failed.keys()
+    ]
+    served = passed[0] if passed else next(iter(candidate.files))
+    model_id = _create_logged_model(client, run_id, candidate, served)
+    with tempfile.TemporaryDirectory() as scratch, _mlflow_uses(uri), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*An input example was not provided")
+        sums_file = Path(scratch, SUMS)
+        sums_file.write_text(sums, encoding="utf-8")
+        Model.log(
+            artifact_path=None,
+            flavor=mlflow.pyfunc,
+            run_id=run_id,
+            model_id=model_id,
+            step=candidate.step,
+            python_model=str(PYFUNC_MODEL),
+            code_paths=[str(_code(Path(scratch)))],
+            artifacts={**candidate.files, **_label_files(candidate), "sums": str(sums_file)},
+            model_config={"detector": served},
+            signature=SIGNATURE,
+            pip_requirements=[f"{name}=={installed(name)}" for name in NEEDS.get(served, LITERT)],
+        )
+    return model_id
+
+
+def _create_logged_model(
+    client: MlflowClient, run_id: str, candidate: Candidate, served: str
+) -> str:
+    # Left to itself, Model.log puts the model into the default experiment instead of the run's.
+    run = client.get_run(run_id)
+    model = client.create_logged_model(
+        run.info.experiment_id,
+        name=re.sub(FORBIDDEN_IN_NAMES, "_", candidate.architecture),
+        source_run_id=run_id,
+        tags={"odtrain.data_digest": candidate.data_digest, "odtrain.served_by": served},
+        params=run.data.params,
+        model_type="detector",
+    )
+    return str(model.model_id)
+
+
+def _code(scratch: Path) -> Path:
+    """A package of the modules that a loaded model needs: it may be loaded where odtrain is not."""
+    package = scratch / "odtrain"
+    for module in sorted(_imported_by(PYFUNC_MODEL, {PACKAGE / "__init__.py"})):
+        target = package / module.relative_to(PACKAGE)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(module, target)
+    return package
+
+
+def _imported_by(file: Path, found: set[Path]) -> set[Path]:
+    """Add to `found` the files of odtrain's own modules that `file` imports, directly or not."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "odtrain":
+            base = PACKAGE.joinpath(*str(node.module).split(".")[1:])
+            candidates = [base.with_suffix(".py"), *(base / f"{a.name}.py" for a in node.names)]
+            candidates.append(base / "__init__.py")
+            for module in candidates:
+                if module.is_file() and module not in found:
+                    found.add(module)
+                    _imported_by(module, found)
+    return found
+
+
+def _label_files(candidate: Candidate) -> dict[str, str]:
+    folder = Path(next(iter(candidate.files.values()))).parent
+    return {key: str(folder / name) for key, name in LABEL_FILES.items()}
+
+
+def _version_tags(run_id: str, candidate: Candidate) -> dict[str, str]:
+    tags = {name: f"{value:.6g}" for name, value in candidate.metrics.items()}
+    tags |= {f"export/{name}/failed": why for name, why in candidate.failed.items()}
+    tags |= {
+        "odtrain.run": run_id,
+        "odtrain.architecture": candidate.architecture,
+        "odtrain.data_digest": candidate.data_digest,
+        "odtrain.files": json.dumps(
+            {key: Path(file).name for key, file in candidate.files.items()}
+        ),
+    }
+    fastest = _lowest_latency(candidate)
+    return tags if fastest is None else {**tags, "odtrain.latency_ms_p50": f"{fastest:.6g}"}
+
+
+def _lowest_latency(candidate: Candidate) -> float | None:
+    """Milliseconds of the fastest file that has not failed."""
+    names = [
+        f"export/{name}/latency_ms_p50" for name in candidate.files if name not in candidate.failed
+    ]
+    return min(
+        (candidate.metrics[name] for name in names if name in candidate.metrics), default=None
+    )
+
+
+def _set_fastest(client: MlflowClient, name: str) -> None:
+    timed = [v for v in versions_of(client, name) if "odtrain.latency_ms_p50" in v.tags]
+    if timed:
+        best = min(timed, key=lambda v: (float(v.tags["odtrain.latency_ms_p50"]), int(v.number)))
+        client.set_registered_model_alias(name, "fastest", best.number)
+
+
+@contextmanager
+def _mlflow_uses(uri: str) -> Iterator[None]:
+    """Point MLflow's own functions, which take no URI, at the store."""
+    before = os.environ.get("MLFLOW_TRACKING_URI")
+    mlflow.set_tracking_uri(uri)
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(before)  # type: ignore[arg-type]  # None is how it is unset
+
+
+# Fetching
+
+
+def resolve_model(uri: str, store: str) -> Path:
+    """The folder that holds the exported files of a registered model, downloaded if need be.
+
+    Downloads are kept in the cache folder, where later calls find them.
+
+    Raises:
+        TrackingError: there is no such model, or its files cannot be had or are damaged.
+    """
+    version = find_version(uri, store)
+    client = open_client(store)
+    model_id = version.source.removeprefix("models:/")
+    try:
+        location = client.get_logged_model(model_id).artifact_location
+        here = Path(url2pathname(urlsplit(location).path)) / "artifacts"
+        if urlsplit(location).scheme in ("file", "") and here.is_dir():
+            return here
+        return _cached(model_id, store)
+    except (MlflowException, OSError) as problem:
+        raise TrackingError(
+            uri, f"cannot be downloaded: {cause(problem)}", f"Is {shown(store)} complete?"
+        ) from problem
+
+
+def _cached(model_id: str, store: str) -> Path:
+    target = cache_folder().parent / "models" / model_id
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{target}.lock"):
+        if not target.is_dir():
+            with tempfile.TemporaryDirectory(dir=target.parent) as scratch, _mlflow_uses(store):
+                got = download_artifacts(
+                    f"models:/{model_id}", dst_path=scratch, tracking_uri=store
+                )
+                verify(Path(got) / "artifacts")
+                (Path(got) / "artifacts").replace(target)
+    return target
+
+
+def download(uri: str, to: Path, store: str, format: str | None = None) -> list[Path]:
+    """Copy the files of a registered model into `to`, and verify what has arrived.
+
+    Args:
+        uri: `models:/NAME@ALIAS`, `models:/NAME/VERSION` or a bare name.
+        to: the folder; files of the same names in it are replaced.
+        store: URI of the MLflow store.
+        format: of the one export wanted; labels and label map come with it.
+
+    Returns:
+        The files and folders in `to`.
+
+    Raises:
+        TrackingError: there is no such model or format, or a file is damaged.
+    """
+    folder = resolve_model(uri, store)
+    files = json.loads(find_version(uri, store).tags.get("odtrain.files", "{}"))
+    if format is not None and format not in files:
+        raise TrackingError(uri, f'holds no "{format}".', f"It holds: {', '.join(files)}.")
+    wanted = [files[format]] if format else list(files.values())
+    names = [*(Path(name).name for name in wanted), *LABEL_FILES.values()]
+    to.mkdir(parents=True, exist_ok=True)
+    copied = [_copy(folder / name, to) for name in names]
+    sums = (folder / SUMS).read_text(encoding="utf-8")
+    (to / SUMS).write_text(of_files(sums, names), encoding="utf-8")
+    verify(to)
+    return copied
+
+
+def _copy(source: Path, to: Path) -> Path:
+    target = to / source.name
+    if source.is_dir():
+        shutil.rmtree(target, ignore_errors=True)
+        shutil.copytree(source, target)
+    else:
+        shutil.copyfile(source, target)
+    return target
+
+
+# What `odtrain models ...` prints
+
+
+Action = Callable[[TrackingConfig, RegistryConfig, str | None, str | None, str | None], str]
+"""Takes the configuration, and the name, `--to` and `--format` that were given."""
+
+
+def _list(
+    tracking: TrackingConfig,
+    registry: RegistryConfig,
+    name: str | None,
+    to: str | None,
+    format: str | None,
+) -> str:
+    found = list_models(tracking_uri(tracking))
+    return table([version for version in found if name in (None, version.name)])
+
+
+def _show(
+    tracking: TrackingConfig,
+    registry: RegistryConfig,
+    name: str | None,
+    to: str | None,
+    format: str | None,
+) -> str:
+    return describe(find_version(name or registry.name, tracking_uri(tracking)))
+
+
+def _download(
+    tracking: TrackingConfig,
+    registry: RegistryConfig,
+    name: str | None,
+    to: str | None,
+    format: str | None,
+) -> str:
+    uri = name or registry.name
+    target = Path(to or re.sub(r"[/@]", "-", uri.removeprefix("models:/")))
+    copied = download(uri, target, tracking_uri(tracking), format)
+    return "\n".join(str(path) for path in copied)
+
+
+ACTIONS: dict[str, Action] = {"list": _list, "show": _show, "download": _download}

@@ -1,0 +1,203 @@
+"""What `source=` and `train.checkpoint=` can name, and how each becomes a detector or first weights.
+
+A source is a run (its id or runs:/ID), a registered model (models:/NAME@ALIAS), an exported file (.pb,
+SavedModel folder, .tflite, or a run's as runs:/ID/export/FILE) or a TF1 checkpoint of the configured model.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from odtrain.boxes import Detect
+from odtrain.config import Config, from_yaml
+from odtrain.detectors import load_detector
+from odtrain.errors import CheckpointError, ConfigError
+from odtrain.label_map import read_class_names, read_label_map
+from odtrain.models import build_detector
+from odtrain.models.ssd import SSD
+from odtrain.registry import resolve_model
+from odtrain.runs import run_folder
+from odtrain.store import download, tracking_uri
+from odtrain.versions import find_version
+from odtrain.zoo import BACKBONE, LEAST_SHARE, resolve, restore
+
+RUN_ID = re.compile(r"(?:runs:/)?([0-9a-f]{32}|offline-[0-9a-f]{12})")
+RUN_FILE = re.compile(r"runs:/([^/]+)/(.+)")
+PREFERRED = (
+    "model.tflite",
+    "saved_model",
+    "frozen_inference_graph.pb",
+    "model_fp16.tflite",
+    "model_dynamic.tflite",
+    "model_int8.tflite",
+)
+"""Which file of a registered model is used where any would do."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Something that detects.
+
+    Attributes:
+        name: as the user gave it.
+        detect: the seam.
+        class_names: index 0 = id 1; empty where the file carries none.
+        run_id: the run it is the checkpoint of, if it is one.
+        file: the exported file, if it is one.
+        detector: the network, where the source is a run or checkpoint.
+    """
+
+    name: str
+    detect: Detect
+    class_names: tuple[str, ...]
+    run_id: str | None = None
+    file: Path | None = None
+    detector: SSD | None = None
+
+
+def open_source(config: Config) -> Source:
+    """The detector that `source=` names.
+
+    Raises:
+        ConfigError: nothing is named, or it cannot be told what it is.
+        ModelFileError, CheckpointError, TrackingError: it is not there or cannot be read.
+    """
+    name = config.source
+    if name is None:
+        raise ConfigError(
+            "source",
+            "is not given.",
+            "Name a run id, models:/NAME@ALIAS, a .pb, a SavedModel folder or a .tflite: source=...",
+        )
+    if RUN_ID.fullmatch(name):
+        return _open_run(name, config)
+    if name.startswith("models:/"):
+        return _open_file(name, _registered_file(name, config), config)
+    if file := RUN_FILE.fullmatch(name):
+        return _open_file(name, run_file(file[1], file[2], config), config)
+    path = Path(name).expanduser()
+    if not (path.exists() or path.with_name(f"{path.name}.index").is_file()):
+        raise ConfigError(
+            f"source={name}",
+            "is neither a run id nor a file that is there.",
+            "Name a run id, models:/NAME@ALIAS, a .pb, a SavedModel folder, a .tflite or a TF1 "
+            "checkpoint.",
+        )
+    if path.suffix in (".pb", ".tflite") or (path / "saved_model.pb").is_file():
+        return _open_file(name, path, config)
+    return _open_checkpoint(name, config)
+
+
+def run_file(run: str, artifact: str, config: Config) -> Path:
+    """A file or folder of a run: its own folder's, else downloaded from MLflow.
+
+    Raises:
+        TrackingError: there is no such run, or it has no such artifact.
+    """
+    folder = run_folder(Path(config.outputs), run.removeprefix("runs:/"))
+    if folder is not None and (folder / artifact).exists():
+        return folder / artifact
+    run_id = run.removeprefix("runs:/")
+    target = Path(config.outputs) / "downloads" / run_id
+    return download(f"runs:/{run_id}/{artifact}", target, tracking_uri(config.tracking))
+
+
+def run_config(run: str, config: Config) -> Config:
+    """The configuration that a run was made with."""
+    return from_yaml(run_file(run, "config/config.yaml", config).read_text(encoding="utf-8"))
+
+
+def rebuild(run: str, config: Config) -> tuple[SSD, tuple[str, ...]]:
+    """The network of a run with its best weights, and its class names."""
+    import tensorflow as tf
+
+    class_names = read_label_map(run_file(run, "data/label_map.pbtxt", config))
+    detector = build_detector(run_config(run, config).model, len(class_names))
+    folder = run_file(run, "checkpoints/best", config)
+    prefix = tf.train.latest_checkpoint(folder)
+    if prefix is None:
+        raise CheckpointError(folder, "holds no checkpoint.", "The run ended before its first one.")
+    tf.train.Checkpoint(network=detector.network).restore(prefix).expect_partial()
+    return detector, class_names
+
+
+def load_first_weights(detector: SSD, config: Config) -> str | None:
+    """Load what `train.checkpoint` names; the table of what was restored, None for random weights.
+
+    Raises:
+        CheckpointError: it cannot be had, or is not of this network.
+        ConfigError: the model has no published weights.
+    """
+    name = config.train.checkpoint
+    if name is None:
+        return None
+    if RUN_ID.fullmatch(name):
+        return _copy_weights(detector, rebuild(name, config)[0], config.train.restore, name)
+    if name.startswith("models:/"):
+        run_id = find_version(name, tracking_uri(config.tracking)).run_id
+        return _copy_weights(detector, rebuild(run_id, config)[0], config.train.restore, name)
+    return str(restore(detector, resolve(name, config.model), config.train.restore).table())
+
+
+def _copy_weights(detector: SSD, other: SSD, what: str, name: str) -> str:
+    """Take over the variables of a run's network that have the same name and shape here.
+
+    Raises:
+        CheckpointError: hardly any have.
+    """
+    there = other.variables_by_name()
+    fitting = {
+        key: variable
+        for key, variable in detector.variables_by_name().items()
+        if key in there
+        and there[key].shape == variable.shape
+        and (what == "all" or key.startswith(BACKBONE))
+    }
+    total = len(detector.variables_by_name())
+    if len(fitting) < LEAST_SHARE * total:
+        raise CheckpointError(
+            f"train.checkpoint={name}",
+            f"only {len(fitting)} of {total} variables have the same name and shape here.",
+            f"It is a {other.config.architecture} of depth {other.config.depth_multiplier:g}: choose "
+            "that model, or another checkpoint.",
+        )
+    for key, variable in fitting.items():
+        variable.assign(there[key])
+    return f"weights from {name}: restored {len(fitting)} of {total} variables"
+
+
+def _open_run(name: str, config: Config) -> Source:
+    detector, class_names = rebuild(name, config)
+    run_id = name.removeprefix("runs:/")
+    return Source(name, detector.as_detect(), class_names, run_id=run_id, detector=detector)
+
+
+def _registered_file(uri: str, config: Config) -> Path:
+    folder = resolve_model(uri, tracking_uri(config.tracking))
+    for file_name in PREFERRED:
+        for found in sorted(folder.rglob(file_name)):
+            return found
+    raise CheckpointError(
+        uri, "holds no file that odtrain can run.", "Was it registered by odtrain?"
+    )
+
+
+def _open_file(name: str, file: Path, config: Config) -> Source:
+    given = config.predict.label_map
+    names = read_class_names(Path(given)) if given else None
+    detector = load_detector(file, config.benchmark.threads, names)
+    return Source(name, detector, detector.class_names, file=file)
+
+
+def _open_checkpoint(name: str, config: Config) -> Source:
+    """A TF1 checkpoint of the configured model, all of whose variables must fit."""
+    from odtrain.dataset import read_dataset
+
+    class_names = read_dataset(Path(config.data.prepared)).class_names
+    detector = build_detector(config.model, len(class_names))
+    report = restore(detector, Path(name).expanduser(), "all")
+    if report.count("restored") < len(report.rows):
+        raise CheckpointError(name, "is not whole for this network.", "\n" + report.table())
+    return Source(name, detector.as_detect(), class_names, detector=detector)

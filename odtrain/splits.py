@@ -1,0 +1,233 @@
+"""Which picture trains, which validates and which tests: given by lists, by folders, or drawn.
+
+A drawn split depends on nothing but the pictures' names, contents and classes, and the seed: not on
+the order of files, and a picture that is added later leaves most others where they were.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path, PurePath, PureWindowsPath
+
+from odtrain.annotations import LabelledImage, normalised
+from odtrain.config import DataConfig
+from odtrain.errors import DataError
+from odtrain.findings import Finding, found
+from odtrain.pictures import SUFFIXES
+
+SPLITS = ("train", "validation", "test")
+FOLDER_NAMES = {
+    "train": "train",
+    "training": "train",
+    "validation": "validation",
+    "valid": "validation",
+    "val": "validation",
+    "test": "test",
+    "testing": "test",
+}
+
+
+class PictureNames:
+    """Finds pictures by the names that label files and lists call them."""
+
+    def __init__(self, pictures: Iterable[Path]) -> None:
+        """Index `pictures` by name and by stem."""
+        self.by_name: dict[str, list[Path]] = defaultdict(list)
+        self.by_stem: dict[str, list[Path]] = defaultdict(list)
+        for picture in pictures:
+            self.by_name[normalised(picture.name)].append(picture)
+            self.by_stem[normalised(picture.stem)].append(picture)
+
+    def find(self, name: str) -> list[Path]:
+        """The pictures called `name`: with its suffix, without one, or with another one."""
+        name = normalised(name)
+        path = PurePath(name)
+        matches = self.by_name.get(name) or self.by_stem.get(name)
+        if not matches and path.suffix.lower() in SUFFIXES:
+            matches = self.by_stem.get(path.stem)
+        return matches or []
+
+    def clashes(self) -> list[list[Path]]:
+        """Groups of pictures that share a name without suffix."""
+        return [pictures for pictures in self.by_stem.values() if len(pictures) > 1]
+
+
+def given_split(
+    config: DataConfig, root: Path, pictures: Sequence[Path]
+) -> tuple[dict[Path, str], list[Finding]]:
+    """The split that lists or, without lists, folders give.
+
+    Returns:
+        picture -> split, for those that have one; empty where the split is to be drawn. And OD015,
+        OD016 and OD201.
+
+    Raises:
+        DataError: a list cannot be read.
+    """
+    lists = {
+        split: Path(file)
+        for split in SPLITS
+        if (file := getattr(config, f"{split}_list")) is not None
+    }
+    split, findings = (
+        _split_by_lists(lists, pictures) if lists else (split_by_folders(root, pictures), [])
+    )
+    left_out = len(pictures) - len(split)
+    if split and left_out:
+        place = "in none of the lists" if lists else "outside the folders of the splits"
+        pictures_are = "1 picture is" if left_out == 1 else f"{left_out} pictures are"
+        findings.append(found("OD201", root, f"{pictures_are} {place}."))
+    return split, findings
+
+
+def _split_by_lists(
+    lists: dict[str, Path], pictures: Sequence[Path]
+) -> tuple[dict[Path, str], list[Finding]]:
+    names = PictureNames(pictures)
+    split: dict[Path, str] = {}
+    findings = []
+    for part, file in lists.items():
+        for name in dict.fromkeys(read_list(file)):
+            matches = names.find(name)
+            if not matches:
+                findings.append(found("OD015", file, f'no picture is called "{name}".'))
+            for picture in matches:
+                if split.setdefault(picture, part) != part:
+                    cause = f'"{name}" is in the {split[picture]} list too.'
+                    findings.append(found("OD016", file, cause))
+    if {"train", "test"} <= lists.keys():
+        return split, findings
+    rest = "test" if "train" in lists else "train"
+    return {picture: split.get(picture, rest) for picture in pictures}, findings
+
+
+def read_list(file: Path) -> list[str]:
+    """The picture names in a text file, one a line, or in a CSV's column `filename`.
+
+    Raises:
+        DataError: it cannot be read, or is a CSV without that column.
+    """
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        remedy = "Give a text file of picture names, or a CSV with the column filename."
+        raise DataError(file, f"cannot be read: {error}.", remedy) from None
+    if file.suffix.lower() == ".csv":
+        rows = csv.DictReader(lines)
+        if "filename" not in (rows.fieldnames or ()):
+            remedy = "Its first line is to be: filename,width,height,class,xmin,ymin,xmax,ymax"
+            raise DataError(file, 'has no column "filename".', remedy)
+        lines = [row["filename"] or "" for row in rows]
+    return [PureWindowsPath(line.strip()).name for line in lines if line.strip()]
+
+
+def split_by_folders(root: Path, pictures: Sequence[Path]) -> dict[Path, str]:
+    """The tutorial's layout: pictures in `train` and `test`; empty if that is not how they lie."""
+    split = {}
+    for picture in pictures:
+        for folder in reversed(picture.relative_to(root).parts[:-1]):
+            if folder.lower() in FOLDER_NAMES:
+                split[picture] = FOLDER_NAMES[folder.lower()]
+                break
+    parts = set(split.values())
+    return split if "train" in parts and len(parts) > 1 else {}
+
+
+def complete_split(
+    config: DataConfig,
+    images: Sequence[LabelledImage],
+    given: dict[Path, str],
+    pixels: dict[Path, str],
+) -> dict[str, list[LabelledImage]]:
+    """Every split, with what is not given drawn from the training pictures.
+
+    Args:
+        config: for the fractions, the lists and the seed.
+        images: all that are used, in any order.
+        given: picture -> split, as far as it is given.
+        pixels: picture -> a digest of its pixels; equal pictures are never drawn apart.
+    """
+    ordered = sorted(images, key=lambda image: normalised(image.image.name))
+    split = {image.image: given.get(image.image, "train") for image in ordered}
+    to_draw = [("test", config.test_fraction, 1), ("validation", config.validation_fraction, 2)]
+    for part, fraction, kept in to_draw:
+        if part in given.values() or getattr(config, f"{part}_list") is not None:
+            continue
+        train = [image for image in ordered if split[image.image] == "train"]
+        count = min(max(1, int(len(train) * fraction + 0.5)), len(train) - kept)
+        if fraction > 0 and count > 0:
+            drawn = draw(train, count, f"{part} {config.seed}", pixels)
+            split.update(dict.fromkeys(drawn, part))
+    return {part: [image for image in ordered if split[image.image] == part] for part in SPLITS}
+
+
+def draw(
+    images: Sequence[LabelledImage], count: int, salt: str, pixels: dict[Path, str]
+) -> list[Path]:
+    """About `count` of `images`, each class in proportion, equal pictures together if possible."""
+    strata: dict[str, list[list[LabelledImage]]] = defaultdict(list)
+    counts = Counter(name for image in images for name in _class_set(image))
+    for unit in _units(images, count, salt, pixels):
+        strata[_rarest_class(unit, counts)].append(unit)
+    drawn: list[Path] = []
+    for name, quota in _quotas(strata, count).items():
+        taken = 0
+        for unit in strata[name]:
+            if taken >= quota:
+                break
+            drawn.extend(image.image for image in unit)
+            taken += len(unit)
+    return drawn
+
+
+def _units(
+    images: Sequence[LabelledImage], count: int, salt: str, pixels: dict[Path, str]
+) -> list[list[LabelledImage]]:
+    """Groups of equal pictures, in the random but repeatable order that `salt` gives them.
+
+    A group of more than `count` cannot be drawn whole: its pictures are on their own.
+    """
+    groups: dict[str, list[LabelledImage]] = defaultdict(list)
+    for image in images:
+        groups[pixels[image.image]].append(image)
+
+    def rank(group: list[LabelledImage]) -> bytes:
+        key = f"{salt} {normalised(group[0].image.name)}"
+        return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
+
+    kept = [group for group in groups.values() if len(group) <= count]
+    broken = [[image] for group in groups.values() if len(group) > count for image in group]
+    return sorted(kept + broken, key=rank)
+
+
+def _class_set(image: LabelledImage) -> set[str]:
+    return {labelled.name for labelled in image.objects}
+
+
+def _rarest_class(unit: list[LabelledImage], counts: Counter[str]) -> str:
+    """The class in `unit` that the fewest pictures show; empty for background."""
+    names = {name for image in unit for name in _class_set(image)}
+    return min(names, key=lambda name: (counts[name], name), default="")
+
+
+def _quotas(strata: dict[str, list[list[LabelledImage]]], count: int) -> dict[str, int]:
+    """How many pictures each stratum gives: in proportion, by the largest remainder.
+
+    Background (the stratum without a name) is last in ties, and never gives all: a split without
+    boxes measures nothing.
+    """
+    sizes = {
+        name: sum(map(len, strata[name])) for name in sorted(strata, key=lambda n: (n == "", n))
+    }
+    shares = {name: count * size / sum(sizes.values()) for name, size in sizes.items()}
+    quota = {name: int(share) for name, share in shares.items()}
+    by_remainder = sorted(sizes, key=lambda name: quota[name] - shares[name])
+    for name in by_remainder[: count - sum(quota.values())]:
+        quota[name] += 1
+    if "" in quota and len(quota) > 1 and quota[""] == sum(quota.values()) > 0:
+        quota[""] -= 1
+        quota[max((name for name in sizes if name), key=lambda name: sizes[name])] += 1
+    return quota

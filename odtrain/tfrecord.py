@@ -1,0 +1,278 @@
+"""TFRecord files of `tf.train.Example`s, written and indexed without TensorFlow.
+
+Preparing data needs these few formats and nothing else of TensorFlow, whose import alone takes
+longer than preparing a small data set. What is written here TensorFlow itself reads in training.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from odtrain.errors import DataError
+
+CASTAGNOLI = 0x82F63B78
+"""The polynomial of CRC-32C (RFC 3720), bit-reversed."""
+MASK_DELTA = 0xA282EAD8
+"""TFRecord stores checksums rotated by 15 bits plus this (tensorflow/core/lib/hash/crc32c.h)."""
+BLOCK = 1024
+BLOCKS_AT_ONCE = 256
+ONE_BYTE = [bytes((value,)) for value in range(0x80)]
+
+Values = Sequence[bytes] | Sequence[float] | Sequence[int]
+
+
+class Kind(NamedTuple):
+    """A field of `tf.train.Feature`, by the type of its values."""
+
+    number: int
+    type: type
+
+
+BYTES, FLOATS, INTS = Kind(1, bytes), Kind(2, float), Kind(3, int)
+KINDS = {kind.number: kind for kind in (BYTES, FLOATS, INTS)}
+
+
+@cache
+def _crc_tables() -> NDArray[np.uint32]:
+    """(BLOCK, 256): what byte value v at position p of a block adds to the block's checksum."""
+    last = np.arange(256, dtype=np.uint32)
+    for _ in range(8):
+        last = (last >> np.uint32(1)) ^ ((last & np.uint32(1)) * np.uint32(CASTAGNOLI))
+    tables = np.empty((BLOCK, 256), np.uint32)
+    tables[-1] = last
+    for position in range(BLOCK - 2, -1, -1):
+        later = tables[position + 1]
+        tables[position] = last[later & 0xFF] ^ (later >> 8)
+    return tables
+
+
+@cache
+def _carry_tables() -> list[list[int]]:
+    """The first four tables as lists, which are faster to look single values up in."""
+    tables: list[list[int]] = _crc_tables()[:4].tolist()
+    return tables
+
+
+def crc32c(data: bytes) -> int:
+    """CRC-32C of `data`.
+
+    A checksum is linear: that of a block is the exclusive or of what each of its bytes adds, so one
+    table look-up per byte does all blocks at once. What came before a block, and the initial value,
+    enter through the four bytes that follow; zeros in front change nothing.
+    """
+    if len(data) < 4:
+        return _crc32c_by_byte(data)
+    padding = -len(data) % BLOCK
+    values = np.zeros(padding + len(data), np.uint8)
+    values[padding:] = np.frombuffer(data, np.uint8)
+    values[padding : padding + 4] ^= 0xFF
+    c0, c1, c2, c3 = _carry_tables()
+    crc = 0
+    for block in _block_checksums(values.reshape(-1, BLOCK)):
+        crc = block ^ c0[crc & 255] ^ c1[crc >> 8 & 255] ^ c2[crc >> 16 & 255] ^ c3[crc >> 24]
+    return crc ^ 0xFFFFFFFF
+
+
+def _crc32c_by_byte(data: bytes) -> int:
+    last = _crc_tables()[-1].tolist()
+    crc = 0xFFFFFFFF
+    for value in data:
+        crc = last[(crc ^ value) & 0xFF] ^ (crc >> 8)
+    return crc ^ 0xFFFFFFFF
+
+
+def _block_checksums(blocks: NDArray[np.uint8]) -> Iterator[int]:
+    """The checksum of each of the (N, BLOCK) blocks, as if nothing came before it."""
+    tables = _crc_tables().ravel()
+    offsets = np.arange(BLOCK, dtype=np.intp) * 256
+    for start in range(0, len(blocks), BLOCKS_AT_ONCE):
+        added = tables.take(blocks[start : start + BLOCKS_AT_ONCE] + offsets, mode="clip")
+        yield from np.bitwise_xor.reduce(added, axis=1).tolist()
+
+
+def _masked_crc(data: bytes) -> int:
+    crc = crc32c(data)
+    return ((crc >> 15 | crc << 17) + MASK_DELTA) & 0xFFFFFFFF
+
+
+def frame(payload: bytes) -> bytes:
+    """One record as it stands in a TFRecord file: length, its checksum, payload, its checksum."""
+    length = struct.pack("<Q", len(payload))
+    return b"".join(
+        (
+            length,
+            struct.pack("<I", _masked_crc(length)),
+            payload,
+            struct.pack("<I", _masked_crc(payload)),
+        )
+    )
+
+
+def encode_example(features: Mapping[str, tuple[Kind, Values]]) -> bytes:
+    """A serialized `tf.train.Example`, its keys in alphabetical order so that bytes repeat."""
+    entries = [
+        _delimited(1, _delimited(1, key.encode()) + _delimited(2, _encode_feature(kind, values)))
+        for key, (kind, values) in sorted(features.items())
+    ]
+    return _delimited(1, b"".join(entries))
+
+
+def _encode_feature(kind: Kind, values: Values) -> bytes:
+    if kind is BYTES:
+        content = b"".join(_delimited(1, value) for value in values if isinstance(value, bytes))
+    elif kind is FLOATS:
+        content = _delimited(1, np.asarray(values, "<f4").tobytes())
+    else:
+        content = _delimited(1, b"".join(_varint(int(value)) for value in values))
+    return _delimited(kind.number, content)
+
+
+def _delimited(number: int, content: bytes) -> bytes:
+    """A length-delimited field of a protobuf message."""
+    return _varint(number << 3 | 2) + _varint(len(content)) + content
+
+
+def _varint(value: int) -> bytes:
+    if 0 <= value < 0x80:  # nearly always
+        return ONE_BYTE[value]
+    value &= 0xFFFFFFFFFFFFFFFF
+    encoded = bytearray()
+    while value > 0x7F:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    encoded.append(value)
+    return bytes(encoded)
+
+
+def decode_example(serialized: bytes) -> dict[str, list[bytes] | list[float] | list[int]]:
+    """The features of a serialized `tf.train.Example`."""
+    features: dict[str, list[bytes] | list[float] | list[int]] = {}
+    for _, feature_map in _fields(memoryview(serialized)):
+        for _, entry in _fields(feature_map):
+            parts = dict(_fields(entry))
+            for number, content in _fields(parts[2]):
+                features[bytes(parts[1]).decode()] = _decode_values(KINDS[number], content)
+    return features
+
+
+def _decode_values(kind: Kind, content: memoryview) -> list[bytes] | list[float] | list[int]:
+    values = [value for _, value in _fields(content)]
+    if kind is BYTES:
+        return [bytes(value) for value in values]
+    packed = b"".join(values)
+    if kind is FLOATS:
+        return [float(value) for value in np.frombuffer(packed, "<f4")]
+    return list(_varints(packed))
+
+
+def _varints(packed: bytes) -> Iterator[int]:
+    position = 0
+    while position < len(packed):
+        value, position = _read_varint(memoryview(packed), position)
+        yield value - (1 << 64) if value >> 63 else value
+
+
+def _read_varint(data: memoryview, position: int) -> tuple[int, int]:
+    value = shift = 0
+    while data[position] & 0x80:
+        value |= (data[position] & 0x7F) << shift
+        position, shift = position + 1, shift + 7
+    return value | data[position] << shift, position + 1
+
+
+def _fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:
+    """Number and content of each length-delimited field, which is all that packed Examples have."""
+    position = 0
+    while position < len(message):
+        tag, position = _read_varint(message, position)
+        length, position = _read_varint(message, position)
+        yield tag >> 3, message[position : position + length]
+        position += length
+
+
+@dataclass(frozen=True, eq=False)
+class Index:
+    """Where every record of some TFRecord files lies; `read` may be called from many threads.
+
+    Attributes:
+        descriptors: of the open files, closed with the index; what replaces the files is not seen.
+        file: (N,) which file each record is in.
+        offset: (N,) of each record's payload in its file, in bytes.
+        length: (N,) of each payload, in bytes.
+    """
+
+    descriptors: tuple[int, ...]
+    file: NDArray[np.int64]
+    offset: NDArray[np.int64]
+    length: NDArray[np.int64]
+    closer: weakref.finalize = field(init=False, repr=False)  # type: ignore[type-arg]
+
+    def __post_init__(self) -> None:
+        """Arrange for the files to be closed."""
+        object.__setattr__(self, "closer", weakref.finalize(self, _close_all, self.descriptors))
+
+    def __len__(self) -> int:
+        """How many records there are."""
+        return len(self.offset)
+
+    def read(self, i: int) -> bytes:
+        """The payload of record `i`, counted through all files."""
+        return os.pread(self.descriptors[self.file[i]], int(self.length[i]), int(self.offset[i]))
+
+
+def _close_all(descriptors: tuple[int, ...]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
+
+
+def index_records(files: Sequence[Path]) -> Index:
+    """Find every record by walking from length to length.
+
+    Raises:
+        DataError: a file cannot be opened, or is not a whole TFRecord file.
+    """
+    descriptors: list[int] = []
+    rows: list[tuple[int, int, int]] = []
+    try:
+        for number, file in enumerate(files):
+            descriptors.append(os.open(file, os.O_RDONLY | os.O_CLOEXEC))
+            rows += [(number, offset, length) for offset, length in _walk(file, descriptors[-1])]
+    except OSError as error:
+        _close_all(tuple(descriptors))
+        raise DataError(
+            files[len(descriptors)], f"cannot be read: {error.strerror}.", PREPARE_AGAIN
+        ) from None
+    except DataError:
+        _close_all(tuple(descriptors))
+        raise
+    table = np.array(rows, np.int64).reshape(-1, 3)
+    return Index(tuple(descriptors), table[:, 0], table[:, 1], table[:, 2])
+
+
+def _walk(file: Path, descriptor: int) -> Iterator[tuple[int, int]]:
+    """Offset and length of each payload in an open TFRecord file."""
+    size = os.fstat(descriptor).st_size
+    position = 0
+    while position < size:
+        head = os.pread(descriptor, 12, position)
+        payload = position + 12
+        if len(head) < 12 or struct.unpack("<I", head[8:])[0] != _masked_crc(head[:8]):
+            raise DataError(file, f"is damaged at byte {position}.", PREPARE_AGAIN)
+        length = int(struct.unpack("<Q", head[:8])[0])
+        position = payload + length + 4
+        if position > size:
+            raise DataError(file, f"ends in the middle of a record, at byte {size}.", PREPARE_AGAIN)
+        yield payload, length
+
+
+PREPARE_AGAIN = "Delete it and run: odtrain prepare"

@@ -1,0 +1,150 @@
+"""Train the golden network as TensorFlow 1.15 did, in a process of its own, and save what came out.
+
+The goldens' train-mode numbers depend on how batch norm rounds its sums: the pictures have 16 grey
+levels, so adding up 45,000 equal float32 numbers one after the other, as TensorFlow 1.15 does, is
+off always in the same direction, and the network's random weights magnify that to 0.006 in its
+outputs and 3 % in its gradients. TensorFlow 2 sums in blocks. So here batch norm alone is replaced
+by one that sums row after row, and oneDNN is off (the caller sets TF_ENABLE_ONEDNN_OPTS=0), with
+the two threads that the goldens were made with.
+
+    python tests/golden_training.py GOLDEN_FOLDER OUTPUT.npz
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import tensorflow as tf
+import tf_keras
+
+from odtrain.config import ModelConfig
+from odtrain.losses import detection_loss
+from odtrain.models import build_detector
+from odtrain.models.ssd import SSD
+from odtrain.optimizers import TF1RMSprop
+from odtrain.targets import assign
+
+GOLDEN_CONFIG = ModelConfig(
+    name="golden",
+    architecture="ssd_mobilenet_v1",
+    input_size=300,
+    depth_multiplier=0.25,
+    min_depth=8,
+)
+EPSILON = np.float32(GOLDEN_CONFIG.batch_norm_epsilon)
+
+
+def row_after_row(x: np.ndarray) -> np.ndarray:
+    """(C,) float32 sums over all but the last axis, added in order."""
+    return np.add.reduce(x.reshape(-1, x.shape[-1]), axis=0)
+
+
+def normalise(x: np.ndarray, gamma: np.ndarray, beta: np.ndarray) -> list[np.ndarray]:
+    share = np.float32(x.shape[-1] / x.size)
+    mean = row_after_row(x) * share
+    centred = x - mean
+    variance = row_after_row(centred * centred) * share
+    scale = 1 / np.sqrt(variance + EPSILON) * gamma
+    return [centred * scale + beta, mean, variance]
+
+
+def normalise_backwards(
+    error: np.ndarray, x: np.ndarray, gamma: np.ndarray, mean: np.ndarray, variance: np.ndarray
+) -> list[np.ndarray]:
+    n = np.float32(x.size // x.shape[-1])
+    centred, scale = x - mean, 1 / np.sqrt(variance + EPSILON)
+    offset, product = row_after_row(error), row_after_row(error * centred)
+    slope = centred * (product / n / (variance + EPSILON))
+    return [gamma * scale * (error - offset / n - slope), product * scale, offset]
+
+
+@tf.custom_gradient
+def batch_norm(x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor) -> Any:
+    y, mean, variance = tf.numpy_function(normalise, [x, gamma, beta], [tf.float32] * 3)
+
+    def gradient(error: tf.Tensor, *_: tf.Tensor) -> list[tf.Tensor]:
+        inputs = [error, x, gamma, mean, variance]
+        found = tf.numpy_function(normalise_backwards, inputs, [tf.float32] * 3)
+        return [tf.ensure_shape(a, b.shape) for a, b in zip(found, (x, gamma, beta), strict=True)]
+
+    return (
+        tf.ensure_shape(y, x.shape),
+        tf.ensure_shape(mean, gamma.shape),
+        tf.ensure_shape(variance, gamma.shape),
+    ), gradient
+
+
+class RowAfterRowBatchNorm(tf_keras.layers.BatchNormalization):
+    """Batch norm in training, summing as TensorFlow 1.15 does."""
+
+    def call(self, x: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        y, mean, variance = batch_norm(x, self.gamma, self.beta)
+        n = tf.cast(tf.size(x) // x.shape[-1], tf.float32)
+        share = 1 - self.momentum
+        self.moving_mean.assign_sub((self.moving_mean - mean) * share)
+        self.moving_variance.assign_sub((self.moving_variance - variance * n / (n - 1)) * share)
+        return y
+
+
+def padded_truth(golden: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(2, 6, 4) boxes, (2, 6) classes and (2,) counts; the padding is junk that must not matter."""
+    boxes, classes = np.full((2, 6, 4), 0.5, np.float32), np.full((2, 6), 2, np.int64)
+    counts = []
+    for image in range(2):
+        truth = golden[f"groundtruth_boxes_{image}"]
+        boxes[image, : len(truth)] = truth
+        classes[image, : len(truth)] = golden[f"groundtruth_classes_{image}"]
+        counts.append(len(truth))
+    return boxes, classes, np.array(counts)
+
+
+def restore(detector: SSD, checkpoint: Path) -> None:
+    reader = tf.train.load_checkpoint(str(checkpoint))
+    for name, variable in detector.variables_by_name().items():
+        variable.assign(reader.get_tensor(name))
+
+
+def train(golden_folder: Path, detector: SSD) -> dict[str, np.ndarray]:
+    golden = np.load(golden_folder / "golden.npz")
+    restore(detector, golden_folder / "model.ckpt")
+    optimizer = TF1RMSprop(0.004, rho=0.9, momentum=0.9, epsilon=1.0)
+    optimizer.build(detector.trainable_variables)
+    names = {id(variable): name for name, variable in detector.variables_by_name().items()}
+    targets = assign(detector.anchors, *padded_truth(golden), 3, GOLDEN_CONFIG)
+
+    @tf.function
+    def step() -> dict[str, tf.Tensor]:
+        with tf.GradientTape() as tape:
+            encodings, logits = detector.network(golden["preprocessed"], training=True)
+            boxes = detector.decode(encodings)
+            losses = detection_loss(targets, encodings, logits, boxes, GOLDEN_CONFIG, "hard_mining")
+            total = losses.localization + losses.classification + detector.regularization()
+        gradients = tape.gradient(total, detector.trainable_variables)
+        optimizer.apply_gradients(zip(gradients, detector.trainable_variables, strict=True))
+        norms = {
+            f"gradient/{names[id(v)]}": tf.norm(g)
+            for g, v in zip(gradients, detector.trainable_variables, strict=True)
+        }
+        return {
+            "encodings": encodings,
+            "logits": logits,
+            **losses._asdict(),
+            **norms,
+            "total": total,
+        }
+
+    first = {name: value.numpy() for name, value in step().items()}
+    weights = {f"after/{n}": v.numpy() for n, v in detector.variables_by_name().items()}
+    later = [float(step()["total"]) for _ in range(5)]
+    return first | weights | {"totals": np.array([first["total"], *later])}
+
+
+if __name__ == "__main__":
+    tf.config.threading.set_intra_op_parallelism_threads(2)
+    with mock.patch("tf_keras.layers.BatchNormalization", RowAfterRowBatchNorm):
+        network = build_detector(GOLDEN_CONFIG, 3)
+    np.savez(sys.argv[2], **train(Path(sys.argv[1]), network))

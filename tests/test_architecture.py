@@ -1,0 +1,118 @@
+"""The rules of docs/design.md, "Shape of the code", held by tests."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[1] / "odtrain"
+MLFLOW = {"store", "delivery", "runs", "track", "versions", "registry", "pyfunc_model"}
+HYDRA = {"config"}
+WITHOUT_TENSORFLOW = (
+    "errors boxes config findings label_map pictures annotations splits inspection pairing dataset "
+    "tfrecord record_files records anchors drawing matching coco_eval charts evaluate passport "
+    "tflite_metadata detectors benchmark spool machine archives download cli"
+).split()
+
+
+ORDER = (
+    "__init__ errors boxes config "
+    # data
+    "findings label_map annotations pictures inspection splits pairing dataset tfrecord record_files "
+    "records "
+    # network
+    "anchors models.layers models.heads models.ssd models.ssd_mobilenet_v1 models.__init__ "
+    "checkpoints archives download zoo "
+    # training
+    "augment inputs targets mining losses schedules optimizers train "
+    # evaluation
+    "matching drawing coco_eval charts evaluate "
+    # exported files
+    "passport flat_tables tflite_metadata export file_detector graph_detector tflite_detector "
+    "detectors benchmark proof "
+    # tracking
+    "spool machine checksums store delivery runs track versions registry pyfunc_model "
+    # whole jobs
+    "sources predict experiment cli __main__"
+).split()
+"""Every module, each importing earlier ones alone: a new module gets its place here."""
+
+
+def modules():
+    return {
+        ".".join(file.relative_to(PACKAGE).with_suffix("").parts): file
+        for file in sorted(PACKAGE.rglob("*.py"))
+    }
+
+
+def imported(file, *, anywhere):
+    """Names of the modules that a file imports: at its top level, or anywhere in it."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    for node in ast.walk(tree) if anywhere else tree.body:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def users_of(library):
+    return {
+        name
+        for name, file in modules().items()
+        if any(f"{found}.".startswith(f"{library}.") for found in imported(file, anywhere=True))
+    }
+
+
+def test_mlflow_stays_in_the_tracking_modules():
+    assert users_of("mlflow") <= MLFLOW
+
+
+def test_hydra_stays_in_the_configuration():
+    assert users_of("hydra") <= HYDRA
+
+
+def test_no_module_is_called_utils():
+    assert not [name for name in modules() if "util" in name or "helper" in name]
+
+
+def test_every_module_has_its_place_in_the_order():
+    assert sorted(ORDER) == sorted(modules())
+
+
+@pytest.mark.parametrize("name", ORDER)
+def test_a_module_imports_earlier_ones_alone(name):
+    allowed = ORDER[: ORDER.index(name) + 1]
+    found = {
+        used.removeprefix("odtrain.")
+        for used in imported(modules()[name], anywhere=True)
+        if used.startswith("odtrain.")
+    }
+    # `from odtrain.boxes import Detect` yields odtrain.boxes and odtrain.boxes.Detect.
+    known = {used for used in found if used in ORDER or f"{used}.__init__" in ORDER}
+    assert not {used for used in known if not {used, f"{used}.__init__"} & set(allowed)}
+
+
+def test_only_the_experiment_and_the_registry_know_the_tracker():
+    assert users_of("odtrain.track") == {"experiment", "registry"}
+
+
+@pytest.mark.parametrize("name", WITHOUT_TENSORFLOW)
+def test_these_are_imported_without_tensorflow(name):
+    tops = set(imported(modules()[name], anywhere=False))
+    assert not [top for top in tops if top.split(".")[0] in ("tensorflow", "tf_keras", "official")]
+
+
+def test_the_data_and_evaluation_modules_do_not_bring_tensorflow_with_them():
+    code = "import sys, importlib\n" + "\n".join(
+        f"importlib.import_module('odtrain.{name}')" for name in WITHOUT_TENSORFLOW
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code + "\nsys.exit('tensorflow' in sys.modules)"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr

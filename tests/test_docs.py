@@ -1,0 +1,220 @@
+"""README and docs say what is there: commands, keys, choices, findings, modules."""
+
+import ast
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from odtrain.cli import COMMANDS, COMMON_FLAGS
+from odtrain.config import Config, as_dict, compose_config, flattened, shipped
+from odtrain.findings import KINDS
+from odtrain.registry import ACTIONS
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+DESIGN = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
+FINDINGS = (ROOT / "docs" / "findings.md").read_text(encoding="utf-8")
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+
+KEYS = set(flattened(as_dict(Config())))
+GROUPS = {
+    group.name: {choice.stem for choice in group.glob("*.yaml")}
+    for group in shipped("conf").iterdir()
+    if group.is_dir()
+}
+SETTING = re.compile(r"^(--)?([a-z_]+(\.[a-z_]+)*)=(.*)$")
+INLINE_SETTING = re.compile(r"`([a-z_]+(?:\.[a-z_]+)+|[a-z]+)=([^`]*)`")
+INLINE_KEY = re.compile(rf"`((?:{'|'.join(sorted(GROUPS))})\.[a-z_]+)`")
+FILE_SUFFIXES = (".yaml", ".tflite", ".pb", ".ckpt", ".json")
+
+
+def fenced(text, language="sh"):
+    """The lines of all fenced blocks of a language, comments cut off."""
+    blocks = re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return [line for block in blocks for line in block.splitlines() if line.strip()]
+
+
+def words(line):
+    return shlex.split(line, comments=True)
+
+
+def commands(program):
+    """What follows `program` in the fenced commands of the README."""
+    parts = [part.strip() for line in fenced(README) for part in line.split("&&")]
+    return [words(part)[1:] for part in parts if words(part)[:1] == [program]]
+
+
+ODTRAIN = commands("odtrain")
+MLFLOW_RUN = [found for found in commands("mlflow") if found[0] == "run"]
+
+
+def settings(found):
+    return [match.group(2, 4) for word in found if (match := SETTING.match(word))]
+
+
+def refuse_setting(key, value):
+    """Why a setting in a page cannot be; None if it can."""
+    if key in GROUPS:
+        return None if value in GROUPS[key] else f"{key} has no choice {value}"
+    return None if key in KEYS else f"there is no key {key}"
+
+
+def test_the_readme_has_commands_to_check():
+    assert len(ODTRAIN) > 10
+    assert len(MLFLOW_RUN) > 1
+
+
+@pytest.mark.parametrize("found", ODTRAIN, ids=" ".join)
+def test_an_odtrain_command_of_the_readme_exists(found):
+    name, *rest = found
+    assert name in COMMANDS
+    flags = {flag for flag, _ in (*COMMANDS[name].flags, *COMMON_FLAGS)}
+    assert {word for word in rest if word.startswith("--")} <= flags
+    if name == "models":
+        assert rest[0] in ACTIONS
+    assert [why for setting in settings(rest) if (why := refuse_setting(*setting))] == []
+
+
+@pytest.mark.parametrize("found", ODTRAIN, ids=" ".join)
+def test_the_settings_of_a_command_of_the_readme_compose(found):
+    compose_config([word for word in found if SETTING.match(word)])
+
+
+@pytest.mark.parametrize("found", MLFLOW_RUN, ids=" ".join)
+def test_an_mlflow_run_of_the_readme_passes_settings_that_exist(found):
+    assert found[1:4] == [".", "--env-manager", "local"]
+    assert set(found[4::2]) <= {"-P"}
+    assert [why for setting in settings(found) if (why := refuse_setting(*setting))] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_settings_and_keys_in_the_text_of_a_page_exist(page):
+    text = page.read_text(encoding="utf-8")
+    named = [key for key, _ in INLINE_SETTING.findall(text) if key != "key"]
+    named += [key for key in INLINE_KEY.findall(text) if not key.endswith(FILE_SUFFIXES)]
+    assert [key for key in named if key not in KEYS | set(GROUPS)] == []
+
+
+def test_choices_in_the_text_of_the_readme_exist():
+    choices = re.findall(rf"`({'|'.join(sorted(GROUPS))})=([\w.]+)`", README)
+    assert choices
+    assert [why for choice in choices if (why := refuse_setting(*choice))] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_in_the_text_of_a_page_exist(page):
+    named = re.findall(r"`odtrain ([a-z]+)", page.read_text(encoding="utf-8"))
+    assert [name for name in named if name not in COMMANDS] == []
+
+
+def test_the_readme_names_every_command_or_says_it_is_not_there():
+    assert [
+        name for name in COMMANDS if f"odtrain {name}" not in README and name != "prepare"
+    ] == []
+    for missing in ("sweep", "collect", "convert", "diff", "webcam", "serve", "report"):
+        assert missing not in COMMANDS, f"{missing} is there now: say so in README.md"
+
+
+def test_the_readme_names_the_entry_points_of_mlproject():
+    (line,) = [line for line in README.splitlines() if line.startswith("MLproject ")]
+    project = yaml.safe_load((ROOT / "MLproject").read_text(encoding="utf-8"))
+    assert line.partition(": ")[2].split(", ") == list(project["entry_points"])
+
+
+def test_contributing_prints_the_test_command_of_the_readme():
+    marked = README.partition("<!-- test-command -->")[2].partition("<!-- end -->")[0]
+    (command,) = fenced(marked.lstrip())
+    contributing = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    assert command in fenced(contributing)
+
+
+def test_ci_runs_the_test_command_of_the_readme():
+    marked = README.partition("<!-- test-command -->")[2].partition("<!-- end -->")[0]
+    (command,) = fenced(marked.lstrip())
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    (line,) = [line for line in script.splitlines() if line.startswith("test_command=")]
+    done = subprocess.run(
+        ["bash", "-c", f'{line}\nprintf %s "$test_command"'],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == command
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_between_pages_lead_somewhere(page):
+    links = re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8"))
+    assert [link for link in links if "://" not in link and not (page.parent / link).exists()] == []
+
+
+def test_the_tree_in_the_readme_is_of_this_repository():
+    (tree,) = re.findall(r"## The repository\n\n```\n(.*?)```", README, re.DOTALL)
+    paths = [(line, line.split("  ")[0].split()) for line in tree.splitlines() if line[0] != " "]
+    assert paths
+    for line, names in paths:
+        assert all((ROOT / name).exists() for name in names), line
+
+
+# ---- docs/findings.md
+
+
+def finding_rows():
+    lines = [line for line in FINDINGS.splitlines() if line.startswith("| OD")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def as_markdown(text):
+    return re.sub(r"(<\w+>)", r"`\1`", text)
+
+
+def test_the_findings_page_lists_every_kind_as_the_code_has_it():
+    expected = [
+        [code, kind.severity, as_markdown(kind.title), as_markdown(kind.remedy)]
+        for code, kind in KINDS.items()
+    ]
+    assert [[*row[:3], row[4]] for row in finding_rows()] == expected
+
+
+def test_every_finding_on_the_page_has_a_cause():
+    assert [row[0] for row in finding_rows() if not row[3].endswith(".")] == []
+
+
+# ---- docs/design.md
+
+
+def modules():
+    package = ROOT / "odtrain"
+    names = {
+        ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): file
+        for file in package.rglob("*.py")
+    }
+    return {name: names[name] for name in names if name not in ("odtrain", "odtrain.__main__")}
+
+
+def needs(name):
+    """The modules that a module imports, at its top level or anywhere in it."""
+    for node in ast.walk(ast.parse(modules()[name].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("odtrain"):
+            below = {f"{node.module}.{alias.name}" for alias in node.names} & modules().keys()
+            yield from below or {node.module}
+
+
+def listed():
+    section = DESIGN.partition("## Shape of the code")[2].partition("### ")[0]
+    return [f"odtrain.{name}" for name in re.findall(r"^- `([\w.]+)`: ", section, re.MULTILINE)]
+
+
+def test_the_design_page_lists_every_module_once():
+    assert sorted(listed()) == sorted(modules())
+
+
+@pytest.mark.parametrize("name", listed())
+def test_a_module_imports_what_stands_above_it_in_the_design_page(name):
+    above = set(listed()[: listed().index(name)]) | {"odtrain"}
+    assert set(needs(name)) - above == set()

@@ -1,0 +1,209 @@
+"""Downloads from a server that breaks off, lies, or is not there."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from odtrain import download as downloads
+from odtrain.download import Wanted, download, file_in
+from odtrain.errors import CheckpointError
+
+CONTENT = bytes(i * 7919 % 251 for i in range(3_000_000))
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+BY_HAND = "Get it by hand."
+
+
+@dataclass
+class Server:
+    """A file server that can be told to misbehave.
+
+    Attributes:
+        breaks: after how many bytes each of the next answers breaks off.
+        ranges: whether it can go on where it stopped.
+        asked: the Range header of every request.
+        tag: the ETag of the content, if it gives one.
+    """
+
+    url: str = ""
+    content: bytes = CONTENT
+    breaks: list[int] = field(default_factory=list)
+    ranges: bool = True
+    asked: list[str | None] = field(default_factory=list)
+    tag: str | None = None
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    state = Server()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            wanted = self.headers.get("Range")
+            state.asked.append(wanted)
+            if self.path != "/zoo.tar.gz":
+                return self.send_error(404)
+            same = self.headers.get("If-Range") in (None, state.tag)
+            fits = wanted and state.ranges and same
+            start = int(wanted.removeprefix("bytes=").rstrip("-")) if fits else 0
+            if start >= len(state.content):
+                return self.send_error(416)
+            body = state.content[start:]
+            self.send_response(206 if start else 200)
+            self.send_header("Content-Length", str(len(body)))
+            if state.tag:
+                self.send_header("ETag", state.tag)
+            self.end_headers()
+            self.wfile.write(body[: state.breaks.pop(0)] if state.breaks else body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    state.url = f"http://127.0.0.1:{http.server_port}/zoo.tar.gz"
+    yield state
+    http.shutdown()
+    http.server_close()
+    thread.join()
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch) -> None:
+    monkeypatch.setattr(downloads, "WAIT_SECONDS", 0.0)
+
+
+def wanted(folder: Path, url: str, sha256: str | None = SHA256) -> Wanted:
+    return Wanted(url, folder / "cache" / "zoo.tar.gz", sha256, BY_HAND)
+
+
+def test_a_file_is_downloaded_once(tmp_path, server):
+    one = download(wanted(tmp_path, server.url))
+    two = download(wanted(tmp_path, server.url))
+    assert one == two == tmp_path / "cache" / "zoo.tar.gz"
+    assert one.read_bytes() == CONTENT
+    assert server.asked == [None]
+
+
+def test_a_download_that_breaks_off_goes_on_where_it_was(tmp_path, server):
+    server.breaks = [1_000_000, 500_000]
+    assert download(wanted(tmp_path, server.url)).read_bytes() == CONTENT
+    assert server.asked[0] is None
+    first, second = (int(range_.strip("bytes=-")) for range_ in server.asked[1:])
+    assert 0 < first <= 1_000_000
+    assert first < second <= 1_500_000
+
+
+def test_a_later_command_goes_on_with_what_an_earlier_one_left(tmp_path, server):
+    server.breaks = [1_000_000] + [0] * (downloads.ATTEMPTS - 1)
+    with pytest.raises(CheckpointError):
+        download(wanted(tmp_path, server.url))
+    assert wanted(tmp_path, server.url).part.stat().st_size > 0
+    server.asked.clear()
+    assert download(wanted(tmp_path, server.url)).read_bytes() == CONTENT
+    assert server.asked != [None]
+    assert not wanted(tmp_path, server.url).part.exists()
+
+
+def test_a_server_that_cannot_go_on_is_asked_for_all_again(tmp_path, server):
+    server.ranges, server.breaks = False, [1_000_000]
+    assert download(wanted(tmp_path, server.url)).read_bytes() == CONTENT
+
+
+def test_two_versions_of_a_file_are_never_joined(tmp_path, server):
+    server.tag, server.content = '"old"', bytes(3_000_000)
+    server.breaks = [1_000_000] + [0] * (downloads.ATTEMPTS - 1)
+    with pytest.raises(CheckpointError):
+        download(wanted(tmp_path, server.url))
+    server.tag, server.content = '"new"', CONTENT
+    assert download(wanted(tmp_path, server.url)).read_bytes() == CONTENT
+    names = sorted(p.name for p in (tmp_path / "cache").iterdir())
+    assert names == ["zoo.tar.gz", "zoo.tar.gz.lock"]
+
+
+def test_a_partial_file_longer_than_the_whole_is_thrown_away(tmp_path, server):
+    want = wanted(tmp_path, server.url)
+    want.part.parent.mkdir()
+    want.part.write_bytes(bytes(len(CONTENT) + 1))
+    assert download(want).read_bytes() == CONTENT
+
+
+def test_another_file_than_published_is_not_kept(tmp_path, server):
+    server.content = b"something else"
+    digest = hashlib.sha256(server.content).hexdigest()
+    with pytest.raises(CheckpointError) as raised:
+        download(wanted(tmp_path, server.url))
+    assert str(raised.value) == (
+        f"{server.url}: its sha256 is {digest}, not {SHA256}: it was not kept.\n  {BY_HAND}"
+    )
+    assert [p.name for p in (tmp_path / "cache").iterdir()] == ["zoo.tar.gz.lock"]
+
+
+def test_without_a_published_digest_the_first_is_pinned_and_told(tmp_path, server, capsys):
+    want = wanted(tmp_path, server.url, sha256=None)
+    download(want)
+    assert want.pin.read_text() == f"{SHA256}\n"
+    told = f"{server.url}: no checksum is published. From now on its sha256 must be\n  {SHA256}"
+    assert f"{told} ({want.pin})\n" in capsys.readouterr().err
+
+
+def test_a_file_that_changed_since_is_refused(tmp_path, server):
+    want = wanted(tmp_path, server.url, sha256=None)
+    download(want).write_bytes(b"changed")
+    digest = hashlib.sha256(b"changed").hexdigest()
+    with pytest.raises(CheckpointError) as raised:
+        download(want)
+    assert str(raised.value) == (
+        f"{want.file}: its sha256 is {digest}, not {SHA256}.\n"
+        "  It changed since it was downloaded. Delete it to have it downloaded again."
+    )
+
+
+def test_a_file_that_the_server_does_not_have(tmp_path, server):
+    url = server.url.replace("zoo", "none")
+    with pytest.raises(CheckpointError) as raised:
+        download(wanted(tmp_path, url))
+    assert str(raised.value) == (
+        f"{url}: cannot be downloaded: the server answered 404 Not Found.\n  {BY_HAND}"
+    )
+
+
+def test_without_a_network_the_error_says_how_to_get_it_by_hand(tmp_path):
+    url = "http://127.0.0.1:9/zoo.tar.gz"  # the discard port: nobody listens
+    with pytest.raises(CheckpointError) as raised:
+        download(wanted(tmp_path, url))
+    assert str(raised.value) == (
+        f"{url}: cannot be downloaded: no connection to the server.\n  {BY_HAND}"
+    )
+
+
+def test_a_connection_that_breaks_every_time_says_so(tmp_path, server):
+    server.breaks = [0] * downloads.ATTEMPTS
+    with pytest.raises(CheckpointError) as raised:
+        download(wanted(tmp_path, server.url))
+    assert str(raised.value) == (
+        f"{server.url}: cannot be downloaded: the connection broke off.\n  {BY_HAND}"
+    )
+
+
+def test_a_cache_that_cannot_be_written_is_named(tmp_path, server):
+    (tmp_path / "cache").write_text("not a folder")
+    with pytest.raises(CheckpointError) as raised:
+        download(wanted(tmp_path, server.url))
+    assert str(raised.value) == (
+        f"{server.url}: cannot be kept in {tmp_path / 'cache'}: "
+        f"[Errno 17] File exists: '{tmp_path / 'cache'}'.\n  {BY_HAND}"
+    )
+
+
+def test_files_of_one_name_from_two_places_are_kept_apart(tmp_path):
+    first, second = (file_in(tmp_path, f"https://{host}/m.tar.gz?x=1") for host in ("a", "b"))
+    assert first != second
+    assert first.name == second.name == "m.tar.gz"

@@ -1,0 +1,499 @@
+from __future__ import annotations
+
+import base64
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import mlflow.pyfunc
+import pandas as pd
+import pytest
+import requests
+from stores import Server, free_port, migrated_database, store_at, wait_until_healthy
+
+from odtrain.config import RegistryConfig, TrackingConfig
+from odtrain.errors import TrackingError
+from odtrain.registry import (
+    ACTIONS,
+    Candidate,
+    check_name,
+    download,
+    register,
+    resolve_model,
+    sync_all,
+)
+from odtrain.store import open_client
+from odtrain.track import Tracker
+from odtrain.versions import find_version, list_models, set_champion
+
+STRANGER = "zoo/ssd_mobilenet_v1_0.75_depth_quantized_coco.tflite"
+"""A model that others trained, on COCO."""
+
+
+@pytest.fixture(autouse=True)
+def own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="session")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return migrated_database(tmp_path_factory.mktemp("migrated"))
+
+
+@pytest.fixture
+def store(tmp_path: Path, database: Path) -> TrackingConfig:
+    return store_at(tmp_path / "store", database)
+
+
+@pytest.fixture(scope="session")
+def exports(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as `export` leaves it."""
+    folder = tmp_path_factory.mktemp("export")
+    shutil.copy(shared / STRANGER, folder / "model.tflite")
+    shutil.copy(shared / STRANGER, folder / "model_int8.tflite")
+    (folder / "saved_model" / "variables").mkdir(parents=True)
+    (folder / "saved_model" / "saved_model.pb").write_bytes(b"graph")
+    (folder / "saved_model" / "variables" / "variables.index").write_bytes(b"weights")
+    (folder / "labels.txt").write_text("".join(f"thing {n}\n" for n in range(1, 91)))
+    (folder / "label_map.pbtxt").write_text("item { id: 1 name: 'thing 1' }\n")
+    return folder
+
+
+@pytest.fixture
+def candidate(exports: Path) -> Candidate:
+    return Candidate(
+        name="raccoon",
+        architecture="ssd_mobilenet_v1",
+        files={
+            "saved_model": str(exports / "saved_model"),
+            "tflite_fp32": str(exports / "model.tflite"),
+            "tflite_int8": str(exports / "model_int8.tflite"),
+        },
+        metrics={
+            "eval/mAP": 0.5,
+            "export/saved_model/latency_ms_p50": 30.0,
+            "export/tflite_fp32/latency_ms_p50": 20.0,
+            "export/tflite_int8/latency_ms_p50": 10.0,
+        },
+        failed={"tflite_int8": "mAP fell by 0.2"},
+        data_digest="d" * 64,
+        step=100,
+        champion=True,
+    )
+
+
+@pytest.fixture
+def registered(
+    store: TrackingConfig, tmp_path: Path
+) -> Callable[[Candidate], tuple[str | None, str | None]]:
+    """Register a candidate in a run of its own: (version, run id)."""
+
+    def run(candidate: Candidate) -> tuple[str | None, str | None]:
+        with Tracker(store, tmp_path / "outputs").start("train") as tracker:
+            tracker.log_params({"train.steps": 100})
+            tracker.log(candidate.metrics, candidate.step)
+            return register(tracker, candidate), tracker.run_id
+
+    return run
+
+
+def uri_of(store: TrackingConfig) -> str:
+    return str(store.uri)
+
+
+def test_a_version_carries_its_numbers_and_where_it_comes_from(store, registered, candidate):
+    number, run_id = registered(candidate)
+    version = find_version("models:/raccoon@challenger", uri_of(store))
+    assert (version.name, version.number, version.run_id) == ("raccoon", number, run_id)
+    assert version.aliases == ("challenger", "champion", "fastest")
+    expected = {
+        "eval/mAP": "0.5",
+        "export/tflite_int8/failed": "mAP fell by 0.2",
+        "odtrain.architecture": "ssd_mobilenet_v1",
+        "odtrain.data_digest": "d" * 64,
+        "odtrain.latency_ms_p50": "20",
+        "odtrain.run": run_id,
+    }
+    assert expected.items() <= version.tags.items()
+
+
+def test_the_model_belongs_to_its_run_and_shows_its_metrics(store, registered, candidate):
+    _, run_id = registered(candidate)
+    client = open_client(uri_of(store))
+    run = client.get_run(str(run_id))
+    (output,) = run.outputs.model_outputs
+    model = client.get_logged_model(output.model_id)
+    assert model.name == "ssd_mobilenet_v1"
+    assert model.experiment_id == run.info.experiment_id
+    assert model.source_run_id == run_id
+    assert str(model.status) == "READY"
+    assert model.params["train.steps"] == "100"
+    assert {metric.key: metric.value for metric in model.metrics}["eval/mAP"] == 0.5
+    assert model.tags["odtrain.served_by"] == "tflite_fp32"
+
+
+def test_registering_the_same_files_of_a_run_again_gives_the_same_version(
+    store, tmp_path, candidate
+):
+    with Tracker(store, tmp_path / "outputs").start("train") as tracker:
+        assert register(tracker, candidate) == register(tracker, candidate) == "1"
+    assert len(list_models(uri_of(store))) == 1
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "a:b", "a@b"])
+def test_a_name_that_no_model_can_have_is_refused(name):
+    with pytest.raises(TrackingError) as caught:
+        check_name(name)
+    assert str(caught.value) == (
+        f'registry.name="{name}": cannot name a registered model.\n'
+        "  Give one without / : @, such as registry.name=raccoon."
+    )
+
+
+def test_a_candidate_without_files_is_refused(registered, candidate):
+    with pytest.raises(TrackingError) as caught:
+        registered(replace(candidate, files={}))
+    assert str(caught.value) == (
+        "models:/raccoon: no exported file is fit to be registered.\n"
+        "  The run's tags odtrain.export.* say what each lacks."
+    )
+
+
+def test_aliases_move_to_the_newest_the_approved_and_the_fastest(store, registered, candidate):
+    slower = {**candidate.metrics, "export/tflite_fp32/latency_ms_p50": 25.0}
+    registered(candidate)
+    registered(replace(candidate, metrics=slower, champion=False))
+    aliases = {v.number: v.aliases for v in list_models(uri_of(store))}
+    assert aliases == {"2": ("challenger",), "1": ("champion", "fastest")}
+    set_champion(uri_of(store), "raccoon", "2")
+    assert find_version("models:/raccoon@champion", uri_of(store)).number == "2"
+
+
+def test_a_model_of_which_every_file_failed_is_never_the_fastest(store, registered, candidate):
+    failed = dict.fromkeys(candidate.files, "scores differ by 0.5")
+    registered(replace(candidate, failed=failed, champion=False))
+    assert [v.aliases for v in list_models(uri_of(store))] == [("challenger",)]
+
+
+@pytest.mark.parametrize(
+    ("uri", "message"),
+    [
+        pytest.param(
+            "models:/racoon@champion",
+            'no model "racoon" is registered in {store}.\n  There are: raccoon.',
+            id="name",
+        ),
+        pytest.param(
+            "models:/raccoon@best",
+            '"raccoon" has no such version.\n  There are: raccoon/1, '
+            "raccoon@challenger (version 1), raccoon@champion (version 1), "
+            "raccoon@fastest (version 1).",
+            id="alias",
+        ),
+        pytest.param(
+            "models:/raccoon/7",
+            '"raccoon" has no such version.\n  There are: raccoon/1, '
+            "raccoon@challenger (version 1), raccoon@champion (version 1), "
+            "raccoon@fastest (version 1).",
+            id="version",
+        ),
+        pytest.param(
+            "models:/a/b/c",
+            "does not name a model.\n  Write models:/NAME@ALIAS or models:/NAME/VERSION.",
+            id="malformed",
+        ),
+    ],
+)
+def test_a_model_that_is_not_there_is_an_error_that_lists_what_is(
+    store, registered, candidate, uri, message
+):
+    registered(candidate)
+    with pytest.raises(TrackingError) as caught:
+        find_version(uri, uri_of(store))
+    assert str(caught.value) == f"{uri}: {message.format(store=store.uri)}"
+
+
+def test_an_empty_registry_says_how_to_fill_it(store):
+    with pytest.raises(TrackingError) as caught:
+        find_version("raccoon", uri_of(store))
+    assert str(caught.value) == (
+        f'raccoon: no model "raccoon" is registered in {store.uri}.\n'
+        "  None is yet; `odtrain train` registers one."
+    )
+
+
+def test_a_bare_name_means_the_champion_else_the_newest(store, registered, candidate):
+    registered(replace(candidate, champion=False))
+    registered(replace(candidate, champion=False))
+    assert find_version("raccoon", uri_of(store)).number == "2"
+    set_champion(uri_of(store), "raccoon", "1")
+    assert find_version("raccoon", uri_of(store)).number == "1"
+    assert find_version("models:/raccoon/latest", uri_of(store)).number == "2"
+
+
+def test_a_download_holds_every_file_and_checksums_that_sha256sum_accepts(
+    store, registered, candidate, tmp_path
+):
+    registered(candidate)
+    to = tmp_path / "got"
+    copied = download("models:/raccoon@champion", to, uri_of(store))
+    assert sorted(path.name for path in copied) == [
+        "label_map.pbtxt",
+        "labels.txt",
+        "model.tflite",
+        "model_int8.tflite",
+        "saved_model",
+    ]
+    original = Path(candidate.files["tflite_fp32"]).read_bytes()
+    assert (to / "model.tflite").read_bytes() == original
+    command = ["sha256sum", "--check", "--strict", "--quiet", "SHA256SUMS"]
+    checked = subprocess.run(command, cwd=to, capture_output=True, text=True)
+    assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
+    assert len((to / "SHA256SUMS").read_text().splitlines()) == 6
+
+
+def test_one_format_comes_with_its_labels_alone(store, registered, candidate, tmp_path):
+    registered(candidate)
+    download("raccoon", tmp_path / "got", uri_of(store), "tflite_int8")
+    assert sorted(path.name for path in (tmp_path / "got").iterdir()) == [
+        "SHA256SUMS",
+        "label_map.pbtxt",
+        "labels.txt",
+        "model_int8.tflite",
+    ]
+
+
+def test_a_format_that_was_not_exported_is_an_error(store, registered, candidate, tmp_path):
+    registered(candidate)
+    with pytest.raises(TrackingError) as caught:
+        download("raccoon", tmp_path, uri_of(store), "pb")
+    assert str(caught.value) == (
+        'raccoon: holds no "pb".\n  It holds: saved_model, tflite_fp32, tflite_int8.'
+    )
+
+
+def test_a_damaged_file_is_noticed(store, registered, candidate, tmp_path):
+    registered(candidate)
+    stored = resolve_model("raccoon", uri_of(store)) / "model.tflite"
+    stored.write_bytes(stored.read_bytes()[:-1] + b"?")
+    with pytest.raises(TrackingError) as caught:
+        download("raccoon", tmp_path / "got", uri_of(store))
+    assert str(caught.value) == (
+        f"{tmp_path}/got/model.tflite: is damaged or missing.\n  Download the model again."
+    )
+
+
+def test_models_list_show_and_download_print_what_they_found(
+    store, registered, candidate, tmp_path
+):
+    _, run_id = registered(candidate)
+    default = RegistryConfig(name="raccoon")
+    listed = ACTIONS["list"](store, default, None, None, None)
+    assert listed.splitlines()[1].split() == [
+        "models:/raccoon/1",
+        "challenger,champion,fastest",
+        "ssd_mobilenet_v1",
+        "0.5",
+        "-",
+        "20",
+        run_id,
+    ]
+    shown = ACTIONS["show"](store, default, None, None, None)
+    assert shown.startswith("models:/raccoon/1\n  eval/mAP: 0.5\n")
+    assert "models:/raccoon@fastest" in shown
+    to = str(tmp_path / "got")
+    printed = ACTIONS["download"](store, default, "models:/raccoon@champion", to, "tflite_fp32")
+    assert printed == "\n".join(
+        f"{to}/{name}" for name in ("model.tflite", "labels.txt", "label_map.pbtxt")
+    )
+
+
+def test_listing_an_empty_registry_says_so(store):
+    listed = ACTIONS["list"](store, RegistryConfig(name="raccoon"), None, None, None)
+    assert listed == "No model is registered yet; `odtrain train` registers one."
+
+
+# Loading and serving
+
+
+def test_the_loaded_model_detects(store, registered, candidate, shared):
+    registered(candidate)
+    picture = (shared / "data" / "raccoon" / "images" / "raccoon-1.jpg").read_bytes()
+    mlflow.set_tracking_uri(uri_of(store))
+    model = mlflow.pyfunc.load_model("models:/raccoon@champion")
+    table = pd.DataFrame({"image": [picture]})
+    (found,) = model.predict(table, params={"score_threshold": 0.3})
+    assert found["scores"]
+    assert found["class_names"][0] == f"thing {found['classes'][0]}"
+
+
+LOAD_ELSEWHERE = """
+import sys, warnings
+warnings.simplefilter("ignore")
+import mlflow.pyfunc
+model = mlflow.pyfunc.load_model(sys.argv[1])
+picture = open(sys.argv[2], "rb").read()
+(found,) = model.unwrap_python_model().predict(None, [picture], {"score_threshold": 0.3})
+import odtrain
+print(odtrain.__file__)
+print(len(found["scores"]) > 0)
+"""
+
+
+@pytest.mark.slow
+def test_the_model_brings_the_code_it_needs(store, registered, candidate, shared, tmp_path):
+    registered(candidate)
+    folder = tmp_path / "elsewhere"
+    shutil.copytree(resolve_model("raccoon", uri_of(store)).parent, folder)
+    picture = shared / "data" / "raccoon" / "images" / "raccoon-1.jpg"
+    environment = {key: text for key, text in os.environ.items() if key != "PYTHONPATH"}
+    loaded = subprocess.run(
+        [sys.executable, "-c", LOAD_ELSEWHERE, str(folder), str(picture)],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert loaded.stdout.splitlines() == [f"{folder}/code/odtrain/__init__.py", "True"], (
+        loaded.stderr
+    )
+
+
+@dataclass
+class Served:
+    url: str
+    picture: Path
+
+    def post(self, body: object) -> requests.Response:
+        return requests.post(f"{self.url}/invocations", json=body, timeout=30)
+
+
+@pytest.fixture(scope="module")
+def served(
+    shared: Path,
+    exports: Path,
+    database: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Served]:
+    """`mlflow models serve` on the model that has the alias champion."""
+    folder = tmp_path_factory.mktemp("serving")
+    store = store_at(folder, database)
+    with Tracker(store, folder / "outputs").start("train") as tracker:
+        files = {"tflite_fp32": str(exports / "model.tflite")}
+        register(tracker, Candidate("raccoon", "ssd", files, {}, {}, "d", 0, True))
+    port = free_port()
+    command = [sys.executable, "-m", "mlflow", "models", "serve", "--env-manager", "local"]
+    command += ["-m", "models:/raccoon@champion", "--port", str(port), "--workers", "1"]
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # finds uvicorn there
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            command,
+            env={**os.environ, "MLFLOW_TRACKING_URI": str(store.uri), "PATH": path},
+            cwd=folder,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    try:
+        wait_until_healthy(f"http://127.0.0.1:{port}/ping", process)
+        picture = shared / "data" / "raccoon" / "images" / "raccoon-1.jpg"
+        yield Served(f"http://127.0.0.1:{port}", picture)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+BODIES: dict[str, Callable[[str], object]] = {
+    "dataframe_records": lambda text: {"dataframe_records": [{"image": text}]},
+    "dataframe_split": lambda text: {"dataframe_split": {"columns": ["image"], "data": [[text]]}},
+    "inputs": lambda text: {"inputs": {"image": [text]}},
+    "instances": lambda text: {"instances": [{"image": text}]},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", BODIES)
+def test_a_served_model_takes_base64_in_every_form_of_request(served, form):
+    body = BODIES[form](base64.b64encode(served.picture.read_bytes()).decode())
+    answer = served.post({**body, "params": {"score_threshold": 0.3}})
+    assert answer.status_code == 200, answer.text
+    (found,) = answer.json()["predictions"]
+    assert len(found["boxes"]) == len(found["scores"]) > 0
+    assert len(found["boxes"][0]) == 4
+    assert found["class_names"][0] == f"thing {found['classes'][0]}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        pytest.param(
+            {"dataframe_records": [{"image": "bm8gcGljdHVyZQ=="}]},
+            "its bytes are no picture of a format that is read.",
+            id="no picture",
+        ),
+        pytest.param({"dataframe_records": [{"img": "bm8="}]}, "image", id="no such column"),
+        pytest.param(
+            {"inputs": {"image": ["/etc/passwd"]}},
+            "its bytes are no picture of a format that is read.",
+            id="path",
+        ),
+        pytest.param(
+            {"instances": [{"image": "../mlflow.db"}]},
+            "its bytes are no picture of a format that is read.",
+            id="relative path",
+        ),
+        pytest.param({"dataframe_records": [{"image": "%%%"}]}, "", id="no base64"),
+    ],
+)
+def test_a_served_model_refuses_what_is_no_picture(served, body, reason):
+    answer = served.post(body)
+    assert answer.status_code == 400, answer.text
+    assert reason in answer.json()["message"]
+
+
+@pytest.mark.slow
+def test_a_served_model_opens_no_path_of_a_client(served):
+    """The path names a picture that is really there."""
+    answer = served.post({"inputs": {"image": [str(served.picture)]}})
+    assert answer.status_code == 400
+    assert "its bytes are no picture of a format that is read." in answer.json()["message"]
+
+
+# The server out of reach
+
+
+@pytest.mark.slow
+def test_a_model_is_registered_later_when_the_server_was_away(
+    candidate, database, tmp_path, shared
+):
+    away = TrackingConfig(
+        uri=f"http://127.0.0.1:{free_port()}", experiment="away", system_metrics=False
+    )
+    said: list[str] = []
+    with Tracker(away, tmp_path / "outputs", said.append).start("train") as tracker:
+        tracker.log(candidate.metrics, candidate.step)
+        assert register(tracker, candidate) is None
+    folder = tmp_path / "server"
+    store_at(folder, database)
+    server = Server(folder)
+    server.start()
+    try:
+        done = sync_all(tmp_path / "outputs", server.uri, said.append)
+        assert done == "1 runs sent, 1 models registered."
+        version = find_version("models:/raccoon@champion", server.uri)
+        assert version.tags["eval/mAP"] == "0.5"
+        # From another machine the files come through the server.
+        copied = download("models:/raccoon@champion", tmp_path / "got", server.uri, "tflite_fp32")
+        assert copied[0].read_bytes() == Path(candidate.files["tflite_fp32"]).read_bytes()
+        assert sync_all(tmp_path / "outputs", server.uri) == "0 runs sent, 0 models registered."
+    finally:
+        server.stop()
