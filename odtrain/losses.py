@@ -61,8 +61,11 @@ def _hard_mining(
     boxes: tf.Tensor,
     config: ModelConfig,
 ) -> Losses:
-    class_losses = tf.reduce_sum(sigmoid_cross_entropy(targets.class_targets, logits), axis=-1)
-    kept = mine(class_losses, boxes, targets.positive, config)
+    """Few anchors are kept, so only their class losses are differentiated."""
+    kept = mine(_ranking_losses(targets, logits), boxes, targets.positive, config)
+    class_losses = sigmoid_cross_entropy(
+        tf.boolean_mask(targets.class_targets, kept), tf.boolean_mask(logits, kept)
+    )
     return _reduce(targets, _box_losses(targets, encodings), class_losses, kept, config)
 
 
@@ -73,9 +76,8 @@ def _focal(
     boxes: tf.Tensor,
     config: ModelConfig,
 ) -> Losses:
-    class_losses = tf.reduce_sum(
-        focal_cross_entropy(targets.class_targets, logits, config.focal_alpha, config.focal_gamma),
-        axis=-1,
+    class_losses = focal_cross_entropy(
+        targets.class_targets, logits, config.focal_alpha, config.focal_gamma
     )
     kept = tf.ones_like(targets.positive)
     return _reduce(targets, _box_losses(targets, encodings), class_losses, kept, config)
@@ -88,11 +90,14 @@ def _reduce(
     kept: tf.Tensor,
     config: ModelConfig,
 ) -> Losses:
-    """Sum (B, A) losses over the kept anchors of the batch."""
+    """Sum the (B, A) losses of boxes over the kept anchors, and the class losses of those.
+
+    `class_losses` holds the kept anchors alone, in any shape.
+    """
     positives = tf.maximum(tf.reduce_sum(tf.cast(targets.positive, tf.float32)), 1.0)
     return Losses(
         config.localization_weight * tf.reduce_sum(tf.where(kept, box_losses, 0.0)) / positives,
-        config.classification_weight * tf.reduce_sum(tf.where(kept, class_losses, 0.0)) / positives,
+        config.classification_weight * tf.reduce_sum(class_losses) / positives,
         kept,
     )
 
@@ -105,8 +110,18 @@ def _box_losses(targets: Targets, encodings: tf.Tensor) -> tf.Tensor:
     return tf.where(targets.positive, losses, 0.0)
 
 
+def _ranking_losses(targets: Targets, logits: tf.Tensor) -> tf.Tensor:
+    """(B, A) class losses summed over classes, for mining: no gradient passes.
+
+    Sigmoid cross entropy of logit x and target t is softplus(x) - t x.
+    """
+    logits = tf.stop_gradient(logits)
+    said = tf.reduce_sum(targets.class_targets * logits, axis=-1)
+    return tf.reduce_sum(tf.math.softplus(logits), axis=-1) - said
+
+
 def sigmoid_cross_entropy(class_targets: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-    """(B, A, K + 1) losses of each class by itself, the background included."""
+    """Losses, of the shape of `logits`, of each class by itself, the background included."""
     return tf.nn.sigmoid_cross_entropy_with_logits(class_targets, logits)
 
 

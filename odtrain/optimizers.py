@@ -64,12 +64,16 @@ class TF1RMSprop(tf_keras.optimizers.Optimizer):  # type: ignore[misc]
         """Take one step of one variable."""
         slot = self._slots_of[self._var_key(variable)]
         mean_square, momentum = self._mean_squares[slot], self._momenta[slot]
-        rate = tf.cast(self.learning_rate, variable.dtype)
-        gradient = tf.convert_to_tensor(gradient)
-        mean_square.assign_add((1 - self.rho) * (tf.square(gradient) - mean_square))
-        scaled = rate * gradient * tf.math.rsqrt(mean_square + self.epsilon)
-        momentum.assign(self.momentum * momentum + scaled)
-        variable.assign_sub(momentum)
+        tf.raw_ops.ResourceApplyRMSProp(
+            var=variable.handle,
+            ms=mean_square.handle,
+            mom=momentum.handle,
+            lr=tf.cast(self.learning_rate, variable.dtype),
+            rho=self.rho,
+            momentum=self.momentum,
+            epsilon=self.epsilon,
+            grad=tf.convert_to_tensor(gradient),
+        )
 
     def get_config(self) -> dict[str, Any]:
         """What `from_config` makes the same optimizer of, without its slots."""
