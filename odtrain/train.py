@@ -11,7 +11,7 @@ import json
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -148,7 +148,7 @@ class DetectionTask(base_task.Task):  # type: ignore[misc]
         inputs: Batch,
         model: SSD,
         optimizer: tf_keras.optimizers.Optimizer,
-        metrics: list[tf_keras.metrics.Metric] | None = None,
+        metrics: Sequence[tf_keras.metrics.Metric] = (),
     ) -> dict[str, tf.Tensor]:
         """Forward, backward, update; remembers the first batch whose loss left the numbers."""
         variables = model.network.trainable_variables
@@ -157,8 +157,8 @@ class DetectionTask(base_task.Task):  # type: ignore[misc]
         gradients = tape.gradient(losses["loss"], variables)
         optimizer.apply_gradients(zip(gradients, variables, strict=True))
         self._watch(losses["loss"], optimizer.iterations, inputs["source_ids"])
-        for name, metric in zip(LOSSES, metrics or [], strict=True):
-            metric.update_state(losses[name])
+        for metric in metrics:
+            metric.update_state(losses[metric.name])
         return losses
 
     def _watch(self, loss: tf.Tensor, step: tf.Tensor, source_ids: tf.Tensor) -> None:
