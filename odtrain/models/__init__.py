@@ -9,7 +9,12 @@ import tf_keras
 
 from odtrain.config import ModelConfig
 from odtrain.errors import choose
-from odtrain.models import ssd_mobilenet_v1
+from odtrain.models import (
+    ssd_mobiledet,
+    ssd_mobilenet_v1,
+    ssd_mobilenet_v2,
+    ssd_mobilenet_v3,
+)
 from odtrain.models.layers import Layers, layers_for
 from odtrain.models.ssd import SSD, Parts
 
@@ -56,4 +61,9 @@ def build_detector(
 
 ARCHITECTURES: dict[str, Builder] = {
     "ssd_mobilenet_v1": ssd_mobilenet_v1.build,
+    "ssd_mobilenet_v2": ssd_mobilenet_v2.build_ssd,
+    "ssdlite_mobilenet_v2": ssd_mobilenet_v2.build_ssdlite,
+    "ssdlite_mobilenet_v3_large": ssd_mobilenet_v3.build_large,
+    "ssdlite_mobilenet_v3_small": ssd_mobilenet_v3.build_small,
+    "ssdlite_mobiledet_cpu": ssd_mobiledet.build,
 }

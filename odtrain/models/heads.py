@@ -15,18 +15,29 @@ EXTRA_CHANNELS = (512, 256, 256, 128)
 
 
 def extra_maps(
-    make: Layers, x: tf.Tensor, prefix: str, width: Callable[[int], int], count: int
+    make: Layers,
+    x: tf.Tensor,
+    prefix: str,
+    width: Callable[[int], int],
+    count: int,
+    separable: bool = False,
 ) -> list[tf.Tensor]:
     """`count` maps behind `x`, (B, H, W, C), each half as fine as the one before.
 
     Their layers' names begin with `prefix`, slim's name of the layer that made `x`; `width` gives
-    the channels after the depth multiplier.
+    the channels after the depth multiplier. `separable` splits the halving convolutions into a
+    depthwise and a pointwise one.
     """
     maps = []
     for index, channels in enumerate(map(width, EXTRA_CHANNELS[:count]), start=2):
         squeezed = width(EXTRA_CHANNELS[index - 2] // 2)
         x = make.conv(x, f"{prefix}_1_Conv2d_{index}_1x1_{squeezed}", squeezed, 1)
-        x = make.conv(x, f"{prefix}_2_Conv2d_{index}_3x3_s2_{channels}", channels, 3, stride=2)
+        name = f"{prefix}_2_Conv2d_{index}_3x3_s2_{channels}"
+        if separable:
+            x = make.depthwise(x, f"{name}_depthwise", stride=2)
+            x = make.conv(x, name, channels, 1)
+        else:
+            x = make.conv(x, name, channels, 3, stride=2)
         maps.append(x)
     return maps
 
@@ -38,6 +49,7 @@ def convolutional_predictors(
     num_classes: int,
     class_bias: float,
     kernel: int = 1,
+    separable: bool = False,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """One plain convolution for boxes and one for classes on every map, `BoxPredictor_i/*`.
 
@@ -48,6 +60,7 @@ def convolutional_predictors(
         num_classes: K, without the background.
         class_bias: first bias of every class but the background.
         kernel: side of the convolutions, in cells.
+        separable: SSDLite's way: a depthwise convolution of 3 x 3 with batch norm, then `kernel`.
 
     Returns:
         (B, A, 4) encodings and (B, A, K + 1) logits, float32, background first.
@@ -57,16 +70,14 @@ def convolutional_predictors(
     biases = np.array([0.0] + [class_bias] * num_classes, np.float32)
     for index, (x, anchors) in enumerate(zip(maps, per_cell, strict=True)):
         name = f"BoxPredictor_{index}"
-        boxes = make.plain_conv(
-            x,
-            f"{name}/BoxEncodingPredictor",
-            anchors * 4,
-            kernel,
-            np.zeros(anchors * 4, np.float32),
-        )
-        classes = make.plain_conv(
-            x, f"{name}/ClassPredictor", anchors * columns, kernel, np.tile(biases, anchors)
-        )
+        predicted = []
+        for part, first in (
+            ("BoxEncodingPredictor", np.zeros(anchors * 4, np.float32)),
+            ("ClassPredictor", np.tile(biases, anchors)),
+        ):
+            y = make.depthwise(x, f"{name}/{part}_depthwise") if separable else x
+            predicted.append(make.plain_conv(y, f"{name}/{part}", len(first), kernel, first))
+        boxes, classes = predicted
         encodings.append(tf_keras.layers.Reshape((-1, 4), name=f"{name}/boxes")(boxes))
         logits.append(tf_keras.layers.Reshape((-1, columns), name=f"{name}/classes")(classes))
     return _joined(encodings, "encodings"), _joined(logits, "logits")

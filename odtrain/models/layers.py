@@ -58,7 +58,7 @@ class Layers:
         depthwise_decayed: whether the L2 regulariser holds depthwise kernels.
         frozen_stages: how many stages of the backbone, counted from the picture, do not learn.
         trainable: whether the layers learn.
-        activation: what follows each batch norm.
+        activation: what follows each batch norm; None for nothing.
     """
 
     record: Record
@@ -72,7 +72,7 @@ class Layers:
     stddev: float = KERNEL_STDDEV
     frozen_stages: int = 0
     trainable: bool = True
-    activation: Callable[[tf.Tensor], tf.Tensor] = tf.nn.relu6
+    activation: Callable[[tf.Tensor], tf.Tensor] | None = tf.nn.relu6
 
     def stage(self, number: int) -> Layers:
         """Layers for a stage of the backbone, 1 nearest the picture, frozen if that stage is."""
@@ -132,6 +132,14 @@ class Layers:
         self.record.add(f"{name}/biases", layer.bias)
         return x
 
+    def with_activation(self, activation: Callable[[tf.Tensor], tf.Tensor] | None) -> Layers:
+        """The same layers with another activation, or with none."""
+        return replace(self, activation=activation)
+
+    def added(self, x: tf.Tensor, shortcut: tf.Tensor, name: str) -> tf.Tensor:
+        """The sum of two maps of one shape."""
+        return tf_keras.layers.Add(name=name, dtype=self.dtype)([x, shortcut])
+
     def _normalised(self, x: tf.Tensor, name: str) -> tf.Tensor:
         layer = tf_keras.layers.BatchNormalization(
             momentum=self.decay, epsilon=self.epsilon, **self._common(f"{name}/BatchNorm")
@@ -139,8 +147,14 @@ class Layers:
         x = layer(x) if self.batch_norm_trained else layer(x, training=False)
         for weight in ("gamma", "beta", "moving_mean", "moving_variance"):
             self.record.add(f"{name}/BatchNorm/{weight}", getattr(layer, weight))
+        return self.activated(x, name)
+
+    def activated(self, x: tf.Tensor, name: str) -> tf.Tensor:
+        """`x` after the activation; `name` is that of the layer before it."""
+        if self.activation is None:
+            return x
         return tf_keras.layers.Activation(
-            self.activation, name=f"{name}/activation", dtype=self._dtype
+            self.activation, name=f"{name}/activation", dtype=self.dtype
         )(x)
 
     def _kernel(self, name: str, fan_in: int | None = None) -> Any:
@@ -149,10 +163,11 @@ class Layers:
         )
 
     def _common(self, name: str) -> dict[str, Any]:
-        return {"name": name, "dtype": self._dtype, "trainable": self.trainable}
+        return {"name": name, "dtype": self.dtype, "trainable": self.trainable}
 
     @property
-    def _dtype(self) -> Any:
+    def dtype(self) -> Any:
+        """The tf_keras policy that layers made outside this class are to have too."""
         return tf_keras.mixed_precision.Policy(self.policy)
 
 

@@ -1,0 +1,103 @@
+"""SSD and SSDLite on MobileNet v2, as the TF1 Object Detection API builds `ssd_mobilenet_v2`.
+
+Both split the convolutions of their extra maps; SSDLite splits its predictors' too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import tensorflow as tf
+
+from odtrain.anchors import anchors_per_cell, ssd_anchors
+from odtrain.config import ModelConfig
+from odtrain.models.blocks import divisible, inverted_residual
+from odtrain.models.heads import convolutional_predictors, extra_maps
+from odtrain.models.layers import Layers
+from odtrain.models.ssd import Parts, depth_scaler, map_shapes
+
+SCOPE = "FeatureExtractor/MobilenetV2"
+
+BLOCKS = ((16, 1), (24, 2), (32, 3), (64, 4), (96, 3), (160, 3), (320, 1))
+"""Channels before the depth multiplier, and repetitions (Sandler et al. 2018, table 2)."""
+HALVING = (24, 32, 64, 160)
+"""The first block of these channels halves the map."""
+EXPANSION = 6
+"""Of the channels inside a block, but of the first, which does not expand."""
+LAST_CHANNELS = 1280
+
+BACKBONE_STDDEV = 0.09
+"""slim's `mobilenet.training_scope` initialises its kernels wider than SSD its own."""
+
+
+def build_ssd(config: ModelConfig, num_classes: int, make: Layers, images: tf.Tensor) -> Parts:
+    """SSD: plain convolutions of 3 x 3 as predictors, behind `images`, (B, H, W, 3), -1 to 1."""
+    return _build(config, num_classes, make, images, kernel=3, separable=False)
+
+
+def build_ssdlite(config: ModelConfig, num_classes: int, make: Layers, images: tf.Tensor) -> Parts:
+    """SSDLite: predictors split into a depthwise and a pointwise convolution."""
+    return _build(config, num_classes, make, images, kernel=1, separable=True)
+
+
+def _build(
+    config: ModelConfig,
+    num_classes: int,
+    make: Layers,
+    images: tf.Tensor,
+    *,
+    kernel: int,
+    separable: bool,
+) -> Parts:
+    finest, last = backbone(
+        replace(make, stddev=BACKBONE_STDDEV, depthwise_decayed=False), images, config
+    )
+    width = depth_scaler(config.depth_multiplier, config.min_depth)
+    count = config.anchors.num_layers - 2
+    more = extra_maps(make, last, f"{SCOPE}/layer_19", width, count, separable=True)
+    maps = [finest, last, *more]
+    encodings, logits = convolutional_predictors(
+        make,
+        maps,
+        anchors_per_cell(config.anchors),
+        num_classes,
+        config.class_bias,
+        kernel,
+        separable,
+    )
+    anchors = ssd_anchors(config.anchors, map_shapes(maps), config.size)
+    return Parts(encodings, logits, anchors, tuple(maps))
+
+
+def backbone(
+    make: Layers, images: tf.Tensor, config: ModelConfig
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """The (B, H, W, C) maps that SSD reads: inside the block that halves to stride 32, and the last.
+
+    The first is that block's expansion, at stride 16.
+    """
+
+    def width(channels: int) -> int:
+        return divisible(channels * config.depth_multiplier, config.min_depth)
+
+    stage, number = make.stage(1), 1
+    x = stage.conv(images, f"{SCOPE}/Conv", width(32), kernel=3, stride=2)
+    finest = x
+    blocks = [(channels, i) for channels, times in BLOCKS for i in range(times)]
+    for index, (channels, repetition) in enumerate(blocks):
+        halves = repetition == 0 and channels in HALVING
+        if halves:
+            x = stage.end_stage(x, f"{SCOPE}/stage_{number}")
+            number += 1
+            stage = make.stage(number)
+        x, wide = inverted_residual(
+            stage,
+            x,
+            f"{SCOPE}/expanded_conv_{index}" if index else f"{SCOPE}/expanded_conv",
+            expanded=int(x.shape[-1]) * (EXPANSION if index else 1),
+            channels=width(channels),
+            stride=2 if halves else 1,
+        )
+        finest = wide if halves else finest
+    x = stage.conv(x, f"{SCOPE}/Conv_1", width(LAST_CHANNELS), kernel=1)
+    return finest, stage.end_stage(x, f"{SCOPE}/stage_{number}")
