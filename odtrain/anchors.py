@@ -1,4 +1,8 @@
-"""The boxes that the network corrects: where they lie and how large they are, numpy only."""
+"""The boxes that the network corrects: where they lie and how large they are, numpy only.
+
+Everything is computed in float32, in the reference's order of operations: where an overlap lies just
+at a threshold, or two are equal, the last bit decides which anchor has an object.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ from itertools import pairwise
 import numpy as np
 
 from odtrain.boxes import FloatArray
-from odtrain.config import AnchorConfig
+from odtrain.config import AnchorConfig, PyramidConfig
 
 REDUCED_SHAPES = ((0.1, 1.0), (None, 2.0), (None, 0.5))
 """(scale, aspect ratio) on the finest map where it is reduced; None is that map's own scale."""
@@ -29,13 +33,46 @@ def ssd_anchors(
     Returns:
         (A, 4) yxyx, fractions of the picture, not clipped to it. Order: map, row, column, shape.
     """
-    height, width = input_size
-    unit = np.array([min(height, width) / height, min(height, width) / width])
-    maps = [
-        _tile(shape, unit * np.array(list(map(_sides, shapes))))
-        for shape, shapes in zip(feature_shapes, anchor_shapes(config), strict=True)
-    ]
-    return np.concatenate(maps).astype(np.float32)
+    base = np.float32(min(input_size)) / np.array(input_size, np.float32)
+    maps = []
+    for cells, shapes in zip(feature_shapes, anchor_shapes(config), strict=True):
+        stride = np.float32(1) / np.array(cells, np.float32)
+        maps.append(_tiled(cells, stride, np.float32(0.5) * stride, _sides(shapes, base)))
+    return np.concatenate(maps)
+
+
+def pyramid_anchors(
+    config: PyramidConfig,
+    feature_shapes: Sequence[tuple[int, int]],
+    input_size: tuple[int, int],
+) -> FloatArray:
+    """Anchors of a feature pyramid, as the reference's `multiscale_grid_anchor_generator` lays them.
+
+    Cells of level L are 2^L pixels apart. The first one's centre is half of that inside the picture,
+    along a side that this divides; otherwise it is at 0, a quirk that the published weights know.
+
+    Args:
+        config: levels, sizes and shapes.
+        feature_shapes: (height, width) in cells of the map of each level, finest first.
+        input_size: (height, width) of the network's input in pixels.
+
+    Returns:
+        (A, 4) yxyx, fractions of the picture, not clipped to it. Order: map, row, column, shape.
+    """
+    size = np.array(input_size, np.float32)
+    shapes, maps = pyramid_shapes(config), []
+    for level, cells in enumerate(feature_shapes, start=config.min_level):
+        stride = np.full(2, 2.0**level, np.float32)
+        sides = _sides(shapes, np.float32(config.anchor_scale) * stride)
+        offset = np.where(size % stride == 0, stride / 2, np.float32(0))
+        maps.append(_tiled(cells, stride, offset, sides))
+    return np.concatenate(maps) * np.tile(1 / size, 2)
+
+
+def pyramid_shapes(config: PyramidConfig) -> list[tuple[float, float]]:
+    """(scale within the octave, aspect ratio) of each anchor of a cell."""
+    octave = [2 ** (i / config.scales_per_octave) for i in range(config.scales_per_octave)]
+    return [(scale, ratio) for ratio in config.aspect_ratios for scale in octave]
 
 
 def anchors_per_cell(config: AnchorConfig) -> list[int]:
@@ -50,7 +87,9 @@ def anchor_shapes(config: AnchorConfig) -> list[list[tuple[float, float]]]:
     more square anchor at the geometric mean of its own scale and the next map's; behind the last
     map that is 1.
     """
-    scales = [*np.linspace(config.min_scale, config.max_scale, config.num_layers).tolist(), 1.0]
+    # The reference's configuration holds its scales in float32.
+    first, last = (float(np.float32(scale)) for scale in (config.min_scale, config.max_scale))
+    scales = [*np.linspace(first, last, config.num_layers).tolist(), 1.0]
     shapes = [
         [*((own, ratio) for ratio in config.aspect_ratios), (float(np.sqrt(own * following)), 1.0)]
         for own, following in pairwise(scales)
@@ -60,19 +99,22 @@ def anchor_shapes(config: AnchorConfig) -> list[list[tuple[float, float]]]:
     return shapes
 
 
-def _sides(shape: tuple[float, float]) -> tuple[float, float]:
-    """(height, width) of a (scale, aspect ratio)."""
-    scale, ratio = shape
-    return scale / float(np.sqrt(ratio)), scale * float(np.sqrt(ratio))
+def _sides(shapes: Sequence[tuple[float, float]], base: FloatArray) -> FloatArray:
+    """(S, 2) heights and widths of (scale, aspect ratio) pairs, times the (2,) `base`."""
+    scales, ratios = np.array(shapes, np.float32).T
+    roots = np.sqrt(ratios)
+    return np.stack([scales / roots * base[0], scales * roots * base[1]], axis=-1)
 
 
-def _tile(cells: tuple[int, int], sides: FloatArray) -> FloatArray:
-    """(rows * columns * S, 4) yxyx boxes: each of the (S, 2) `sides` centred in each cell."""
-    rows, columns = cells
-    y, x = np.meshgrid(
-        (np.arange(rows) + 0.5) / rows, (np.arange(columns) + 0.5) / columns, indexing="ij"
-    )
-    centres = np.stack([y, x], axis=-1)[:, :, None]  # (rows, columns, 1, 2)
-    corners = np.concatenate([centres - sides / 2, centres + sides / 2], axis=-1)
-    boxes: FloatArray = corners.reshape(-1, 4)
-    return boxes
+def _tiled(
+    cells: tuple[int, int], stride: FloatArray, offset: FloatArray, sides: FloatArray
+) -> FloatArray:
+    """(rows * columns * S, 4) yxyx boxes: each of the (S, 2) `sides` centred in each cell.
+
+    Centres are at `offset` and multiples of `stride` from it, (2,) each: y, x.
+    """
+    y, x = (np.arange(n, dtype=np.float32) * stride[i] + offset[i] for i, n in enumerate(cells))
+    centres = np.stack(np.meshgrid(y, x, indexing="ij"), axis=-1)[:, :, None]
+    halves = np.float32(0.5) * sides
+    corners: FloatArray = np.concatenate([centres - halves, centres + halves], axis=-1)
+    return corners.reshape(-1, 4)

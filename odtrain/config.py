@@ -57,6 +57,26 @@ class AnchorConfig:
 
 
 @dataclass
+class PyramidConfig:
+    """The reference's `fpn` and `multiscale_anchor_generator`: maps of strides 2^level, and anchors."""
+
+    min_level: int = 3
+    max_level: int = 7
+    depth: int = 256
+    anchor_scale: float = 4.0
+    scales_per_octave: int = 2
+    aspect_ratios: list[float] = field(default_factory=lambda: [1.0, 2.0, 0.5])
+
+
+@dataclass
+class SharedPredictorConfig:
+    """The reference's `weight_shared_convolutional_box_predictor`: one predictor for all maps."""
+
+    depth: int = 256
+    layers: int = 4
+
+
+@dataclass
 class ZooEntry:
     """Where a published model is to be had, and what its publishers measured."""
 
@@ -77,11 +97,14 @@ class ModelConfig:
     depth_multiplier: float = 1.0
     min_depth: int = 16
     anchors: AnchorConfig = field(default_factory=AnchorConfig)
+    pyramid: PyramidConfig = field(default_factory=PyramidConfig)
+    shared_predictor: SharedPredictorConfig = field(default_factory=SharedPredictorConfig)
     encode_background_as_zeros: bool = False
     batch_norm_decay: float = 0.9997
     batch_norm_epsilon: float = 0.001
     l2: float = 0.00004
     initializer: str = "truncated_normal"
+    initializer_stddev: float = 0.03
     class_bias: float = 0.0
     matched_iou: float = 0.5
     localization_weight: float = 1.0
@@ -301,7 +324,7 @@ def flattened(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 CHOICES = {
     "data.format": ["auto", "voc"],
-    "model.initializer": ["truncated_normal", "he"],
+    "model.initializer": ["truncated_normal", "random_normal", "he"],
     "train.restore": ["backbone", "all"],
     "train.loss": ["hard_mining", "focal"],
     "train.optimizer": ["rmsprop", "momentum", "adam"],

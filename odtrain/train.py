@@ -154,7 +154,10 @@ class DetectionTask(base_task.Task):  # type: ignore[misc]
         variables = model.network.trainable_variables
         with tf.GradientTape() as tape:
             losses = self.losses(inputs)
-        gradients = tape.gradient(losses["loss"], variables)
+        # Layers that only the regulariser reaches have scales and offsets without a gradient.
+        gradients = tape.gradient(
+            losses["loss"], variables, unconnected_gradients=tf.UnconnectedGradients.ZERO
+        )
         optimizer.apply_gradients(zip(gradients, variables, strict=True))
         self._watch(losses["loss"], optimizer.iterations, inputs["source_ids"])
         for metric in metrics:

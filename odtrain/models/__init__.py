@@ -10,10 +10,13 @@ import tf_keras
 from odtrain.config import ModelConfig
 from odtrain.errors import choose
 from odtrain.models import (
+    ssd_fpn,
+    ssd_inception_v2,
     ssd_mobiledet,
     ssd_mobilenet_v1,
     ssd_mobilenet_v2,
     ssd_mobilenet_v3,
+    ssd_ppn,
 )
 from odtrain.models.layers import Layers, layers_for
 from odtrain.models.ssd import SSD, Parts
@@ -66,4 +69,8 @@ ARCHITECTURES: dict[str, Builder] = {
     "ssdlite_mobilenet_v3_large": ssd_mobilenet_v3.build_large,
     "ssdlite_mobilenet_v3_small": ssd_mobilenet_v3.build_small,
     "ssdlite_mobiledet_cpu": ssd_mobiledet.build,
+    "ssd_mobilenet_v1_fpn": ssd_fpn.build_mobilenet_v1,
+    "ssd_resnet50_v1_fpn": ssd_fpn.build_resnet50,
+    "ssd_mobilenet_v1_ppn": ssd_ppn.build,
+    "ssd_inception_v2": ssd_inception_v2.build,
 }

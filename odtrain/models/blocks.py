@@ -28,7 +28,7 @@ class Excite:
 
 
 def hard_swish(x: tf.Tensor) -> tf.Tensor:
-    """x times relu6(x + 3) / 6: Howard et al. 2019, "Searching for MobileNetV3", section 5.2."""
+    """Hard swish, x relu6(x + 3) / 6: Howard et al. 2019, "Searching for MobileNetV3", section 5.2."""
     return x * tf.nn.relu6(x + 3.0) * (1.0 / 6.0)
 
 

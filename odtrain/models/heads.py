@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
+from odtrain.config import ModelConfig
 from odtrain.models.layers import Layers
 
 EXTRA_CHANNELS = (512, 256, 256, 128)
@@ -81,6 +82,52 @@ def convolutional_predictors(
         encodings.append(tf_keras.layers.Reshape((-1, 4), name=f"{name}/boxes")(boxes))
         logits.append(tf_keras.layers.Reshape((-1, columns), name=f"{name}/classes")(classes))
     return _joined(encodings, "encodings"), _joined(logits, "logits")
+
+
+def shared_predictors(
+    make: Layers,
+    maps: Sequence[tf.Tensor],
+    anchors: int,
+    num_classes: int,
+    config: ModelConfig,
+    kernel: int = 3,
+    towers: tuple[str, str] = ("BoxPredictionTower", "ClassPredictionTower"),
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """One predictor for all maps, `WeightSharedConvolutionalBoxPredictor/*`.
+
+    Args:
+        make: layers of the predictors' style.
+        maps: (B, H, W, C) each, with one C.
+        anchors: in a cell of every map.
+        num_classes: K, without the background.
+        config: depth and number of the layers before the predictors, first class bias.
+        kernel: side of all convolutions, in cells.
+        towers: of the layers before the boxes' and the classes' predictor; one name for shared ones.
+
+    Returns:
+        (B, A, 4) encodings and (B, A, K + 1) logits, float32, background first.
+    """
+    scope, columns = "WeightSharedConvolutionalBoxPredictor", num_classes + 1
+    built: dict[str, list[tf.Tensor]] = {}
+    for tower in dict.fromkeys(towers):
+        features = list(maps)
+        for i in range(config.shared_predictor.layers):
+            name = f"{scope}/{tower}/conv2d_{i}"
+            features = make.shared_conv(features, name, config.shared_predictor.depth, kernel)
+        built[tower] = features
+    biases = np.array([0.0] + [config.class_bias] * num_classes, np.float32)
+    parts = []
+    for tower, name, first, width in (
+        (towers[0], "BoxPredictor", np.zeros(anchors * 4, np.float32), 4),
+        (towers[1], "ClassPredictor", np.tile(biases, anchors), columns),
+    ):
+        outputs = make.shared_plain_conv(built[tower], f"{scope}/{name}", len(first), kernel, first)
+        flat = [
+            tf_keras.layers.Reshape((-1, width), name=f"{scope}/{name}/flat_{i}")(x)
+            for i, x in enumerate(outputs)
+        ]
+        parts.append(_joined(flat, f"{scope}/{name}/joined"))
+    return parts[0], parts[1]
 
 
 def _joined(parts: list[tf.Tensor], name: str) -> tf.Tensor:

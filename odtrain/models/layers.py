@@ -7,7 +7,7 @@ is immutable: a backbone, its extra maps and its predictors get variants of it b
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,9 +17,6 @@ import tf_keras
 
 from odtrain.config import ModelConfig
 from odtrain.errors import choose
-
-KERNEL_STDDEV = 0.03
-"""`truncated_normal_initializer.stddev` of the SSD configurations."""
 
 POLICIES = {"fp32": "float32", "bf16": "mixed_bfloat16"}
 
@@ -51,7 +48,7 @@ class Layers:
         policy: name of the tf_keras dtype policy of the layers.
         seed: with a layer's name it decides that layer's first weights.
         initializer: a key of `INITIALIZERS`.
-        stddev: of the kernels where the initializer is `truncated_normal`.
+        stddev: of the kernels where the initializer is a normal distribution.
         decay: of batch norm's moving statistics, per step.
         epsilon: added to batch norm's variance.
         batch_norm_trained: whether batch norm uses and follows the batches' statistics in training.
@@ -65,11 +62,11 @@ class Layers:
     policy: str
     seed: int
     initializer: str
+    stddev: float
     decay: float
     epsilon: float
     batch_norm_trained: bool = True
     depthwise_decayed: bool = True
-    stddev: float = KERNEL_STDDEV
     frozen_stages: int = 0
     trainable: bool = True
     activation: Callable[[tf.Tensor], tf.Tensor] | None = tf.nn.relu6
@@ -83,20 +80,69 @@ class Layers:
         return StageEnd(frozen=not self.trainable, name=name)(x)
 
     def conv(
-        self, x: tf.Tensor, name: str, filters: int, kernel: int, stride: int = 1
+        self,
+        x: tf.Tensor,
+        name: str,
+        filters: int,
+        kernel: int,
+        stride: int = 1,
+        padding: str = "same",
     ) -> tf.Tensor:
         """Convolution without bias, batch norm, activation: `name/weights`, `name/BatchNorm/*`."""
         layer = tf_keras.layers.Conv2D(
             filters,
             kernel,
             stride,
-            padding="same",
+            padding=padding,
             use_bias=False,
             kernel_initializer=self._kernel(name),
             **self._common(name),
         )
         x = layer(x)
         self.record.add(f"{name}/weights", layer.kernel, decayed=True)
+        return self._normalised(x, name)
+
+    def shared_conv(
+        self, maps: Sequence[tf.Tensor], name: str, filters: int, kernel: int
+    ) -> list[tf.Tensor]:
+        """One convolution for all maps, each with batch norm of its own, `name/BatchNorm/feature_i/*`.
+
+        The maps have the same number of channels.
+        """
+        layer = tf_keras.layers.Conv2D(
+            filters,
+            kernel,
+            padding="same",
+            use_bias=False,
+            kernel_initializer=self._kernel(name),
+            **self._common(name),
+        )
+        outputs = [layer(x) for x in maps]
+        self.record.add(f"{name}/weights", layer.kernel, decayed=True)
+        return [self._normalised(x, name, f"BatchNorm/feature_{i}") for i, x in enumerate(outputs)]
+
+    def separable(
+        self, x: tf.Tensor, name: str, filters: int, kernel: int, stride: int, multiplier: int
+    ) -> tf.Tensor:
+        """Depthwise with `multiplier` outputs a channel, pointwise, then one batch norm, activation.
+
+        `name/{depthwise_weights,pointwise_weights,BatchNorm/*}`.
+        """
+        layer = tf_keras.layers.SeparableConv2D(
+            filters,
+            kernel,
+            stride,
+            padding="same",
+            depth_multiplier=multiplier,
+            use_bias=False,
+            depthwise_initializer=self._kernel(f"{name}/depthwise", fan_in=kernel * kernel),
+            pointwise_initializer=self._kernel(name),
+            **self._common(name),
+        )
+        x = layer(x)
+        depthwise, pointwise = layer.depthwise_kernel, layer.pointwise_kernel
+        self.record.add(f"{name}/depthwise_weights", depthwise, decayed=self.depthwise_decayed)
+        self.record.add(f"{name}/pointwise_weights", pointwise, decayed=True)
         return self._normalised(x, name)
 
     def depthwise(self, x: tf.Tensor, name: str, kernel: int = 3, stride: int = 1) -> tf.Tensor:
@@ -119,6 +165,17 @@ class Layers:
         self, x: tf.Tensor, name: str, filters: int, kernel: int, biases: np.ndarray[Any, Any]
     ) -> tf.Tensor:
         """Convolution that begins with (filters,) `biases`: `name/weights`, `name/biases`."""
+        return self.shared_plain_conv([x], name, filters, kernel, biases)[0]
+
+    def shared_plain_conv(
+        self,
+        maps: Sequence[tf.Tensor],
+        name: str,
+        filters: int,
+        kernel: int,
+        biases: np.ndarray[Any, Any],
+    ) -> list[tf.Tensor]:
+        """The same one for all maps, which have the same number of channels."""
         layer = tf_keras.layers.Conv2D(
             filters,
             kernel,
@@ -127,10 +184,10 @@ class Layers:
             bias_initializer=tf_keras.initializers.Constant(biases),
             **self._common(name),
         )
-        x = layer(x)
+        outputs = [layer(x) for x in maps]
         self.record.add(f"{name}/weights", layer.kernel, decayed=True)
         self.record.add(f"{name}/biases", layer.bias)
-        return x
+        return outputs
 
     def with_activation(self, activation: Callable[[tf.Tensor], tf.Tensor] | None) -> Layers:
         """The same layers with another activation, or with none."""
@@ -140,14 +197,14 @@ class Layers:
         """The sum of two maps of one shape."""
         return tf_keras.layers.Add(name=name, dtype=self.dtype)([x, shortcut])
 
-    def _normalised(self, x: tf.Tensor, name: str) -> tf.Tensor:
+    def _normalised(self, x: tf.Tensor, name: str, scope: str = "BatchNorm") -> tf.Tensor:
         layer = tf_keras.layers.BatchNormalization(
-            momentum=self.decay, epsilon=self.epsilon, **self._common(f"{name}/BatchNorm")
+            momentum=self.decay, epsilon=self.epsilon, **self._common(f"{name}/{scope}")
         )
         x = layer(x) if self.batch_norm_trained else layer(x, training=False)
         for weight in ("gamma", "beta", "moving_mean", "moving_variance"):
-            self.record.add(f"{name}/BatchNorm/{weight}", getattr(layer, weight))
-        return self.activated(x, name)
+            self.record.add(f"{name}/{scope}/{weight}", getattr(layer, weight))
+        return self.activated(x, f"{name}{scope.removeprefix('BatchNorm')}")
 
     def activated(self, x: tf.Tensor, name: str) -> tf.Tensor:
         """`x` after the activation; `name` is that of the layer before it."""
@@ -201,6 +258,7 @@ def layers_for(
         policy=POLICIES[choose("train.precision", precision, list(POLICIES))],
         seed=seed,
         initializer=choose("model.initializer", config.initializer, list(INITIALIZERS)),
+        stddev=config.initializer_stddev,
         decay=config.batch_norm_decay,
         epsilon=config.batch_norm_epsilon,
         batch_norm_trained=batch_norm_trained,
@@ -212,6 +270,10 @@ def _truncated_normal(layers: Layers, seed: int, fan_in: int | None) -> Any:
     return tf_keras.initializers.TruncatedNormal(stddev=layers.stddev, seed=seed)
 
 
+def _random_normal(layers: Layers, seed: int, fan_in: int | None) -> Any:
+    return tf_keras.initializers.RandomNormal(stddev=layers.stddev, seed=seed)
+
+
 def _he(layers: Layers, seed: int, fan_in: int | None) -> Any:
     """He's normal; `fan_in` is given for depthwise kernels, whose inputs tf_keras miscounts."""
     if fan_in is None:
@@ -221,5 +283,6 @@ def _he(layers: Layers, seed: int, fan_in: int | None) -> Any:
 
 INITIALIZERS: dict[str, Callable[[Layers, int, int | None], Any]] = {
     "truncated_normal": _truncated_normal,
+    "random_normal": _random_normal,
     "he": _he,
 }

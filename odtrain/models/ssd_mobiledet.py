@@ -62,9 +62,7 @@ EXCITE = Excite(lambda channels: rounded(channels * 0.25), hard_swish, tf.sigmoi
 
 def build(config: ModelConfig, num_classes: int, make: Layers, images: tf.Tensor) -> Parts:
     """The network behind `images`, (B, H, W, 3) float32 from -1 to 1."""
-    base = replace(
-        make, decay=BACKBONE_DECAY, epsilon=BACKBONE_EPSILON, activation=hard_swish
-    )
+    base = replace(make, decay=BACKBONE_DECAY, epsilon=BACKBONE_EPSILON, activation=hard_swish)
     finest, last = backbone(base, images, config.depth_multiplier)
     width = depth_scaler(config.depth_multiplier, config.min_depth)
     count = config.anchors.num_layers - 2
@@ -85,7 +83,8 @@ def backbone(
     make: Layers, images: tf.Tensor, depth_multiplier: float
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """The (B, H, W, C) outputs of the stages at strides 16 and 32."""
-    stage, outputs = make.stage(1), []
+    stage = make.stage(1)
+    outputs: list[tf.Tensor] = []
     x = stage.conv(images, f"{SCOPE}/Conv", rounded(16 * depth_multiplier), kernel=3, stride=2)
     for index, block in enumerate(BLOCKS):
         if block.stride == 2:
@@ -112,7 +111,7 @@ def rounded(channels: float) -> int:
 
 
 def _scope(index: int) -> str:
-    """slim counts blocks with expansion by themselves, and leaves the first number out."""
+    """The name of a block: those with expansion are counted by themselves, the first has no number."""
     if index == 0:
         return "IBNNoExpansion"
     return "IBN" if index == 1 else f"IBN_{index - 1}"

@@ -69,9 +69,7 @@ def _build(
     return Parts(encodings, logits, anchors, tuple(maps))
 
 
-def backbone(
-    make: Layers, images: tf.Tensor, config: ModelConfig
-) -> tuple[tf.Tensor, tf.Tensor]:
+def backbone(make: Layers, images: tf.Tensor, config: ModelConfig) -> tuple[tf.Tensor, tf.Tensor]:
     """The (B, H, W, C) maps that SSD reads: inside the block that halves to stride 32, and the last.
 
     The first is that block's expansion, at stride 16.

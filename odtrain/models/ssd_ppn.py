@@ -1,0 +1,51 @@
+"""SSD on a pooling pyramid, as `ssd_mobilenet_v1_ppn` of the TF1 Object Detection API builds it.
+
+Jin et al. 2018, "Pooling Pyramid Network for Object Detection": coarser maps are pooled, not
+computed, and one predictor reads them all.
+"""
+
+from __future__ import annotations
+
+import tensorflow as tf
+import tf_keras
+
+from odtrain.anchors import anchors_per_cell, ssd_anchors
+from odtrain.config import ModelConfig
+from odtrain.models import ssd_mobilenet_v1
+from odtrain.models.heads import shared_predictors
+from odtrain.models.layers import Layers
+from odtrain.models.ssd import Parts, depth_scaler, map_shapes
+
+TOWER = "PredictionTower"
+
+
+def build(config: ModelConfig, num_classes: int, make: Layers, images: tf.Tensor) -> Parts:
+    """The network behind `images`, (B, H, W, 3) float32 from -1 to 1."""
+    width = depth_scaler(config.depth_multiplier, config.min_depth)
+    *_, finest, unread = ssd_mobilenet_v1.backbone(make, images, width)
+    maps = [Beside(name="finest")([finest, unread])]
+    for number in range(1, config.anchors.num_layers):
+        pool = tf_keras.layers.MaxPool2D(2, 2, "same", name=f"pool_{number}", dtype=make.dtype)
+        maps.append(pool(maps[-1]))
+    per_cell = anchors_per_cell(config.anchors)
+    encodings, logits = shared_predictors(
+        make, maps, per_cell[0], num_classes, config, kernel=1, towers=(TOWER, TOWER)
+    )
+    anchors = ssd_anchors(config.anchors, map_shapes(maps), config.size)
+    return Parts(encodings, logits, anchors, tuple(maps))
+
+
+class Beside(tf_keras.layers.Layer):  # type: ignore[misc]
+    """Passes the first of two maps on, and keeps the layers behind the second in the network.
+
+    The reference builds the backbone to its end and reads a map before it. The layers behind that
+    map are in its checkpoints, its regulariser holds them small, and their moving statistics follow.
+    """
+
+    def __init__(self, name: str) -> None:
+        """Make a layer without weights."""
+        super().__init__(name=name, autocast=False)
+
+    def call(self, maps: list[tf.Tensor]) -> tf.Tensor:
+        """The first of the (B, H, W, C) maps."""
+        return tf.identity(maps[0])
