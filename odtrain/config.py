@@ -99,6 +99,8 @@ class ModelConfig:
     anchors: AnchorConfig = field(default_factory=AnchorConfig)
     pyramid: PyramidConfig = field(default_factory=PyramidConfig)
     shared_predictor: SharedPredictorConfig = field(default_factory=SharedPredictorConfig)
+    separable_extras: bool | None = None
+    predictor_kernel: int | None = None
     encode_background_as_zeros: bool = False
     batch_norm_decay: float = 0.9997
     batch_norm_epsilon: float = 0.001

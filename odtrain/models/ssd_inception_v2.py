@@ -78,10 +78,16 @@ def build(config: ModelConfig, num_classes: int, make: Layers, images: tf.Tensor
     width = depth_scaler(config.depth_multiplier, config.min_depth)
     outputs = backbone(make, images, width)
     count = config.anchors.num_layers - 2
-    more = extra_maps(make, outputs[LAST], f"{SCOPE}/{LAST}", width, count)
+    separable = bool(config.separable_extras)
+    more = extra_maps(make, outputs[LAST], f"{SCOPE}/{LAST}", width, count, separable)
     maps = [outputs[FINEST], outputs[LAST], *more]
     encodings, logits = convolutional_predictors(
-        make, maps, anchors_per_cell(config.anchors), num_classes, config.class_bias, kernel=3
+        make,
+        maps,
+        anchors_per_cell(config.anchors),
+        num_classes,
+        config.class_bias,
+        config.predictor_kernel or 3,
     )
     anchors = ssd_anchors(config.anchors, map_shapes(maps), config.size)
     return Parts(encodings, logits, anchors, tuple(maps))

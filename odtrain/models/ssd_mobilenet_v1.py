@@ -29,9 +29,15 @@ def build(config: ModelConfig, num_classes: int, make: Layers, images: tf.Tensor
     stages = backbone(replace(make, stddev=BACKBONE_STDDEV), images, width)
     finest, last = stages[-2:]
     count = config.anchors.num_layers - 2
-    maps = [finest, last, *extra_maps(make, last, f"{SCOPE}/Conv2d_13_pointwise", width, count)]
+    prefix, separable = f"{SCOPE}/Conv2d_13_pointwise", bool(config.separable_extras)
+    maps = [finest, last, *extra_maps(make, last, prefix, width, count, separable)]
     encodings, logits = convolutional_predictors(
-        make, maps, anchors_per_cell(config.anchors), num_classes, config.class_bias
+        make,
+        maps,
+        anchors_per_cell(config.anchors),
+        num_classes,
+        config.class_bias,
+        config.predictor_kernel or 1,
     )
     anchors = ssd_anchors(config.anchors, map_shapes(maps), config.size)
     return Parts(encodings, logits, anchors, tuple(maps))

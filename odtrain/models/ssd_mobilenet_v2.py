@@ -1,6 +1,7 @@
 """SSD and SSDLite on MobileNet v2, as the TF1 Object Detection API builds `ssd_mobilenet_v2`.
 
-Both split the convolutions of their extra maps; SSDLite splits its predictors' too.
+Both split the convolutions of their extra maps, unless the configuration says otherwise; SSDLite
+splits its predictors' too.
 """
 
 from __future__ import annotations
@@ -31,8 +32,9 @@ BACKBONE_STDDEV = 0.09
 
 
 def build_ssd(config: ModelConfig, num_classes: int, make: Layers, images: tf.Tensor) -> Parts:
-    """SSD: plain convolutions of 3 x 3 as predictors, behind `images`, (B, H, W, 3), -1 to 1."""
-    return _build(config, num_classes, make, images, kernel=3, separable=False)
+    """SSD: plain convolutions as predictors, behind `images`, (B, H, W, 3), -1 to 1."""
+    kernel = config.predictor_kernel or 3
+    return _build(config, num_classes, make, images, kernel=kernel, separable=False)
 
 
 def build_ssdlite(config: ModelConfig, num_classes: int, make: Layers, images: tf.Tensor) -> Parts:
@@ -54,7 +56,8 @@ def _build(
     )
     width = depth_scaler(config.depth_multiplier, config.min_depth)
     count = config.anchors.num_layers - 2
-    more = extra_maps(make, last, f"{SCOPE}/layer_19", width, count, separable=True)
+    split = config.separable_extras is not False
+    more = extra_maps(make, last, f"{SCOPE}/layer_19", width, count, split)
     maps = [finest, last, *more]
     encodings, logits = convolutional_predictors(
         make,

@@ -11,6 +11,7 @@ import tf_keras
 
 from odtrain.anchors import anchors_per_cell, ssd_anchors
 from odtrain.config import ModelConfig
+from odtrain.errors import ConfigError
 from odtrain.models import ssd_mobilenet_v1
 from odtrain.models.heads import shared_predictors
 from odtrain.models.layers import Layers
@@ -20,19 +21,35 @@ TOWER = "PredictionTower"
 
 
 def build(config: ModelConfig, num_classes: int, make: Layers, images: tf.Tensor) -> Parts:
-    """The network behind `images`, (B, H, W, 3) float32 from -1 to 1."""
+    """The network behind `images`, (B, H, W, 3) float32 from -1 to 1.
+
+    Raises:
+        ConfigError: the maps' cells do not all have the same number of anchors.
+    """
+    per_cell = _same_everywhere(config)
     width = depth_scaler(config.depth_multiplier, config.min_depth)
     *_, finest, unread = ssd_mobilenet_v1.backbone(make, images, width)
     maps = [Beside(name="finest")([finest, unread])]
     for number in range(1, config.anchors.num_layers):
         pool = tf_keras.layers.MaxPool2D(2, 2, "same", name=f"pool_{number}", dtype=make.dtype)
         maps.append(pool(maps[-1]))
-    per_cell = anchors_per_cell(config.anchors)
     encodings, logits = shared_predictors(
-        make, maps, per_cell[0], num_classes, config, kernel=1, towers=(TOWER, TOWER)
+        make, maps, per_cell, num_classes, config, kernel=1, towers=(TOWER, TOWER)
     )
     anchors = ssd_anchors(config.anchors, map_shapes(maps), config.size)
     return Parts(encodings, logits, anchors, tuple(maps))
+
+
+def _same_everywhere(config: ModelConfig) -> int:
+    per_cell = anchors_per_cell(config.anchors)
+    if len(set(per_cell)) > 1:
+        raise ConfigError(
+            "model.anchors.reduce_boxes_in_lowest_layer=true",
+            f"{config.architecture} has one predictor for all maps, which need "
+            f"{', '.join(map(str, per_cell))} anchors in a cell.",
+            "Set it to false.",
+        )
+    return per_cell[0]
 
 
 class Beside(tf_keras.layers.Layer):  # type: ignore[misc]
