@@ -23,7 +23,9 @@ ORDER = (
     "findings label_map annotations pictures inspection splits pairing dataset tfrecord record_files "
     "records "
     # network
-    "anchors models.layers models.heads models.ssd models.ssd_mobilenet_v1 models.__init__ "
+    "anchors models.layers models.heads models.blocks models.ssd models.ssd_mobilenet_v1 "
+    "models.ssd_mobilenet_v2 models.ssd_mobilenet_v3 models.ssd_mobiledet models.ssd_inception_v2 "
+    "models.ssd_ppn models.resnet_v1 models.ssd_fpn models.__init__ "
     "checkpoints archives download zoo "
     # training
     "augment inputs targets mining losses schedules optimizers train "

@@ -271,7 +271,7 @@ def test_a_detector_takes_pictures_of_any_size_and_follows_its_weights():
     [
         pytest.param(
             {"config": config(initializer="xavier")},
-            'model.initializer: unknown "xavier".\n  Choose one of: he, truncated_normal.',
+            'model.initializer: unknown "xavier".\n  Choose one of: he, random_normal, truncated_normal.',
             id="initializer",
         ),
         pytest.param(

@@ -14,10 +14,13 @@ import tf_keras
 
 from odtrain.anchors import pyramid_anchors, pyramid_shapes
 from odtrain.config import ModelConfig
-from odtrain.models import resnet_v1, ssd_mobilenet_v1
 from odtrain.models.heads import shared_predictors
 from odtrain.models.layers import Layers
+from odtrain.models.resnet_v1 import SCOPE as RESNET
+from odtrain.models.resnet_v1 import backbone as resnet_v1
 from odtrain.models.ssd import Parts, depth_scaler, map_shapes
+from odtrain.models.ssd_mobilenet_v1 import SCOPE as MOBILENET
+from odtrain.models.ssd_mobilenet_v1 import backbone as mobilenet_v1
 
 BACKBONE_LEVELS = (3, 4, 5)
 """Of the backbones' maps: strides 8, 16 and 32."""
@@ -28,18 +31,18 @@ def build_mobilenet_v1(
 ) -> Parts:
     """On MobileNet v1, behind `images`, (B, H, W, 3) float32 from -1 to 1."""
     width = depth_scaler(config.depth_multiplier, config.min_depth)
-    stages = ssd_mobilenet_v1.backbone(make, images, width)
+    stages = mobilenet_v1(make, images, width)
     names = [f"bottom_up_Conv2d_{13 + i}" for i in range(1, config.pyramid.max_level - 4)]
-    maps = pyramid(make, stages[2:], f"{ssd_mobilenet_v1.SCOPE}/fpn", names, config)
+    maps = pyramid(make, stages[2:], f"{MOBILENET}/fpn", names, config)
     return _parts(config, num_classes, make, maps)
 
 
 def build_resnet50(config: ModelConfig, num_classes: int, make: Layers, images: tf.Tensor) -> Parts:
     """On ResNet-50, behind `images`, (B, H, W, 3) float32 from -1 to 1."""
     width = depth_scaler(config.depth_multiplier, config.min_depth)
-    stages = resnet_v1.backbone(make, images, width)
+    stages = resnet_v1(make, images, width)
     names = [f"bottom_up_block{4 + i}" for i in range(1, config.pyramid.max_level - 4)]
-    maps = pyramid(make, stages[-3:], f"{resnet_v1.SCOPE}/fpn", names, config)
+    maps = pyramid(make, stages[-3:], f"{RESNET}/fpn", names, config)
     return _parts(config, num_classes, make, maps)
 
 

@@ -12,10 +12,10 @@ import tf_keras
 from odtrain.anchors import anchors_per_cell, ssd_anchors
 from odtrain.config import ModelConfig
 from odtrain.errors import ConfigError
-from odtrain.models import ssd_mobilenet_v1
 from odtrain.models.heads import shared_predictors
 from odtrain.models.layers import Layers
 from odtrain.models.ssd import Parts, depth_scaler, map_shapes
+from odtrain.models.ssd_mobilenet_v1 import backbone
 
 TOWER = "PredictionTower"
 
@@ -28,7 +28,7 @@ def build(config: ModelConfig, num_classes: int, make: Layers, images: tf.Tensor
     """
     per_cell = _same_everywhere(config)
     width = depth_scaler(config.depth_multiplier, config.min_depth)
-    *_, finest, unread = ssd_mobilenet_v1.backbone(make, images, width)
+    *_, finest, unread = backbone(make, images, width)
     maps = [Beside(name="finest")([finest, unread])]
     for number in range(1, config.anchors.num_layers):
         pool = tf_keras.layers.MaxPool2D(2, 2, "same", name=f"pool_{number}", dtype=make.dtype)
