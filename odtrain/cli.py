@@ -28,6 +28,9 @@ REFUSED = {
 }
 """What to do where the operating system refuses to read or write."""
 
+SWITCHES = ("--cfg", "--register", "-h", "--help")
+"""Flags without a value."""
+
 Flags = tuple[tuple[str, dict[str, Any]], ...]
 
 
@@ -138,7 +141,7 @@ def _split(rest: Sequence[str], flags: Sequence[str]) -> tuple[list[str], list[s
         flag, has_value, _ = token.partition("=")
         if flag in flags or token in ("-h", "--help"):
             own.append(token)
-            if flag not in ("--cfg", "-h", "--help") and not has_value:
+            if flag not in SWITCHES and not has_value:
                 own += [value for value in [next(pending, None)] if value is not None]
         elif token.startswith("--"):
             value = "" if has_value else next(pending, None)
@@ -247,6 +250,20 @@ def _predict(config: Any, invocation: Invocation) -> int:
     return 0
 
 
+def _sweep(config: Any, invocation: Invocation) -> int:
+    from odtrain import sweep
+
+    flags = invocation.flags
+    if flags.action is None:
+        sweep.sweep(config, invocation.overrides)
+        return 0
+    if flags.action != "pick":
+        raise ConfigError(f"sweep {flags.action}", "no such action.", "Choose one of: pick.")
+    limits = (flags.max_latency_ms, flags.min_map, flags.max_size_mb)
+    print(sweep.pick(config, *limits, flags.register))
+    return 0
+
+
 def _zoo(config: Any, invocation: Invocation) -> int:
     from odtrain import experiment
 
@@ -306,6 +323,17 @@ COMMANDS: dict[str, Command] = {
     "benchmark": Command("latency, size and memory of the file source=", _with_config(_benchmark)),
     "predict": Command(
         "draw what source= finds in input=; write CSV and JSON to output=", _with_config(_predict)
+    ),
+    "sweep": Command(
+        "many trainings, ending with the files that nothing beats; pick: choose one of them",
+        _with_config(_sweep),
+        (
+            ("action", {"nargs": "?", "help": "pick, or nothing to run the sweep"}),
+            ("--max-latency-ms", {"type": float, "metavar": "X", "help": "pick: at most so slow"}),
+            ("--min-map", {"type": float, "metavar": "X", "help": "pick: the quickest of so good"}),
+            ("--max-size-mb", {"type": float, "metavar": "X", "help": "pick: at most so large"}),
+            ("--register", {"action": "store_true", "help": "pick: measure on test and register"}),
+        ),
     ),
     "zoo": Command("list the models with their published accuracy and speed", _with_config(_zoo)),
     "models": Command(

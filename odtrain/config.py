@@ -232,6 +232,27 @@ class PredictConfig:
 
 
 @dataclass
+class SweepConfig:
+    """Which trainings are tried, and what they are judged by."""
+
+    name: str = MISSING
+    storage: str | None = None
+    n_trials: int = MISSING
+    max_minutes: float | None = None
+    sampler: str = "tpe"
+    seed: int = 0
+    formats: list[str] = MISSING
+    directions: dict[str, str] = MISSING
+    max_latency_ms: float | None = None
+    max_size_mb: float | None = None
+    stop_hopeless: bool = True
+    margin: float = 0.02
+    overrides: list[str] = field(default_factory=list)
+    baselines: list[Any] = field(default_factory=list)
+    space: dict[str, Any] = MISSING
+
+
+@dataclass
 class Config:
     """Everything a command can be told."""
 
@@ -245,6 +266,7 @@ class Config:
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     registry: RegistryConfig = field(default_factory=RegistryConfig)
     predict: PredictConfig = field(default_factory=PredictConfig)
+    sweep: SweepConfig = field(default_factory=SweepConfig)
     outputs: str = MISSING
     source: str | None = None
     input: str | None = None
@@ -336,6 +358,7 @@ CHOICES = {
     "evaluate.split": ["train", "validation", "test"],
     "export.nms": ["regular", "fast"],
     "registry.promote": ["auto", "never"],
+    "sweep.sampler": ["tpe", "nsga2", "random"],
 }
 EXPORT_FORMATS = [
     "pb",
@@ -363,6 +386,8 @@ AT_LEAST = {
     "export.calibration_pictures": 1,
     "benchmark.runs": 1,
     "benchmark.threads": 1,
+    "sweep.n_trials": 1,
+    "sweep.seed": 0,
 }
 FRACTIONS = [
     "data.test_fraction",
@@ -385,11 +410,12 @@ def check_values(config: Config) -> None:
     for key, choices in CHOICES.items():
         if values[key] not in choices:
             raise ConfigError(f"{key}={values[key]}", "no such choice.", _one_of(choices))
-    for name in values["export.formats"]:
-        if name not in EXPORT_FORMATS:
-            raise ConfigError(f"export.formats: {name}", "no such choice.", _one_of(EXPORT_FORMATS))
-    if not values["export.formats"]:
-        raise ConfigError("export.formats=[]", "names no file to make.", _one_of(EXPORT_FORMATS))
+    for key in ("export.formats", "sweep.formats"):
+        for name in values[key]:
+            if name not in EXPORT_FORMATS:
+                raise ConfigError(f"{key}: {name}", "no such choice.", _one_of(EXPORT_FORMATS))
+        if not values[key]:
+            raise ConfigError(f"{key}=[]", "names no file to make.", _one_of(EXPORT_FORMATS))
     for key, least in AT_LEAST.items():
         if values[key] < least:
             raise ConfigError(f"{key}={values[key]}", "too small.", f"Give at least {least}.")

@@ -6,6 +6,7 @@ import os
 import shlex
 import signal
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from types import FrameType
 from tqdm import tqdm
 
 from odtrain import __version__, proof, registry
-from odtrain.benchmark import measure
+from odtrain.benchmark import Measured, measure
 from odtrain.boxes import Detect, Detections, GroundTruth, UInt8Image
 from odtrain.config import Config, as_dict, compose_config, flattened, shipped
 from odtrain.dataset import Dataset
@@ -90,6 +91,121 @@ def train(config: Config, overrides: Sequence[str]) -> None:
         model = _register(tracker, config, dataset, evaluation, proofs, fitted.step)
         ui = ui_command(tracker.uri, _experiment_id(tracker))
     print(_closing_words(evaluation, proofs, model, ui))
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """What a training of a sweep came to.
+
+    Attributes:
+        run_id: of the training.
+        curve: (share of the steps, validation mAP) of every evaluation.
+        evaluation: of the chosen weights on the validation split.
+        proofs: of the files, on the validation split; none if the training was stopped.
+        stopped: why it ended early, or None.
+    """
+
+    run_id: str
+    curve: list[tuple[float, float]]
+    evaluation: Evaluation
+    proofs: list[Proof]
+    stopped: str | None
+
+
+def train_trial(
+    config: Config,
+    overrides: Sequence[str],
+    parent: str,
+    judge: Callable[[float, float], str | None],
+) -> TrialResult:
+    """Train for a sweep: measured on the validation split, below the run `parent`, not registered.
+
+    Args:
+        config: with the formats of the sweep.
+        overrides: that made it.
+        parent: id of the sweep's run.
+        judge: given the share of the steps done and the validation mAP, says why to stop, or None.
+
+    Raises:
+        OdtrainError: something the user can put right; the run, if begun, is marked FAILED.
+    """
+    dataset = prepare(config.data)
+    _check_trainable(dataset, config)
+    curve: list[tuple[float, float]] = []
+
+    def note(step: int, score: float) -> str | None:
+        curve.append((step / config.train.steps, score))
+        return judge(*curve[-1])
+
+    with Tracker(config.tracking, Path(config.outputs)).start(
+        "train", _run_name(config), parent=parent
+    ) as tracker:
+        _record_inputs(tracker, config, overrides, dataset)
+        detector, fitted = _fit(tracker, config, dataset, note)
+        found, evaluation = evaluate_split(
+            tracker, config, dataset, detector.as_detect(), "validation", fitted.step
+        )
+        stopped = fitted.stopped if fitted.step < config.train.steps else None
+        proofs = []
+        if stopped is None:
+            proofs = _export_and_prove(
+                tracker, config, dataset, detector, found, fitted.step, "validation"
+            )
+        else:
+            tracker.set_tags({"odtrain.stopped_early": stopped})
+        described = _description(
+            config, overrides, dataset, evaluation, proofs, fitted, "validation"
+        )
+        tracker.describe(described)
+        return TrialResult(tracker.name, curve, evaluation, proofs, stopped)
+
+
+def measure_untrained(config: Config) -> dict[str, Measured]:
+    """Latency and size of the files of a network with random weights, by format."""
+    dataset = prepare(config.data)
+    training = Pictures(dataset.records("train"))
+    detector = build_detector(config.model, len(dataset.class_names), seed=config.train.seed)
+    with tempfile.TemporaryDirectory() as scratch:
+        files = write_exports(
+            detector,
+            dataset.class_names,
+            config.export.formats,
+            Path(scratch),
+            training.spread(min(config.export.calibration_pictures, 8)),
+            config.export.nms,
+            {},
+        )
+        picture = list(training.spread(1))
+        runs, threads = config.benchmark.runs, config.benchmark.threads
+        return {name: measure(file, picture, runs, threads) for name, file in files.items()}
+
+
+def register_picked(config: Config, run_id: str, format: str) -> str:
+    """Measure the file of a sweep's training on the test split, and register it alone.
+
+    Returns:
+        The model's URI.
+
+    Raises:
+        OdtrainError: the run is not there, or its checkpoint is not.
+    """
+    config.source = run_id
+    source = open_source(config)
+    assert source.detector is not None
+    made_with = run_config(run_id, config)
+    made_with.export.formats = [format]
+    dataset = prepare(made_with.data)
+    tracker = Tracker(config.tracking, Path(config.outputs))
+    with tracker.start("register", resume=run_id):
+        step = made_with.train.steps
+        found, evaluation = evaluate_split(
+            tracker, made_with, dataset, source.detect, "test", step, again=True
+        )
+        proofs = _export_and_prove(tracker, made_with, dataset, source.detector, found, step)
+        made_with.registry = config.registry
+        model = _register(tracker, made_with, dataset, evaluation, proofs, step)
+    print(f"{headline(evaluation)} on the test split.\n{proof.table(proofs)}")
+    return model
 
 
 # ---- before training
@@ -174,8 +290,16 @@ def _record_inputs(
 # ---- training
 
 
-def _fit(tracker: Tracker, config: Config, dataset: Dataset) -> tuple[SSD, Fitted]:
-    """Train; a float32 copy comes back with the weights that validation chose."""
+def _fit(
+    tracker: Tracker,
+    config: Config,
+    dataset: Dataset,
+    judge: Callable[[int, float], str | None] | None = None,
+) -> tuple[SSD, Fitted]:
+    """Train; a float32 copy comes back with the weights that validation chose.
+
+    `judge` is given the step and the mAP of every validation, and says why to stop, or None.
+    """
     validation = Split.read(dataset, "validation")
     detector = build_detector(
         config.model,
@@ -199,7 +323,7 @@ def _fit(tracker: Tracker, config: Config, dataset: Dataset) -> tuple[SSD, Fitte
         fitted = fit.run(
             lambda first_step: _batches(tracker, config, dataset, detector, first_step),
             lambda ids: _names(dataset, ids),
-            _validation(tracker, dataset, detector, validation, fit),
+            _validation(tracker, dataset, detector, validation, fit, judge),
             config.evaluate.every,
             Listener(tracker.log, tracker.flush, lambda step: log_checkpoints()),
         )
@@ -251,7 +375,12 @@ def _batches(
 
 
 def _validation(
-    tracker: Tracker, dataset: Dataset, detector: SSD, split: Split, fit: Fit
+    tracker: Tracker,
+    dataset: Dataset,
+    detector: SSD,
+    split: Split,
+    fit: Fit,
+    judge: Callable[[int, float], str | None] | None,
 ) -> Callable[[], dict[str, float]] | None:
     if not split.truths:
         return None
@@ -261,7 +390,10 @@ def _validation(
         for i in range(min(SHOWN_PER_VALIDATION, len(found))):
             shown = _beside_truth(split.images[i], split.truths[i], found[i], dataset.class_names)
             tracker.log_image(shown, f"val/{split.truths[i].name}", int(fit.step.numpy()))
-        return quick_map(split.truths, found, dataset.class_names)
+        scores = quick_map(split.truths, found, dataset.class_names)
+        if judge is not None and (why := judge(int(fit.step.numpy()), scores["mAP"])):
+            fit.ask_to_stop(why)
+        return scores
 
     return validate
 
@@ -345,9 +477,10 @@ def _export_and_prove(
     detector: SSD,
     found: list[Detections],
     step: int,
+    split: str = "test",
 ) -> list[Proof]:
     folder = tracker.folder / "export"
-    proofs = _proven(config, dataset, detector, found, folder, tracker.name)
+    proofs = _proven(config, dataset, detector, found, folder, tracker.name, split)
     for one in proofs:
         tracker.log(one.metrics(), step, replace=True)  # the files are new, and these are theirs
         tracker.set_tags({f"odtrain.export.{one.format}": one.failed or "passed"})
@@ -362,8 +495,9 @@ def _proven(
     found: list[Detections],
     folder: Path,
     run: str,
+    split: str = "test",
 ) -> list[Proof]:
-    """Write every export of a detector into a folder, and prove each on the test split."""
+    """Write every export of a detector into a folder, and prove each on a split."""
     passport = {
         "odtrain": __version__,
         "run": run,
@@ -382,12 +516,12 @@ def _proven(
         config.export.nms,
         passport,
     )
-    test = Split.read(dataset, "test")
+    pictures = Split.read(dataset, split)
     return prove(
         files,
         found,
-        test.images,
-        test.truths,
+        pictures.images,
+        pictures.truths,
         dataset.class_names,
         config.export.max_map_drop,
         config.benchmark,
@@ -401,6 +535,7 @@ def _description(
     evaluation: Evaluation,
     proofs: Sequence[Proof],
     fitted: Fitted,
+    split: str = "test",
 ) -> str:
     """What the run's page says of it, in Markdown."""
     counts = dataset.counts
@@ -410,7 +545,7 @@ def _description(
     return "\n\n".join(
         [
             f"`{shlex.join(['odtrain', 'train', *overrides])}`",
-            f"**{headline(evaluation)}** on the test split of {dataset.name} ({pictures} pictures, "
+            f"**{headline(evaluation)}** on the {split} split of {dataset.name} ({pictures} pictures, "
             f"digest `{dataset.digest[:12]}`).",
             f"{config.model.name}, {fitted.step} steps of {config.train.batch_size} in "
             f"{fitted.seconds / 60:.1f} minutes{ended}{chosen}.",

@@ -30,6 +30,7 @@ NOT_OF_THE_RESULT = (
     "train.max_minutes",
     "tracking",
     "predict",
+    "sweep",
     "outputs",
     "source",
     "input",

@@ -345,10 +345,15 @@ class Tracker:
             self._append("params", {"params": some})
 
     def log_config(self, config: Config, overrides: Sequence[str] = ()) -> None:
-        """Log the configuration, as parameters and as `config/config.yaml`, and the overrides."""
+        """Log the configuration, as parameters and as `config/config.yaml`, and the overrides.
+
+        What a sweep would try is no parameter of a run.
+        """
         digest = config_digest(config)
         values = flattened(as_dict(config))
-        self.log_params({key: value for key, value in values.items() if value != "???"})
+        self.log_params(
+            {k: v for k, v in values.items() if v != "???" and not k.startswith("sweep.")}
+        )
         self.set_tags({"odtrain.config_digest": digest})
         self._save(replace(self._delivery.record, config_digest=digest))
         self.log_text(as_yaml(config), "config/config.yaml")

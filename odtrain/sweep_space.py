@@ -1,0 +1,203 @@
+"""The search space of a sweep: read from `sweep.space`, checked before anything is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Protocol
+
+from odtrain.config import Config, compose_config
+from odtrain.errors import ConfigError
+
+FIELDS = ("choices", "low", "high", "log", "step", "when")
+MOST_CHECKED = 200
+"""Combinations of choices that are composed before the first training, to see that they exist."""
+
+
+class Trial(Protocol):
+    """What draws values: an Optuna trial."""
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        """One of `choices`."""
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int, log: bool) -> int:
+        """A whole number from `low` to `high`."""
+
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None, log: bool
+    ) -> float:
+        """A number from `low` to `high`."""
+
+
+@dataclass(frozen=True)
+class Dimension:
+    """What one key of the configuration may be.
+
+    Attributes:
+        key: of the configuration, or a group.
+        choices: the values, or None for a range.
+        low: end of the range, included.
+        high: end of the range, included.
+        log: whether the range is drawn from on a logarithmic scale.
+        step: between the values of a range.
+        when: key -> values; the key is only drawn while each of these keys has one of its values.
+    """
+
+    key: str
+    choices: tuple[Any, ...] | None
+    low: float | None
+    high: float | None
+    log: bool
+    step: float | None
+    when: Mapping[str, tuple[Any, ...]]
+
+    def applies(self, drawn: Mapping[str, Any]) -> bool:
+        """Whether the key is tried beside the values `drawn` so far."""
+        return all(drawn.get(key) in values for key, values in self.when.items())
+
+    def draw(self, trial: Trial) -> Any:
+        """A value, as the trial's sampler suggests it."""
+        if self.choices is not None:
+            return trial.suggest_categorical(self.key, self.choices)
+        assert self.low is not None and self.high is not None
+        if isinstance(self.low, int) and isinstance(self.high, int):
+            step = int(self.step or 1)
+            return trial.suggest_int(self.key, self.low, self.high, step=step, log=self.log)
+        return trial.suggest_float(
+            self.key, float(self.low), float(self.high), step=self.step, log=self.log
+        )
+
+    def ends(self) -> tuple[Any, ...]:
+        """All choices, or both ends of the range."""
+        return self.choices if self.choices is not None else (self.low, self.high)
+
+
+def read_space(space: Mapping[str, Any]) -> list[Dimension]:
+    """The dimensions of `sweep.space`, those that others depend on first.
+
+    Raises:
+        ConfigError: a field that is not known, an empty range, or a condition on a key that is not
+            in the space.
+    """
+    if not space:
+        raise ConfigError("sweep.space={}", "nothing to try.", "Choose sweep/space=quick.")
+    dimensions = [_dimension(key, value) for key, value in space.items()]
+    return _in_order(dimensions)
+
+
+def draw(dimensions: Sequence[Dimension], trial: Trial) -> dict[str, Any]:
+    """One point of the space, key -> value."""
+    drawn: dict[str, Any] = {}
+    for dimension in dimensions:
+        if dimension.applies(drawn):
+            drawn[dimension.key] = dimension.draw(trial)
+    return drawn
+
+
+def as_overrides(point: Mapping[str, Any]) -> list[str]:
+    """A point as overrides; groups (`model=NAME`) first, so that their keys can follow."""
+    ordered = sorted(point.items(), key=lambda item: "." in item[0])
+    return [f"{key}={_written(value)}" for key, value in ordered]
+
+
+def check_space(dimensions: Sequence[Dimension], overrides: Sequence[str]) -> Iterator[Config]:
+    """Compose the corners of the space on top of `overrides`, at most `MOST_CHECKED` of them.
+
+    Raises:
+        ConfigError: a key, choice or value that the configuration does not have.
+    """
+    for point in islice(_corners(dimensions), MOST_CHECKED):
+        yield compose_config([*overrides, *as_overrides(point)])
+
+
+def _corners(dimensions: Sequence[Dimension]) -> Iterator[dict[str, Any]]:
+    """Points of which every choice and every end of a range is part of one; not all combinations.
+
+    Groups are combined with everything, since they bring values of their own.
+    """
+    groups = [one for one in dimensions if "." not in one.key]
+    rest = [one for one in dimensions if "." in one.key]
+    for group in _combinations(groups):
+        for place in range(max((len(one.ends()) for one in rest), default=1)):
+            point = dict(group)
+            for one in rest:
+                wanted = {key: values[0] for key, values in one.when.items() if key not in group}
+                if one.applies({**point, **wanted}):
+                    point |= {**wanted, one.key: one.ends()[place % len(one.ends())]}
+            yield point
+
+
+def _combinations(groups: Sequence[Dimension]) -> Iterator[dict[str, Any]]:
+    if not groups:
+        yield {}
+        return
+    for point in _combinations(groups[:-1]):
+        if not groups[-1].applies(point):
+            yield point
+            continue
+        for value in groups[-1].ends():
+            yield {**point, groups[-1].key: value}
+
+
+def _dimension(key: str, value: Any) -> Dimension:
+    low: Any
+    high: Any
+    where = f"sweep.space: {key}"
+    if not isinstance(value, Mapping) or not (
+        {"choices"} <= set(value) or {"low", "high"} <= set(value)
+    ):
+        raise ConfigError(
+            where,
+            f"{value} is neither choices nor a range.",
+            "Give {choices: [A, B]} or {low: A, high: B}.",
+        )
+    if unknown := sorted(set(value) - set(FIELDS)):
+        raise ConfigError(where, f"has no field {unknown[0]}.", f"Fields: {', '.join(FIELDS)}.")
+    log = bool(value.get("log", False))
+    choices, low, high = None, value.get("low"), value.get("high")
+    if "choices" in value:
+        choices = tuple(value["choices"])
+        if not choices:
+            raise ConfigError(where, "has no choices.", "Give at least one, or leave the key out.")
+    elif not (_is_number(low) and _is_number(high)) or low >= high:
+        raise ConfigError(where, f"the range from {low} to {high} is empty.", "Give low < high.")
+    elif log and low <= 0:
+        raise ConfigError(where, f"low={low} has no logarithm.", "Give low > 0, or log: false.")
+    when = {name: tuple(values) for name, values in (value.get("when") or {}).items()}
+    return Dimension(key, choices, low, high, log, value.get("step"), when)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _in_order(dimensions: Sequence[Dimension]) -> list[Dimension]:
+    """Each behind those that it depends on, else as given; groups first."""
+    waiting = sorted(dimensions, key=lambda one: "." in one.key)
+    known = {one.key for one in dimensions}
+    for one in dimensions:
+        if missing := sorted(set(one.when) - known):
+            raise ConfigError(
+                f"sweep.space: {one.key}",
+                f"depends on {missing[0]}, which is not in the space.",
+                f"Keys of the space: {', '.join(sorted(known))}.",
+            )
+    ordered: list[Dimension] = []
+    while waiting:
+        done = {one.key for one in ordered}
+        ready = [one for one in waiting if set(one.when) <= done]
+        if not ready:
+            circle = ", ".join(one.key for one in waiting)
+            raise ConfigError("sweep.space", f"{circle} depend on each other.", "Break the circle.")
+        ordered.append(ready[0])
+        waiting.remove(ready[0])
+    return ordered
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(str, value))}]"
+    return "null" if value is None else str(value)
