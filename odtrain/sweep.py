@@ -31,6 +31,7 @@ from tqdm import tqdm
 from odtrain import sweep_front, sweep_space
 from odtrain.config import Config
 from odtrain.errors import ConfigError, DataError
+from odtrain.experiment import experiment_id, register_picked
 from odtrain.records import prepare
 from odtrain.store import ui_command
 from odtrain.sweep_front import Finished, Point
@@ -89,7 +90,8 @@ def sweep(config: Config, overrides: Sequence[str]) -> None:
         tracker = Tracker(config.tracking, Path(config.outputs))
         name = f"sweep {config.sweep.name}"
         with tracker.start("sweep", name, resume=study.user_attrs.get("run_id")):
-            job = Sweep(config, study, dimensions, fixed, tracker.name)
+            below = [f"tracking.experiment={tracker.experiment}", f"tracking.uri={tracker.uri}"]
+            job = Sweep(config, study, dimensions, [*fixed, *below], tracker.name)
             study.set_user_attr("run_id", tracker.name)
             if not tracker.resumed:
                 tracker.log_config(config, overrides)
@@ -99,8 +101,8 @@ def sweep(config: Config, overrides: Sequence[str]) -> None:
                 _run_trials(job, tracker)
             finally:
                 show(job, tracker)
-            command, url = ui_command(tracker.uri)
-    print(_closing_words(job, command, url))
+            ui = ui_command(tracker.uri, experiment_id(tracker))
+    print(_closing_words(job, ui))
 
 
 def checked_space(config: Config, overrides: Sequence[str]) -> tuple[list[Dimension], list[str]]:
@@ -178,9 +180,11 @@ def _sampler(config: Config) -> optuna.samplers.BaseSampler:
         return optuna.samplers.NSGAIISampler(seed=seed)
     if config.sweep.sampler == "random":
         return optuna.samplers.RandomSampler(seed=seed)
-    return optuna.samplers.TPESampler(
-        seed=seed, multivariate=True, group=True, constant_liar=True, n_startup_trials=5
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return optuna.samplers.TPESampler(
+            seed=seed, multivariate=True, group=True, constant_liar=True, n_startup_trials=5
+        )
 
 
 @contextmanager
@@ -205,9 +209,11 @@ def _begin(job: Sweep) -> None:
         if trial.user_attrs.get("host") == socket.gethostname() and not _alive(
             int(trial.user_attrs.get("process", 0))
         ):
-            job.study.tell(trial.number, state=TrialState.FAIL)
-            _note(job, trial, {"state": "failed", "reason": "the process of the sweep ended"})
-            _try_again(job, trial)
+            open_trial = Trial(job.study, trial._trial_id)
+            open_trial.set_user_attr("state", "failed")
+            open_trial.set_user_attr("reason", "the process of the sweep ended")
+            job.study.tell(open_trial, state=TrialState.FAIL)
+            _try_again(job, job.study.trials[trial.number])
     if job.study.get_trials(deepcopy=False):
         return
     first = job.config.sweep.formats[0]
@@ -366,11 +372,6 @@ def _values(job: Sweep, result: Result, name: str) -> list[float]:
     return [float(metrics[key]) for key in job.directions]
 
 
-def _note(job: Sweep, trial: FrozenTrial, attributes: Mapping[str, Any]) -> None:
-    for key, value in attributes.items():
-        job.study._storage.set_trial_user_attr(trial._trial_id, key, value)
-
-
 def _try_again(job: Sweep, trial: FrozenTrial) -> None:
     point = trial.user_attrs.get("point")
     failures = sum(
@@ -465,8 +466,8 @@ def show(job: Sweep, tracker: Tracker) -> None:
     tracker.describe(f"**{title}**, judged on the validation split\n\n{sweep_front.table(best)}")
 
 
-def _closing_words(job: Sweep, command: str | None, url: str) -> str:
-    best = _front(job)
+def _closing_words(job: Sweep, ui: tuple[str | None, str]) -> str:
+    best, (command, url) = _front(job), ui
     saved = _without_files(job.study)
     stopped = sum(row["state"] == "stopped" for row in saved)
     return "\n".join(
@@ -495,7 +496,7 @@ def pick(
 
     Raises:
         ConfigError: no study of that name, or nothing within the limits.
-        TrackingError: the sweep's run is not there.
+        OdtrainError: with `register`, the run's checkpoint is not there, or the store refuses.
     """
     with _quiet():
         best = _logged_front(config)
@@ -509,8 +510,6 @@ def pick(
     lines = [sweep_front.table([chosen]), _interval(chosen), *_neighbours(chosen, best)]
     lines.append(f"file: runs:/{chosen.run_id}/{chosen.file}")
     if register:
-        from odtrain.experiment import register_picked
-
         lines.append(f"registered as {register_picked(config, chosen.run_id, chosen.format)}")
     return "\n".join(line for line in lines if line)
 
