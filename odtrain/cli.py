@@ -265,9 +265,22 @@ def _sweep(config: Any, invocation: Invocation) -> int:
 
 
 def _zoo(config: Any, invocation: Invocation) -> int:
-    from odtrain import experiment
+    flags = invocation.flags
+    if flags.action == "list":
+        from odtrain.catalogue import table
 
-    print(experiment.zoo_table())
+        print(table(flags.sort))
+    elif flags.action == "fetch":
+        from odtrain.verification import fetch_named
+
+        print(fetch_named(flags.name))
+    elif flags.action == "verify":
+        from odtrain.verification import verify_named
+
+        print(verify_named(config, flags.name))
+    else:
+        choices = "Choose one of: list, fetch, verify."
+        raise ConfigError(f"zoo {flags.action}", "no such action.", choices)
     return 0
 
 
@@ -335,7 +348,15 @@ COMMANDS: dict[str, Command] = {
             ("--register", {"action": "store_true", "help": "pick: measure on test and register"}),
         ),
     ),
-    "zoo": Command("list the models with their published accuracy and speed", _with_config(_zoo)),
+    "zoo": Command(
+        "list the models; fetch NAME: their weights; verify NAME|PATH: prove them equal",
+        _with_config(_zoo),
+        (
+            ("action", {"nargs": "?", "default": "list", "help": "list, fetch or verify"}),
+            ("name", {"nargs": "?", "help": "a model, or the path of a tarball or folder"}),
+            ("--sort", {"default": "name", "metavar": "COLUMN", "help": "name, map, ms or input"}),
+        ),
+    ),
     "models": Command(
         "list | show NAME | download URI: the registered models",
         _with_config(_models),

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from odtrain import __version__, proof, registry
 from odtrain.benchmark import Measured, measure
 from odtrain.boxes import Detect, Detections, GroundTruth, UInt8Image
-from odtrain.config import Config, as_dict, compose_config, flattened, shipped
+from odtrain.config import Config, as_dict, compose_config, flattened
 from odtrain.dataset import Dataset
 from odtrain.drawing import draw, draw_truth, side_by_side
 from odtrain.drawing import fit as fit_size
@@ -711,20 +711,3 @@ def benchmark(config: Config) -> None:
         f"{timed.threads} thread{'s' if timed.threads > 1 else ''}, {timed.size_mb:.1f} MB, peak memory "
         f"{timed.peak_memory_mb:.0f} MB"
     )
-
-
-def zoo_table() -> str:
-    """The models of conf/model/ with what their publishers measured, as a Markdown table."""
-    rows = [
-        "| model | input | depth | COCO mAP | speed (Titan X, 600x600) |",
-        "|---|---|---|---|---|",
-    ]
-    for file in sorted(shipped("conf/model").glob("*.yaml")):
-        model = compose_config([f"model={file.stem}"]).model
-        height, width = model.size
-        accuracy = f"{model.zoo.coco_map:g} %" if model.zoo and model.zoo.coco_map else "no weights"
-        speed = f"{model.zoo.speed_ms:g} ms" if model.zoo and model.zoo.speed_ms else ""
-        rows.append(
-            f"| {model.name} | {height}x{width} | {model.depth_multiplier:g} | {accuracy} | {speed} |"
-        )
-    return "\n".join(rows)

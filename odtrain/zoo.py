@@ -274,6 +274,23 @@ def _compare(
     return float(box_diff), float(score_diff)
 
 
+def gives_raw_detections(file: Path) -> bool:
+    """Whether a frozen graph has the outputs that `verify` compares; exporters before June 2019 did not.
+
+    Raises:
+        CheckpointError: no such file, or not a graph.
+    """
+    try:
+        graph = tf.compat.v1.GraphDef.FromString(file.read_bytes())
+    except (OSError, DecodeError) as error:
+        raise CheckpointError(
+            file,
+            f"no frozen graph: {error}",
+            "Give a tarball or folder that has one beside its checkpoint.",
+        ) from error
+    return any(node.name == "raw_detection_boxes" for node in graph.node)
+
+
 def load_frozen_graph(file: Path) -> Callable[[UInt8Image], tuple[FloatArray, FloatArray]]:
     """A function from a picture to a TF1 graph's (A, 4) yxyx boxes and (A, K) scores.
 

@@ -26,7 +26,7 @@ ORDER = (
     "anchors models.layers models.heads models.blocks models.ssd models.ssd_mobilenet_v1 "
     "models.ssd_mobilenet_v2 models.ssd_mobilenet_v3 models.ssd_mobiledet models.ssd_inception_v2 "
     "models.ssd_ppn models.resnet_v1 models.ssd_fpn models.__init__ "
-    "checkpoints archives download zoo "
+    "checkpoints archives download catalogue zoo "
     # training
     "augment inputs targets mining losses schedules optimizers train "
     # evaluation
@@ -37,7 +37,7 @@ ORDER = (
     # tracking
     "spool machine checksums store delivery runs track versions registry pyfunc_model "
     # whole jobs
-    "sources predict experiment sweep_space sweep_front sweep_trial sweep cli __main__"
+    "sources predict verification experiment sweep_space sweep_front sweep_trial sweep cli __main__"
 ).split()
 """Every module, each importing earlier ones alone: a new module gets its place here."""
 

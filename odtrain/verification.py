@@ -1,0 +1,159 @@
+"""The zoo's weights by name: fetched, and proven to be those of the frozen graphs beside them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from odtrain.archives import cache_folder, locate
+from odtrain.benchmark import agreement
+from odtrain.boxes import Detections, UInt8Image
+from odtrain.catalogue import model_names
+from odtrain.checkpoints import read_checkpoint
+from odtrain.config import Config, compose_config, shipped
+from odtrain.detectors import load_detector
+from odtrain.download import file_in
+from odtrain.errors import CheckpointError, ConfigError
+from odtrain.models import build_detector
+from odtrain.models.ssd import SSD
+from odtrain.pictures import read_upright
+from odtrain.predict import find_pictures
+from odtrain.zoo import fetch, gives_raw_detections, restore, verify
+
+COMPARED_PICTURES = 5
+COMPARED_SCORE = 0.35
+"""Detections that score less are not compared: the zoo's frozen graphs leave out what is below 0.3."""
+
+
+def fetch_named(name: str | None) -> str:
+    """Download the weights of a model, once, and say where they are.
+
+    Raises:
+        ConfigError: no such model, or one without published weights.
+        CheckpointError: they cannot be had.
+    """
+    model = _known(name).model
+    if model.zoo is None:
+        raise ConfigError(
+            f"zoo fetch {name}",
+            "it has no published weights.",
+            "Train it from random weights: train.checkpoint=null.",
+        )
+    return f"{model.name}: {fetch(model.zoo, model.name)}"
+
+
+def _known(name: str | None) -> Config:
+    if name not in model_names():
+        raise ConfigError(
+            f"zoo {name or ''}".strip(), "no such model.", f"Models: {', '.join(model_names())}."
+        )
+    return compose_config([f"model={name}"])
+
+
+def verify_named(config: Config, name: str | None) -> str:
+    """Prove a model of the zoo, or a tarball or folder of the configured model, equal to its graph.
+
+    The network is built anew, given every variable of the checkpoint, and compared with the frozen graph
+    beside it on real pictures: all anchors' boxes and scores where the graph gives them, and the
+    detections that score at least `COMPARED_SCORE`.
+
+    Args:
+        config: `input` names the pictures; without it those that come with odtrain are taken.
+        name: of a model, or a path.
+
+    Raises:
+        ConfigError: neither a model nor a path.
+        CheckpointError: the weights cannot be had, do not fill the network, or are not the graph's.
+    """
+    if name in model_names():
+        config.model = compose_config([f"model={name}"]).model
+        fetch_named(name)
+        assert config.model.zoo is not None
+        archive = file_in(cache_folder(), config.model.zoo.url)
+    else:
+        archive = Path(name or "").expanduser()
+        if not name or not archive.exists():
+            raise ConfigError(
+                f"zoo verify {name or ''}".strip(),
+                "neither a model nor a path that is there.",
+                f"Models: {', '.join(model_names())}.",
+            )
+    prefix = locate(archive)
+    detector = _network_of(config, archive, prefix)
+    graph = prefix.with_name("frozen_inference_graph.pb")
+    images = _pictures(config.input)
+    said = [_raw(archive, detector, images)] if gives_raw_detections(graph) else []
+    if not said:
+        _fill(archive, detector)
+    said.append(_detections(archive, detector, graph, images))
+    return f"{archive}: equal to its frozen graph on {len(images)} pictures.\n" + "\n".join(said)
+
+
+def _network_of(config: Config, archive: Path, prefix: Path) -> SSD:
+    """The configured network, at the input size and with the classes that the archive has."""
+    pipeline = prefix.with_name("pipeline.config")
+    if pipeline.is_file():
+        text = pipeline.read_text(encoding="utf-8", errors="replace")
+        sides = [re.search(rf"{side}: *(\d+)", text) for side in ("height", "width")]
+        if sides[0] and sides[1]:
+            config.model.input_size = [int(side[1]) for side in sides if side]
+    shapes = read_checkpoint(prefix, where=archive).shapes
+    (biases, *_) = [*(shape for name, shape in shapes.items() if _is_class_bias(name)), (0,)]
+    probe = build_detector(config.model, 1)
+    (own, *_) = [v.shape for n, v in probe.variables_by_name().items() if _is_class_bias(n)]
+    return build_detector(config.model, max(1, biases[0] // (int(own[0]) // 2) - 1))
+
+
+def _is_class_bias(name: str) -> bool:
+    return name in (
+        "BoxPredictor_0/ClassPredictor/biases",
+        "WeightSharedConvolutionalBoxPredictor/ClassPredictor/biases",
+    )
+
+
+def _fill(archive: Path, detector: SSD) -> None:
+    report = restore(detector, archive)
+    if report.count("restored") < len(report.rows):
+        raise CheckpointError(
+            archive,
+            "it does not fill every variable of the network:\n" + report.table(),
+            "Give the model it is of: model=NAME.",
+        )
+
+
+def _raw(archive: Path, detector: SSD, images: Sequence[UInt8Image]) -> str:
+    found = verify(archive, detector, images)
+    if not found.agrees:
+        raise CheckpointError(
+            archive,
+            f"its weights are not those of its frozen graph: boxes differ by up to "
+            f"{found.max_box_diff:.2g} of the picture, scores by {found.max_score_diff:.2g}.",
+            "Do not use it: fetch it again, from its publisher.",
+        )
+    return (
+        f"  all anchors: boxes within {found.max_box_diff:.1e}, scores within "
+        f"{found.max_score_diff:.1e}"
+    )
+
+
+def _detections(archive: Path, detector: SSD, graph: Path, images: Sequence[UInt8Image]) -> str:
+    frozen, ours = load_detector(graph), detector.as_detect()
+    expected: list[Detections] = [frozen(image) for image in images]
+    agreed = agreement(expected, [ours(image) for image in images], COMPARED_SCORE)
+    if agreed.unmatched or not agreed.within_tolerance:
+        raise CheckpointError(
+            archive,
+            f"it does not detect what its frozen graph detects: {agreed.unmatched} detections differ, "
+            f"boxes by up to {agreed.max_box_diff:.2g}, scores by {agreed.max_score_diff:.2g}.",
+            "Do not use it: fetch it again, from its publisher.",
+        )
+    count = sum(int((found.scores >= COMPARED_SCORE).sum()) for found in expected)
+    return f"  {count} detections of at least {COMPARED_SCORE}: the same"
+
+
+def _pictures(place: str | None) -> list[UInt8Image]:
+    """A few pictures of what `input=` names, evenly chosen; without it, of those that come along."""
+    files = find_pictures(place or str(shipped("data/panels/images") / "test"))
+    chosen = files[:: max(1, len(files) // COMPARED_PICTURES)][:COMPARED_PICTURES]
+    return [read_upright(file) for file in chosen]

@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import shutil
+import tarfile
+
+import pytest
+import tensorflow as tf
+from conftest import odtrain
+
+from odtrain.config import compose_config
+from odtrain.errors import CheckpointError, ConfigError
+from odtrain.verification import fetch_named, verify_named
+
+FACES = "ssd_mobilenet_v1_widerface_2018"
+COCO = "ssd_mobilenet_v1_0.75_depth_coco_dequantized"
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def coco(shared, tmp_path):
+    """The COCO tarball, unpacked to a folder that may be changed."""
+    with tarfile.open(shared / "zoo" / f"{COCO}.tar.gz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    return tmp_path / COCO
+
+
+def settings(shared, model):
+    return compose_config([f"model={model}", f"input={shared / 'data/raccoon/images'}"])
+
+
+@pytest.mark.parametrize(
+    ("name", "model"),
+    [(FACES, "ssd_mobilenet_v1_coco"), (COCO, "ssd_mobilenet_v1_0.75_depth_coco")],
+)
+def test_a_tarball_of_any_classes_and_size_is_proven(shared, name, model):
+    archive = shared / "zoo" / f"{name}.tar.gz"
+    lines = verify_named(settings(shared, model), str(archive)).splitlines()
+    assert lines[0] == f"{archive}: equal to its frozen graph on 5 pictures."
+    assert lines[1].startswith("  all anchors: boxes within ")
+    assert lines[2].endswith("detections of at least 0.35: the same")
+
+
+def test_one_changed_weight_is_noticed(shared, coco):
+    prefix = str(coco / "model.ckpt")
+    reader = tf.train.load_checkpoint(prefix)
+    names = reader.get_variable_to_shape_map()
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        tensors = {name: reader.get_tensor(name) for name in names}
+        tensors["BoxPredictor_1/BoxEncodingPredictor/biases"][0] += 0.01
+        variables = {
+            name: tf.compat.v1.get_variable(name, initializer=value)
+            for name, value in tensors.items()
+        }
+        session.run(tf.compat.v1.global_variables_initializer())
+        tf.compat.v1.train.Saver(variables).save(session, prefix, write_meta_graph=False)
+    with pytest.raises(CheckpointError) as error:
+        verify_named(settings(shared, "ssd_mobilenet_v1_0.75_depth_coco"), str(coco))
+    first, second = str(error.value).splitlines()
+    assert first.startswith(
+        f"{coco}: its weights are not those of its frozen graph: boxes differ by"
+    )
+    assert second == "  Do not use it: fetch it again, from its publisher."
+
+
+def test_a_graph_without_raw_outputs_is_compared_by_its_detections(shared, coco):
+    file = coco / "frozen_inference_graph.pb"
+    graph = tf.compat.v1.GraphDef.FromString(file.read_bytes())
+    kept = ["detection_boxes", "detection_scores", "detection_classes", "num_detections"]
+    file.write_bytes(tf.compat.v1.graph_util.extract_sub_graph(graph, kept).SerializeToString())
+    said = verify_named(settings(shared, "ssd_mobilenet_v1_0.75_depth_coco"), str(coco))
+    first, second = said.splitlines()
+    assert first == f"{coco}: equal to its frozen graph on 5 pictures."
+    assert second.endswith(" detections of at least 0.35: the same")
+    assert not second.startswith("  0 ")
+
+
+def test_a_checkpoint_without_a_graph_cannot_be_proven(shared, coco):
+    (coco / "frozen_inference_graph.pb").unlink()
+    with pytest.raises(CheckpointError) as error:
+        verify_named(settings(shared, "ssd_mobilenet_v1_0.75_depth_coco"), str(coco))
+    assert str(error.value).startswith(f"{coco / 'frozen_inference_graph.pb'}: no frozen graph: ")
+
+
+def test_half_a_tarball_is_refused_in_one_screen(shared, tmp_path):
+    half = tmp_path / "half.tar.gz"
+    shutil.copy(shared / "zoo" / f"{COCO}.tar.gz", half)
+    with half.open("r+b") as file:
+        file.truncate(half.stat().st_size // 2)
+    done = odtrain(["zoo", "verify", str(half), "model=ssd_mobilenet_v1_0.75_depth_coco"], tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "Traceback" not in done.stderr
+    assert str(half) in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("act", "message"),
+    [
+        pytest.param(lambda: fetch_named("nix"), "zoo nix: no such model.\n  Models: ", id="fetch"),
+        pytest.param(
+            lambda: fetch_named("panels_ssd_mobilenet_v1"),
+            "zoo fetch panels_ssd_mobilenet_v1: it has no published weights.\n"
+            "  Train it from random weights: train.checkpoint=null.",
+            id="no weights",
+        ),
+        pytest.param(
+            lambda: verify_named(compose_config([]), "nix"),
+            "zoo verify nix: neither a model nor a path that is there.\n  Models: ",
+            id="verify",
+        ),
+    ],
+)
+def test_what_is_not_there_is_told(act, message):
+    with pytest.raises(ConfigError) as error:
+        act()
+    assert str(error.value).startswith(message)
