@@ -97,6 +97,7 @@ def test_it_ends_with_the_numbers_and_where_to_look_next(trained):
         "http://127.0.0.1:5000/#/experiments/1/runs?",
         "odtrain predict source=models:/shapes@champion input=PICTURES output=drawn",
         "odtrain models download models:/shapes@champion --to DIR",
+        "the best of many       odtrain sweep",
     ):
         assert line in said
 
@@ -108,10 +109,11 @@ def test_it_says_that_random_weights_are_a_choice(trained):
     )
 
 
-def test_every_setting_is_a_parameter(trained, run):
+def test_every_setting_of_a_training_is_a_parameter(trained, run):
     composed = flattened(as_dict(compose_config(trained.overrides)))
-    expected = {key: as_text(value) for key, value in composed.items()}
+    expected = {k: as_text(v) for k, v in composed.items() if not k.startswith("sweep.")}
     assert {key: run.data.params.get(key) for key in expected} == expected
+    assert not [key for key in run.data.params if key.startswith("sweep.")]
 
 
 def test_the_logged_configuration_reads_back_as_it_was(trained):
