@@ -91,7 +91,7 @@ def train(config: Config, overrides: Sequence[str]) -> None:
         proofs = _export_and_prove(tracker, config, dataset, detector, found, fitted.step)
         tracker.describe(_description(config, overrides, dataset, evaluation, proofs, fitted))
         model = _register(tracker, config, dataset, evaluation, proofs, fitted.step)
-        ui = ui_command(tracker.uri, _experiment_id(tracker))
+        ui = ui_command(tracker.uri, experiment_id(tracker))
     print(_closing_words(evaluation, proofs, model, ui))
 
 
@@ -613,7 +613,8 @@ def _register(
     return f"models:/{candidate.name}@{alias}"
 
 
-def _experiment_id(tracker: Tracker) -> str | None:
+def experiment_id(tracker: Tracker) -> str | None:
+    """MLflow's id of the run's experiment; None while the server is away."""
     if not tracker.online or tracker.run_id is None:
         return None
     return str(tracker.client.get_run(tracker.run_id).info.experiment_id)
@@ -635,6 +636,7 @@ def _closing_words(
             f"                         {url}",
             f"  try the model          odtrain predict source={model} input=PICTURES output=drawn",
             f"  take the files         odtrain models download {model} --to DIR",
+            "  the best of many       odtrain sweep",
             "  your own pictures      odtrain train data.images=DIR data.annotations=DIR data.name=NAME"
             " model=ssd_mobilenet_v1_coco",
         ]

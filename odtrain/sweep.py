@@ -31,6 +31,7 @@ from tqdm import tqdm
 from odtrain import sweep_front, sweep_space
 from odtrain.config import Config
 from odtrain.errors import ConfigError, DataError, TrainingError
+from odtrain.experiment import experiment_id, register_picked
 from odtrain.records import prepare
 from odtrain.store import shown, ui_command
 from odtrain.sweep_front import Finished, Point
@@ -58,6 +59,7 @@ class Sweep:
         dimensions: of the space.
         fixed: overrides of every training.
         parent: id of the sweep's run.
+        uri: of the MLflow store; trainings are told it where no parameter of theirs shows it.
         config_dir: folder of the user's own configs.
     """
 
@@ -66,6 +68,7 @@ class Sweep:
     dimensions: list[Dimension]
     fixed: list[str]
     parent: str
+    uri: str
     config_dir: str | None = None
 
     @property
@@ -95,8 +98,8 @@ def sweep(config: Config, overrides: Sequence[str], config_dir: str | None = Non
         tracker = Tracker(config.tracking, Path(config.outputs))
         name = f"sweep {config.sweep.name}"
         with tracker.start("sweep", name, resume=study.user_attrs.get("run_id")):
-            fixed.append(f"tracking.experiment={tracker.experiment}")  # `mlflow run` chose it
-            job = Sweep(config, study, dimensions, fixed, tracker.name, config_dir)
+            fixed = [*fixed, f"tracking.experiment={tracker.experiment}"]
+            job = Sweep(config, study, dimensions, fixed, tracker.name, tracker.uri, config_dir)
             study.set_user_attr("run_id", tracker.name)
             if not tracker.resumed:
                 tracker.log_config(*_without_password(config, overrides))
@@ -106,8 +109,8 @@ def sweep(config: Config, overrides: Sequence[str], config_dir: str | None = Non
                 _run_trials(job, tracker)
             finally:
                 show(job, tracker)
-            command, url = ui_command(tracker.uri)
-    print(_closing_words(job, command, url))
+            ui = ui_command(tracker.uri, experiment_id(tracker))
+    print(_closing_words(job, ui))
 
 
 def _without_password(config: Config, overrides: Sequence[str]) -> tuple[Config, list[str]]:
@@ -197,9 +200,11 @@ def _sampler(config: Config) -> optuna.samplers.BaseSampler:
         return optuna.samplers.NSGAIISampler(seed=seed)
     if config.sweep.sampler == "random":
         return optuna.samplers.RandomSampler(seed=seed)
-    return optuna.samplers.TPESampler(
-        seed=seed, multivariate=True, group=True, constant_liar=True, n_startup_trials=5
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return optuna.samplers.TPESampler(
+            seed=seed, multivariate=True, group=True, constant_liar=True, n_startup_trials=5
+        )
 
 
 @contextmanager
@@ -224,9 +229,11 @@ def _begin(job: Sweep) -> None:
         if trial.user_attrs.get("host") == socket.gethostname() and not _alive(
             int(trial.user_attrs.get("process", 0))
         ):
-            job.study.tell(trial.number, state=TrialState.FAIL)
-            _note(job, trial, {"state": "failed", "reason": "the process of the sweep ended"})
-            _try_again(job, trial)
+            open_trial = Trial(job.study, trial._trial_id)
+            open_trial.set_user_attr("state", "failed")
+            open_trial.set_user_attr("reason", "the process of the sweep ended")
+            job.study.tell(open_trial, state=TrialState.FAIL)
+            _try_again(job, job.study.trials[trial.number])
     if job.study.get_trials(deepcopy=False):
         return
     first = job.config.sweep.formats[0]
@@ -325,6 +332,7 @@ def _train(job: Sweep, point: Mapping[str, Any]) -> Result:
         write_request(request, asked)
         command = [sys.executable, "-m", "odtrain.sweep_trial", str(asked), str(answer)]
         environment = {k: v for k, v in os.environ.items() if k != "MLFLOW_RUN_ID"}
+        environment["MLFLOW_TRACKING_URI"] = job.uri
         with said.open("wb") as stderr:
             status = subprocess.run(
                 command, stdout=subprocess.DEVNULL, stderr=stderr, env=environment, check=False
@@ -387,11 +395,6 @@ def _metrics(result: Result, name: str) -> dict[str, Any]:
 def _values(job: Sweep, result: Result, name: str) -> list[float]:
     metrics = _metrics(result, name)
     return [float(metrics[key]) for key in job.directions]
-
-
-def _note(job: Sweep, trial: FrozenTrial, attributes: Mapping[str, Any]) -> None:
-    for key, value in attributes.items():
-        job.study._storage.set_trial_user_attr(trial._trial_id, key, value)
 
 
 def _try_again(job: Sweep, trial: FrozenTrial) -> None:
@@ -494,8 +497,8 @@ def show(job: Sweep, tracker: Tracker) -> None:
     tracker.describe(f"**{title}**, judged on the validation split\n\n{sweep_front.table(best)}")
 
 
-def _closing_words(job: Sweep, command: str | None, url: str) -> str:
-    best = _front(job)
+def _closing_words(job: Sweep, ui: tuple[str | None, str]) -> str:
+    best, (command, url) = _front(job), ui
     saved = _without_files(job.study)
     stopped = sum(row["state"] == "stopped" for row in saved)
     return "\n".join(
@@ -524,7 +527,7 @@ def pick(
 
     Raises:
         ConfigError: no study of that name, or nothing within the limits.
-        TrackingError: the sweep's run is not there.
+        OdtrainError: with `register`, the run's checkpoint is not there, or the store refuses.
     """
     with _quiet():
         best = _logged_front(config)
@@ -538,8 +541,6 @@ def pick(
     lines = [sweep_front.table([chosen]), _interval(chosen), *_neighbours(chosen, best)]
     lines.append(f"file: runs:/{chosen.run_id}/{chosen.file}")
     if register:
-        from odtrain.experiment import register_picked
-
         lines.append(f"registered as {register_picked(config, chosen.run_id, chosen.format)}")
     return "\n".join(line for line in lines if line)
 

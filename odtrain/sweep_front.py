@@ -227,7 +227,7 @@ def page(
             "front": (point.trial, point.format) in on_front,
             "state": point.failed or "",
             "chosen": ", ".join(f"{key}={_short(value)}" for key, value in point.params.items()),
-            "run": point.run_id,
+            "run": point.run_id[:8],
         }
         for point in points
     ]

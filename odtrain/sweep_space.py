@@ -123,20 +123,31 @@ def check_space(
 
 
 def _corners(dimensions: Sequence[Dimension]) -> Iterator[dict[str, Any]]:
-    """Points of which every choice and every end of a range is part of one; not all combinations.
+    """Points that hold every choice and every end of a range once, one key changed at a time.
 
     Groups are combined with everything, since they bring values of their own.
     """
     groups = [one for one in dimensions if "." not in one.key]
     rest = [one for one in dimensions if "." in one.key]
     for group in _combinations(groups):
-        for place in range(max((len(one.ends()) for one in rest), default=1)):
-            point = dict(group)
-            for one in rest:
-                wanted = {key: values[0] for key, values in one.when.items() if key not in group}
-                if one.applies({**point, **wanted}):
-                    point |= {**wanted, one.key: one.ends()[place % len(one.ends())]}
-            yield point
+        yield _completed(group, rest, {})
+        for one in rest:
+            needed = {key: values[0] for key, values in one.when.items()}
+            if any(group.get(key, value) != value for key, value in needed.items()):
+                continue
+            for value in one.ends() if one.when else one.ends()[1:]:
+                yield _completed(group, rest, {**needed, one.key: value})
+
+
+def _completed(
+    group: Mapping[str, Any], rest: Sequence[Dimension], given: Mapping[str, Any]
+) -> dict[str, Any]:
+    """`group` and `given`, and the first value of every other key that applies beside them."""
+    point = dict(group)
+    for one in rest:
+        if one.applies(point):
+            point[one.key] = given.get(one.key, one.ends()[0])
+    return point
 
 
 def _combinations(groups: Sequence[Dimension]) -> Iterator[dict[str, Any]]:

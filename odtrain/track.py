@@ -56,6 +56,9 @@ LONGEST_DIGEST = 36
 MOST_PARAMS = 100
 """MLflow's limits."""
 
+RANDOM_NAME = re.compile(r"[a-z]+-[a-z]+-\d+")
+"""What MLflow calls a run that was given no name."""
+
 LONGEST_IMAGE_KEY = 100
 THUMBNAIL = 256
 """Longest side of the small copies that MLflow's picture grid shows."""
@@ -189,12 +192,16 @@ class Tracker:
         run = existing_run(client, self.uri, run_id)
         self.resumed = "odtrain.stage" in run.data.tags
         self._tables = json.loads(run.data.tags.get("mlflow.loggedArtifacts", "[]"))
+        name = run.info.run_name
+        if not self.resumed and draft.name and RANDOM_NAME.fullmatch(name or ""):
+            name = draft.name
+            client.update_run(run_id, name=name)
         record = replace(
             draft,
             experiment=client.get_experiment(run.info.experiment_id).name,
             run_id=run_id,
             local_id=folder.name if folder else run_id,
-            name=run.info.run_name,
+            name=name,
             started=run.info.start_time,
             stage=run.data.tags.get("odtrain.stage", draft.stage),
             config_digest=run.data.tags.get("odtrain.config_digest"),

@@ -37,7 +37,7 @@ ORDER = (
     # tracking
     "spool machine checksums store delivery runs track versions registry pyfunc_model "
     # whole jobs
-    "sources predict experiment cli __main__"
+    "sources predict experiment sweep_space sweep_front sweep_trial sweep cli __main__"
 ).split()
 """Every module, each importing earlier ones alone: a new module gets its place here."""
 
@@ -97,8 +97,8 @@ def test_a_module_imports_earlier_ones_alone(name):
     assert not {used for used in known if not {used, f"{used}.__init__"} & set(allowed)}
 
 
-def test_only_the_experiment_and_the_registry_know_the_tracker():
-    assert users_of("odtrain.track") == {"experiment", "registry"}
+def test_only_experiment_registry_and_sweep_know_the_tracker():
+    assert users_of("odtrain.track") == {"experiment", "registry", "sweep"}
 
 
 @pytest.mark.parametrize("name", WITHOUT_TENSORFLOW)

@@ -102,7 +102,7 @@ def test_what_is_to_be_beaten_has_the_score_and_the_speed_of_one_file(settings, 
     trained(monkeypatch, results.get)
     config = composed(settings, 2)
     driver.sweep(config, settings)
-    job = driver.Sweep(config, study_of(config), [], [], "")
+    job = driver.Sweep(config, study_of(config), [], [], "", "")
     to_beat = [(one.best, one.latency_ms) for one in driver._finished(job)]
     assert to_beat == [(0.5, 2.0), (0.3, 1.0), (0.6, 3.0)]
 

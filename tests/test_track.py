@@ -573,6 +573,25 @@ def test_the_run_of_mlflow_run_is_taken_over(store, tracker_of, monkeypatch):
     assert client.get_experiment_by_name("tests") is None
 
 
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        pytest.param(None, "panels small 96x96", id="none was given"),
+        pytest.param("my own name", "my own name", id="one was given"),
+    ],
+)
+def test_a_run_of_mlflow_run_gets_a_name_that_says_something(
+    given, shown, store, tracker_of, monkeypatch
+):
+    client = open_client(str(store.uri))
+    made = client.create_run(client.create_experiment("theirs"), run_name=given)
+    monkeypatch.setenv("MLFLOW_RUN_ID", made.info.run_id)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", str(store.uri))
+    with tracker_of(replace(store, uri=None)).start("train", "panels small 96x96"):
+        pass
+    assert client.get_run(made.info.run_id).info.run_name == shown
+
+
 def test_only_a_run_that_odtrain_has_worked_on_is_begun(store, tracker_of):
     client = open_client(str(store.uri))
     made = client.create_run(client.create_experiment("theirs")).info.run_id
