@@ -255,7 +255,7 @@ def _sweep(config: Any, invocation: Invocation) -> int:
 
     flags = invocation.flags
     if flags.action is None:
-        sweep.sweep(config, invocation.overrides)
+        sweep.sweep(config, invocation.overrides, flags.config_dir)
         return 0
     if flags.action != "pick":
         raise ConfigError(f"sweep {flags.action}", "no such action.", "Choose one of: pick.")

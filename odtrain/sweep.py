@@ -18,7 +18,7 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +30,10 @@ from tqdm import tqdm
 
 from odtrain import sweep_front, sweep_space
 from odtrain.config import Config
-from odtrain.errors import ConfigError, DataError
+from odtrain.errors import ConfigError, DataError, TrainingError
 from odtrain.experiment import experiment_id, register_picked
 from odtrain.records import prepare
-from odtrain.store import ui_command
+from odtrain.store import shown, ui_command
 from odtrain.sweep_front import Finished, Point
 from odtrain.sweep_space import Dimension
 from odtrain.sweep_trial import Request, Result, read_result, write_request
@@ -45,6 +45,8 @@ FORMAT = "export.format"
 METRICS = ("mAP", "mAP_50", "latency_ms_p50", "latency_ms_p90", "size_mb", "peak_memory_mb")
 ATTEMPTS = 2
 """A training that ended without a result, killed say, is tried again once."""
+MOST_FAILURES = 4
+"""Trainings that fail one after the other, two points twice, before the sweep gives up."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,8 @@ class Sweep:
         dimensions: of the space.
         fixed: overrides of every training.
         parent: id of the sweep's run.
+        uri: of the MLflow store; trainings are told it where no parameter of theirs shows it.
+        config_dir: folder of the user's own configs.
     """
 
     config: Config
@@ -64,6 +68,8 @@ class Sweep:
     dimensions: list[Dimension]
     fixed: list[str]
     parent: str
+    uri: str
+    config_dir: str | None = None
 
     @property
     def directions(self) -> dict[str, str]:
@@ -71,14 +77,16 @@ class Sweep:
         return dict(self.config.sweep.directions)
 
 
-def sweep(config: Config, overrides: Sequence[str]) -> None:
+def sweep(config: Config, overrides: Sequence[str], config_dir: str | None = None) -> None:
     """Run trainings until `sweep.n_trials` are done, and show the front.
+
+    `config_dir` is the folder of the user's own configs, for the trainings too.
 
     Raises:
         OdtrainError: the space, the data or the storage is at fault; nothing was trained then.
         KeyboardInterrupt: what is finished is kept; the same command goes on.
     """
-    dimensions, fixed = checked_space(config, overrides)
+    dimensions, fixed = checked_space(config, overrides, config_dir)
     if not prepare(config.data).counts["validation"]["images"]:
         raise DataError(
             config.data.name,
@@ -90,11 +98,11 @@ def sweep(config: Config, overrides: Sequence[str]) -> None:
         tracker = Tracker(config.tracking, Path(config.outputs))
         name = f"sweep {config.sweep.name}"
         with tracker.start("sweep", name, resume=study.user_attrs.get("run_id")):
-            below = [f"tracking.experiment={tracker.experiment}", f"tracking.uri={tracker.uri}"]
-            job = Sweep(config, study, dimensions, [*fixed, *below], tracker.name)
+            fixed = [*fixed, f"tracking.experiment={tracker.experiment}"]
+            job = Sweep(config, study, dimensions, fixed, tracker.name, tracker.uri, config_dir)
             study.set_user_attr("run_id", tracker.name)
             if not tracker.resumed:
-                tracker.log_config(config, overrides)
+                tracker.log_config(*_without_password(config, overrides))
                 tracker.log_text(json.dumps(dict(config.sweep.space), indent=2), "space.json")
             _begin(job)
             try:
@@ -105,7 +113,18 @@ def sweep(config: Config, overrides: Sequence[str]) -> None:
     print(_closing_words(job, ui))
 
 
-def checked_space(config: Config, overrides: Sequence[str]) -> tuple[list[Dimension], list[str]]:
+def _without_password(config: Config, overrides: Sequence[str]) -> tuple[Config, list[str]]:
+    """What may be logged: everybody who sees the run would have the database's password too."""
+    storage = config.sweep.storage
+    if storage is None:
+        return config, list(overrides)
+    logged = replace(config, sweep=replace(config.sweep, storage=shown(storage)))
+    return logged, [text.replace(storage, shown(storage)) for text in overrides]
+
+
+def checked_space(
+    config: Config, overrides: Sequence[str], config_dir: str | None = None
+) -> tuple[list[Dimension], list[str]]:
     """The dimensions of the space, and what every training is given besides.
 
     Raises:
@@ -126,8 +145,9 @@ def checked_space(config: Config, overrides: Sequence[str]) -> tuple[list[Dimens
     ]
     fixed = [*config.sweep.overrides, *own]
     dimensions = sweep_space.read_space(config.sweep.space)
+    sweep_space.check_baselines(dimensions, config.sweep.baselines)
     needed: dict[str, Config] = {}
-    for composed in sweep_space.check_space(dimensions, fixed):
+    for composed in sweep_space.check_space(dimensions, fixed, config_dir):
         needed[composed.model.name] = composed
     for composed in needed.values():
         if composed.train.checkpoint is not None and not composed.train.checkpoint.startswith(
@@ -161,7 +181,7 @@ def open_study(config: Config) -> optuna.Study:
             study.set_user_attr("directions", dict(settings.directions))
     except (ValueError, optuna.exceptions.StorageInternalError, ImportError) as error:
         raise ConfigError(
-            f"sweep.storage={storage}",
+            f"sweep.storage={shown(storage)}",
             f"the study {settings.name} cannot be opened: {str(error).splitlines()[0]}",
             "Give another sweep.storage, or another sweep.name for another comparison.",
         ) from error
@@ -232,14 +252,21 @@ def _alive(process: int) -> bool:
 
 
 def _run_trials(job: Sweep, tracker: Tracker) -> None:
-    began, settings = time.monotonic(), job.config.sweep
+    began, settings, failures = time.monotonic(), job.config.sweep, 0
     with tqdm(total=settings.n_trials, desc="sweep", unit="training") as bar:
         bar.update(min(_count(job.study), settings.n_trials))
         while (done := _count(job.study)) < settings.n_trials:
             if settings.max_minutes and time.monotonic() - began > 60 * settings.max_minutes:
                 tqdm.write(f"sweep.max_minutes={settings.max_minutes:g} are over.", file=sys.stderr)
                 return
-            _one_training(job)
+            result = _one_training(job)
+            failures = failures + 1 if result.state == "failed" else 0
+            if failures == MOST_FAILURES:
+                raise TrainingError(
+                    f"sweep {settings.name}",
+                    f"{failures} trainings failed one after the other, the last: {result.reason}",
+                    "Put that right and give the command again: what is finished is kept.",
+                )
             show(job, tracker)
             bar.update(_count(job.study) - done)
             best = _front(job)
@@ -254,7 +281,7 @@ def _count(study: optuna.Study) -> int:
     )
 
 
-def _one_training(job: Sweep) -> None:
+def _one_training(job: Sweep) -> Result:
     trial = job.study.ask()
     trial.set_user_attr("host", socket.gethostname())
     trial.set_user_attr("process", os.getpid())
@@ -270,6 +297,7 @@ def _one_training(job: Sweep) -> None:
         for name, file in result.files.items()
     )
     tqdm.write(f"{trial.number}: {chosen}: {result.state}: {what}", file=sys.stderr)
+    return result
 
 
 def _twin(job: Sweep, point: Mapping[str, Any]) -> FrozenTrial | None:
@@ -297,12 +325,14 @@ def _train(job: Sweep, point: Mapping[str, Any]) -> Result:
         finished=_finished(job) if settings.stop_hopeless else [],
         margin=settings.margin,
         timing_lock=str(lock.resolve()),
+        config_dir=job.config_dir,
     )
     with tempfile.TemporaryDirectory() as scratch:
         asked, answer, said = (Path(scratch) / name for name in ("request", "result", "stderr"))
         write_request(request, asked)
         command = [sys.executable, "-m", "odtrain.sweep_trial", str(asked), str(answer)]
         environment = {k: v for k, v in os.environ.items() if k != "MLFLOW_RUN_ID"}
+        environment["MLFLOW_TRACKING_URI"] = job.uri
         with said.open("wb") as stderr:
             status = subprocess.run(
                 command, stdout=subprocess.DEVNULL, stderr=stderr, env=environment, check=False
@@ -359,12 +389,7 @@ def _metrics(result: Result, name: str) -> dict[str, Any]:
     """Of one file; of one that was not trained to its end, its untrained speed and the score so far."""
     if name in result.files:
         return result.files[name]
-    return {
-        **dict.fromkeys(METRICS, 0.0),
-        **result.untrained[name],
-        "latency_ms_p90": result.untrained[name]["latency_ms_p50"],
-        "mAP": result.score,
-    }
+    return {**dict.fromkeys(METRICS, 0.0), **result.untrained[name], "mAP": result.score}
 
 
 def _values(job: Sweep, result: Result, name: str) -> list[float]:
@@ -386,21 +411,29 @@ def _try_again(job: Sweep, trial: FrozenTrial) -> None:
 
 
 def points(study: optuna.Study) -> list[Point]:
-    """Every file of every training that went to its end, once."""
+    """Every file of every training that went to its end, once.
+
+    They are read from the trial that asked for the training: a driver that is killed before it has
+    added the trials of the other files loses none.
+    """
     found: dict[tuple[str, str], Point] = {}
     for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
-        attributes = trial.user_attrs
-        if attributes.get("state") != "done":
+        if trial.user_attrs.get("state") != "done" or "result" not in trial.user_attrs:
             continue
-        metrics = dict(attributes["metrics"])
-        file, failed = metrics.pop("file"), metrics.pop("failed")
-        name = trial.params[FORMAT]
-        number = attributes.get("shares", trial.number)
+        result = trial.user_attrs["result"]
         params = {key: value for key, value in trial.params.items() if key != FORMAT}
-        found.setdefault(
-            (attributes["run_id"], name),
-            Point(number, attributes["run_id"], name, params, metrics, file, failed),
-        )
+        for name, values in result["files"].items():
+            metrics = {key: value for key, value in values.items() if key not in ("file", "failed")}
+            point = Point(
+                trial.number,
+                result["run_id"],
+                name,
+                params,
+                metrics,
+                values["file"],
+                values["failed"],
+            )
+            found.setdefault((point.run_id, name), point)
     return list(found.values())
 
 
@@ -409,12 +442,9 @@ def _front(job: Sweep) -> list[Point]:
 
 
 def _finished(job: Sweep) -> list[Finished]:
-    """What a training has to beat; only where mAP and latency are what is compared."""
-    if set(job.directions) != {"mAP", "latency_ms_p50"}:
+    """The files that a training has to beat; only where mAP and latency are what is compared."""
+    if job.directions != {"mAP": "maximize", "latency_ms_p50": "minimize"}:
         return []
-    trainings: dict[str, list[Point]] = {}
-    for point in points(job.study):
-        trainings.setdefault(point.run_id, []).append(point)
     curves = {
         trial.user_attrs["run_id"]: trial.user_attrs["result"]["curve"]
         for trial in job.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
@@ -422,11 +452,12 @@ def _finished(job: Sweep) -> list[Finished]:
     }
     return [
         Finished(
-            tuple((share, score) for share, score in curves[run_id]),
-            max(point.metrics["mAP"] for point in files),
-            min(point.metrics["latency_ms_p50"] for point in files),
+            tuple((share, score) for share, score in curves[point.run_id]),
+            point.metrics["mAP"],
+            point.metrics["latency_ms_p50"],
         )
-        for run_id, files in trainings.items()
+        for point in points(job.study)
+        if point.failed is None
     ]
 
 
@@ -522,7 +553,7 @@ def _logged_front(config: Config) -> list[Point]:
     except (KeyError, ValueError, optuna.exceptions.StorageInternalError) as error:
         raise ConfigError(
             f"sweep.name={config.sweep.name}",
-            f"no such study in {storage}.",
+            f"no such study in {shown(storage)}.",
             "Run odtrain sweep first, or give the sweep.name and sweep.storage of one.",
         ) from error
     best = sweep_front.front(points(study), study.user_attrs.get("directions", {"mAP": "maximize"}))

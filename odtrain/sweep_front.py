@@ -38,12 +38,12 @@ class Point:
 
 @dataclass(frozen=True)
 class Finished:
-    """A training that went to its end.
+    """A file of a training that went to its end.
 
     Attributes:
-        curve: (share of the steps, validation mAP) of every evaluation.
-        best: mAP of the best of its files.
-        latency_ms: of the quickest of its files.
+        curve: (share of the steps, validation mAP) of every evaluation of the training.
+        best: mAP of the file.
+        latency_ms: of the file.
     """
 
     curve: tuple[tuple[float, float], ...]
@@ -78,14 +78,14 @@ def hopeless(
     """Why a training can hardly come to lie on the front of mAP and latency, or None.
 
     The optimistic end is the mAP so far, plus the largest gain that a finished training made from
-    its evaluation nearest to `share`, plus `margin`. If a finished training that is no slower has
-    at least that already, going on would be in vain.
+    its evaluation nearest to `share` to one of its files, plus `margin`. If a file that is no
+    slower has at least that already, going on would be in vain.
 
     Args:
         share: of the steps that are done, 0 to 1.
         score: validation mAP now.
         latency_ms: of the quickest file of this network.
-        finished: trainings of the study that went to their end.
+        finished: files of the study; the mAP and the latency are of one and the same file.
         margin: mAP, 0 to 1.
     """
     gains = [one.best - _at(one.curve, share) for one in finished if one.curve]

@@ -11,6 +11,8 @@ from odtrain.config import Config, compose_config
 from odtrain.errors import ConfigError
 
 FIELDS = ("choices", "low", "high", "log", "step", "when")
+NOT_TRIED = ("sweep", "tracking.", "outputs", "export.format", "registry.", "train.resume")
+"""Beginnings of keys that say where trainings go, or that the driver itself gives."""
 MOST_CHECKED = 200
 """Combinations of choices that are composed before the first training, to see that they exist."""
 
@@ -68,6 +70,13 @@ class Dimension:
             self.key, float(self.low), float(self.high), step=self.step, log=self.log
         )
 
+    def holds(self, value: Any) -> bool:
+        """Whether the key can be given that value."""
+        if self.choices is not None:
+            return value in self.choices
+        assert self.low is not None and self.high is not None
+        return _is_number(value) and self.low <= value <= self.high
+
     def ends(self) -> tuple[Any, ...]:
         """All choices, or both ends of the range."""
         return self.choices if self.choices is not None else (self.low, self.high)
@@ -101,14 +110,16 @@ def as_overrides(point: Mapping[str, Any]) -> list[str]:
     return [f"{key}={_written(value)}" for key, value in ordered]
 
 
-def check_space(dimensions: Sequence[Dimension], overrides: Sequence[str]) -> Iterator[Config]:
+def check_space(
+    dimensions: Sequence[Dimension], overrides: Sequence[str], config_dir: str | None = None
+) -> Iterator[Config]:
     """Compose the corners of the space on top of `overrides`, at most `MOST_CHECKED` of them.
 
     Raises:
         ConfigError: a key, choice or value that the configuration does not have.
     """
     for point in islice(_corners(dimensions), MOST_CHECKED):
-        yield compose_config([*overrides, *as_overrides(point)])
+        yield compose_config([*overrides, *as_overrides(point)], config_dir)
 
 
 def _corners(dimensions: Sequence[Dimension]) -> Iterator[dict[str, Any]]:
@@ -166,17 +177,67 @@ def _dimension(key: str, value: Any) -> Dimension:
     if unknown := sorted(set(value) - set(FIELDS)):
         raise ConfigError(where, f"has no field {unknown[0]}.", f"Fields: {', '.join(FIELDS)}.")
     log = bool(value.get("log", False))
+    if key.startswith(NOT_TRIED):
+        raise ConfigError(where, "is not part of a training.", "Leave the key out of the space.")
     choices, low, high = None, value.get("low"), value.get("high")
     if "choices" in value:
-        choices = tuple(value["choices"])
+        if set(value) - {"choices", "when"} or not isinstance(value["choices"], list | tuple):
+            raise ConfigError(
+                where, f"{value} is neither choices nor a range.", "Give {choices: [A, B]}."
+            )
+        # Optuna's databases keep no lists; written out, `[96,128]` is the same override.
+        choices = tuple(_written(one) if isinstance(one, list) else one for one in value["choices"])
         if not choices:
             raise ConfigError(where, "has no choices.", "Give at least one, or leave the key out.")
     elif not (_is_number(low) and _is_number(high)) or low >= high:
         raise ConfigError(where, f"the range from {low} to {high} is empty.", "Give low < high.")
     elif log and low <= 0:
         raise ConfigError(where, f"low={low} has no logarithm.", "Give low > 0, or log: false.")
-    when = {name: tuple(values) for name, values in (value.get("when") or {}).items()}
-    return Dimension(key, choices, low, high, log, value.get("step"), when)
+    step = value.get("step")
+    if step is not None:
+        _check_step(where, step, log, whole=isinstance(low, int) and isinstance(high, int))
+    return Dimension(key, choices, low, high, log, step, _conditions(where, value.get("when")))
+
+
+def _check_step(where: str, step: Any, log: bool, whole: bool) -> None:
+    if log:
+        raise ConfigError(where, "a logarithmic range has no step.", "Give log or step, not both.")
+    if not _is_number(step) or step <= 0 or (whole and not isinstance(step, int)):
+        raise ConfigError(
+            where,
+            f"step={step} leads from no value to the next.",
+            "Give a number above 0, a whole one if low and high are.",
+        )
+
+
+def _conditions(where: str, when: Any) -> dict[str, tuple[Any, ...]]:
+    if when is None:
+        return {}
+    if not isinstance(when, Mapping) or not all(isinstance(one, list) for one in when.values()):
+        raise ConfigError(where, f"when: {when} is no condition.", "Give when: {KEY: [VALUES]}.")
+    return {key: tuple(values) for key, values in when.items()}
+
+
+def check_baselines(dimensions: Sequence[Dimension], baselines: Sequence[Any]) -> None:
+    """Check that the points to be tried first lie in the space.
+
+    Raises:
+        ConfigError: one does not; the sampler would try something else in its place.
+    """
+    known = {one.key: one for one in dimensions}
+    for baseline in baselines:
+        where = f"sweep.baselines: {baseline}"
+        if not isinstance(baseline, Mapping):
+            raise ConfigError(where, "is no point.", "Give {KEY: VALUE, ...}.")
+        for key, value in baseline.items():
+            if key not in known:
+                raise ConfigError(
+                    where, f"{key} is not in the space.", f"Keys of the space: {', '.join(known)}."
+                )
+            if not known[key].holds(value):
+                raise ConfigError(
+                    where, f"{key}={value} is not in the space.", "Widen the space, or change it."
+                )
 
 
 def _is_number(value: object) -> bool:
@@ -187,6 +248,7 @@ def _in_order(dimensions: Sequence[Dimension]) -> list[Dimension]:
     """Each behind those that it depends on, else as given; groups first."""
     waiting = sorted(dimensions, key=lambda one: "." in one.key)
     known = {one.key for one in dimensions}
+    by_key = {one.key: one for one in dimensions}
     for one in dimensions:
         if missing := sorted(set(one.when) - known):
             raise ConfigError(
@@ -194,6 +256,13 @@ def _in_order(dimensions: Sequence[Dimension]) -> list[Dimension]:
                 f"depends on {missing[0]}, which is not in the space.",
                 f"Keys of the space: {', '.join(sorted(known))}.",
             )
+        for key, values in one.when.items():
+            if never := [value for value in values if not by_key[key].holds(value)]:
+                raise ConfigError(
+                    f"sweep.space: {one.key}",
+                    f"waits for {key}={never[0]}, which is never tried.",
+                    f"Add it to {key}, or take it out of when.",
+                )
     ordered: list[Dimension] = []
     while waiting:
         done = {one.key for one in ordered}

@@ -25,6 +25,8 @@ from odtrain.sweep_front import Finished, hopeless
 
 SECONDS_BETWEEN_LOOKS = 2.0
 """At whether the process that began this one is still there."""
+UNTRAINED = ("latency_ms_p50", "latency_ms_p90", "size_mb", "peak_memory_mb")
+"""What does not depend on the weights."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +39,10 @@ class Request:
         formats: of the files to make.
         max_latency_ms: a network whose quickest file takes longer is not trained; None for any.
         max_size_mb: the same for the size of its smallest file.
-        finished: trainings to beat; empty if none is to be stopped early.
+        finished: files to beat; empty if no training is to be stopped early.
         margin: mAP granted before a training counts as hopeless.
         timing_lock: file that is locked while files are timed.
+        config_dir: folder of the user's own configs.
     """
 
     overrides: list[str]
@@ -50,6 +53,7 @@ class Request:
     finished: list[Finished]
     margin: float
     timing_lock: str
+    config_dir: str | None = None
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,7 @@ class Result:
         run_id: of the training; empty where there was none.
         curve: (share of the steps, validation mAP) of every evaluation.
         score: validation mAP of the chosen weights.
-        untrained: format -> latency and size of the network's files before it was trained.
+        untrained: format -> latency, size and memory of the network's files before it was trained.
         files: format -> metrics of the trained file by name, `file` and `failed` included.
         seconds: that it took.
     """
@@ -113,11 +117,11 @@ def run(request: Request) -> Result:
     from odtrain.config import compose_config
     from odtrain.experiment import measure_untrained, train_trial
 
-    config = compose_config(request.overrides)
+    config = compose_config(request.overrides, request.config_dir)
     config.export.formats = request.formats
     with FileLock(request.timing_lock):
         untrained = {
-            name: {"latency_ms_p50": one.latency_ms_p50, "size_mb": one.size_mb}
+            name: {key: getattr(one, key) for key in UNTRAINED}
             for name, one in measure_untrained(config).items()
         }
     if reason := over_budget(untrained, request.max_latency_ms, request.max_size_mb):
@@ -127,7 +131,8 @@ def run(request: Request) -> Result:
     def judge(share: float, score: float) -> str | None:
         return hopeless(share, score, quickest, request.finished, request.margin)
 
-    done = train_trial(config, request.overrides, request.parent, judge)
+    alone = FileLock(request.timing_lock)
+    done = train_trial(config, request.overrides, request.parent, judge, alone)
     score = done.evaluation.metrics["mAP"]
     bounds = {key: done.evaluation.metrics.get(key) for key in ("mAP_lo", "mAP_hi")}
     files: dict[str, dict[str, Any]] = {}
