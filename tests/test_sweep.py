@@ -32,6 +32,8 @@ def settings(shapes, database, tmp_path, monkeypatch):
     (tmp_path / "conf/sweep/space/two.yaml").write_text(SPACE)
     shutil.copy(database, tmp_path / "mlflow.db")
     monkeypatch.chdir(tmp_path)
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID"):
+        monkeypatch.delenv(name, raising=False)
     return [
         f"data.images={shapes}",
         "data.name=shapes",

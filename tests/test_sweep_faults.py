@@ -21,6 +21,8 @@ def settings(shapes, database, tmp_path, monkeypatch):
     """Overrides of a sweep of one key, in a folder of its own with an empty store."""
     shutil.copy(database, tmp_path / "mlflow.db")
     monkeypatch.chdir(tmp_path)
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID"):
+        monkeypatch.delenv(name, raising=False)
     return [f"data.images={shapes}", "data.name=shapes", "tracking.system_metrics=false"]
 
 
