@@ -9,9 +9,11 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
+from odtrain.anchors import anchors_per_cell, ssd_anchors
 from odtrain.boxes import Detect, Detections, FloatArray, UInt8Image
 from odtrain.config import ModelConfig
-from odtrain.models.layers import Record
+from odtrain.models.heads import convolutional_predictors, extra_maps
+from odtrain.models.layers import Layers, Record
 
 SCORE_THRESHOLD = 1e-8
 """A detection must score more; as in the reference's sample configurations."""
@@ -35,6 +37,47 @@ class Parts:
     logits: tf.Tensor
     anchors: FloatArray
     maps: tuple[tf.Tensor, ...]
+
+
+@dataclass(frozen=True)
+class Ends:
+    """What an SSD with maps of its own puts behind its backbone.
+
+    Attributes:
+        finest: (B, H, W, C), the first map that the predictors read.
+        last: (B, H, W, C), the second, which the extra maps follow.
+        prefix: slim's name of the layer that made `last`.
+        separable_extras: whether the extra maps' convolutions are split.
+        kernel: side of the predictors' convolutions, in cells.
+        separable_predictors: whether those are split, as SSDLite's are.
+    """
+
+    finest: tf.Tensor
+    last: tf.Tensor
+    prefix: str
+    separable_extras: bool
+    kernel: int = 1
+    separable_predictors: bool = False
+
+
+def with_extra_maps(ends: Ends, config: ModelConfig, num_classes: int, make: Layers) -> Parts:
+    """Extra maps behind a backbone's, a predictor for each map, and their anchors."""
+    width = depth_scaler(config.depth_multiplier, config.min_depth)
+    count = config.anchors.num_layers - 2
+    more = extra_maps(make, ends.last, ends.prefix, width, count, ends.separable_extras)
+    maps = (ends.finest, ends.last, *more)
+    encodings, logits = convolutional_predictors(
+        make,
+        maps,
+        anchors_per_cell(config.anchors),
+        num_classes,
+        config.class_bias,
+        ends.kernel,
+        ends.separable_predictors,
+    )
+    return Parts(
+        encodings, logits, ssd_anchors(config.anchors, map_shapes(maps), config.size), maps
+    )
 
 
 class SSD(tf.Module):  # type: ignore[misc]

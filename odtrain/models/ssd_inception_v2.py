@@ -8,11 +8,9 @@ from dataclasses import dataclass
 import tensorflow as tf
 import tf_keras
 
-from odtrain.anchors import anchors_per_cell, ssd_anchors
 from odtrain.config import ModelConfig
-from odtrain.models.heads import convolutional_predictors, extra_maps
 from odtrain.models.layers import Layers
-from odtrain.models.ssd import Parts, depth_scaler, map_shapes
+from odtrain.models.ssd import Ends, Parts, depth_scaler, with_extra_maps
 
 SCOPE = "FeatureExtractor/InceptionV2"
 
@@ -75,22 +73,15 @@ FINEST, LAST = "Mixed_4c", "Mixed_5c"
 
 def build(config: ModelConfig, num_classes: int, make: Layers, images: tf.Tensor) -> Parts:
     """The network behind `images`, (B, H, W, 3) float32 from -1 to 1."""
-    width = depth_scaler(config.depth_multiplier, config.min_depth)
-    outputs = backbone(make, images, width)
-    count = config.anchors.num_layers - 2
-    separable = bool(config.separable_extras)
-    more = extra_maps(make, outputs[LAST], f"{SCOPE}/{LAST}", width, count, separable)
-    maps = [outputs[FINEST], outputs[LAST], *more]
-    encodings, logits = convolutional_predictors(
-        make,
-        maps,
-        anchors_per_cell(config.anchors),
-        num_classes,
-        config.class_bias,
-        config.predictor_kernel or 3,
+    outputs = backbone(make, images, depth_scaler(config.depth_multiplier, config.min_depth))
+    ends = Ends(
+        finest=outputs[FINEST],
+        last=outputs[LAST],
+        prefix=f"{SCOPE}/{LAST}",
+        separable_extras=bool(config.separable_extras),
+        kernel=config.predictor_kernel or 3,
     )
-    anchors = ssd_anchors(config.anchors, map_shapes(maps), config.size)
-    return Parts(encodings, logits, anchors, tuple(maps))
+    return with_extra_maps(ends, config, num_classes, make)
 
 
 def backbone(make: Layers, images: tf.Tensor, width: Callable[[int], int]) -> dict[str, tf.Tensor]:

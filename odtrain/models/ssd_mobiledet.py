@@ -6,12 +6,10 @@ from dataclasses import dataclass, replace
 
 import tensorflow as tf
 
-from odtrain.anchors import anchors_per_cell, ssd_anchors
 from odtrain.config import ModelConfig
 from odtrain.models.blocks import Excite, Names, hard_swish, inverted_residual
-from odtrain.models.heads import convolutional_predictors, extra_maps
 from odtrain.models.layers import Layers
-from odtrain.models.ssd import Parts, depth_scaler, map_shapes
+from odtrain.models.ssd import Ends, Parts, with_extra_maps
 
 SCOPE = "FeatureExtractor/MobileDetCPU"
 
@@ -64,19 +62,8 @@ def build(config: ModelConfig, num_classes: int, make: Layers, images: tf.Tensor
     """The network behind `images`, (B, H, W, 3) float32 from -1 to 1."""
     base = replace(make, decay=BACKBONE_DECAY, epsilon=BACKBONE_EPSILON, activation=hard_swish)
     finest, last = backbone(base, images, config.depth_multiplier)
-    width = depth_scaler(config.depth_multiplier, config.min_depth)
-    count = config.anchors.num_layers - 2
-    maps = [finest, last, *extra_maps(make, last, f"{SCOPE}/C5", width, count, separable=True)]
-    encodings, logits = convolutional_predictors(
-        make,
-        maps,
-        anchors_per_cell(config.anchors),
-        num_classes,
-        config.class_bias,
-        separable=True,
-    )
-    anchors = ssd_anchors(config.anchors, map_shapes(maps), config.size)
-    return Parts(encodings, logits, anchors, tuple(maps))
+    ends = Ends(finest, last, f"{SCOPE}/C5", True, separable_predictors=True)
+    return with_extra_maps(ends, config, num_classes, make)
 
 
 def backbone(

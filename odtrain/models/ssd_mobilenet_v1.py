@@ -7,11 +7,9 @@ from dataclasses import replace
 
 import tensorflow as tf
 
-from odtrain.anchors import anchors_per_cell, ssd_anchors
 from odtrain.config import ModelConfig
-from odtrain.models.heads import convolutional_predictors, extra_maps
 from odtrain.models.layers import Layers
-from odtrain.models.ssd import Parts, depth_scaler, map_shapes
+from odtrain.models.ssd import Ends, Parts, depth_scaler, with_extra_maps
 
 SCOPE = "FeatureExtractor/MobilenetV1"
 
@@ -27,20 +25,14 @@ def build(config: ModelConfig, num_classes: int, make: Layers, images: tf.Tensor
     """The network behind `images`, (B, H, W, 3) float32 from -1 to 1."""
     width = depth_scaler(config.depth_multiplier, config.min_depth)
     stages = backbone(replace(make, stddev=BACKBONE_STDDEV), images, width)
-    finest, last = stages[-2:]
-    count = config.anchors.num_layers - 2
-    prefix, separable = f"{SCOPE}/Conv2d_13_pointwise", bool(config.separable_extras)
-    maps = [finest, last, *extra_maps(make, last, prefix, width, count, separable)]
-    encodings, logits = convolutional_predictors(
-        make,
-        maps,
-        anchors_per_cell(config.anchors),
-        num_classes,
-        config.class_bias,
-        config.predictor_kernel or 1,
+    ends = Ends(
+        finest=stages[-2],
+        last=stages[-1],
+        prefix=f"{SCOPE}/Conv2d_13_pointwise",
+        separable_extras=bool(config.separable_extras),
+        kernel=config.predictor_kernel or 1,
     )
-    anchors = ssd_anchors(config.anchors, map_shapes(maps), config.size)
-    return Parts(encodings, logits, anchors, tuple(maps))
+    return with_extra_maps(ends, config, num_classes, make)
 
 
 def backbone(make: Layers, images: tf.Tensor, width: Callable[[int], int]) -> list[tf.Tensor]:

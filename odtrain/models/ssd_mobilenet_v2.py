@@ -10,12 +10,10 @@ from dataclasses import replace
 
 import tensorflow as tf
 
-from odtrain.anchors import anchors_per_cell, ssd_anchors
 from odtrain.config import ModelConfig
 from odtrain.models.blocks import divisible, inverted_residual
-from odtrain.models.heads import convolutional_predictors, extra_maps
 from odtrain.models.layers import Layers
-from odtrain.models.ssd import Parts, depth_scaler, map_shapes
+from odtrain.models.ssd import Ends, Parts, with_extra_maps
 
 SCOPE = "FeatureExtractor/MobilenetV2"
 
@@ -33,43 +31,22 @@ BACKBONE_STDDEV = 0.09
 
 def build_ssd(config: ModelConfig, num_classes: int, make: Layers, images: tf.Tensor) -> Parts:
     """SSD: plain convolutions as predictors, behind `images`, (B, H, W, 3), -1 to 1."""
-    kernel = config.predictor_kernel or 3
-    return _build(config, num_classes, make, images, kernel=kernel, separable=False)
+    ends = replace(_ends(config, make, images), kernel=config.predictor_kernel or 3)
+    return with_extra_maps(ends, config, num_classes, make)
 
 
 def build_ssdlite(config: ModelConfig, num_classes: int, make: Layers, images: tf.Tensor) -> Parts:
     """SSDLite: predictors split into a depthwise and a pointwise convolution."""
-    return _build(config, num_classes, make, images, kernel=1, separable=True)
+    ends = replace(_ends(config, make, images), separable_predictors=True)
+    return with_extra_maps(ends, config, num_classes, make)
 
 
-def _build(
-    config: ModelConfig,
-    num_classes: int,
-    make: Layers,
-    images: tf.Tensor,
-    *,
-    kernel: int,
-    separable: bool,
-) -> Parts:
+def _ends(config: ModelConfig, make: Layers, images: tf.Tensor) -> Ends:
     finest, last = backbone(
         replace(make, stddev=BACKBONE_STDDEV, depthwise_decayed=False), images, config
     )
-    width = depth_scaler(config.depth_multiplier, config.min_depth)
-    count = config.anchors.num_layers - 2
     split = config.separable_extras is not False
-    more = extra_maps(make, last, f"{SCOPE}/layer_19", width, count, split)
-    maps = [finest, last, *more]
-    encodings, logits = convolutional_predictors(
-        make,
-        maps,
-        anchors_per_cell(config.anchors),
-        num_classes,
-        config.class_bias,
-        kernel,
-        separable,
-    )
-    anchors = ssd_anchors(config.anchors, map_shapes(maps), config.size)
-    return Parts(encodings, logits, anchors, tuple(maps))
+    return Ends(finest, last, f"{SCOPE}/layer_19", separable_extras=split)
 
 
 def backbone(make: Layers, images: tf.Tensor, config: ModelConfig) -> tuple[tf.Tensor, tf.Tensor]:

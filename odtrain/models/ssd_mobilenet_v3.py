@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
-from odtrain.anchors import anchors_per_cell, ssd_anchors
 from odtrain.config import ModelConfig
 from odtrain.models.blocks import (
     Excite,
@@ -15,9 +14,8 @@ from odtrain.models.blocks import (
     hard_swish,
     inverted_residual,
 )
-from odtrain.models.heads import convolutional_predictors, extra_maps
 from odtrain.models.layers import Layers
-from odtrain.models.ssd import Parts, depth_scaler, map_shapes
+from odtrain.models.ssd import Ends, Parts, with_extra_maps
 
 SCOPE = "FeatureExtractor/MobilenetV3"
 
@@ -117,20 +115,8 @@ def _build(
     size: Size, config: ModelConfig, num_classes: int, make: Layers, images: tf.Tensor
 ) -> Parts:
     finest, last = backbone(size, make, images, config)
-    width = depth_scaler(config.depth_multiplier, config.min_depth)
-    count = config.anchors.num_layers - 2
-    more = extra_maps(make, last, f"{SCOPE}/{size.prefix}", width, count, separable=True)
-    maps = [finest, last, *more]
-    encodings, logits = convolutional_predictors(
-        make,
-        maps,
-        anchors_per_cell(config.anchors),
-        num_classes,
-        config.class_bias,
-        separable=True,
-    )
-    anchors = ssd_anchors(config.anchors, map_shapes(maps), config.size)
-    return Parts(encodings, logits, anchors, tuple(maps))
+    ends = Ends(finest, last, f"{SCOPE}/{size.prefix}", True, separable_predictors=True)
+    return with_extra_maps(ends, config, num_classes, make)
 
 
 def backbone(
