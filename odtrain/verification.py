@@ -86,7 +86,7 @@ def verify_named(config: Config, name: str | None) -> str:
     said = [_raw(archive, detector, images)] if gives_raw_detections(graph) else []
     if not said:
         _fill(archive, detector)
-    said.append(_detections(archive, detector, graph, images))
+    said.append(_detections(archive, detector, graph, images, bool(said)))
     return f"{archive}: equal to its frozen graph on {len(images)} pictures.\n" + "\n".join(said)
 
 
@@ -137,7 +137,10 @@ def _raw(archive: Path, detector: SSD, images: Sequence[UInt8Image]) -> str:
     )
 
 
-def _detections(archive: Path, detector: SSD, graph: Path, images: Sequence[UInt8Image]) -> str:
+def _detections(
+    archive: Path, detector: SSD, graph: Path, images: Sequence[UInt8Image], all_anchors: bool
+) -> str:
+    """`all_anchors`: whether those were compared, so that pictures without detections say enough."""
     frozen, ours = load_detector(graph), detector.as_detect()
     expected: list[Detections] = [frozen(image) for image in images]
     agreed = agreement(expected, [ours(image) for image in images], COMPARED_SCORE)
@@ -149,6 +152,13 @@ def _detections(archive: Path, detector: SSD, graph: Path, images: Sequence[UInt
             "Do not use it: fetch it again, from its publisher.",
         )
     count = sum(int((found.scores >= COMPARED_SCORE).sum()) for found in expected)
+    if not (count or all_anchors):
+        raise CheckpointError(
+            archive,
+            f"its frozen graph detects nothing with a score of {COMPARED_SCORE} in these pictures, so "
+            "nothing was compared.",
+            "Give pictures of what it knows: input=FOLDER.",
+        )
     return f"  {count} detections of at least {COMPARED_SCORE}: the same"
 
 

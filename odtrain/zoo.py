@@ -22,6 +22,13 @@ from odtrain.models.ssd import SSD
 
 BACKBONE = "FeatureExtractor/"
 
+RAW_OUTPUTS = (
+    ("raw_detection_boxes", "raw_detection_scores"),
+    ("Postprocessor/Decode/transpose_1", "Postprocessor/convert_scores"),
+)
+"""Where a frozen graph has the boxes and scores of all anchors: as outputs since June 2019, and before
+that inside its post-processing, under the names that the reference's code gives these operations."""
+
 LEAST_SHARE = 0.5
 """A checkpoint that fits less of the backbone's parameters is of another network."""
 
@@ -275,20 +282,28 @@ def _compare(
 
 
 def gives_raw_detections(file: Path) -> bool:
-    """Whether a frozen graph has the outputs that `verify` compares; exporters before June 2019 did not.
+    """Whether a frozen graph has the boxes and scores of all anchors that `verify` compares.
 
     Raises:
         CheckpointError: no such file, or not a graph.
     """
+    return _raw_outputs(_graph(file)) is not None
+
+
+def _graph(file: Path) -> Any:
     try:
-        graph = tf.compat.v1.GraphDef.FromString(file.read_bytes())
+        return tf.compat.v1.GraphDef.FromString(file.read_bytes())
     except (OSError, DecodeError) as error:
         raise CheckpointError(
             file,
             f"no frozen graph: {error}",
             "Give a tarball or folder that has one beside its checkpoint.",
         ) from error
-    return any(node.name == "raw_detection_boxes" for node in graph.node)
+
+
+def _raw_outputs(graph: Any) -> tuple[str, str] | None:
+    names = {node.name for node in graph.node}
+    return next((pair for pair in RAW_OUTPUTS if names >= set(pair)), None)
 
 
 def load_frozen_graph(file: Path) -> Callable[[UInt8Image], tuple[FloatArray, FloatArray]]:
@@ -297,20 +312,20 @@ def load_frozen_graph(file: Path) -> Callable[[UInt8Image], tuple[FloatArray, Fl
     Raises:
         CheckpointError: no such file, not a graph, or one that does not give raw detections.
     """
-    outputs = ["raw_detection_boxes:0", "raw_detection_scores:0"]
-    try:
-        graph = tf.compat.v1.GraphDef.FromString(file.read_bytes())
-        whole = tf.compat.v1.wrap_function(lambda: tf.import_graph_def(graph, name=""), [])
-        pruned = whole.prune("image_tensor:0", outputs)
-    except (OSError, ValueError, KeyError, DecodeError) as error:
+    graph = _graph(file)
+    outputs = _raw_outputs(graph)
+    if outputs is None:
+        wanted = ", or ".join(" and ".join(pair) for pair in RAW_OUTPUTS)
         raise CheckpointError(
             file,
-            f"no frozen graph with {outputs[0]} and {outputs[1]}: {error}",
-            "Exporters before June 2019 leave these out; there is nothing to compare with then.",
-        ) from error
+            f"a graph without {wanted}.",
+            "There is nothing to compare all anchors with; give another archive.",
+        )
+    whole = tf.compat.v1.wrap_function(lambda: tf.import_graph_def(graph, name=""), [])
+    pruned = whole.prune("image_tensor:0", [f"{name}:0" for name in outputs])
 
     def run(image: UInt8Image) -> tuple[FloatArray, FloatArray]:
         boxes, scores = pruned(tf.constant(image[None]))
-        return boxes[0].numpy(), scores[0, :, 1:].numpy()
+        return boxes.numpy().reshape(-1, 4), scores[0, :, 1:].numpy()
 
     return run

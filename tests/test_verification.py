@@ -6,6 +6,7 @@ import tarfile
 import pytest
 import tensorflow as tf
 from conftest import odtrain
+from PIL import Image
 
 from odtrain.config import compose_config
 from odtrain.errors import CheckpointError, ConfigError
@@ -66,16 +67,58 @@ def test_one_changed_weight_is_noticed(shared, coco):
     assert second == "  Do not use it: fetch it again, from its publisher."
 
 
-def test_a_graph_without_raw_outputs_is_compared_by_its_detections(shared, coco):
-    file = coco / "frozen_inference_graph.pb"
+DETECTIONS = ("detection_boxes", "detection_scores", "detection_classes", "num_detections")
+
+
+def as_exported_in_2018(file):
+    """Take the outputs away that exporters gave from June 2019 on."""
     graph = tf.compat.v1.GraphDef.FromString(file.read_bytes())
-    kept = ["detection_boxes", "detection_scores", "detection_classes", "num_detections"]
-    file.write_bytes(tf.compat.v1.graph_util.extract_sub_graph(graph, kept).SerializeToString())
+    graph = tf.compat.v1.graph_util.extract_sub_graph(graph, list(DETECTIONS))
+    assert "raw_detection_boxes" not in {node.name for node in graph.node}
+    return graph
+
+
+def renamed(graph, name):
+    """Hide a node of the graph behind another name."""
+    text = graph.SerializeToString().replace(name.encode(), name.upper().encode())
+    return tf.compat.v1.GraphDef.FromString(text)
+
+
+def test_all_anchors_of_an_older_graph_are_compared_too(shared, coco):
+    file = coco / "frozen_inference_graph.pb"
+    file.write_bytes(as_exported_in_2018(file).SerializeToString())
     said = verify_named(settings(shared, "ssd_mobilenet_v1_0.75_depth_coco"), str(coco))
+    assert said.splitlines()[1].startswith("  all anchors: boxes within ")
+
+
+@pytest.fixture
+def closed(coco):
+    """A graph that shows nothing but its detections."""
+    file = coco / "frozen_inference_graph.pb"
+    graph = renamed(as_exported_in_2018(file), "Postprocessor/convert_scores")
+    file.write_bytes(graph.SerializeToString())
+    return coco
+
+
+def test_a_graph_that_shows_no_anchors_is_compared_by_its_detections(shared, closed):
+    said = verify_named(settings(shared, "ssd_mobilenet_v1_0.75_depth_coco"), str(closed))
     first, second = said.splitlines()
-    assert first == f"{coco}: equal to its frozen graph on 5 pictures."
+    assert first == f"{closed}: equal to its frozen graph on 5 pictures."
     assert second.endswith(" detections of at least 0.35: the same")
     assert not second.startswith("  0 ")
+
+
+def test_nothing_detected_is_no_proof(closed, tmp_path):
+    Image.new("RGB", (320, 240), (128, 128, 128)).save(tmp_path / "grey.png")
+    config = compose_config(
+        ["model=ssd_mobilenet_v1_0.75_depth_coco", f"input={tmp_path / 'grey.png'}"]
+    )
+    with pytest.raises(CheckpointError) as error:
+        verify_named(config, str(closed))
+    assert str(error.value) == (
+        f"{closed}: its frozen graph detects nothing with a score of 0.35 in these pictures, so "
+        "nothing was compared.\n  Give pictures of what it knows: input=FOLDER."
+    )
 
 
 def test_a_checkpoint_without_a_graph_cannot_be_proven(shared, coco):
