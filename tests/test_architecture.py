@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "odtrain"
 MLFLOW = {"store", "delivery", "runs", "track", "versions", "registry", "pyfunc_model"}
 HYDRA = {"config"}
 WITHOUT_TENSORFLOW = (
-    "errors boxes config findings label_map pictures annotations splits inspection pairing dataset "
+    "errors boxes config findings label_map likeness pictures annotations splits inspection pairing dataset "
     "tfrecord record_files records anchors drawing matching coco_eval charts evaluate passport "
     "tflite_metadata detectors benchmark spool machine archives download cli"
 ).split()
@@ -20,7 +20,7 @@ WITHOUT_TENSORFLOW = (
 ORDER = (
     "__init__ errors boxes config "
     # data
-    "findings label_map annotations pictures inspection splits pairing dataset tfrecord record_files "
+    "findings label_map likeness annotations pictures inspection splits pairing dataset tfrecord record_files "
     "records "
     # network
     "anchors models.layers models.heads models.blocks models.ssd models.ssd_mobilenet_v1 "
