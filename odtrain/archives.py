@@ -99,30 +99,40 @@ def sha256_of(file: Path) -> str:
     return digest.hexdigest()
 
 
-class _Bounded:
-    """A stream that a decompression bomb cannot make read without end."""
+class BombError(Exception):
+    """An archive unpacks to more than it may, or asks for more memory than an honest one does."""
 
-    def __init__(self, archive: Path, stream: BinaryIO) -> None:
-        self.archive = archive
+
+class Bounded:
+    """A stream that a decompression bomb cannot make read without end.
+
+    Its methods raise a BombError beyond `most_bytes`, or for one read of more than `LONGEST_READ`.
+    """
+
+    def __init__(self, stream: BinaryIO, most_bytes: int) -> None:
         self.stream = stream
+        self.most_bytes = most_bytes
 
     def read(self, size: int) -> bytes:
+        """As a file's."""
         if size > LONGEST_READ:
-            raise _refused(self.archive, f"it has a header of {size:,} bytes")
-        return self._within(self.stream.read(size))
+            raise BombError(f"it has a header of {size:,} bytes")
+        block = self.stream.read(size)
+        self._check(self.stream.tell())
+        return block
 
     def seek(self, offset: int) -> int:
-        if offset > MOST_BYTES:
-            raise _refused(self.archive, f"it unpacks to more than {MOST_BYTES:,} bytes")
+        """As a file's."""
+        self._check(offset)
         return self.stream.seek(offset)
 
     def tell(self) -> int:
+        """As a file's."""
         return self.stream.tell()
 
-    def _within(self, block: bytes) -> bytes:
-        if self.stream.tell() > MOST_BYTES:
-            raise _refused(self.archive, f"it unpacks to more than {MOST_BYTES:,} bytes")
-        return block
+    def _check(self, position: int) -> None:
+        if position > self.most_bytes:
+            raise BombError(f"it unpacks to more than {self.most_bytes:,} bytes")
 
 
 def _extract(archive: Path, folder: Path) -> None:
@@ -130,13 +140,13 @@ def _extract(archive: Path, folder: Path) -> None:
     broken = (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error)
     try:
         with _decompressed(archive) as stream:
-            bounded = _Bounded(archive, stream)
+            bounded = Bounded(stream, MOST_BYTES)
             with tarfile.open(fileobj=cast(BinaryIO, bounded), mode="r:") as tar:
                 members = list(_checked(archive, tar))
                 tar.extractall(folder, members=members, filter="data")
             while bounded.read(2**20):  # the checksum at the very end is part of being whole
                 pass
-    except tarfile.FilterError as error:
+    except (BombError, tarfile.FilterError) as error:
         raise _refused(archive, str(error)) from error
     except broken as error:
         raise CheckpointError(

@@ -28,7 +28,7 @@ REFUSED = {
 }
 """What to do where the operating system refuses to read or write."""
 
-SWITCHES = ("--cfg", "--register", "-h", "--help")
+SWITCHES = ("--cfg", "--register", "--private", "-h", "--help")
 """Flags without a value."""
 
 Flags = tuple[tuple[str, dict[str, Any]], ...]
@@ -148,7 +148,7 @@ def _split(rest: Sequence[str], flags: Sequence[str]) -> tuple[list[str], list[s
             if value is None:
                 raise ConfigError(token, "has no value.", "Give --key value, or key=value.")
             overrides.append(token[2:] if has_value else f"{token[2:]}={value}")
-        elif has_value:
+        elif has_value and "://" not in flag:
             overrides.append(token)
         else:
             own.append(token)
@@ -220,6 +220,23 @@ def _check(config: Any, invocation: Invocation) -> int:
         Path(invocation.flags.json).write_text(findings_json(findings), encoding="utf-8")
     print(findings_table(findings))
     return int(any(finding.severity == "error" for finding in findings))
+
+
+def _collect(invocation: Invocation) -> int:
+    from odtrain.collect import collect, describe
+
+    flags = invocation.flags
+    if invocation.overrides:
+        problem = "collect has no settings."
+        raise ConfigError(
+            invocation.overrides[0], problem, "odtrain collect --help lists its flags."
+        )
+    if flags.every < 1 or not 0 <= flags.near <= 256:
+        raise ConfigError("collect", "--every or --near too small or large.", "See --help.")
+    to = Path(flags.to)
+    done = collect(flags.source, to, every=flags.every, near=flags.near, private=flags.private)
+    print(describe(done))
+    return int(bool(done.refused) and not done.added and not done.known)
 
 
 def _evaluate(config: Any, invocation: Invocation) -> int:
@@ -319,6 +336,31 @@ COMMON_FLAGS: Flags = (
 )
 
 COMMANDS: dict[str, Command] = {
+    "collect": Command(
+        "pictures of folders, archives, videos and URLs, as DIR/img1.jpg, DIR/img2.jpg, ...",
+        _collect,
+        (
+            ("source", {"nargs": "+", "help": "folder, archive, video, picture, list of URLs"}),
+            ("--to", {"required": True, "metavar": "DIR", "help": "folder to add them to"}),
+            (
+                "--every",
+                {"type": int, "default": 30, "metavar": "N", "help": "of a video, each N-th frame"},
+            ),
+            (
+                "--near",
+                {
+                    "type": int,
+                    "default": 26,
+                    "metavar": "BITS",
+                    "help": "set aside what differs in at most BITS of 256; 0: only exact copies",
+                },
+            ),
+            (
+                "--private",
+                {"action": "store_true", "help": "URLs may lead to this machine and network"},
+            ),
+        ),
+    ),
     "train": Command(
         "pictures and labels to a registered model, in one tracked run", _with_config(_train)
     ),

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -110,13 +110,19 @@ def _look_at(
 
 
 def in_threads(
-    function: Callable[[T], R], items: Sequence[T], doing: str | None = None
+    function: Callable[[T], R],
+    items: Iterable[T],
+    doing: str | None = None,
+    workers: int | None = None,
 ) -> Iterator[R]:
-    """`function` of each item in order, a few items ahead; Pillow and hashlib let threads run."""
-    workers = os.cpu_count() or 1
+    """`function` of each item in order, a few items ahead; Pillow and hashlib let threads run.
+
+    `workers` are as many as there are cores, if it does not say how many.
+    """
+    workers = workers or os.cpu_count() or 1
     pool = ThreadPoolExecutor(workers)
     progress = tqdm(
-        total=len(items),
+        total=len(items) if isinstance(items, Sized) else None,
         desc=doing,
         unit=" pictures",
         delay=1,
@@ -135,4 +141,4 @@ def in_threads(
             yield result
     finally:
         progress.close()
-        pool.shutdown(cancel_futures=True)
+        pool.shutdown(wait=False, cancel_futures=True)

@@ -10,10 +10,12 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "odtrain"
 MLFLOW = {"store", "delivery", "runs", "track", "versions", "registry", "pyfunc_model"}
 HYDRA = {"config"}
+OPENCV = {"frames"}
 WITHOUT_TENSORFLOW = (
     "errors boxes config findings label_map likeness pictures annotations splits inspection pairing dataset "
     "tfrecord record_files records anchors drawing matching coco_eval charts evaluate passport "
-    "tflite_metadata detectors benchmark spool machine archives download cli"
+    "tflite_metadata detectors benchmark spool machine archives "
+    "frames fetching picture_sources manifest collect download cli"
 ).split()
 
 
@@ -22,11 +24,13 @@ ORDER = (
     # data
     "findings label_map likeness annotations pictures inspection splits pairing dataset tfrecord record_files "
     "records "
+    # pictures from anywhere
+    "frames fetching archives picture_sources manifest collect "
     # network
     "anchors models.layers models.heads models.blocks models.ssd models.ssd_mobilenet_v1 "
     "models.ssd_mobilenet_v2 models.ssd_mobilenet_v3 models.ssd_mobiledet models.ssd_inception_v2 "
     "models.ssd_ppn models.resnet_v1 models.ssd_fpn models.__init__ "
-    "checkpoints archives download catalogue zoo "
+    "checkpoints download catalogue zoo "
     # training
     "augment inputs targets mining losses schedules optimizers train "
     # evaluation
@@ -74,6 +78,10 @@ def test_mlflow_stays_in_the_tracking_modules():
 
 def test_hydra_stays_in_the_configuration():
     assert users_of("hydra") <= HYDRA
+
+
+def test_opencv_stays_where_video_is():
+    assert users_of("cv2") <= OPENCV
 
 
 def test_no_module_is_called_utils():
