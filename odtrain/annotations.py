@@ -1,27 +1,21 @@
-"""Label files as people's tools write them -> labelled pictures in the program's own conventions.
+"""What label files say -> labelled pictures in the program's own conventions.
 
-A reader per format, in `READERS`, turns files into `Entry`s: what the file says, in its own words.
+The readers in `formats` turn files into `Entry`s: what a file says of one picture, in its own words.
 `place` then checks an entry against the picture it belongs to.
 """
 
 from __future__ import annotations
 
-import math
-import re
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from pathlib import Path, PureWindowsPath
-
-from lxml import etree
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from odtrain.findings import Finding, found
 
-MAX_XML_BYTES = 10_000_000
-"""labelImg writes about 300 bytes an object; nothing near this is a label file."""
-EXTERNAL_DTD = re.compile(rb"<!DOCTYPE[^>\[]*\s(SYSTEM|PUBLIC)\s")
 TOLERANCE = 1.0
 """Pixels by which a box may leave the picture and still be clipped: what rounding does."""
+ROUNDING = 0.01
+"""Pixels by which a box may leave the picture unsaid: YOLO's six digits, of a picture 10,000 wide."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +46,7 @@ class LabelledImage:
         width: in pixels, after `orientation` was applied.
         objects: in the order of the label file.
         orientation: the EXIF orientation to apply to the picture so that the boxes fit, 1 = none.
+        verified: somebody looked at the labels once more, says the label file.
     """
 
     image: Path
@@ -60,12 +55,13 @@ class LabelledImage:
     width: int
     objects: tuple[LabelledObject, ...]
     orientation: int = 1
+    verified: bool = False
 
-    def corners(self, item: LabelledObject) -> tuple[str, str, str, str]:
+    def corners(self, item: LabelledObject, decimals: int = 4) -> tuple[str, str, str, str]:
         """The box of `item` as xmin, ymin, xmax, ymax in pixels, in the fewest digits."""
         ymin, xmin, ymax, xmax = item.yxyx
         pixels = (xmin * self.width, ymin * self.height, xmax * self.width, ymax * self.height)
-        first, second, third, fourth = (f"{v:.4f}".rstrip("0").rstrip(".") for v in pixels)
+        first, second, third, fourth = (f"{v:.{decimals}f}".rstrip("0").rstrip(".") for v in pixels)
         return first, second, third, fourth
 
     def describe(self, item: LabelledObject) -> str:
@@ -79,16 +75,17 @@ class WrittenObject:
 
     Attributes:
         name: of its class, whitespace normalised.
-        xyxy: xmin, ymin, xmax, ymax in pixels, kept as written: labelImg's are 0-based edges, of
-            which it raises a minimum of 0 to 1, so that 1 must not be subtracted.
+        xyxy: xmin, ymin, xmax, ymax in pixels, or in fractions where its `Entry` says so; kept as
+            written: labelImg's are 0-based edges, of which it raises a minimum of 0 to 1, so that 1
+            must not be subtracted.
         difficult: as written.
         truncated: as written.
     """
 
     name: str
     xyxy: tuple[float, float, float, float]
-    difficult: bool
-    truncated: bool
+    difficult: bool = False
+    truncated: bool = False
 
     def describe(self) -> str:
         """Class and box, for a finding."""
@@ -101,19 +98,34 @@ class Entry:
 
     Attributes:
         label_file: the file.
-        names: of the picture, the most trustworthy first, with or without suffix.
-        size: (width, height) of the picture in pixels, None where the file gives none.
+        names: of the picture, the most trustworthy first, with or without suffix, and with the
+            folders it is given with, if any: `train/img1.jpg`.
+        size: (width, height) of the picture in pixels; (0, 0) where the file should give it and does
+            not, None where files of its format have none.
         objects: as written.
+        verified: somebody looked at the labels once more, says the file.
+        relative: boxes are fractions of width and height, not pixels.
+        shared: the file tells of other pictures too, so that a finding must name this one.
     """
 
     label_file: Path
     names: tuple[str, ...]
     size: tuple[int, int] | None
     objects: tuple[WrittenObject, ...]
+    verified: bool = False
+    relative: bool = False
+    shared: bool = False
 
+    def about(self, cause: str) -> str:
+        """`cause`, with the picture's name where the label file does not tell which it is."""
+        return f'"{self.names[0]}": {cause}' if self.shared else cause
 
-Reader = Callable[[Iterable[Path]], tuple[list[Entry], list[Finding]]]
-"""Reads those files that are of its format, and says what is wrong with them."""
+    def in_pixels(self, item: WrittenObject, width: int, height: int) -> WrittenObject:
+        """`item` of this entry, in pixels of a picture of `width` x `height`."""
+        if not self.relative:
+            return item
+        xmin, ymin, xmax, ymax = item.xyxy
+        return replace(item, xyxy=(xmin * width, ymin * height, xmax * width, ymax * height))
 
 
 class UnreadableError(Exception):
@@ -133,132 +145,6 @@ def normalised(name: str) -> str:
     return unicodedata.normalize("NFC", " ".join(name.split()))
 
 
-def read_voc(files: Iterable[Path]) -> tuple[list[Entry], list[Finding]]:
-    """Every .xml file as Pascal VOC, read by tag name.
-
-    Returns:
-        The entries, with the objects that can be read, and OD003 to OD006 for what cannot.
-    """
-    entries: list[Entry] = []
-    findings: list[Finding] = []
-    for file in files:
-        if file.suffix.lower() != ".xml":
-            continue
-        try:
-            entries.append(_voc_entry(file, _voc_root(file), findings))
-        except UnreadableError as error:
-            findings.append(error.finding)
-    return entries, findings
-
-
-def _voc_root(file: Path) -> etree._Element:
-    """The <annotation> of a label file, parsed without entities, DTD or network.
-
-    Raises:
-        UnreadableError: OD003 to OD005.
-    """
-    try:
-        data = file.read_bytes()
-    except OSError as error:
-        raise UnreadableError(found("OD003", file, f"cannot be read: {error.strerror}.")) from None
-    if len(data) > MAX_XML_BYTES:
-        raise UnreadableError(found("OD004", file, f"is {len(data) // 1_000_000} MB large."))
-    if b"<!ENTITY" in data:
-        raise UnreadableError(found("OD005", file, "declares XML entities."))
-    if EXTERNAL_DTD.search(data):
-        raise UnreadableError(found("OD005", file, "refers to a DTD that lies elsewhere."))
-    root = _parse_xml(file, data)
-    if any(True for _ in root.iter(etree.Entity)):
-        raise UnreadableError(found("OD005", file, "uses XML entities."))
-    if _local_name(root) != "annotation":
-        cause = f"begins with <{_local_name(root)}>, not with <annotation>."
-        raise UnreadableError(found("OD004", file, cause))
-    return root
-
-
-def _parse_xml(file: Path, data: bytes) -> etree._Element:
-    parser = etree.XMLParser(
-        resolve_entities=False,
-        load_dtd=False,
-        no_network=True,
-        dtd_validation=False,
-        huge_tree=False,
-    )
-    try:
-        return etree.fromstring(data, parser)
-    except etree.XMLSyntaxError as error:
-        text = "it is empty" if not data.strip() else str(error.msg).rstrip(".")
-        raise UnreadableError(found("OD003", file, f"is not XML: {text}.")) from None
-
-
-def _voc_entry(file: Path, root: etree._Element, findings: list[Finding]) -> Entry:
-    objects = []
-    for number, element in enumerate(_children(root, "object"), start=1):
-        try:
-            objects.append(_voc_object(file, number, element))
-        except UnreadableError as error:
-            findings.append(error.finding)
-    written = PureWindowsPath(_text(root, "filename")).name  # takes \ and / as separators
-    names = (file.stem, written) if written else (file.stem,)
-    return Entry(file, names, _voc_size(root), tuple(objects))
-
-
-def _voc_size(root: etree._Element) -> tuple[int, int] | None:
-    for size in _children(root, "size"):
-        width, height = _number_in(_text(size, "width")), _number_in(_text(size, "height"))
-        if width and height and width > 0 and height > 0:
-            return round(width), round(height)
-    return None
-
-
-def _voc_object(file: Path, number: int, element: etree._Element) -> WrittenObject:
-    name = normalised(_text(element, "name"))
-    if not name:
-        raise UnreadableError(found("OD006", file, f"object {number} has no <name>."))
-    box = next(_children(element, "bndbox"), None)
-    if box is None:
-        cause = f'object {number}, "{name}", has no <bndbox>.'
-        raise UnreadableError(found("OD006", file, cause))
-    corners = {tag: _number_in(_text(box, tag)) for tag in ("xmin", "ymin", "xmax", "ymax")}
-    for tag, value in corners.items():
-        if value is None:
-            cause = f'object {number}, "{name}": <{tag}> is "{_text(box, tag)}", not a number.'
-            raise UnreadableError(found("OD006", file, cause))
-    xmin, ymin, xmax, ymax = (float(value) for value in corners.values() if value is not None)
-    return WrittenObject(
-        name, (xmin, ymin, xmax, ymax), _flag(element, "difficult"), _flag(element, "truncated")
-    )
-
-
-def _local_name(element: etree._Element) -> str:
-    return str(element.tag).rpartition("}")[2]
-
-
-def _children(parent: etree._Element, tag: str) -> Iterator[etree._Element]:
-    """The direct children called `tag` in any namespace: a VOC <part> has a <bndbox> too."""
-    for child in parent.iterchildren(tag=etree.Element):
-        if _local_name(child) == tag:
-            yield child
-
-
-def _text(parent: etree._Element, tag: str) -> str:
-    """The text of the first child called `tag`; empty where there is none."""
-    child = next(_children(parent, tag), None)
-    return "" if child is None else "".join(str(part) for part in child.itertext()).strip()
-
-
-def _number_in(written: str) -> float | None:
-    try:
-        value = float(written)
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
-
-
-def _flag(element: etree._Element, tag: str) -> bool:
-    return _text(element, tag).lower() in ("1", "true", "yes")
-
-
 def place(
     entry: Entry, width: int, height: int
 ) -> tuple[tuple[LabelledObject, ...], list[Finding]]:
@@ -270,44 +156,39 @@ def place(
     """
     findings: list[Finding] = []
     objects: dict[LabelledObject, None] = {}
-    for written in entry.objects:
-        placed = _place_object(entry.label_file, written, width, height, findings)
-        if placed is None:
-            continue
+    for item in entry.objects:
+        written = entry.in_pixels(item, width, height)
+        placed, code, cause = _place_object(written, width, height)
         if placed in objects:
-            findings.append(
-                found("OD107", entry.label_file, "is there twice.", box=written.describe())
-            )
-        objects[placed] = None
+            code, cause = "OD107", "is there twice."
+        if placed is not None:
+            objects[placed] = None
+        if code:
+            box = written.describe()
+            findings.append(found(code, entry.label_file, entry.about(cause), box=box))
     return tuple(objects), findings
 
 
 def _place_object(
-    file: Path, written: WrittenObject, width: int, height: int, findings: list[Finding]
-) -> LabelledObject | None:
+    written: WrittenObject, width: int, height: int
+) -> tuple[LabelledObject | None, str, str]:
+    """The object, and code and cause of what is wrong with its box; empty where nothing is."""
     xmin, ymin, xmax, ymax = written.xyxy
     if xmin >= xmax or ymin >= ymax:
         cause = f"x {xmin:g} to {xmax:g}, y {ymin:g} to {ymax:g} has no area."
-        findings.append(found("OD009", file, cause, box=written.describe()))
-        return None
+        return None, "OD009", cause
     outside = max(-xmin, -ymin, xmax - width, ymax - height)
     inside = xmin < width and ymin < height and xmax > 0 and ymax > 0
     if outside > TOLERANCE or not inside:
         cause = f"leaves the picture, which is {width} wide and {height} high."
-        findings.append(found("OD008", file, cause, box=written.describe()))
-        return None
-    if outside > 0:
-        cause = f"leaves the picture by {outside:g} pixels."
-        findings.append(found("OD104", file, cause, box=written.describe()))
+        return None, "OD008", cause
     yxyx = (
         max(ymin, 0.0) / height,
         max(xmin, 0.0) / width,
         min(ymax, float(height)) / height,
         min(xmax, float(width)) / width,
     )
-    return LabelledObject(written.name, yxyx, written.difficult, written.truncated)
-
-
-READERS: dict[str, Reader] = {
-    "voc": read_voc,
-}
+    placed = LabelledObject(written.name, yxyx, written.difficult, written.truncated)
+    if outside > ROUNDING:
+        return placed, "OD104", f"leaves the picture by {outside:g} pixels."
+    return placed, "", ""

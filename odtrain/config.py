@@ -347,7 +347,10 @@ def flattened(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 CHOICES = {
-    "data.format": ["auto", "voc"],
+    "data.format": [
+        *("auto", "voc", "yolo", "coco", "createml", "labelme", "label_studio"),
+        *("cvat", "csv", "tfrecord"),
+    ],
     "model.initializer": ["truncated_normal", "random_normal", "he"],
     "train.restore": ["backbone", "all"],
     "train.loss": ["hard_mining", "focal"],

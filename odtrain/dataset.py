@@ -14,16 +14,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from odtrain.annotations import READERS, Entry, LabelledImage, place
+from odtrain.annotations import Entry, LabelledImage, place
 from odtrain.config import DataConfig
 from odtrain.errors import ConfigError, DataError, choose
 from odtrain.findings import Finding as Finding
 from odtrain.findings import errors, found
 from odtrain.findings import findings_json as findings_json
 from odtrain.findings import findings_table as findings_table
+from odtrain.formats import FORMATS
 from odtrain.inspection import FileStat, Memory, inspect_all, read_json, read_memories
 from odtrain.label_map import read_label_map
-from odtrain.pairing import matched_entries, scan_sources
+from odtrain.pairing import matched_entries, scan_sources, unpacked_pictures
 from odtrain.pictures import Picture
 from odtrain.splits import SPLITS, complete_split
 
@@ -42,6 +43,7 @@ class Dataset:
         counts: split -> {"images": ..., "boxes": ...}; a split without images has zeros.
         findings: warnings and remarks of the data doctor.
         files: name -> bytes of every file that was written for it.
+        label_format: of the label files, a row of `formats.FORMATS`.
     """
 
     folder: Path
@@ -51,6 +53,7 @@ class Dataset:
     counts: dict[str, dict[str, int]]
     findings: tuple[Finding, ...]
     files: dict[str, int] = field(default_factory=dict)
+    label_format: str = "voc"
 
     def records(self, split: str) -> list[Path]:
         """The shards of `split` in order; none where it has no images."""
@@ -68,6 +71,7 @@ class Examined:
         findings: errors first.
         pictures: what each picture that is used holds.
         memories: picture -> what to remember of it, by its path as text.
+        label_format: a row of `formats.FORMATS`; empty where there are no labels.
     """
 
     splits: dict[str, list[LabelledImage]]
@@ -75,6 +79,7 @@ class Examined:
     findings: tuple[Finding, ...]
     pictures: dict[Path, Picture]
     memories: dict[str, Memory]
+    label_format: str = ""
 
 
 def read_dataset(folder: Path) -> Dataset:
@@ -95,6 +100,7 @@ def read_dataset(folder: Path) -> Dataset:
         values["counts"],
         tuple(Finding(**finding) for finding in values["findings"]),
         values["files"],
+        values.get("label_format", "voc"),
     )
 
 
@@ -127,7 +133,7 @@ def check_config(config: DataConfig) -> None:
             )
     if config.shards < 1:
         raise ConfigError("data.shards", f"{config.shards} files hold nothing.", "Give 1 or more.")
-    choose("data.format", config.format, ["auto", *READERS])
+    choose("data.format", config.format, ["auto", *FORMATS])
 
 
 def examine(config: DataConfig, files: dict[Path, FileStat]) -> Examined:
@@ -138,7 +144,8 @@ def examine(config: DataConfig, files: dict[Path, FileStat]) -> Examined:
         files: as `scan_sources` gives them. Pictures that were seen before are not decoded again.
     """
     findings: list[Finding] = []
-    entries, given = matched_entries(config, files, findings)
+    files = {**files, **unpacked_pictures(config, files, findings)}
+    entries, given, label_format = matched_entries(config, files, findings)
     memories = inspect_all(entries, files, read_memories(Path(config.prepared)), findings)
     pictures = {
         picture: memories[str(picture)].picture for picture in entries if str(picture) in memories
@@ -154,22 +161,34 @@ def examine(config: DataConfig, files: dict[Path, FileStat]) -> Examined:
         findings += _same_pictures(splits, pixels)
     order = {"error": 0, "warning": 1, "info": 2}
     findings.sort(key=lambda finding: order[finding.severity])
-    return Examined(splits, class_names, tuple(findings), pictures, memories)
+    return Examined(splits, class_names, tuple(findings), pictures, memories, label_format)
 
 
 def _labelled(picture: Path, entry: Entry, held: Picture, findings: list[Finding]) -> LabelledImage:
     objects, about_boxes = place(entry, held.width, held.height)
-    if entry.size != (held.width, held.height):
-        gives = "gives no size" if entry.size is None else f"says {entry.size[0]} x {entry.size[1]}"
-        cause = f"{gives}, {picture.name} has {held.width} x {held.height} pixels."
-        findings.append(found("OD103", entry.label_file, cause))
+    if entry.size not in (None, (held.width, held.height)):
+        findings.append(_wrong_size(picture, entry, entry.size, held))
     if held.ambiguous and entry.objects:
         cause = "EXIF turns this picture, and the label's size does not show whether boxes follow."
         findings.append(found("OD105", picture, cause))
     findings += about_boxes
     return LabelledImage(
-        picture, entry.label_file, held.height, held.width, objects, held.orientation
+        picture,
+        entry.label_file,
+        held.height,
+        held.width,
+        objects,
+        held.orientation,
+        entry.verified,
     )
+
+
+def _wrong_size(
+    picture: Path, entry: Entry, size: tuple[int, int] | None, held: Picture
+) -> Finding:
+    gives = f"says {size[0]} x {size[1]}" if size and any(size) else "gives no size"
+    cause = f"{gives}, {picture.name} has {held.width} x {held.height} pixels."
+    return found("OD103", entry.label_file, cause)
 
 
 def _classes(
@@ -251,6 +270,7 @@ def describe(dataset: Dataset) -> str:
     lines = [
         f"{dataset.name}, prepared in {dataset.folder}",
         *rows,
+        f"  labels: {FORMATS[dataset.label_format]}",
         f"  classes: {', '.join(dataset.class_names)}",
         f"  findings: {seen}; to see them: odtrain check" if seen else "  findings: none",
         f"  digest: {dataset.digest[:16]}",

@@ -145,6 +145,31 @@ KINDS: dict[str, Kind] = {
         "Label objects in some of its pictures, or change the split.",
     ),
     "OD019": Kind("error", "picture too large", "Scale it down; detectors see far fewer pixels."),
+    "OD030": Kind(
+        "error",
+        "label file cannot be read",
+        "Save it again in the tool that wrote it, or delete it.",
+    ),
+    "OD031": Kind(
+        "error",
+        "label file of another format",
+        "Set data.format to what it is, or move it out of the folder.",
+    ),
+    "OD032": Kind(
+        "error",
+        "object that cannot be used",
+        "Correct it in the tool that wrote it, or delete it.",
+    ),
+    "OD033": Kind(
+        "error",
+        "class number without a name",
+        "Give the list of classes that the labels were made with.",
+    ),
+    "OD034": Kind(
+        "error",
+        "no class names",
+        "Put classes.txt, obj.names or data.yaml (for records: label_map.pbtxt) beside the labels.",
+    ),
     "OD101": Kind(
         "warning",
         "wrong extension",
@@ -180,7 +205,33 @@ KINDS: dict[str, Kind] = {
         "warning", "class missing from a split", "Label more of it, or change the split."
     ),
     "OD109": Kind("warning", "animation", "Only its first frame is used."),
+    "OD130": Kind(
+        "warning",
+        "labels in two formats",
+        "Set data.format to the one that counts.",
+    ),
+    "OD131": Kind(
+        "warning",
+        "shapes left out",
+        "Draw a rectangle or a polygon around each in the tool that wrote the file.",
+    ),
+    "OD132": Kind(
+        "warning",
+        "rotated boxes",
+        "Nothing to do if looser boxes will do: detectors of this kind find upright ones.",
+    ),
     "OD201": Kind("info", "pictures left out", "Nothing to do if that is meant."),
     "OD202": Kind("info", "class never labelled", "Nothing to do if that is meant."),
     "OD203": Kind("info", "picture re-encoded", "Nothing to do: your file stays as it is."),
+    "OD230": Kind(
+        "info", "format of the labels", "Nothing to do if that is so; else set data.format."
+    ),
+    "OD231": Kind("info", "shapes taken by their bounds", "Nothing to do."),
+    "OD232": Kind("info", "labels left out", "Nothing to do if that is meant."),
+    "OD233": Kind(
+        "info",
+        "encoding guessed",
+        "Nothing to do if the class names look right; else save it as UTF-8.",
+    ),
+    "OD234": Kind("info", "pictures unpacked", "Nothing to do: your records stay as they are."),
 }

@@ -5,16 +5,23 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from itertools import takewhile
+from pathlib import Path, PurePosixPath
 
-from odtrain.annotations import READERS, Entry, normalised
+from odtrain.annotations import Entry, normalised
 from odtrain.config import DataConfig
 from odtrain.errors import DataError
 from odtrain.findings import Finding, found
+from odtrain.formats import Labels, Sources, read_labels
+from odtrain.formats.tfrecords import record_files, unpack
 from odtrain.inspection import FileStat
 from odtrain.pictures import SUFFIXES, UNSUPPORTED_SUFFIXES
 from odtrain.splits import PictureNames, given_split
 
+UNPACKED = "pictures"
+"""The folder in `data.prepared` for pictures that come out of records."""
+MAX_UNMATCHED = 100
+"""Findings about pictures that one label file tells of and that are not there."""
 LABEL_FOLDERS = ("annotations", "Annotations", "labels", "xml", "xmls")
 """Where label files lie beside a folder of pictures, most often."""
 
@@ -29,6 +36,9 @@ def scan_sources(config: DataConfig) -> dict[Path, FileStat]:
     roots = {_labels_root(config): "data.annotations", Path(config.images): "data.images"}
     files: dict[Path, FileStat] = {}
     for root, key in roots.items():
+        if root.is_file():
+            files[root] = _stat(root)
+            continue
         if not root.is_dir():
             raise DataError(
                 root, "is not a folder.", f"Set {key} to the folder that holds the files."
@@ -36,9 +46,13 @@ def scan_sources(config: DataConfig) -> dict[Path, FileStat]:
         files.update(_scan(root, {_identity(prepared)} if prepared.is_dir() else set()))
     for extra in (config.train_list, config.validation_list, config.test_list, config.label_map):
         if extra is not None and Path(extra).is_file():
-            status = Path(extra).stat()
-            files[Path(extra)] = (status.st_size, status.st_mtime_ns)
+            files[Path(extra)] = _stat(Path(extra))
     return files
+
+
+def _stat(file: Path) -> FileStat:
+    status = file.stat()
+    return status.st_size, status.st_mtime_ns
 
 
 def _labels_root(config: DataConfig) -> Path:
@@ -71,53 +85,86 @@ def _scan(folder: Path, seen: set[tuple[int, int]]) -> Iterator[tuple[Path, File
             yield folder / entry.name, (entry_status.st_size, entry_status.st_mtime_ns)
 
 
+def unpacked_pictures(
+    config: DataConfig, files: dict[Path, FileStat], findings: list[Finding]
+) -> dict[Path, FileStat]:
+    """The pictures in the record files among `files`, if there are no others or records are named.
+
+    They are unpacked into the prepared folder, once. Adds OD234.
+    """
+    records = record_files([file for file in files if file.is_relative_to(_labels_root(config))])
+    if not records or config.format not in ("auto", "tfrecord"):
+        return {}
+    if config.format == "auto" and _pictures_in(Path(config.images), files):
+        return {}
+    folder = _unpacked(config)
+    pictures = unpack(records, folder)
+    if pictures:
+        cause = f"{len(pictures):,} pictures were unpacked from records into {folder}."
+        findings.append(found("OD234", _labels_root(config), cause))
+    return {picture: _stat(picture) for picture in pictures}
+
+
+def _unpacked(config: DataConfig) -> Path:
+    return Path(config.prepared) / UNPACKED
+
+
+def _pictures_in(root: Path, files: dict[Path, FileStat]) -> list[Path]:
+    known = SUFFIXES | UNSUPPORTED_SUFFIXES
+    return [file for file in files if file.suffix.lower() in known and file.is_relative_to(root)]
+
+
 def matched_entries(
     config: DataConfig, files: dict[Path, FileStat], findings: list[Finding]
-) -> tuple[dict[Path, Entry], dict[Path, str]]:
-    """Every picture that is used and has a label file, and the split as far as it is given."""
-    root = Path(config.images)
-    known = SUFFIXES | UNSUPPORTED_SUFFIXES
-    pictures = [
-        file for file in files if file.suffix.lower() in known and file.is_relative_to(root)
-    ]
+) -> tuple[dict[Path, Entry], dict[Path, str], str]:
+    """Every picture that is used and has labels, the split as far as it is given, and the format."""
+    root = _unpacked(config)
+    pictures = _pictures_in(root, files)
+    if not pictures:
+        root = Path(config.images)
+        pictures = _pictures_in(root, files)
     if not pictures:
         findings.append(found("OD001", root, "holds no pictures."))
-        return {}, {}
+        return {}, {}, ""
     given, about_lists = given_split(config, root, pictures)
     findings += about_lists
     used = [picture for picture in pictures if picture in given] if given else pictures
-    entries, about_labels = _read_labels(config, files)
+    labels = _labels(config, files, pictures)
+    entries, about_labels = labels.reading.entries, labels.reading.findings
     findings += about_labels
-    if not entries and not about_labels:
+    if not labels.format:
         findings.append(_no_labels(config))
-        return {}, {}
+        return {}, {}, ""
     broken = {normalised(Path(finding.file).stem) for finding in about_labels}
     entries_by_picture = _match(used, entries, len(used) < len(pictures), findings)
     for picture in used:
         if picture not in entries_by_picture and normalised(picture.stem) not in broken:
             findings.append(found("OD102", picture, "has no label file."))
-    return entries_by_picture, given
+    return entries_by_picture, given, labels.format
 
 
-def _read_labels(
-    config: DataConfig, files: dict[Path, FileStat]
-) -> tuple[list[Entry], list[Finding]]:
+def _labels(config: DataConfig, files: dict[Path, FileStat], pictures: Sequence[Path]) -> Labels:
+    """What the label files say; lists of the split are none."""
     root = _labels_root(config)
-    candidates = [file for file in files if file.is_relative_to(root)]
-    names = list(READERS) if config.format == "auto" else [config.format]
-    for name in names:
-        entries, findings = READERS[name](candidates)
-        if entries or findings:
-            return entries, findings
-    return [], []
+    lists = {config.train_list, config.validation_list, config.test_list, config.label_map}
+    mine = [file for file in files if file.is_relative_to(root) and str(file) not in lists]
+    others = [file for file in files if not file.is_relative_to(root)]
+    if config.label_map is not None:
+        others.insert(0, Path(config.label_map))
+    stems = frozenset(normalised(picture.stem) for picture in pictures)
+    return read_labels(Sources(mine, others, stems, config.format != "auto"), root, config.format)
 
 
 def _no_labels(config: DataConfig) -> Finding:
     root = _labels_root(config)
     candidates = [root.absolute().parent / name for name in LABEL_FOLDERS]
-    beside = [folder for folder in candidates if folder.is_dir() and any(folder.glob("*.xml"))]
+    beside = [folder for folder in candidates if folder.is_dir() and _holds_labels(folder)]
     remedy = f"Set data.annotations={beside[0]}" if beside else None
-    return found("OD002", root, "holds no label files (.xml).", remedy=remedy)
+    return found("OD002", root, "holds no label files.", remedy=remedy)
+
+
+def _holds_labels(folder: Path) -> bool:
+    return any(any(folder.glob(pattern)) for pattern in ("*.xml", "*.txt", "*.json", "*.csv"))
 
 
 def _match(
@@ -126,15 +173,20 @@ def _match(
     """Picture -> its entry, by the label file's own name first, then by the name it gives."""
     names = PictureNames(pictures)
     candidates: dict[Path, list[Entry]] = defaultdict(list)
+    ambiguous: set[Path] = set()
+    unmatched: dict[Path, list[Entry]] = defaultdict(list)
     for entry in entries:
-        matches = next(filter(None, map(names.find, entry.names)), [])
+        matches = next(filter(None, (_named(names, entry, name) for name in entry.names)), [])
         if not matches and not some_left_out:
-            shown = " or ".join(f'"{name}"' for name in dict.fromkeys(entry.names))
-            findings.append(found("OD012", entry.label_file, f"no picture is called {shown}."))
+            unmatched[entry.label_file].append(entry)
         for picture in matches:
             candidates[picture].append(entry)
+        ambiguous.update(matches[1:])
+    findings += _without_picture(unmatched)
     for clash in names.clashes():
-        if any(picture in candidates for picture in clash):
+        if any(picture in candidates for picture in clash) and (
+            ambiguous.intersection(clash) or not all(picture in candidates for picture in clash)
+        ):
             cause = f"has the name of {', '.join(map(str, clash[1:]))}."
             findings.append(found("OD013", clash[0], cause))
     return {
@@ -142,11 +194,49 @@ def _match(
     }
 
 
+def _named(names: PictureNames, entry: Entry, name: str) -> list[Path]:
+    """The pictures called `name`; of several, those whose folders are most like the label's.
+
+    So `labels/train/1.txt` is of `images/train/1.jpg`, not of `images/test/1.jpg`.
+    """
+    path = PurePosixPath(name)
+    matches = names.find(path.name)
+    if len(matches) < 2:
+        return matches
+    folders = [*entry.label_file.parent.parts, *path.parts[:-1]]
+
+    def shared(picture: Path) -> int:
+        pairs = zip(reversed(picture.parent.parts), reversed(folders), strict=False)
+        return len(list(takewhile(lambda pair: pair[0] == pair[1], pairs)))
+
+    most = max(map(shared, matches))
+    return [picture for picture in matches if shared(picture) == most]
+
+
+def _without_picture(unmatched: dict[Path, list[Entry]]) -> list[Finding]:
+    """OD012, a hundred for one label file at most."""
+    findings = []
+    for file, entries in unmatched.items():
+        for entry in entries[:MAX_UNMATCHED]:
+            shown = " or ".join(f'"{name}"' for name in entry.names)
+            findings.append(found("OD012", file, f"no picture is called {shown}."))
+        if len(entries) > MAX_UNMATCHED:
+            more = len(entries) - MAX_UNMATCHED
+            cause = f"{more:,} more pictures that it tells of are not there."
+            findings.append(found("OD012", file, cause))
+    return findings
+
+
 def _the_one(picture: Path, entries: list[Entry], findings: list[Finding]) -> Entry:
-    """The entry beside the picture if there is one; else there must be but one."""
+    """The entry beside the picture if there is one; else there must be but one.
+
+    Files about many pictures may repeat each other: the tutorial's raccoon_labels.csv holds the rows
+    of train_labels.csv and test_labels.csv.
+    """
     beside = [entry for entry in entries if entry.label_file.parent == picture.parent]
     best = beside or entries
-    if len(best) > 1:
-        shown = ", ".join(str(entry.label_file) for entry in best)
-        findings.append(found("OD014", picture, f"is labelled by {shown}."))
+    if len({(entry.objects, entry.size, entry.shared or entry.label_file) for entry in best}) > 1:
+        files = list(dict.fromkeys(str(entry.label_file) for entry in best))
+        times = "twice " if len(files) < len(best) else ""
+        findings.append(found("OD014", picture, f"is labelled {times}by {', '.join(files)}."))
     return best[0]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -15,20 +13,6 @@ from odtrain.inspection import in_threads
 from odtrain.pictures import Picture, UnusableError, encode, record_format
 from odtrain.splits import SPLITS
 from odtrain.tfrecord import BYTES, FLOATS, INTS, Kind, Values, encode_example, frame
-
-CSV_HEADER = ("filename", "width", "height", "class", "xmin", "ymin", "xmax", "ymax")
-"""That of the tutorial's xml_to_csv.py."""
-
-
-def write_csv(file: Path, images: Sequence[LabelledImage]) -> None:
-    """One row per box, in pixels; an image without boxes is a row with empty class and box."""
-    with file.open("w", encoding="utf-8", errors="surrogateescape", newline="") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(CSV_HEADER)
-        for image in images:
-            start = [image.image.name, image.width, image.height]
-            boxes = [[item.name, *image.corners(item)] for item in image.objects]
-            writer.writerows([*start, *cells] for cells in boxes or [[""] * 5])
 
 
 def write_records(folder: Path, examined: Examined, shards: int) -> None:

@@ -35,6 +35,7 @@ from odtrain.dataset import (
 )
 from odtrain.errors import DataError
 from odtrain.findings import Finding, errors
+from odtrain.formats import csv_table
 from odtrain.inspection import (
     STATE_FILE,
     STATE_VERSION,
@@ -45,7 +46,7 @@ from odtrain.inspection import (
 )
 from odtrain.label_map import label_map_text
 from odtrain.pairing import scan_sources
-from odtrain.record_files import write_csv, write_records
+from odtrain.record_files import write_records
 from odtrain.splits import SPLITS
 from odtrain.tfrecord import decode_example
 from odtrain.tfrecord import index_records as index_records
@@ -147,6 +148,7 @@ def _renewed(config: DataConfig, folder: Path, files: dict[Path, FileStat]) -> D
         _counts(examined),
         examined.findings,
         written,
+        examined.label_format,
     )
     _write_json(folder / DATASET_FILE, {"key": key, **_dataset_as_json(dataset)})
     state = {
@@ -252,7 +254,9 @@ def _write_files(config: DataConfig, folder: Path, examined: Examined) -> dict[s
             label_map_text(examined.class_names), encoding="utf-8"
         )
         for split in SPLITS:
-            write_csv(staging / f"{split}_labels.csv", examined.splits[split])
+            images = examined.splits[split]
+            names = [Path(image.image.name) for image in images]
+            csv_table.write(staging / f"{split}_labels.csv", images, names)
         write_records(staging, examined, config.shards)
         written = {file.name: file.stat().st_size for file in sorted(staging.iterdir())}
         _swap(folder, staging, written)

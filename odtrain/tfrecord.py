@@ -28,6 +28,8 @@ BLOCK = 1024
 BLOCKS_AT_ONCE = 256
 ONE_BYTE = [bytes((value,)) for value in range(0x80)]
 
+PREPARE_AGAIN = "Delete it and run: odtrain prepare"
+
 Values = Sequence[bytes] | Sequence[float] | Sequence[int]
 
 
@@ -155,13 +157,20 @@ def _varint(value: int) -> bytes:
 
 
 def decode_example(serialized: bytes) -> dict[str, list[bytes] | list[float] | list[int]]:
-    """The features of a serialized `tf.train.Example`."""
+    """The features of a serialized `tf.train.Example`.
+
+    Raises:
+        ValueError: it is none.
+    """
     features: dict[str, list[bytes] | list[float] | list[int]] = {}
-    for _, feature_map in _fields(memoryview(serialized)):
-        for _, entry in _fields(feature_map):
-            parts = dict(_fields(entry))
-            for number, content in _fields(parts[2]):
-                features[bytes(parts[1]).decode()] = _decode_values(KINDS[number], content)
+    try:
+        for _, feature_map in _fields(memoryview(serialized)):
+            for _, entry in _fields(feature_map):
+                parts = dict(_fields(entry))
+                for number, content in _fields(parts[2]):
+                    features[bytes(parts[1]).decode()] = _decode_values(KINDS[number], content)
+    except (IndexError, KeyError) as error:
+        raise ValueError("not a tf.train.Example") from error
     return features
 
 
@@ -187,17 +196,29 @@ def _read_varint(data: memoryview, position: int) -> tuple[int, int]:
     while data[position] & 0x80:
         value |= (data[position] & 0x7F) << shift
         position, shift = position + 1, shift + 7
-    return value | data[position] << shift, position + 1
+        if shift > 63:
+            raise ValueError("an integer of more than 64 bits")
+    return (value | data[position] << shift) & 0xFFFFFFFFFFFFFFFF, position + 1
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:
-    """Number and content of each length-delimited field, which is all that packed Examples have."""
+    """Number and content of each field; what is not length-delimited comes as if it were packed."""
     position = 0
     while position < len(message):
         tag, position = _read_varint(message, position)
-        length, position = _read_varint(message, position)
-        yield tag >> 3, message[position : position + length]
-        position += length
+        start, wire_type = position, tag & 7
+        if wire_type == 0:
+            _, position = _read_varint(message, position)
+        elif wire_type == 2:
+            length, start = _read_varint(message, position)
+            position = start + length
+        elif wire_type in (1, 5):
+            position += 8 if wire_type == 1 else 4
+        else:
+            raise ValueError(f"wire type {wire_type}")
+        if position > len(message):
+            raise ValueError("a field that ends behind its message")
+        yield tag >> 3, message[start:position]
 
 
 @dataclass(frozen=True, eq=False)
@@ -235,8 +256,24 @@ def _close_all(descriptors: tuple[int, ...]) -> None:
         os.close(descriptor)
 
 
-def index_records(files: Sequence[Path]) -> Index:
+def read_verified(index: Index, i: int) -> bytes | None:
+    """The payload of record `i`, or None if its checksum says that it is damaged."""
+    descriptor, offset, length = (
+        index.descriptors[index.file[i]],
+        int(index.offset[i]),
+        index.length[i],
+    )
+    payload = os.pread(descriptor, int(length) + 4, offset)
+    data, checksum = payload[: int(length)], payload[int(length) :]
+    return data if checksum == struct.pack("<I", _masked_crc(data)) else None
+
+
+def index_records(files: Sequence[Path], remedy: str = PREPARE_AGAIN) -> Index:
     """Find every record by walking from length to length.
+
+    Args:
+        files: in the order in which their records are counted.
+        remedy: what to do about a file that is damaged.
 
     Raises:
         DataError: a file cannot be opened, or is not a whole TFRecord file.
@@ -246,11 +283,13 @@ def index_records(files: Sequence[Path]) -> Index:
     try:
         for number, file in enumerate(files):
             descriptors.append(os.open(file, os.O_RDONLY | os.O_CLOEXEC))
-            rows += [(number, offset, length) for offset, length in _walk(file, descriptors[-1])]
+            rows += [
+                (number, offset, length) for offset, length in _walk(file, descriptors[-1], remedy)
+            ]
     except OSError as error:
         _close_all(tuple(descriptors))
         raise DataError(
-            files[len(descriptors)], f"cannot be read: {error.strerror}.", PREPARE_AGAIN
+            files[len(descriptors)], f"cannot be read: {error.strerror}.", remedy
         ) from None
     except DataError:
         _close_all(tuple(descriptors))
@@ -259,7 +298,7 @@ def index_records(files: Sequence[Path]) -> Index:
     return Index(tuple(descriptors), table[:, 0], table[:, 1], table[:, 2])
 
 
-def _walk(file: Path, descriptor: int) -> Iterator[tuple[int, int]]:
+def _walk(file: Path, descriptor: int, remedy: str) -> Iterator[tuple[int, int]]:
     """Offset and length of each payload in an open TFRecord file."""
     size = os.fstat(descriptor).st_size
     position = 0
@@ -267,12 +306,9 @@ def _walk(file: Path, descriptor: int) -> Iterator[tuple[int, int]]:
         head = os.pread(descriptor, 12, position)
         payload = position + 12
         if len(head) < 12 or struct.unpack("<I", head[8:])[0] != _masked_crc(head[:8]):
-            raise DataError(file, f"is damaged at byte {position}.", PREPARE_AGAIN)
+            raise DataError(file, f"is damaged at byte {position}.", remedy)
         length = int(struct.unpack("<Q", head[:8])[0])
         position = payload + length + 4
         if position > size:
-            raise DataError(file, f"ends in the middle of a record, at byte {size}.", PREPARE_AGAIN)
+            raise DataError(file, f"ends in the middle of a record, at byte {size}.", remedy)
         yield payload, length
-
-
-PREPARE_AGAIN = "Delete it and run: odtrain prepare"

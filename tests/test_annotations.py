@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from conftest import write_xml
 
-from odtrain.annotations import Entry, LabelledObject, WrittenObject, place, read_voc
+from odtrain.annotations import Entry, LabelledObject, WrittenObject, place
+from odtrain.formats import Sources, voc
 
 BOX = "<xmin>4</xmin><ymin>6</ymin><xmax>30</xmax><ymax>40</ymax>"
 BILLION_LAUGHS = (
@@ -15,7 +16,12 @@ BILLION_LAUGHS = (
 )
 
 
-def voc(folder: Path, text: str, name: str = "img.xml") -> Path:
+def read_voc(files):
+    reading = voc.read(Sources(files))
+    return reading.entries, reading.findings
+
+
+def voc_file(folder: Path, text: str, name: str = "img.xml") -> Path:
     file = folder / name
     file.write_text(text, encoding="utf-8")
     return file
@@ -64,14 +70,14 @@ def test_labelimg_coordinates_are_kept_as_written(tmp_path):
     ],
 )
 def test_boxes_are_read_by_tag_name(tmp_path, body, expected):
-    file = voc(tmp_path, f"<annotation><object><name>a</name>{body}</object></annotation>")
+    file = voc_file(tmp_path, f"<annotation><object><name>a</name>{body}</object></annotation>")
     entries, findings = read_voc([file])
     assert findings == []
     assert entries[0].objects[0].xyxy == expected
 
 
 def test_a_namespace_a_comment_and_a_bare_doctype_are_no_obstacle(tmp_path):
-    file = voc(
+    file = voc_file(
         tmp_path,
         '<!DOCTYPE annotation><annotation xmlns="http://example.org"><!-- by hand -->'
         f"<object><name>a\t b</name><truncated>1</truncated><bndbox>{BOX}</bndbox></object>"
@@ -91,7 +97,7 @@ def test_a_namespace_a_comment_and_a_bare_doctype_are_no_obstacle(tmp_path):
     ],
 )
 def test_the_file_name_in_the_label_is_a_second_name(tmp_path, filename, expected):
-    file = voc(tmp_path, f"<annotation><filename>{filename}</filename></annotation>")
+    file = voc_file(tmp_path, f"<annotation><filename>{filename}</filename></annotation>")
     assert read_voc([file])[0][0].names == expected
 
 
@@ -125,7 +131,7 @@ def test_the_file_name_in_the_label_is_a_second_name(tmp_path, filename, expecte
     ],
 )
 def test_a_file_that_is_no_label_file_is_a_finding(tmp_path, text, code, cause):
-    entries, (finding,) = read_voc([voc(tmp_path, text)])
+    entries, (finding,) = read_voc([voc_file(tmp_path, text)])
     assert entries == []
     assert (finding.code, finding.severity, finding.cause) == (code, "error", cause)
     assert finding.file == str(tmp_path / "img.xml")
@@ -157,7 +163,7 @@ def test_an_entity_is_not_followed_in_any_encoding(tmp_path):
 )
 def test_an_incomplete_object_is_a_finding_and_the_others_are_kept(tmp_path, body, cause):
     good = f"<object><name>dog</name><bndbox>{BOX}</bndbox></object>"
-    file = voc(tmp_path, f"<annotation>{good}<object>{body}</object></annotation>")
+    file = voc_file(tmp_path, f"<annotation>{good}<object>{body}</object></annotation>")
     (only,), (finding,) = read_voc([file])
     assert [item.name for item in only.objects] == ["dog"]
     assert (finding.code, finding.cause) == ("OD006", cause)

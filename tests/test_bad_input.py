@@ -105,7 +105,7 @@ def test_no_labels(pics, refused):
     for file in pics.glob("*.xml"):
         file.unlink()
     assert refused("train", "data.images=pics") == in_the_data(
-        "OD002 pics: holds no label files (.xml). Set data.annotations to the folder of the label files."
+        "OD002 pics: holds no label files. Set data.annotations to the folder of the label files."
     )
 
 

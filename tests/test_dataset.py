@@ -134,7 +134,8 @@ def test_no_folder_is_told(tmp_path):
         ),
         pytest.param(
             {"format": "vok"},
-            'data.format: unknown "vok".\n  Choose one of: auto, voc.',
+            'data.format: unknown "vok".\n  Choose one of: auto, coco, createml, csv, cvat, '
+            "label_studio, labelme, tfrecord, voc, yolo.",
             id="format",
         ),
         pytest.param(
@@ -156,7 +157,7 @@ def test_no_labels_is_an_error_that_names_where_they_may_be(tmp_path):
     label_picture(tmp_path / "images/a.jpg", SIZE, CAT, tmp_path / "annotations")
     _, findings = check(config(tmp_path / "images"))
     assert findings[0].code == "OD002"
-    assert findings[0].cause == "holds no label files (.xml)."
+    assert findings[0].cause == "holds no label files."
     assert findings[0].remedy == f"Set data.annotations={tmp_path / 'annotations'}"
 
 
@@ -352,6 +353,7 @@ def test_a_dataset_is_described_on_one_screen(pets):
         "  train             3 pictures       3 boxes\n"
         "  validation        1 pictures       1 boxes\n"
         "  test              1 pictures       1 boxes\n"
+        "  labels: Pascal VOC XML\n"
         "  classes: cat\n"
         "  findings: none\n"
         f"  digest: {dataset.digest[:16]}"
