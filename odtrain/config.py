@@ -40,6 +40,8 @@ class DataConfig:
     test_list: str | None = None
     test_fraction: float = 0.2
     validation_fraction: float = 0.1
+    folds: int = 0
+    fold: int = 0
     seed: int = 0
     prepared: str = MISSING
     shards: int = 1
@@ -372,6 +374,8 @@ EXPORT_FORMATS = [
     "tflite_int8",
 ]
 AT_LEAST = {
+    "data.folds": 0,
+    "data.fold": 0,
     "data.seed": 0,
     "data.shards": 1,
     "model.depth_multiplier": 0.01,

@@ -10,7 +10,6 @@ import hashlib
 import json
 import struct
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -24,9 +23,11 @@ from odtrain.findings import findings_table as findings_table
 from odtrain.formats import FORMATS
 from odtrain.inspection import FileStat, Memory, inspect_all, read_json, read_memories
 from odtrain.label_map import read_label_map
+from odtrain.leaks import scene_findings
 from odtrain.pairing import matched_entries, scan_sources, unpacked_pictures
 from odtrain.pictures import Picture
-from odtrain.splits import SPLITS, complete_split
+from odtrain.scenes import find_scenes
+from odtrain.splits import SPLITS, complete_split, drawn_splits
 
 DATASET_FILE = "dataset.json"
 
@@ -133,7 +134,21 @@ def check_config(config: DataConfig) -> None:
             )
     if config.shards < 1:
         raise ConfigError("data.shards", f"{config.shards} files hold nothing.", "Give 1 or more.")
+    _check_folds(config)
     choose("data.format", config.format, ["auto", *FORMATS])
+
+
+def _check_folds(config: DataConfig) -> None:
+    if config.folds == 1:
+        raise ConfigError(
+            "data.folds", "1 fold leaves nothing to train on.", "Give 0, or 2 or more."
+        )
+    if config.fold and config.fold >= config.folds:
+        raise ConfigError(
+            f"data.fold={config.fold}",
+            f"is not one of {config.folds} folds.",
+            "The first fold is 0; data.folds says how many there are.",
+        )
 
 
 def examine(config: DataConfig, files: dict[Path, FileStat]) -> Examined:
@@ -154,11 +169,14 @@ def examine(config: DataConfig, files: dict[Path, FileStat]) -> Examined:
         _labelled(picture, entries[picture], pictures[picture], findings) for picture in pictures
     ]
     class_names, images = _classes(config, images, findings)
-    pixels = {picture: held.pixels for picture, held in pictures.items()}
-    splits = complete_split(config, images, given, pixels)
+    if config.folds and given and not drawn_splits(config, given):
+        remedy = "Leave out one of the two, or data.folds."
+        raise ConfigError("data.folds", "test and validation are both given.", remedy)
+    scenes = find_scenes(pictures)
+    splits = complete_split(config, images, given, scenes.whole)
     if not errors(findings):
         findings += _check_splits(config, splits, class_names)
-        findings += _same_pictures(splits, pixels)
+        findings += scene_findings(config, splits, given, scenes)
     order = {"error": 0, "warning": 1, "info": 2}
     findings.sort(key=lambda finding: order[finding.severity])
     return Examined(splits, class_names, tuple(findings), pictures, memories, label_format)
@@ -244,19 +262,6 @@ def _empty_split(config: DataConfig, split: str, file: str, images: int) -> Find
     drawn = split == "test" and config.test_list is None and config.test_fraction == 0
     remedy = "Set data.test_fraction, such as 0.2, or give data.test_list." if drawn else None
     return found("OD017", file, cause, remedy=remedy)
-
-
-def _same_pictures(
-    splits: dict[str, list[LabelledImage]], pixels: dict[Path, str]
-) -> Iterator[Finding]:
-    """OD106 for each picture that equals one of an earlier split, pixel by pixel."""
-    first: dict[str, tuple[str, Path]] = {}
-    for split in SPLITS:
-        for image in splits[split]:
-            earlier, twin = first.setdefault(pixels[image.image], (split, image.image))
-            if earlier != split:
-                cause = f"this {split} picture equals {twin.name}, a {earlier} picture."
-                yield found("OD106", image.image, cause)
 
 
 def describe(dataset: Dataset) -> str:

@@ -21,6 +21,7 @@ class Finding:
         box: class and xmin, ymin, xmax, ymax in pixels as written, where it is about one box.
         cause: what is wrong, a sentence.
         remedy: what to do about it, a sentence.
+        picture: that shows the box, where `file` is its label file.
     """
 
     code: str
@@ -29,6 +30,7 @@ class Finding:
     box: str | None
     cause: str
     remedy: str
+    picture: str | None = None
 
     def __str__(self) -> str:
         """The finding on one line."""
@@ -205,6 +207,27 @@ KINDS: dict[str, Kind] = {
         "warning", "class missing from a split", "Label more of it, or change the split."
     ),
     "OD109": Kind("warning", "animation", "Only its first frame is used."),
+    "OD110": Kind(
+        "warning",
+        "nearly the same picture in two splits",
+        "Move one of them to the other's split: scores on pictures that were nearly trained on say "
+        "too much.",
+    ),
+    "OD111": Kind(
+        "warning",
+        "same picture, labelled differently",
+        "Correct one of the label files, or delete one of the pictures.",
+    ),
+    "OD112": Kind(
+        "warning",
+        "nearly the same picture, labelled differently",
+        "Look at both; correct one of the label files if an object was missed.",
+    ),
+    "OD121": Kind(
+        "warning",
+        "scene drawn into two splits",
+        "Give the split by lists or folders, or add pictures of other scenes.",
+    ),
     "OD130": Kind(
         "warning",
         "labels in two formats",
@@ -223,6 +246,11 @@ KINDS: dict[str, Kind] = {
     "OD201": Kind("info", "pictures left out", "Nothing to do if that is meant."),
     "OD202": Kind("info", "class never labelled", "Nothing to do if that is meant."),
     "OD203": Kind("info", "picture re-encoded", "Nothing to do: your file stays as it is."),
+    "OD205": Kind(
+        "info", "scenes kept together", "Nothing to do: each group was drawn as a whole."
+    ),
+    "OD206": Kind("info", "same picture twice", "Nothing to do; one of them would be enough."),
+    "OD207": Kind("info", "nearly the same picture", "Nothing to do: they are in one split."),
     "OD230": Kind(
         "info", "format of the labels", "Nothing to do if that is so; else set data.format."
     ),

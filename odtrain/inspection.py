@@ -22,7 +22,7 @@ from odtrain.pictures import Picture, UnusableError, inspect
 FileStat = tuple[int, int]
 """Size in bytes and modification time in ns."""
 STATE_FILE = "state.json"
-STATE_VERSION = 1
+STATE_VERSION = 2
 """Raised whenever the same file would be remembered differently."""
 
 T = TypeVar("T")
@@ -57,7 +57,9 @@ def read_memories(folder: Path) -> dict[str, Memory]:
 
 def _memory_from(values: dict[str, Any]) -> Memory:
     notes = tuple(Finding(**note) for note in values["picture"]["notes"])
-    picture = Picture(**{**values["picture"], "notes": notes})
+    taken = values["picture"]["taken"]
+    known = {"notes": notes, "taken": taken and (taken[0], taken[1])}
+    picture = Picture(**{**values["picture"], **known})
     size = values["labelled_size"]
     width_height = None if size is None else (size[0], size[1])
     return Memory((values["stat"][0], values["stat"][1]), width_height, picture)

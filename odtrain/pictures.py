@@ -15,6 +15,7 @@ from PIL import Image, UnidentifiedImageError
 
 from odtrain.boxes import UInt8Image
 from odtrain.findings import Finding, found
+from odtrain.likeness import difference_hash
 
 FORMATS: dict[str, tuple[str, ...]] = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
@@ -47,6 +48,9 @@ TRANSPOSE = {
 }
 """EXIF orientation (EXIF 2.32, tag 0x0112) -> what shows the picture upright."""
 ORIENTATION_TAG = 0x0112
+EXIF_FOLDER, TAKEN_TAG = 0x8769, 0x9003
+MAKE_TAG, MODEL_TAG = 0x010F, 0x0110
+"""Where EXIF 2.32 has the moment of the exposure (DateTimeOriginal), and whose camera it was."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,8 @@ class Picture:
         verbatim: the file's bytes can go into a record as they are.
         content: sha256 of the file, hexadecimal.
         pixels: sha256 of height, width and the RGB bytes after `orientation`, hexadecimal.
+        likeness: `likeness.difference_hash` of those pixels.
+        taken: camera and moment of the exposure as EXIF has them; None where it has not both.
         notes: what is odd about the file, though it can be used.
     """
 
@@ -73,6 +79,8 @@ class Picture:
     verbatim: bool
     content: str
     pixels: str
+    likeness: str
+    taken: tuple[str, str] | None = None
     notes: tuple[Finding, ...] = ()
 
 
@@ -110,6 +118,8 @@ def inspect(file: Path, data: bytes, labelled_size: tuple[int, int] | None) -> P
         verbatim=verbatim,
         content=hashlib.sha256(data).hexdigest(),
         pixels=_pixel_digest(rgb),
+        likeness=difference_hash(rgb),
+        taken=_taken(image),
         notes=tuple(_oddities(file, image, verbatim)),
     )
 
@@ -185,6 +195,17 @@ def _exif_orientation(image: Image.Image) -> int:
     except Exception:  # a broken EXIF block says nothing about the pixels
         return 1
     return value if value in TRANSPOSE else 1
+
+
+def _taken(image: Image.Image) -> tuple[str, str] | None:
+    """Camera and moment of the exposure, None where EXIF does not have both."""
+    try:
+        exif = image.getexif()
+        moment = str(exif.get_ifd(EXIF_FOLDER).get(TAKEN_TAG, "")).strip("\0 ")
+        camera = f"{exif.get(MAKE_TAG, '')} {exif.get(MODEL_TAG, '')}".replace("\0", "").strip()
+    except Exception:  # a broken EXIF block says nothing about the pixels
+        return None
+    return (camera, moment) if camera and moment else None
 
 
 def choose_frame(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePath, PureWindowsPath
 
 from odtrain.annotations import LabelledImage, normalised
@@ -19,6 +19,8 @@ from odtrain.findings import Finding, found
 from odtrain.pictures import SUFFIXES
 
 SPLITS = ("train", "validation", "test")
+RUNS = 4
+"""A scene too large to be drawn whole is cut into runs of a quarter of what is drawn."""
 FOLDER_NAMES = {
     "train": "train",
     "training": "train",
@@ -140,67 +142,131 @@ def complete_split(
     config: DataConfig,
     images: Sequence[LabelledImage],
     given: dict[Path, str],
-    pixels: dict[Path, str],
+    scenes: Sequence[Sequence[Path]],
 ) -> dict[str, list[LabelledImage]]:
     """Every split, with what is not given drawn from the training pictures.
 
     Args:
-        config: for the fractions, the lists and the seed.
+        config: for the fractions, the folds, the lists and the seed.
         images: all that are used, in any order.
         given: picture -> split, as far as it is given.
-        pixels: picture -> a digest of its pixels; equal pictures are never drawn apart.
+        scenes: groups of pictures that are drawn together.
     """
     ordered = sorted(images, key=lambda image: normalised(image.image.name))
     split = {image.image: given.get(image.image, "train") for image in ordered}
-    to_draw = [("test", config.test_fraction, 1), ("validation", config.validation_fraction, 2)]
-    for part, fraction, kept in to_draw:
-        if part in given.values() or getattr(config, f"{part}_list") is not None:
-            continue
+    for part in drawn_splits(config, given):
         train = [image for image in ordered if split[image.image] == "train"]
-        count = min(max(1, int(len(train) * fraction + 0.5)), len(train) - kept)
-        if fraction > 0 and count > 0:
-            drawn = draw(train, count, f"{part} {config.seed}", pixels)
-            split.update(dict.fromkeys(drawn, part))
+        split.update(dict.fromkeys(_drawn(config, part, given, train, scenes), part))
     return {part: [image for image in ordered if split[image.image] == part] for part in SPLITS}
 
 
-def draw(
-    images: Sequence[LabelledImage], count: int, salt: str, pixels: dict[Path, str]
+def drawn_splits(config: DataConfig, given: Mapping[Path, str]) -> list[str]:
+    """The splits besides training that neither lists nor folders give, in the order of drawing."""
+    return [
+        part
+        for part in ("test", "validation")
+        if part not in given.values() and getattr(config, f"{part}_list") is None
+    ]
+
+
+def _drawn(
+    config: DataConfig,
+    part: str,
+    given: dict[Path, str],
+    train: Sequence[LabelledImage],
+    scenes: Sequence[Sequence[Path]],
 ) -> list[Path]:
-    """About `count` of `images`, each class in proportion, equal pictures together if possible."""
-    strata: dict[str, list[list[LabelledImage]]] = defaultdict(list)
-    counts = Counter(name for image in images for name in _class_set(image))
-    for unit in _units(images, count, salt, pixels):
-        strata[_rarest_class(unit, counts)].append(unit)
-    drawn: list[Path] = []
+    """The pictures of `train` that become the split `part`: a fold of it, or a fraction."""
+    salt = f"{part} {config.seed}"
+    if config.folds and part == drawn_splits(config, given)[0]:
+        return fold(train, config.folds, config.fold, salt, scenes)
+    kept = 1 if part == "test" else 2
+    fraction: float = getattr(config, f"{part}_fraction")
+    count = min(max(1, int(len(train) * fraction + 0.5)), len(train) - kept)
+    return draw(train, count, salt, scenes) if fraction > 0 and count > 0 else []
+
+
+def draw(
+    images: Sequence[LabelledImage], count: int, salt: str, scenes: Sequence[Sequence[Path]]
+) -> list[Path]:
+    """About `count` of `images`, each class in proportion, every scene whole."""
+    strata = _strata(images, count, salt, scenes)
+    drawn: list[list[LabelledImage]] = []
+    left: list[list[LabelledImage]] = []
     for name, quota in _quotas(strata, count).items():
-        taken = 0
         for unit in strata[name]:
-            if taken >= quota:
-                break
-            drawn.extend(image.image for image in unit)
-            taken += len(unit)
-    return drawn
+            fits = len(unit) <= quota
+            (drawn if fits else left).append(unit)
+            quota -= len(unit) if fits else 0
+    for unit in left:  # where no scene was small enough: one that misses the number by less
+        missing = count - sum(map(len, drawn))
+        if len(unit) <= min(2 * missing, len(images) - count + missing - 1):
+            drawn.append(unit)
+    return [image.image for unit in drawn for image in unit]
+
+
+def fold(
+    images: Sequence[LabelledImage],
+    folds: int,
+    number: int,
+    salt: str,
+    scenes: Sequence[Sequence[Path]],
+) -> list[Path]:
+    """Fold `number` (from 0) of `folds`: disjoint, together all of `images`, each class spread evenly."""
+    members: list[list[Path]] = [[] for _ in range(folds)]
+    for units in _strata(images, len(images) // folds, salt, scenes).values():
+        of_stratum = [0] * folds
+        for unit in sorted(units, key=len, reverse=True):
+            least = min(range(folds), key=lambda i: (of_stratum[i], len(members[i])))
+            of_stratum[least] += len(unit)
+            members[least] += [image.image for image in unit]
+    return members[number]
+
+
+def _strata(
+    images: Sequence[LabelledImage], count: int, salt: str, scenes: Sequence[Sequence[Path]]
+) -> dict[str, list[list[LabelledImage]]]:
+    """Rarest class -> what is drawn whole, in the random but repeatable order that `salt` gives."""
+
+    def rank(unit: list[LabelledImage]) -> bytes:
+        key = f"{salt} {normalised(unit[0].image.name)}"
+        return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
+
+    counts = Counter(name for image in images for name in _class_set(image))
+    strata: dict[str, list[list[LabelledImage]]] = defaultdict(list)
+    for unit in sorted(_units(images, count, scenes), key=rank):
+        strata[_rarest_class(unit, counts)].append(unit)
+    return strata
 
 
 def _units(
-    images: Sequence[LabelledImage], count: int, salt: str, pixels: dict[Path, str]
+    images: Sequence[LabelledImage], count: int, scenes: Sequence[Sequence[Path]]
 ) -> list[list[LabelledImage]]:
-    """Groups of equal pictures, in the random but repeatable order that `salt` gives them.
+    """What is drawn whole: scenes, and pictures on their own.
 
-    A group of more than `count` cannot be drawn whole: its pictures are on their own.
+    A scene of more than `count` pictures stays in training as it is. Where that would leave little
+    else to draw from, it is cut into runs of neighbours.
     """
-    groups: dict[str, list[LabelledImage]] = defaultdict(list)
-    for image in images:
-        groups[pixels[image.image]].append(image)
+    by_file = {image.image: image for image in images}
+    present = [[by_file[file] for file in scene if file in by_file] for scene in scenes]
+    alone = by_file.keys() - {file for scene in scenes for file in scene}
+    units = [scene for scene in present if scene]
+    units += [[image] for image in images if image.image in alone]
+    if not too_large(units, count):
+        return units
+    run = max(1, count // RUNS)
+    return [
+        unit[start : start + length]
+        for unit in units
+        for length in [run if len(unit) > count else len(unit)]
+        for start in range(0, len(unit), length)
+    ]
 
-    def rank(group: list[LabelledImage]) -> bytes:
-        key = f"{salt} {normalised(group[0].image.name)}"
-        return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
 
-    kept = [group for group in groups.values() if len(group) <= count]
-    broken = [[image] for group in groups.values() if len(group) > count for image in group]
-    return sorted(kept + broken, key=rank)
+def too_large(units: Sequence[Sequence[object]], count: int) -> bool:
+    """Whether units of more than `count` pictures leave too little else to draw so many from."""
+    rest = sum(len(unit) for unit in units if len(unit) <= count)
+    return rest < 2 * count and any(len(unit) > count for unit in units)
 
 
 def _class_set(image: LabelledImage) -> set[str]:

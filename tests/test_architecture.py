@@ -12,9 +12,9 @@ MLFLOW = {"store", "delivery", "runs", "track", "versions", "registry", "pyfunc_
 HYDRA = {"config"}
 OPENCV = {"frames"}
 WITHOUT_TENSORFLOW = (
-    "errors boxes config findings label_map likeness pictures annotations formats.tfrecords splits "
-    "inspection pairing dataset tfrecord record_files records anchors drawing matching coco_eval charts "
-    "evaluate passport tflite_metadata detectors benchmark spool machine archives "
+    "errors boxes config findings label_map likeness pictures annotations formats.tfrecords scenes splits "
+    "inspection leaks pairing dataset tfrecord record_files records anchors drawing matching coco_eval "
+    "charts evaluate passport tflite_metadata detectors benchmark spool machine archives "
     "frames fetching picture_sources manifest collect download cli"
 ).split()
 
@@ -25,7 +25,7 @@ ORDER = (
     "findings label_map likeness tfrecord annotations formats.reading formats.xml_files formats.voc "
     "formats.cvat formats.yolo formats.csv_table formats.documents formats.coco formats.createml "
     "formats.labelme formats.label_studio formats.tfrecords formats.__init__ pictures inspection "
-    "splits pairing dataset record_files records "
+    "scenes splits pairing leaks dataset record_files records "
     # pictures from anywhere
     "frames fetching archives picture_sources manifest collect "
     # network

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -34,11 +35,11 @@ def images(**numbers: int) -> list[LabelledImage]:
 def split(
     pictures: list[LabelledImage],
     given: Mapping[Path, str] | None = None,
-    pixels: Mapping[Path, str] | None = None,
+    scenes: Sequence[Sequence[str]] = (),
     **values: object,
 ) -> dict[str, list[str]]:
-    digests = {picture.image: picture.image.name for picture in pictures} | dict(pixels or {})
-    parts = complete_split(config(**values), pictures, dict(given or {}), digests)
+    groups = [[Path(name) for name in scene] for scene in scenes]
+    parts = complete_split(config(**values), pictures, dict(given or {}), groups)
     return {part: [member.image.name for member in members] for part, members in parts.items()}
 
 
@@ -74,18 +75,88 @@ def test_a_picture_more_leaves_most_test_pictures_where_they_were():
     assert len(before & after) >= len(before) - 1
 
 
-def test_equal_pictures_are_never_drawn_apart():
+def pairs(pictures: list[LabelledImage]) -> list[list[str]]:
+    names = [picture.image.name for picture in pictures]
+    return [names[i : i + 2] for i in range(0, len(names), 2)]
+
+
+def test_a_scene_is_never_drawn_apart():
     pictures = images(cat=40)
-    twins = {picture.image: f"pair {i // 2}" for i, picture in enumerate(pictures)}
-    parts = split(pictures, pixels=twins)
+    parts = split(pictures, scenes=pairs(pictures))
     where = {name: part for part, names in parts.items() for name in names}
-    assert all(where[f"cat{i:03d}.jpg"] == where[f"cat{i + 1:03d}.jpg"] for i in range(0, 40, 2))
+    assert all(where[first] == where[second] for first, second in pairs(pictures))
+    assert sizes(parts) == (28, 4, 8)
+
+
+def test_a_scene_is_drawn_whole_where_every_class_gives_less_than_one():
+    pictures = images(a=4, b=4, c=4, d=4)
+    parts = split(pictures, scenes=pairs(pictures), test_fraction=0.25, validation_fraction=0)
+    assert sizes(parts) == (12, 0, 4)
+
+
+def test_a_scene_of_more_pictures_than_are_drawn_stays_in_training():
+    pictures = images(cat=40)
+    long = [f"cat{i:03d}.jpg" for i in range(12)]
+    parts = split(pictures, scenes=[long])
+    assert set(long) <= set(parts["train"])
+    assert sizes(parts) == (29, 3, 8)
+
+
+def test_a_video_that_is_all_there_is_is_cut_into_few_runs():
+    pictures = images(cat=100)
+    parts = split(pictures, scenes=[[picture.image.name for picture in pictures]])
+    assert sizes(parts) == (72, 8, 20)
+    test = sorted(int(name[3:6]) for name in parts["test"])
+    assert sum(b - a > 1 for a, b in pairwise(test)) <= 3
 
 
 def test_a_data_set_of_one_picture_many_times_is_split_all_the_same():
     pictures = images(cat=10)
-    parts = split(pictures, pixels={picture.image: "the same" for picture in pictures})
+    parts = split(pictures, scenes=[[picture.image.name for picture in pictures]])
     assert sizes(parts) == (7, 1, 2)
+
+
+def test_training_keeps_a_picture_however_the_scenes_lie():
+    pictures = images(cat=4)
+    parts = split(pictures, scenes=pairs(pictures), test_fraction=0.75, validation_fraction=0)
+    assert sizes(parts) == (2, 0, 2)
+
+
+def folds(
+    pictures: list[LabelledImage], number: int, **values: object
+) -> list[dict[str, list[str]]]:
+    return [split(pictures, folds=number, fold=k, **values) for k in range(number)]
+
+
+def test_folds_are_disjoint_and_together_are_everything():
+    pictures = images(cat=31, dog=20)
+    tests = [parts["test"] for parts in folds(pictures, 5)]
+    assert sorted(name for test in tests for name in test) == sorted(
+        picture.image.name for picture in pictures
+    )
+    assert [len(test) for test in tests] == [11, 10, 10, 10, 10]
+    assert [sum(name.startswith("dog") for name in test) for test in tests] == [4] * 5
+
+
+def test_folds_keep_scenes_whole():
+    pictures = images(cat=40)
+    for parts in folds(pictures, 4, scenes=pairs(pictures)):
+        assert all((a in parts["test"]) == (b in parts["test"]) for a, b in pairs(pictures))
+        assert len(parts["test"]) == 10
+
+
+def test_validation_is_drawn_from_what_a_fold_leaves():
+    for parts in folds(images(cat=40), 4):
+        assert sizes(parts) == (27, 3, 10)
+
+
+def test_with_a_given_test_split_the_folds_are_of_validation():
+    pictures = images(cat=20)
+    given = {p.image: "test" if p.image.name < "cat004" else "train" for p in pictures}
+    drawn = [split(pictures, given, folds=4, fold=k)["validation"] for k in range(4)]
+    assert sorted(name for names in drawn for name in names) == sorted(
+        path.name for path, part in given.items() if part == "train"
+    )
 
 
 def test_a_test_split_of_one_picture_is_not_background():
