@@ -210,8 +210,7 @@ KINDS: dict[str, Kind] = {
     "OD110": Kind(
         "warning",
         "nearly the same picture in two splits",
-        "Move one of them to the other's split: scores on pictures that were nearly trained on say "
-        "too much.",
+        "Move one of them to the other's split. Drawn splits keep such pictures together.",
     ),
     "OD111": Kind(
         "warning",

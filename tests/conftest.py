@@ -60,12 +60,13 @@ def write_xml(
 
 
 def draw_picture(file: Path, size: tuple[int, int], objects: list[Labelled], seed: int = 0) -> Path:
-    """Dark blobs with one bright rectangle per object, saved in the format that the suffix names."""
-    blobs = np.random.default_rng(seed).integers(0, 80, (7, 9, 3), np.uint8)
-    picture = Image.fromarray(blobs).resize(size, Image.Resampling.NEAREST)
+    """Noise with one bright rectangle per object, saved in the format that the suffix names."""
+    picture = Image.new("RGB", size)
     for name, *corners in objects:
-        colour = {"circle": (250, 60, 60), "square": (60, 60, 250)}.get(name, (60, 250, 60))
+        colour = {"circle": (170, 10, 10), "square": (10, 10, 170)}.get(name, (10, 170, 10))
         ImageDraw.Draw(picture).rectangle(corners, fill=colour)
+    noise = np.random.default_rng(seed).integers(0, 80, (size[1], size[0], 3), np.uint8)
+    picture = Image.fromarray(np.asarray(picture) + noise)
     file.parent.mkdir(parents=True, exist_ok=True)
     picture.save(file)
     return file
