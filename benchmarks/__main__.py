@@ -11,8 +11,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks import evaluation, latency, pictures, preparing, tracking, training
+from benchmarks import evaluation, latency, pictures, preparing, tracking, training, zoo
 from benchmarks.processes import ProcessError
+from odtrain.config import EXPORT_FORMATS
+from odtrain.costs import NUM_CLASSES
 from odtrain.errors import OdtrainError
 
 PACKAGES = ("tensorflow", "tf-keras", "ai-edge-litert", "faster-coco-eval", "mlflow", "pillow")
@@ -157,8 +159,32 @@ def _tracking(quick: bool) -> Section:
     return Section(_titled("Tracking", quick), text, TRACKING, rows)
 
 
+def _zoo(quick: bool) -> Section:
+    extent = zoo.QUICK if quick else zoo.WHOLE
+    rows = zoo.measure(extent)
+    text = (
+        f"Milliseconds for one picture (batch 1, {zoo.THREADS} thread, median of {extent.runs} runs, each "
+        f"file in a process of its own), {NUM_CLASSES} classes, random weights with class scores as low "
+        "as a trained network's mostly are. `pb` and `saved_model` include resizing and normalising. "
+        "`.tflite` files suppress per class, which looks at all classes one after the other, or, in the "
+        "columns `fast`, once for all classes (`export.nms=fast`)."
+    )
+    failed = [f"- {why}" for row in rows for why in row.failed]
+    if failed:
+        text += "\n\nNot measured:\n\n" + "\n".join(failed)
+    return Section(_titled("Zoo models on this CPU", quick), text, ZOO, rows)
+
+
 def _titled(title: str, quick: bool) -> str:
     return f"{title} (quick: not the real size)" if quick else title
+
+
+def _milliseconds(format: str, nms: str) -> Callable[[zoo.Row], str]:
+    def cell(row: zoo.Row) -> str:
+        found = row.milliseconds.get((format, nms))
+        return "" if found is None else f"{found:.1f}"
+
+    return cell
 
 
 TRAINING: Columns = {
@@ -218,12 +244,19 @@ TRACKING: Columns = {
     "share of a step": lambda row: f"{row.share:.2%}",
     "load": lambda row: f"{row.load:.1f}",
 }
+ZOO: Columns = {
+    "model": lambda row: row.model,
+    **{name: _milliseconds(name, "regular") for name in EXPORT_FORMATS},
+    **{f"{name} fast": _milliseconds(name, "fast") for name in zoo.FAST},
+    "load": lambda row: f"{row.load:.1f}",
+}
 BENCHMARKS: dict[str, Callable[[bool], Section]] = {
     "training": _training,
     "preparing": _preparing,
     "evaluation": _evaluation,
     "latency": _latency,
     "tracking": _tracking,
+    "zoo": _zoo,
 }
 """Name -> what measures it, small or whole."""
 

@@ -282,22 +282,30 @@ def _sweep(config: Any, invocation: Invocation) -> int:
 
 
 def _zoo(config: Any, invocation: Invocation) -> int:
+    from odtrain.catalogue import model_names, table
+
     flags = invocation.flags
     if flags.action == "list":
-        from odtrain.catalogue import table
-
-        print(table(flags.sort))
-    elif flags.action == "fetch":
-        from odtrain.verification import fetch_named
-
-        print(fetch_named(flags.name))
-    elif flags.action == "verify":
-        from odtrain.verification import verify_named
-
-        print(verify_named(config, flags.name))
-    else:
+        print(table(flags.sort, flags.config_dir))
+        return 0
+    if flags.action not in ("fetch", "verify"):
         choices = "Choose one of: list, fetch, verify."
         raise ConfigError(f"zoo {flags.action}", "no such action.", choices)
+    models, name = model_names(flags.config_dir), flags.name or ""
+    known = name in models
+    if not known and (flags.action == "fetch" or not name or not Path(name).expanduser().exists()):
+        neither = (
+            "no such model." if flags.action == "fetch" else "no such model, and no such path."
+        )
+        where = f"zoo {flags.action} {name}".rstrip()
+        raise ConfigError(where, neither, f"Models: {', '.join(models)}.")
+    from odtrain.verification import fetch_weights, verify_weights
+
+    if known:
+        invocation.overrides.insert(0, f"model={name}")
+        config = _composed(invocation)
+    archive = fetch_weights(config) if known else Path(name).expanduser()
+    print(archive if flags.action == "fetch" else verify_weights(config, archive))
     return 0
 
 
@@ -396,7 +404,14 @@ COMMANDS: dict[str, Command] = {
         (
             ("action", {"nargs": "?", "default": "list", "help": "list, fetch or verify"}),
             ("name", {"nargs": "?", "help": "a model, or the path of a tarball or folder"}),
-            ("--sort", {"default": "name", "metavar": "COLUMN", "help": "name, map, ms or input"}),
+            (
+                "--sort",
+                {
+                    "default": "name",
+                    "metavar": "COLUMN",
+                    "help": "name, input, depth, parameters, macs, map, ms or weights",
+                },
+            ),
         ),
     ),
     "models": Command(

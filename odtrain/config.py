@@ -234,6 +234,13 @@ class PredictConfig:
 
 
 @dataclass
+class ZooConfig:
+    """Where published weights are looked for."""
+
+    mirrors: list[str] = field(default_factory=list)
+
+
+@dataclass
 class SweepConfig:
     """Which trainings are tried, and what they are judged by."""
 
@@ -268,6 +275,7 @@ class Config:
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     registry: RegistryConfig = field(default_factory=RegistryConfig)
     predict: PredictConfig = field(default_factory=PredictConfig)
+    zoo: ZooConfig = field(default_factory=ZooConfig)
     sweep: SweepConfig = field(default_factory=SweepConfig)
     outputs: str = MISSING
     source: str | None = None

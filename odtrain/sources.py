@@ -138,7 +138,8 @@ def load_first_weights(detector: SSD, config: Config) -> str | None:
     if name.startswith("models:/"):
         run_id = find_version(name, tracking_uri(config.tracking)).run_id
         return _copy_weights(detector, rebuild(run_id, config)[0], config.train.restore, name)
-    return str(restore(detector, resolve(name, config.model), config.train.restore).table())
+    place = resolve(name, config.model, config.zoo.mirrors)
+    return restore(detector, place, config.train.restore).table()
 
 
 def _copy_weights(detector: SSD, other: SSD, what: str, name: str) -> str:

@@ -153,7 +153,7 @@ def checked_space(
         if composed.train.checkpoint is not None and not composed.train.checkpoint.startswith(
             ("runs:/", "models:/")
         ):
-            resolve(composed.train.checkpoint, composed.model)
+            resolve(composed.train.checkpoint, composed.model, composed.zoo.mirrors)
     return dimensions, fixed
 
 

@@ -6,14 +6,12 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from odtrain.archives import cache_folder, locate
+from odtrain.archives import locate
 from odtrain.benchmark import agreement
 from odtrain.boxes import Detections, UInt8Image
-from odtrain.catalogue import model_names
 from odtrain.checkpoints import read_checkpoint
-from odtrain.config import Config, compose_config, shipped
+from odtrain.config import Config, shipped
 from odtrain.detectors import load_detector
-from odtrain.download import file_in
 from odtrain.errors import CheckpointError, ConfigError
 from odtrain.models import build_detector
 from odtrain.models.ssd import SSD
@@ -26,33 +24,25 @@ COMPARED_SCORE = 0.35
 """Detections that score less are not compared: the zoo's frozen graphs leave out what is below 0.3."""
 
 
-def fetch_named(name: str | None) -> str:
-    """Download the weights of a model, once, and say where they are.
+def fetch_weights(config: Config) -> Path:
+    """The published weights of the configured model, downloaded once.
 
     Raises:
-        ConfigError: no such model, or one without published weights.
+        ConfigError: it has none.
         CheckpointError: they cannot be had.
     """
-    model = _known(name).model
+    model = config.model
     if model.zoo is None:
         raise ConfigError(
-            f"zoo fetch {name}",
+            f"model={model.name}",
             "it has no published weights.",
             "Train it from random weights: train.checkpoint=null.",
         )
-    return f"{model.name}: {fetch(model.zoo, model.name)}"
+    return fetch(model.zoo, model.name, config.zoo.mirrors)
 
 
-def _known(name: str | None) -> Config:
-    if name not in model_names():
-        raise ConfigError(
-            f"zoo {name or ''}".strip(), "no such model.", f"Models: {', '.join(model_names())}."
-        )
-    return compose_config([f"model={name}"])
-
-
-def verify_named(config: Config, name: str | None) -> str:
-    """Prove a model of the zoo, or a tarball or folder of the configured model, equal to its graph.
+def verify_weights(config: Config, archive: Path) -> str:
+    """Prove a tarball or folder of the configured model equal to the frozen graph in it.
 
     The network is built anew, given every variable of the checkpoint, and compared with the frozen graph
     beside it on real pictures: all anchors' boxes and scores where the graph gives them, and the
@@ -60,25 +50,14 @@ def verify_named(config: Config, name: str | None) -> str:
 
     Args:
         config: `input` names the pictures; without it those that come with odtrain are taken.
-        name: of a model, or a path.
+        archive: a tarball or folder.
+
+    Returns:
+        What was compared, in a few lines.
 
     Raises:
-        ConfigError: neither a model nor a path.
-        CheckpointError: the weights cannot be had, do not fill the network, or are not the graph's.
+        CheckpointError: the weights do not fill the network, or are not the graph's.
     """
-    if name in model_names():
-        config.model = compose_config([f"model={name}"]).model
-        fetch_named(name)
-        assert config.model.zoo is not None
-        archive = file_in(cache_folder(), config.model.zoo.url)
-    else:
-        archive = Path(name or "").expanduser()
-        if not name or not archive.exists():
-            raise ConfigError(
-                f"zoo verify {name or ''}".strip(),
-                "neither a model nor a path that is there.",
-                f"Models: {', '.join(model_names())}.",
-            )
     prefix = locate(archive)
     detector = _network_of(config, archive, prefix)
     graph = prefix.with_name("frozen_inference_graph.pb")

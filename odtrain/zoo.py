@@ -33,7 +33,7 @@ LEAST_SHARE = 0.5
 """A checkpoint that fits less of the backbone's parameters is of another network."""
 
 
-def resolve(checkpoint: str, config: ModelConfig) -> Path:
+def resolve(checkpoint: str, config: ModelConfig, mirrors: Sequence[str] = ()) -> Path:
     """The local file or folder that `train.checkpoint` means; downloads `zoo` and URLs.
 
     Raises:
@@ -46,30 +46,30 @@ def resolve(checkpoint: str, config: ModelConfig) -> Path:
                 f"{config.name} has no published weights.",
                 "Give train.checkpoint=PATH, or null to start from random weights.",
             )
-        return fetch(config.zoo, config.name)
+        return fetch(config.zoo, config.name, mirrors)
     if checkpoint.startswith(("http://", "https://")):
         return fetch(ZooEntry(url=checkpoint), checkpoint)
     return Path(checkpoint).expanduser()
 
 
-def fetch(entry: ZooEntry, name: str, cache: Path | None = None) -> Path:
-    """The tarball of a published model, downloaded once.
+def fetch(entry: ZooEntry, name: str, mirrors: Sequence[str] = ()) -> Path:
+    """The tarball of a published model, downloaded once into the user's cache.
 
     Args:
         entry: where it is published.
         name: what the model is called in messages.
-        cache: kept here instead of in the user's cache folder.
+        mirrors: folders and URLs that are looked in first.
 
     Raises:
         CheckpointError: it cannot be had; it says how to get it by hand.
     """
-    file = file_in(cache or cache_folder(), entry.url)
     by_hand = (
-        f"To get {name} by hand: download {entry.url} on a machine that reaches it,\n  "
-        "copy it here and give train.checkpoint=PATH. Or start from random weights: "
-        "train.checkpoint=null."
+        f"To get {name} by hand: download {entry.url} on a machine that reaches it, copy it\n"
+        "  here and give train.checkpoint=PATH, or zoo.mirrors=[FOLDER] with the folder it is in. Or "
+        "start from\n  random weights: train.checkpoint=null."
     )
-    return download(Wanted(entry.url, file, entry.sha256, by_hand))
+    file = file_in(cache_folder(), entry.url)
+    return download(Wanted(entry.url, file, entry.sha256, by_hand, tuple(mirrors)))
 
 
 @dataclass(frozen=True)

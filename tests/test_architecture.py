@@ -15,7 +15,8 @@ WITHOUT_TENSORFLOW = (
     "errors boxes config findings label_map likeness pictures annotations formats.tfrecords scenes splits "
     "inspection leaks pairing dataset tfrecord record_files records anchors drawing matching coco_eval "
     "charts evaluate passport tflite_metadata detectors benchmark spool machine archives "
-    "frames fetching picture_sources manifest collect download cli"
+    "frames fetching picture_sources manifest collect download cli "
+    "costs catalogue"
 ).split()
 
 
@@ -32,7 +33,7 @@ ORDER = (
     "anchors models.layers models.heads models.blocks models.ssd models.ssd_mobilenet_v1 "
     "models.ssd_mobilenet_v2 models.ssd_mobilenet_v3 models.ssd_mobiledet models.ssd_inception_v2 "
     "models.ssd_ppn models.resnet_v1 models.ssd_fpn models.__init__ "
-    "checkpoints download catalogue zoo "
+    "checkpoints download costs catalogue zoo "
     # training
     "augment inputs targets mining losses schedules optimizers train "
     # evaluation

@@ -8,9 +8,10 @@ import tensorflow as tf
 from conftest import odtrain
 from PIL import Image
 
+from odtrain.cli import main
 from odtrain.config import compose_config
-from odtrain.errors import CheckpointError, ConfigError
-from odtrain.verification import fetch_named, verify_named
+from odtrain.errors import CheckpointError
+from odtrain.verification import verify_weights
 
 FACES = "ssd_mobilenet_v1_widerface_2018"
 COCO = "ssd_mobilenet_v1_0.75_depth_coco_dequantized"
@@ -39,7 +40,7 @@ def settings(shared, model):
 )
 def test_a_tarball_of_any_classes_and_size_is_proven(shared, name, model):
     archive = shared / "zoo" / f"{name}.tar.gz"
-    lines = verify_named(settings(shared, model), str(archive)).splitlines()
+    lines = verify_weights(settings(shared, model), archive).splitlines()
     assert lines[0] == f"{archive}: equal to its frozen graph on 5 pictures."
     assert lines[1].startswith("  all anchors: boxes within ")
     assert lines[2].endswith("detections of at least 0.35: the same")
@@ -59,7 +60,7 @@ def test_one_changed_weight_is_noticed(shared, coco):
         session.run(tf.compat.v1.global_variables_initializer())
         tf.compat.v1.train.Saver(variables).save(session, prefix, write_meta_graph=False)
     with pytest.raises(CheckpointError) as error:
-        verify_named(settings(shared, "ssd_mobilenet_v1_0.75_depth_coco"), str(coco))
+        verify_weights(settings(shared, "ssd_mobilenet_v1_0.75_depth_coco"), coco)
     first, second = str(error.value).splitlines()
     assert first.startswith(
         f"{coco}: its weights are not those of its frozen graph: boxes differ by"
@@ -87,7 +88,7 @@ def renamed(graph, name):
 def test_all_anchors_of_an_older_graph_are_compared_too(shared, coco):
     file = coco / "frozen_inference_graph.pb"
     file.write_bytes(as_exported_in_2018(file).SerializeToString())
-    said = verify_named(settings(shared, "ssd_mobilenet_v1_0.75_depth_coco"), str(coco))
+    said = verify_weights(settings(shared, "ssd_mobilenet_v1_0.75_depth_coco"), coco)
     assert said.splitlines()[1].startswith("  all anchors: boxes within ")
 
 
@@ -101,7 +102,7 @@ def closed(coco):
 
 
 def test_a_graph_that_shows_no_anchors_is_compared_by_its_detections(shared, closed):
-    said = verify_named(settings(shared, "ssd_mobilenet_v1_0.75_depth_coco"), str(closed))
+    said = verify_weights(settings(shared, "ssd_mobilenet_v1_0.75_depth_coco"), closed)
     first, second = said.splitlines()
     assert first == f"{closed}: equal to its frozen graph on 5 pictures."
     assert second.endswith(" detections of at least 0.35: the same")
@@ -114,7 +115,7 @@ def test_nothing_detected_is_no_proof(closed, tmp_path):
         ["model=ssd_mobilenet_v1_0.75_depth_coco", f"input={tmp_path / 'grey.png'}"]
     )
     with pytest.raises(CheckpointError) as error:
-        verify_named(config, str(closed))
+        verify_weights(config, closed)
     assert str(error.value) == (
         f"{closed}: its frozen graph detects nothing with a score of 0.35 in these pictures, so "
         "nothing was compared.\n  Give pictures of what it knows: input=FOLDER."
@@ -124,7 +125,7 @@ def test_nothing_detected_is_no_proof(closed, tmp_path):
 def test_a_checkpoint_without_a_graph_cannot_be_proven(shared, coco):
     (coco / "frozen_inference_graph.pb").unlink()
     with pytest.raises(CheckpointError) as error:
-        verify_named(settings(shared, "ssd_mobilenet_v1_0.75_depth_coco"), str(coco))
+        verify_weights(settings(shared, "ssd_mobilenet_v1_0.75_depth_coco"), coco)
     assert str(error.value).startswith(f"{coco / 'frozen_inference_graph.pb'}: no frozen graph: ")
 
 
@@ -140,23 +141,22 @@ def test_half_a_tarball_is_refused_in_one_screen(shared, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("act", "message"),
+    ("words", "message"),
     [
-        pytest.param(lambda: fetch_named("nix"), "zoo nix: no such model.\n  Models: ", id="fetch"),
-        pytest.param(
-            lambda: fetch_named("panels_ssd_mobilenet_v1"),
-            "zoo fetch panels_ssd_mobilenet_v1: it has no published weights.\n"
-            "  Train it from random weights: train.checkpoint=null.",
-            id="no weights",
-        ),
-        pytest.param(
-            lambda: verify_named(compose_config([]), "nix"),
-            "zoo verify nix: neither a model nor a path that is there.\n  Models: ",
-            id="verify",
+        (["fetch", "nix"], "zoo fetch nix: no such model.\n  Models: panels_ssd_mobilenet_v1, "),
+        (["fetch"], "zoo fetch: no such model.\n  Models: "),
+        (["verify", "nix"], "zoo verify nix: no such model, and no such path.\n  Models: "),
+        (["verify"], "zoo verify: no such model, and no such path.\n  Models: "),
+        (["list", "--sort", "nix"], "--sort nix: no such column.\n  Choose one of: name, "),
+        (["nix"], "zoo nix: no such action.\n  Choose one of: list, fetch, verify.\n"),
+        (
+            ["fetch", "panels_ssd_mobilenet_v1"],
+            "model=panels_ssd_mobilenet_v1: it has no published weights.\n"
+            "  Train it from random weights: train.checkpoint=null.\n",
         ),
     ],
 )
-def test_what_is_not_there_is_told(act, message):
-    with pytest.raises(ConfigError) as error:
-        act()
-    assert str(error.value).startswith(message)
+def test_what_is_not_there_is_told(words, message, capsys):
+    assert main(["zoo", *words]) == 1
+    said = capsys.readouterr()
+    assert (said.out, said.err.startswith(message)) == ("", True)

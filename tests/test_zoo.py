@@ -379,9 +379,9 @@ def test_zoo_means_the_published_weights_of_the_model(monkeypatch, tmp_path):
         ("https://example.org/other.tgz", None, "other.tgz"),
     ]
     assert asked[0].by_hand == (
-        "To get mine by hand: download https://example.org/m.tar.gz on a machine that reaches it,\n"
-        "  copy it here and give train.checkpoint=PATH. Or start from random weights: "
-        "train.checkpoint=null."
+        "To get mine by hand: download https://example.org/m.tar.gz on a machine that reaches it, copy it\n"
+        "  here and give train.checkpoint=PATH, or zoo.mirrors=[FOLDER] with the folder it is in. Or "
+        "start from\n  random weights: train.checkpoint=null."
     )
 
 

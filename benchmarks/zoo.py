@@ -1,0 +1,138 @@
+"""How long every model of the zoo takes for a picture, in every format that it can be exported to.
+
+The networks have COCO's classes and random weights, with class scores as low as a trained network's mostly
+are: suppression passes over what an int8 file rounds to 0. Each file runs in a process of its own. A file
+that cannot be made or run is left open in the table and named below it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from tqdm import tqdm
+
+from benchmarks import pictures, processes
+from odtrain import benchmark
+from odtrain.catalogue import model_names
+from odtrain.config import EXPORT_FORMATS
+from odtrain.costs import NUM_CLASSES
+from odtrain.errors import ModelFileError
+
+CALIBRATION_PICTURES = 4
+"""How far int8 ranges reach does not change how long a file takes."""
+THREADS = 1
+FAST = ("tflite_fp32", "tflite_int8")
+"""Formats that are measured with `export.nms=fast` too."""
+
+
+@dataclass(frozen=True)
+class Extent:
+    """How much is measured.
+
+    Attributes:
+        models: names of conf/model.
+        formats: for each `export.nms`, what is exported.
+        runs: timed runs of each file.
+    """
+
+    models: tuple[str, ...]
+    formats: dict[str, tuple[str, ...]]
+    runs: int = 20
+
+
+WHOLE = Extent(tuple(model_names()), {"regular": tuple(EXPORT_FORMATS), "fast": FAST})
+QUICK = Extent(
+    ("ssd_mobilenet_v1_0.25_depth_192",), {"regular": ("pb",), "fast": ("tflite_int8",)}, 3
+)
+
+
+@dataclass
+class Row:
+    """One model.
+
+    Attributes:
+        model: its name.
+        milliseconds: median of the runs of each file, by format and `export.nms`.
+        failed: why a file has none.
+        load: processes waiting or running over the last minute, the highest before one of its files.
+    """
+
+    model: str
+    milliseconds: dict[tuple[str, str], float] = field(default_factory=dict)
+    failed: list[str] = field(default_factory=list)
+    load: float = 0.0
+
+
+def measure(extent: Extent = WHOLE) -> list[Row]:
+    """Export every model in every format, and time each file."""
+    picture = pictures.decoded(1)
+    rows = []
+    with tempfile.TemporaryDirectory(prefix="odtrain-zoo-") as folder:
+        for model in tqdm(extent.models, desc="zoo", unit="model"):
+            row = Row(model)
+            for file, format, nms in _exported(row, extent, Path(folder)):
+                row.load = max(row.load, os.getloadavg()[0])
+                try:
+                    found = benchmark.measure(file, picture, extent.runs, THREADS)
+                except ModelFileError as error:
+                    row.failed.append(f"{model} {format}: {str(error).splitlines()[0]}")
+                    continue
+                row.milliseconds[format, nms] = found.latency_ms_p50
+            rows.append(row)
+            shown = ", ".join(f"{' '.join(k)} {ms:.1f}" for k, ms in row.milliseconds.items())
+            tqdm.write(f"{model}: {shown}", file=sys.stderr)
+    return rows
+
+
+def _exported(row: Row, extent: Extent, folder: Path) -> Iterator[tuple[Path, str, str]]:
+    """The files of a model with their formats and suppression."""
+    for nms, formats in extent.formats.items():
+        try:
+            done = processes.run(
+                write_files,
+                model=row.model,
+                formats=list(formats),
+                nms=nms,
+                folder=str(folder / row.model / nms),
+            )
+        except processes.ProcessError as error:
+            row.failed.append(f"{row.model}, nms {nms}: {str(error).splitlines()[-1]}")
+            continue
+        row.failed += [f"{row.model} {format}: {why}" for format, why in done.value["failed"]]
+        yield from ((Path(path), format, nms) for format, path in done.value["written"])
+
+
+# ---- what runs in a process of its own
+
+
+def write_files(
+    model: str, formats: list[str], nms: str, folder: str
+) -> dict[str, list[tuple[str, str]]]:
+    """Export a model with random weights and low scores.
+
+    Returns:
+        `written`: format and path, and `failed`: format and why it cannot be made.
+    """
+    from odtrain.config import compose_config
+    from odtrain.experiment import UNTRAINED_BIAS
+    from odtrain.export import export
+    from odtrain.models import build_detector
+
+    config = replace(compose_config([f"model={model}"]).model, class_bias=UNTRAINED_BIAS)
+    detector = build_detector(config, NUM_CLASSES)
+    names = [f"class {number}" for number in range(1, NUM_CLASSES + 1)]
+    calibration = pictures.decoded(CALIBRATION_PICTURES)
+    made: dict[str, list[tuple[str, str]]] = {"written": [], "failed": []}
+    for format in formats:
+        try:
+            files = export(detector, names, [format], Path(folder), calibration, nms, passport={})
+        except Exception as error:  # whatever the converter raises is what the table is to say
+            made["failed"].append((format, str(error).strip().splitlines()[0]))
+        else:
+            made["written"].append((format, str(files[format])))
+    return made
