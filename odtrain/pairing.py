@@ -13,6 +13,7 @@ from odtrain.config import DataConfig
 from odtrain.errors import DataError
 from odtrain.findings import Finding, found
 from odtrain.formats import Labels, Sources, read_labels
+from odtrain.formats.reading import before_upload
 from odtrain.formats.tfrecords import record_files, unpack
 from odtrain.inspection import FileStat
 from odtrain.pictures import SUFFIXES, UNSUPPORTED_SUFFIXES
@@ -176,7 +177,8 @@ def _match(
     ambiguous: set[Path] = set()
     unmatched: dict[Path, list[Entry]] = defaultdict(list)
     for entry in entries:
-        matches = next(filter(None, (_named(names, entry, name) for name in entry.names)), [])
+        called = [*entry.names, *before_upload(entry.names)]
+        matches = next(filter(None, (_named(names, entry, name) for name in called)), [])
         if not matches and not some_left_out:
             unmatched[entry.label_file].append(entry)
         for picture in matches:

@@ -88,8 +88,14 @@ def _objects(
         elif (corners := _corners(annotation, reading)) is None:
             reading.fault(file, "OD032", f'{said}, "{name}", has no bbox of four numbers.')
         else:
-            objects[picture_id].append(WrittenObject(name, corners))
+            objects[picture_id].append(WrittenObject(name, corners, _is_difficult(annotation)))
     return objects
+
+
+def _is_difficult(annotation: dict[str, Any]) -> bool:
+    """CVAT writes its attributes into COCO's annotations."""
+    attributes = annotation.get("attributes")
+    return isinstance(attributes, dict) and flag(attributes.get("difficult"))
 
 
 def _corners(annotation: dict[str, Any], reading: Reading) -> Corners | None:

@@ -29,6 +29,7 @@ NEEDED = {"filename", "class", "xmin", "ymin", "xmax", "ymax"}
 def read(sources: Sources) -> Reading:
     """Every .csv file whose first line names the tutorial's columns, in any order."""
     reading = Reading()
+    misfits: list[Path] = []
     for file in sources.with_suffix(".csv"):
         try:
             rows = _rows(file)
@@ -38,9 +39,10 @@ def read(sources: Sources) -> Reading:
         if rows is not None:
             reading.files += 1
             _read_rows(file, rows, reading)
-        elif sources.named:
-            cause = f"its first line is not {','.join(HEADER)}."
-            reading.fault(file, "OD031", cause)
+        else:
+            misfits.append(file)
+    for file in misfits if sources.named and not reading.files else []:
+        reading.fault(file, "OD031", f"its first line is not {','.join(HEADER)}.")
     return reading
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from odtrain.annotations import Entry, UnreadableError, normalised
+from odtrain.annotations import Entry, UnreadableError
 from odtrain.findings import found
 from odtrain.formats.reading import Reading, Sources, read_bytes
 
@@ -30,28 +30,32 @@ def read_documents(sources: Sources, formats: Mapping[str, DocumentFormat]) -> d
     """What the .json files say that are of one of `formats`, by its name.
 
     Returns:
-        A `Reading` for each format. A file that is none of them is passed over, unless the format is
-        named or the file bears a picture's name: then it is a finding of the first that it resembles.
+        A `Reading` for each format. A file that is none of them is passed over, unless it bears a
+        picture's name, or the format is named and no file is of it.
     """
     readings = {name: Reading() for name in formats}
+    misfits: list[Path] = []
     for file in sources.with_suffix(".json"):
-        expected = sources.named or normalised(file.stem) in sources.stems
+        likely = list(formats)
         try:
             data = read_bytes(file)
-            resembled = [name for name, kind in formats.items() if _resembles(data, kind)]
-            if not resembled and not sources.named:
-                continue
-            document = _parsed(file, data)
+            likely = [name for name in formats if _resembles(data, formats[name])]
+            likely = likely or (list(formats) if sources.named else [])
+            document = _parsed(file, data) if likely else None
         except UnreadableError as error:
-            readings[(resembled or list(formats))[0]].refuse(error)
+            readings[likely[0]].refuse(error)
             continue
-        name = next((name for name in resembled if formats[name].fits(document)), None)
-        if name is not None:
-            readings[name].files += 1
-            readings[name].entries += formats[name].entries(file, document, readings[name])
-        elif expected:
-            reading = readings[next(iter(formats))]
-            reading.fault(file, "OD031", f"is JSON, but not {' or '.join(formats)}.")
+        fitting = next((name for name in likely if formats[name].fits(document)), None)
+        if fitting is None:
+            misfits.append(file)
+        else:
+            readings[fitting].files += 1
+            readings[fitting].entries += formats[fitting].entries(file, document, readings[fitting])
+    none_fits = sources.named and not any(reading.files for reading in readings.values())
+    for file in misfits:
+        if none_fits or sources.of_picture(file):
+            said = f"is JSON, but not {' or '.join(formats)}."
+            readings[next(iter(formats))].fault(file, "OD031", said)
     return readings
 
 

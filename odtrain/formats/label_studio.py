@@ -22,8 +22,6 @@ from odtrain.formats.reading import (
     size_of,
 )
 
-UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-(?=.)")
-"""What Label Studio puts before the name of an uploaded file."""
 PICTURE_SUFFIX = re.compile(
     r"\.(jpe?g|jpe|jfif|png|bmp|gif|webp|tiff?|p[pgbn]m|mpo)$", re.IGNORECASE
 )
@@ -68,7 +66,7 @@ def entries(file: Path, document: Any, reading: Reading) -> list[Entry]:
             for item in _objects(file, f'"{names[0]}": region {position}', region, reading)
         ]
         sizes = [_size(region) for region in regions if isinstance(region, dict)]
-        size = next((size for size in sizes if size != (0, 0)), None)
+        size = next(filter(None, sizes), None)
         result.append(entry_of_picture(file, names, size, objects, relative=True, shared=True))
     return result
 
@@ -86,7 +84,10 @@ def _regions(task: dict[str, Any]) -> list[Any] | None:
     return kept[-1] if kept else None
 
 
-def _min_regions(task: dict[str, Any]) -> list[Any]:
+def _min_regions(task: dict[str, Any]) -> list[Any] | None:
+    """As `_regions`; without an annotation's number nobody has labelled the task."""
+    if "annotation_id" in task and task["annotation_id"] is None:
+        return None
     lists = [value for value in task.values() if isinstance(value, list)]
     return [
         {"type": "rectanglelabels", "value": region, **region}
@@ -96,19 +97,18 @@ def _min_regions(task: dict[str, Any]) -> list[Any]:
     ]
 
 
-def _size(region: dict[str, Any]) -> tuple[int, int]:
+def _size(region: dict[str, Any]) -> tuple[int, int] | None:
     return size_of(region.get("original_width"), region.get("original_height"))
 
 
 def _names(task: dict[str, Any]) -> list[str]:
-    """What the picture may be called: as it is stored, then as it was before it was uploaded."""
+    """What the picture may be called, as Label Studio stores it."""
     data = task.get("data")
     values = list(data.values()) if isinstance(data, dict) else list(task.values())
     written = [value for value in values if isinstance(value, str)]
     names = [name for name in map(_name_in, written) if PICTURE_SUFFIX.search(name)]
     uploaded = picture_name(task.get("file_upload"))
-    stored = [*([uploaded] if uploaded else []), *names]
-    return list(dict.fromkeys([*stored, *(_without_prefix(name) for name in stored)]))
+    return [*([uploaded] if uploaded else []), *names]
 
 
 def _name_in(url: str) -> str:
@@ -125,11 +125,6 @@ def _name_in(url: str) -> str:
     if parts.scheme in ("http", "https", "s3", "gs", "azure-blob") or url.startswith("/data/"):
         return picture_name(unquote(parts.path)).rpartition("/")[2]
     return picture_name(url)
-
-
-def _without_prefix(name: str) -> str:
-    folder, slash, base = name.rpartition("/")
-    return f"{folder}{slash}{UPLOAD_PREFIX.sub('', base)}"
 
 
 def _objects(file: Path, said: str, region: Any, reading: Reading) -> list[WrittenObject]:
@@ -175,9 +170,7 @@ def _corners(region: dict[str, Any], value: dict[str, Any], reading: Reading) ->
 def _turned(corners: Corners, degrees: float, region: dict[str, Any], reading: Reading) -> Corners:
     """Percent. The box is turned about its first corner, in pixels: percents of x and y differ."""
     reading.tally("rotated")
-    width, height = _size(region)
-    if (width, height) == (0, 0):
-        width = height = 1
+    width, height = _size(region) or (1, 1)
     scaled = corners[0] * width, corners[1] * height, corners[2] * width, corners[3] * height
     xmin, ymin, xmax, ymax = rotated_bounds(scaled, degrees, (scaled[0], scaled[1]))
     return xmin / width, ymin / height, xmax / width, ymax / height

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import math
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ MAX_BYTES = 100_000_000
 """Of one label file. As Python values, JSON can take 25 times its size."""
 MAX_FAULTS = 100
 CONTROLS = dict.fromkeys([*range(32), *range(127, 160), 0xFFFE, 0xFFFF], " ")
+UPLOADED = re.compile(r"[0-9a-f]{8}-.")
 Corners = tuple[float, float, float, float]
 """xmin, ymin, xmax, ymax."""
 
@@ -55,6 +57,11 @@ class Sources:
     def with_suffix(self, *suffixes: str) -> list[Path]:
         """The label files whose names end so."""
         return [file for file in self.labels if file.suffix.lower() in suffixes]
+
+    def of_picture(self, file: Path) -> bool:
+        """Whether there is a picture of the same name, so that `file` must be its labels."""
+        names = [file.stem, *before_upload([file.stem])]
+        return any(normalised(name) in self.stems for name in names)
 
 
 @dataclass
@@ -173,12 +180,10 @@ def numbers(values: Any) -> list[float] | None:
     return None if None in results else [result for result in results if result is not None]
 
 
-def size_of(width: Any, height: Any) -> tuple[int, int]:
-    """(width, height) in pixels; (0, 0) if they are none."""
-    sides = number(width), number(height)
-    if sides[0] is None or sides[1] is None or not all(0.5 < side < 1e9 for side in sides if side):
-        return 0, 0
-    return round(sides[0]), round(sides[1])
+def size_of(width: Any, height: Any) -> tuple[int, int] | None:
+    """(width, height) in pixels; None if they are none."""
+    sides = [side for side in (number(width), number(height)) if side and 0.5 < side < 1e9]
+    return (round(sides[0]), round(sides[1])) if len(sides) == 2 else None
 
 
 def flag(value: Any) -> bool:
@@ -196,6 +201,12 @@ def picture_name(written: Any) -> str:
         return ""
     path = PureWindowsPath(printable(written))
     return "/".join(part for part in path.parts if part not in (path.anchor, "..", "."))
+
+
+def before_upload(names: Sequence[str]) -> list[str]:
+    """What pictures of these names were called before Label Studio put eight digits and - before it."""
+    parted = [name.rpartition("/") for name in names]
+    return [f"{folder}{slash}{base[9:]}" for folder, slash, base in parted if UPLOADED.match(base)]
 
 
 def bounds(points: Sequence[Sequence[float]]) -> Corners:

@@ -182,8 +182,7 @@ def _entry(
         for i, corners in enumerate(_boxes(file, position, example, reading))
         if (item := _object(file, position, i, corners, example, ids, reading))
     ]
-    known_size = None if size == (0, 0) else size
-    return entry_of_picture(file, [name], known_size, objects, relative=True, shared=True)
+    return entry_of_picture(file, [name], size, objects, relative=True, shared=True)
 
 
 def _boxes(

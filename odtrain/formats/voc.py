@@ -80,11 +80,12 @@ def _entry(file: Path, root: etree._Element, reading: Reading) -> Entry:
 
 
 def _size(root: etree._Element) -> tuple[int, int]:
-    size = child(root, "size")
-    if size is not None:
-        return size_of(text(size, "width"), text(size, "height"))
-    size = child(root, "imagesize")  # LabelMe's own XML
-    return (0, 0) if size is None else size_of(text(size, "ncols"), text(size, "nrows"))
+    tags = [("size", "width", "height"), ("imagesize", "ncols", "nrows")]  # VOC's, LabelMe's own
+    for tag, width, height in tags:
+        element = child(root, tag)
+        if element is not None and (size := size_of(text(element, width), text(element, height))):
+            return size
+    return 0, 0
 
 
 def _object(file: Path, position: int, element: etree._Element, reading: Reading) -> WrittenObject:

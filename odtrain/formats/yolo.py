@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from odtrain.annotations import LabelledImage, UnreadableError, WrittenObject, normalised
+from odtrain.annotations import LabelledImage, UnreadableError, WrittenObject
 from odtrain.findings import found
 from odtrain.formats.reading import (
     Corners,
@@ -47,7 +47,7 @@ def read(sources: Sources) -> Reading:
     for file in sources.with_suffix(".txt"):
         if file.name.lower() in (*NAME_LISTS, *OTHER_TEXTS):
             continue
-        expected = normalised(file.stem) in sources.stems
+        expected = sources.of_picture(file)
         try:
             text, _ = decode(read_bytes(file, MAX_LABEL_BYTES))
         except UnreadableError as error:
@@ -111,10 +111,10 @@ class _Names:
         self.lists: dict[Path, list[str]] = {}
         self.told = False
         files = [*sources.labels, *sources.others]
-        for file in sorted(files, key=lambda file: (_rank(file), file)):
-            names = _read_names(file, reading) if _rank(file) is not None else []
-            if names:
-                self.lists.setdefault(file.parent, names)
+        ranked = [(rank, file) for file in files if (rank := _rank(file)) is not None]
+        for _, file in sorted(ranked):
+            if file.parent not in self.lists and (found_names := _read_names(file, reading)):
+                self.lists[file.parent] = found_names
 
     def beside(self, file: Path) -> list[str]:
         """The names in the file's folder, or the next above it, or the only ones there are."""
