@@ -28,7 +28,7 @@ REFUSED = {
 }
 """What to do where the operating system refuses to read or write."""
 
-SWITCHES = ("--cfg", "--register", "--private", "-h", "--help")
+SWITCHES = ("--cfg", "--register", "--private", "--labels-only", "-h", "--help")
 """Flags without a value."""
 
 Flags = tuple[tuple[str, dict[str, Any]], ...]
@@ -239,6 +239,13 @@ def _collect(invocation: Invocation) -> int:
     return int(bool(done.refused) and not done.added and not done.known)
 
 
+def _convert(config: Any, invocation: Invocation) -> int:
+    from odtrain.convert import convert
+
+    print(convert(config, invocation.flags.to, invocation.flags.labels_only))
+    return 0
+
+
 def _evaluate(config: Any, invocation: Invocation) -> int:
     from odtrain import experiment
 
@@ -377,6 +384,14 @@ COMMANDS: dict[str, Command] = {
         "look for mistakes in pictures and labels; exit status 1 on errors",
         _with_config(_check),
         (("--json", {"metavar": "FILE", "help": "write the findings to FILE"}),),
+    ),
+    "convert": Command(
+        "the labels at input=, whatever their format, as another one in the new folder output=",
+        _with_config(_convert),
+        (
+            ("--to", {"metavar": "FORMAT", "help": "voc, yolo, coco or csv"}),
+            ("--labels-only", {"action": "store_true", "help": "do not copy the pictures"}),
+        ),
     ),
     "evaluate": Command(
         "COCO metrics of source=: a run, models:/, .pb, SavedModel or .tflite",

@@ -96,7 +96,8 @@ def unpacked_pictures(
     records = record_files([file for file in files if file.is_relative_to(_labels_root(config))])
     if not records or config.format not in ("auto", "tfrecord"):
         return {}
-    if config.format == "auto" and _pictures_in(Path(config.images), files):
+    others = _pictures_in(Path(config.images), files) and not _labels_root(config).is_file()
+    if others and config.format == "auto":
         return {}
     folder = _unpacked(config)
     pictures = unpack(records, folder)

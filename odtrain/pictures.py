@@ -138,6 +138,32 @@ def read_upright(file: Path) -> UInt8Image:
     return np.asarray(upright_rgb(file, image, _exif_orientation(image)))
 
 
+def turned_by_exif(file: Path, data: bytes) -> bool:
+    """Whether EXIF asks to turn or mirror the picture in `data`."""
+    try:
+        return _exif_orientation(_open_image(file, data)) != 1
+    except UnusableError:
+        return False
+
+
+def without_exif(data: bytes) -> bytes:
+    """A JPEG without its EXIF segments, so that every tool shows it as stored; else `data` itself.
+
+    Segments are marker, length of two bytes that counts itself, content (ISO/IEC 10918-1 B.1.1.4);
+    0xE1 is APP1, 0xDA begins the pixels.
+    """
+    if not data.startswith(b"\xff\xd8"):
+        return data
+    kept, position = [data[:2]], 2
+    while position + 4 <= len(data) and data[position] == 0xFF and data[position + 1] != 0xDA:
+        end = position + 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+        segment = data[position:end]
+        if not (segment[1] == 0xE1 and segment[4:10] == b"Exif\0\0"):
+            kept.append(segment)
+        position = end
+    return b"".join([*kept, data[position:]])
+
+
 def _open_image(file: Path, data: bytes) -> Image.Image:
     """The picture in `data`, its header read, its pixels not yet.
 

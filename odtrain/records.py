@@ -132,7 +132,7 @@ def _renewed(config: DataConfig, folder: Path, files: dict[Path, FileStat]) -> D
     """Look at the data; write records if pixels, boxes, split or names are new."""
     _refuse_foreign_files(folder)
     examined = examine(config, files)
-    _refuse_errors(config, examined.findings)
+    refuse_errors(config, examined.findings)
     digest = content_digest(examined)
     key = _layout_key(config, examined, digest)
     intact = _intact_dataset(folder)
@@ -183,7 +183,7 @@ def _counts(examined: Examined) -> dict[str, dict[str, int]]:
     }
 
 
-def _refuse_errors(config: DataConfig, findings: Sequence[Finding]) -> None:
+def refuse_errors(config: DataConfig, findings: Sequence[Finding]) -> None:
     """Raise a DataError that shows the first errors, a few of each kind before more of one."""
     found = errors(list(findings))
     if not found:

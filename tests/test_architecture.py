@@ -26,7 +26,7 @@ ORDER = (
     "findings label_map likeness tfrecord annotations formats.reading formats.xml_files formats.voc "
     "formats.cvat formats.yolo formats.csv_table formats.documents formats.coco formats.createml "
     "formats.labelme formats.label_studio formats.tfrecords formats.__init__ pictures inspection "
-    "scenes splits pairing leaks dataset record_files records "
+    "scenes splits pairing leaks dataset record_files records convert "
     # pictures from anywhere
     "frames fetching archives picture_sources manifest collect "
     # network

@@ -6,7 +6,7 @@ shape. The names of the classes are in a file of their own: classes.txt, obj.nam
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -189,16 +189,32 @@ def _yaml_names(text: str) -> list[str]:
 def write(
     folder: Path, images: Sequence[LabelledImage], names: Sequence[Path], classes: Sequence[str]
 ) -> None:
-    """One file a picture below `folder`/labels, with classes.txt, and data.yaml in `folder`."""
+    """One file a picture below `folder`, whose classes.txt names the numbers.
+
+    Args:
+        folder: gets the folders of `names` too.
+        images: to write.
+        names: of the pictures, relative to the folder of pictures.
+        classes: the first is 0.
+    """
     numbers = {name: number for number, name in enumerate(classes)}
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "classes.txt").write_text("".join(f"{name}\n" for name in classes), encoding="utf-8")
     for image, name in zip(images, names, strict=True):
-        file = folder / "labels" / name.with_suffix(".txt")
+        file = folder / name.with_suffix(".txt")
         file.parent.mkdir(parents=True, exist_ok=True)
         lines = [f"{numbers[item.name]} {_fractions(item.yxyx)}\n" for item in image.objects]
         file.write_text("".join(lines), encoding="utf-8")
 
 
 def _fractions(yxyx: Corners) -> str:
+    """Centre and size; more digits than labelImg's six, so that pixels come back as they were."""
     ymin, xmin, ymax, xmax = yxyx
     values = (xmin + xmax) / 2, (ymin + ymax) / 2, xmax - xmin, ymax - ymin
     return " ".join(f"{value:.9f}" for value in values)
+
+
+def data_yaml(parts: Mapping[str, str], classes: Sequence[str]) -> str:
+    """The data.yaml of Ultralytics: lists of pictures by split, and the names by number."""
+    values = {**parts, "nc": len(classes), "names": dict(enumerate(classes))}
+    return yaml.safe_dump(values, allow_unicode=True, sort_keys=False)
