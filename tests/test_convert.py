@@ -102,8 +102,8 @@ def test_yolo_names_the_classes_and_the_split(voc):
         "0 0.250000000 0.450000000 0.333333333 0.600000000\n"
         "1 0.750000000 0.443750000 0.500000000 0.862500000\n"
     )
-    lists = [Path(f"yolo/{part}.txt").read_text().split("\n") for part in ("train", "val", "test")]
-    assert sorted(sum(lists, [])) == sorted(["", "", "", *(f"./images/{n}" for n in EVERYTHING)])
+    listed = "".join(Path(f"yolo/{part}.txt").read_text() for part in ("train", "val", "test"))
+    assert sorted(listed.splitlines()) == sorted(f"./images/{name}" for name in EVERYTHING)
     assert Path("yolo/data.yaml").read_text() == (
         "train: train.txt\nval: val.txt\ntest: test.txt\nnc: 3\n"
         "names:\n  0: circle\n  1: red square\n  2: 단추\n"
