@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,6 +17,24 @@ from odtrain.config import AnchorConfig, PyramidConfig
 
 REDUCED_SHAPES = ((0.1, 1.0), (None, 2.0), (None, 0.5))
 """(scale, aspect ratio) on the finest map where it is reduced; None is that map's own scale."""
+
+
+class Grid(NamedTuple):
+    """The anchors of one map: those of `sides` in every cell.
+
+    Attributes:
+        cells: rows and columns.
+        stride: (2,) y, x from one cell's centre to the next one's.
+        offset: (2,) y, x of the first cell's centre.
+        sides: (S, 2) heights and widths.
+        unit: (2,) height and width of the picture in the unit of the others.
+    """
+
+    cells: tuple[int, int]
+    stride: FloatArray
+    offset: FloatArray
+    sides: FloatArray
+    unit: FloatArray
 
 
 def ssd_anchors(
@@ -33,12 +52,22 @@ def ssd_anchors(
     Returns:
         (A, 4) yxyx, fractions of the picture, not clipped to it. Order: map, row, column, shape.
     """
+    return np.concatenate([_tiled(grid) for grid in ssd_grids(config, feature_shapes, input_size)])
+
+
+def ssd_grids(
+    config: AnchorConfig,
+    feature_shapes: Sequence[tuple[int, int]],
+    input_size: tuple[int, int],
+) -> list[Grid]:
+    """What `ssd_anchors` lays out, in fractions of the picture, and of the same arguments."""
     base = np.float32(min(input_size)) / np.array(input_size, np.float32)
-    maps = []
+    grids = []
     for cells, shapes in zip(feature_shapes, anchor_shapes(config), strict=True):
         stride = np.float32(1) / np.array(cells, np.float32)
-        maps.append(_tiled(cells, stride, np.float32(0.5) * stride, _sides(shapes, base)))
-    return np.concatenate(maps)
+        sides = _sides(shapes, base)
+        grids.append(Grid(cells, stride, np.float32(0.5) * stride, sides, np.ones(2, np.float32)))
+    return grids
 
 
 def pyramid_anchors(
@@ -59,14 +88,25 @@ def pyramid_anchors(
     Returns:
         (A, 4) yxyx, fractions of the picture, not clipped to it. Order: map, row, column, shape.
     """
+    grids = pyramid_grids(config, feature_shapes, input_size)
     size = np.array(input_size, np.float32)
-    shapes, maps = pyramid_shapes(config), []
+    return np.concatenate([_tiled(grid) for grid in grids]) * np.tile(1 / size, 2)
+
+
+def pyramid_grids(
+    config: PyramidConfig,
+    feature_shapes: Sequence[tuple[int, int]],
+    input_size: tuple[int, int],
+) -> list[Grid]:
+    """What `pyramid_anchors` lays out, in pixels of the input, and of the same arguments."""
+    size = np.array(input_size, np.float32)
+    shapes, grids = pyramid_shapes(config), []
     for level, cells in enumerate(feature_shapes, start=config.min_level):
         stride = np.full(2, 2.0**level, np.float32)
         sides = _sides(shapes, np.float32(config.anchor_scale) * stride)
         offset = np.where(size % stride == 0, stride / 2, np.float32(0))
-        maps.append(_tiled(cells, stride, offset, sides))
-    return np.concatenate(maps) * np.tile(1 / size, 2)
+        grids.append(Grid(cells, stride, offset, sides, size))
+    return grids
 
 
 def pyramid_shapes(config: PyramidConfig) -> list[tuple[float, float]]:
@@ -106,15 +146,11 @@ def _sides(shapes: Sequence[tuple[float, float]], base: FloatArray) -> FloatArra
     return np.stack([scales / roots * base[0], scales * roots * base[1]], axis=-1)
 
 
-def _tiled(
-    cells: tuple[int, int], stride: FloatArray, offset: FloatArray, sides: FloatArray
-) -> FloatArray:
-    """(rows * columns * S, 4) yxyx boxes: each of the (S, 2) `sides` centred in each cell.
-
-    Centres are at `offset` and multiples of `stride` from it, (2,) each: y, x.
-    """
-    y, x = (np.arange(n, dtype=np.float32) * stride[i] + offset[i] for i, n in enumerate(cells))
+def _tiled(grid: Grid) -> FloatArray:
+    """(rows * columns * S, 4) yxyx boxes: each of the S shapes centred in each cell."""
+    axes = zip(grid.cells, grid.stride, grid.offset, strict=True)
+    y, x = (np.arange(n, dtype=np.float32) * stride + offset for n, stride, offset in axes)
     centres = np.stack(np.meshgrid(y, x, indexing="ij"), axis=-1)[:, :, None]
-    halves = np.float32(0.5) * sides
+    halves = np.float32(0.5) * grid.sides
     corners: FloatArray = np.concatenate([centres - halves, centres + halves], axis=-1)
     return corners.reshape(-1, 4)

@@ -28,6 +28,9 @@ REFUSED = {
 }
 """What to do where the operating system refuses to read or write."""
 
+SHOWN_OF_EACH = 5
+"""Findings of one code that `check` prints; --json and --html have all."""
+
 SWITCHES = ("--cfg", "--register", "--private", "--labels-only", "-h", "--help")
 """Flags without a value."""
 
@@ -215,10 +218,10 @@ def _check(config: Any, invocation: Invocation) -> int:
     from odtrain.dataset import check
     from odtrain.findings import findings_json, findings_table
 
-    _, findings = check(config.data)
+    _, findings = check(config.data, config.model)
     if invocation.flags.json:
         Path(invocation.flags.json).write_text(findings_json(findings), encoding="utf-8")
-    print(findings_table(findings))
+    print(findings_table(findings, of_each=SHOWN_OF_EACH))
     return int(any(finding.severity == "error" for finding in findings))
 
 

@@ -13,11 +13,14 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from odtrain.anchor_fit import fit_findings
 from odtrain.annotations import Entry, LabelledImage, place
-from odtrain.config import DataConfig
+from odtrain.balance import balance_findings
+from odtrain.class_names import name_findings
+from odtrain.config import DataConfig, ModelConfig
 from odtrain.errors import ConfigError, DataError, choose
 from odtrain.findings import Finding as Finding
-from odtrain.findings import errors, found
+from odtrain.findings import by_severity, errors, found
 from odtrain.findings import findings_json as findings_json
 from odtrain.findings import findings_table as findings_table
 from odtrain.formats import FORMATS
@@ -105,19 +108,40 @@ def read_dataset(folder: Path) -> Dataset:
     )
 
 
-def check(config: DataConfig) -> tuple[dict[str, list[LabelledImage]], tuple[Finding, ...]]:
+def check(
+    config: DataConfig, model: ModelConfig | None = None
+) -> tuple[dict[str, list[LabelledImage]], tuple[Finding, ...]]:
     """Look at every picture and label that `config` names.
+
+    Args:
+        config: which they are.
+        model: the network that is to learn them, if its input and anchors are to be looked at too.
 
     Returns:
         split -> its pictures ordered by name, and the findings, errors first.
 
     Raises:
         ConfigError: a fraction, the format or the number of shards is out of range.
-        DataError: a folder, list or label map cannot be read at all.
+        DataError: a folder or list cannot be read at all.
+    """
+    examined = diagnose(config, model)
+    return examined.splits, examined.findings
+
+
+def diagnose(config: DataConfig, model: ModelConfig | None = None) -> Examined:
+    """As `check`, with all that is known besides.
+
+    Raises:
+        ConfigError: as of `check`.
+        DataError: as of `check`.
     """
     check_config(config)
     examined = examine(config, scan_sources(config))
-    return examined.splits, examined.findings
+    if model is None or errors(examined.findings):
+        return examined
+    images = [image for split in SPLITS for image in examined.splits[split]]
+    findings = [*examined.findings, *fit_findings(model, images)]
+    return replace(examined, findings=by_severity(findings))
 
 
 def check_config(config: DataConfig) -> None:
@@ -176,10 +200,10 @@ def examine(config: DataConfig, files: dict[Path, FileStat]) -> Examined:
     splits = complete_split(config, images, given, scenes.whole)
     if not errors(findings):
         findings += _check_splits(config, splits, class_names)
+        findings += balance_findings(config, splits, class_names)
+        findings += name_findings(images, () if config.label_map is None else class_names)
         findings += scene_findings(config, splits, given, scenes)
-    order = {"error": 0, "warning": 1, "info": 2}
-    findings.sort(key=lambda finding: order[finding.severity])
-    return Examined(splits, class_names, tuple(findings), pictures, memories, label_format)
+    return Examined(splits, class_names, by_severity(findings), pictures, memories, label_format)
 
 
 def _labelled(picture: Path, entry: Entry, held: Picture, findings: list[Finding]) -> LabelledImage:
@@ -189,7 +213,7 @@ def _labelled(picture: Path, entry: Entry, held: Picture, findings: list[Finding
     if held.ambiguous and entry.objects:
         cause = "EXIF turns this picture, and the label's size does not show whether boxes follow."
         findings.append(found("OD105", picture, cause))
-    findings += about_boxes
+    findings += [replace(finding, picture=str(picture)) for finding in about_boxes]
     return LabelledImage(
         picture,
         entry.label_file,
@@ -216,7 +240,12 @@ def _classes(
     used = {labelled_object.name for image in images for labelled_object in image.objects}
     if config.label_map is None:
         return tuple(sorted(used)), images
-    names = read_label_map(Path(config.label_map))
+    try:
+        names = read_label_map(Path(config.label_map))
+    except DataError as error:
+        where, problem, remedy = error.args
+        findings.append(found("OD020", where, problem, remedy=remedy or None))
+        return tuple(sorted(used)), images
     for name in sorted(set(names) - used):
         findings.append(found("OD202", config.label_map, f'no box is labelled "{name}".'))
     return names, [_with_known_classes(image, names, findings) for image in images]
@@ -230,7 +259,8 @@ def _with_known_classes(
         if item.name not in names:
             nearest = difflib.get_close_matches(item.name, names, n=1, cutoff=0)[0]
             cause = f'class "{item.name}" is not in the label map; nearest is "{nearest}".'
-            findings.append(found("OD007", file, cause, box=image.describe(item)))
+            box = image.describe(item)
+            findings.append(found("OD007", file, cause, box=box, picture=image.image))
     known = tuple(item for item in image.objects if item.name in names)
     return replace(image, objects=known)
 

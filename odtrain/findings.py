@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+SEVERITIES = ("error", "warning", "info")
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -37,6 +39,11 @@ class Finding:
         return f"{self.severity} {self.code} {self.file}{self.place}: {self.cause} {self.remedy}"
 
     @property
+    def title(self) -> str:
+        """What all findings of this code have in common."""
+        return KINDS[self.code].title
+
+    @property
     def place(self) -> str:
         """The box within the file, in brackets; empty where it is about the whole file."""
         return f" [{self.box}]" if self.box else ""
@@ -51,12 +58,18 @@ class Kind(NamedTuple):
 
 
 def found(
-    code: str, file: Path | str, cause: str, box: str | None = None, remedy: str | None = None
+    code: str,
+    file: Path | str,
+    cause: str,
+    box: str | None = None,
+    remedy: str | None = None,
+    picture: Path | None = None,
 ) -> Finding:
     """A finding of the kind `code`, with the kind's remedy unless a better one is known."""
     kind = KINDS[code]
     shown = _printable(str(file)), box, _printable(cause)
-    return Finding(code, kind.severity, *shown, remedy or kind.remedy)
+    where = None if picture is None else _printable(str(picture))
+    return Finding(code, kind.severity, *shown, remedy or kind.remedy, where)
 
 
 def _printable(text: str) -> str:
@@ -69,20 +82,36 @@ def errors(findings: Sequence[Finding]) -> list[Finding]:
     return [finding for finding in findings if finding.severity == "error"]
 
 
+def by_severity(findings: Sequence[Finding]) -> tuple[Finding, ...]:
+    """Errors first, then warnings; within each as they came."""
+    return tuple(sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity)))
+
+
 def findings_json(findings: Sequence[Finding]) -> str:
     """The findings as a JSON list of objects."""
     return json.dumps([asdict(finding) for finding in findings], indent=1)
 
 
-def findings_table(findings: Sequence[Finding]) -> str:
-    """The findings for people: where, what, and below what to do."""
-    lines = [
-        f"{finding.severity} {finding.code} {finding.file}{finding.place}: {finding.cause}\n"
-        f"    {finding.remedy}"
-        for finding in findings
-    ]
+def findings_table(findings: Sequence[Finding], of_each: int | None = None) -> str:
+    """The findings for people: where, what, and below what to do.
+
+    Args:
+        findings: in the order to show them in.
+        of_each: show at most so many of each code, and how many more there are.
+    """
+    numbers = Counter(finding.code for finding in findings)
+    seen: Counter[str] = Counter()
+    lines = []
+    for finding in findings:
+        seen[finding.code] += 1
+        if of_each is None or seen[finding.code] <= of_each:
+            where = f"{finding.severity} {finding.code} {finding.file}{finding.place}"
+            lines.append(f"{where}: {finding.cause}\n    {finding.remedy}")
+        if of_each is not None and seen[finding.code] == numbers[finding.code] > of_each:
+            more = numbers[finding.code] - of_each
+            lines.append(f"{finding.severity} {finding.code}: {more} more, {finding.title}.")
     severities = Counter(finding.severity for finding in findings)
-    summary = ", ".join(f"{severities[name]} {name}" for name in ("error", "warning", "info"))
+    summary = ", ".join(f"{severities[name]} {name}" for name in SEVERITIES)
     return "\n".join([*lines, summary])
 
 
@@ -172,6 +201,7 @@ KINDS: dict[str, Kind] = {
         "no class names",
         "Put classes.txt, obj.names or data.yaml (for records: label_map.pbtxt) beside the labels.",
     ),
+    "OD020": Kind("error", "label map cannot be used", "Each class is: item { id: 1 name: 'cat' }"),
     "OD101": Kind(
         "warning",
         "wrong extension",
@@ -222,6 +252,37 @@ KINDS: dict[str, Kind] = {
         "nearly the same picture, labelled differently",
         "Look at both; correct one of the label files if an object was missed.",
     ),
+    "OD113": Kind(
+        "warning",
+        "class name misspelt?",
+        "Correct the name in the label file; if it is right, give a label map: data.label_map.",
+    ),
+    "OD114": Kind(
+        "warning",
+        "class in another spelling",
+        "Write it alike in all label files; if both are meant, give a label map: data.label_map.",
+    ),
+    "OD115": Kind("warning", "class with few boxes", "Label more of it."),
+    "OD116": Kind(
+        "warning",
+        "tiny box",
+        "Raise model.input_size, cut the picture into tiles, or leave such objects unlabelled.",
+    ),
+    "OD117": Kind(
+        "warning",
+        "box that no anchor fits",
+        "It is still learned, from its best anchor alone. Raise model.input_size, or set "
+        "model.anchors to such sizes and shapes.",
+    ),
+    "OD118": Kind(
+        "warning",
+        "class share differs between splits",
+        "Draw the split anew, or label more of the class where it is rare.",
+    ),
+    "OD119": Kind(
+        "warning", "box labelled nearly twice", "Delete one of the two if they show one object."
+    ),
+    "OD120": Kind("warning", "one box, two classes", "Delete the wrong one of the two objects."),
     "OD121": Kind(
         "warning",
         "scene drawn into two splits",
@@ -245,11 +306,21 @@ KINDS: dict[str, Kind] = {
     "OD201": Kind("info", "pictures left out", "Nothing to do if that is meant."),
     "OD202": Kind("info", "class never labelled", "Nothing to do if that is meant."),
     "OD203": Kind("info", "picture re-encoded", "Nothing to do: your file stays as it is."),
+    "OD204": Kind("info", "grey picture", "Nothing to do: it is shown in three equal channels."),
     "OD205": Kind(
         "info", "scenes kept together", "Nothing to do: each group was drawn as a whole."
     ),
     "OD206": Kind("info", "same picture twice", "Nothing to do; one of them would be enough."),
     "OD207": Kind("info", "nearly the same picture", "Nothing to do: they are in one split."),
+    "OD208": Kind("info", "flags of the labels", "Nothing to do: all boxes are trained on."),
+    "OD209": Kind(
+        "info",
+        "anchor recall",
+        "Nothing to do; where it is low, a larger model.input_size or other model.anchors may help.",
+    ),
+    "OD210": Kind(
+        "info", "no test box of a size", "Nothing to do if such objects do not matter to you."
+    ),
     "OD230": Kind(
         "info", "format of the labels", "Nothing to do if that is so; else set data.format."
     ),

@@ -22,7 +22,7 @@ from odtrain.pictures import Picture, UnusableError, inspect
 FileStat = tuple[int, int]
 """Size in bytes and modification time in ns."""
 STATE_FILE = "state.json"
-STATE_VERSION = 2
+STATE_VERSION = 3
 """Raised whenever the same file would be remembered differently."""
 
 T = TypeVar("T")

@@ -278,6 +278,8 @@ def _oddities(file: Path, image: Image.Image, verbatim: bool) -> list[Finding]:
         notes.append(
             found("OD101", file, f"the name says {file.suffix or 'nothing'}, the bytes are {kind}.")
         )
+    if image.mode.startswith(("1", "L", "I")):
+        notes.append(found("OD204", file, "has one channel only."))
     if kind != "MPO" and _frames(image) > 1:
         notes.append(found("OD109", file, f"holds {_frames(image)} frames."))
     if not verbatim:

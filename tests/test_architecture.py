@@ -13,9 +13,9 @@ HYDRA = {"config"}
 OPENCV = {"frames"}
 WITHOUT_TENSORFLOW = (
     "errors boxes config findings label_map likeness pictures annotations formats.tfrecords scenes splits "
-    "inspection leaks pairing dataset tfrecord record_files records anchors drawing matching coco_eval "
-    "charts evaluate passport tflite_metadata detectors benchmark spool machine archives "
-    "frames fetching picture_sources manifest collect download cli "
+    "inspection leaks class_names balance anchors anchor_fit pairing dataset tfrecord record_files records "
+    "drawing matching coco_eval charts evaluate passport tflite_metadata detectors benchmark spool machine "
+    "archives frames fetching picture_sources manifest collect download cli "
     "costs catalogue"
 ).split()
 
@@ -26,11 +26,12 @@ ORDER = (
     "findings label_map likeness tfrecord annotations formats.reading formats.xml_files formats.voc "
     "formats.cvat formats.yolo formats.csv_table formats.documents formats.coco formats.createml "
     "formats.labelme formats.label_studio formats.tfrecords formats.__init__ pictures inspection "
-    "scenes splits pairing leaks dataset record_files records convert "
+    "scenes splits pairing leaks class_names balance "
+    "anchors anchor_fit dataset record_files records convert "
     # pictures from anywhere
     "frames fetching archives picture_sources manifest collect "
     # network
-    "anchors models.layers models.heads models.blocks models.ssd models.ssd_mobilenet_v1 "
+    "models.layers models.heads models.blocks models.ssd models.ssd_mobilenet_v1 "
     "models.ssd_mobilenet_v2 models.ssd_mobilenet_v3 models.ssd_mobiledet models.ssd_inception_v2 "
     "models.ssd_ppn models.resnet_v1 models.ssd_fpn models.__init__ "
     "checkpoints download costs catalogue zoo "

@@ -11,8 +11,10 @@ import pytest
 from conftest import Labelled, draw_picture, label_picture, write_xml
 from PIL import Image
 
+from odtrain import dataset
+from odtrain.annotations import LabelledImage
 from odtrain.config import DataConfig
-from odtrain.dataset import Finding, check, describe, findings_json, findings_table, read_dataset
+from odtrain.dataset import Finding, describe, findings_json, findings_table, read_dataset
 from odtrain.errors import ConfigError, DataError
 from odtrain.records import prepare
 
@@ -23,6 +25,15 @@ SIZE = (64, 48)
 def config(folder: Path, **values: object) -> DataConfig:
     prepared = str(folder.parent / "prepared")
     return DataConfig(name="tiny", images=str(folder), prepared=prepared, **values)
+
+
+OF_SMALL_SETS = {"OD115", "OD210"}
+"""Every data set of a few pictures has them; tests/test_balance.py is about them."""
+
+
+def check(config: DataConfig) -> tuple[dict[str, list[LabelledImage]], tuple[Finding, ...]]:
+    splits, findings = dataset.check(config)
+    return splits, tuple(found for found in findings if found.code not in OF_SMALL_SETS)
 
 
 def errors(folder: Path, **values: object) -> list[tuple[str, str, str | None, str]]:
@@ -355,7 +366,7 @@ def test_a_dataset_is_described_on_one_screen(pets):
         "  test              1 pictures       1 boxes\n"
         "  labels: Pascal VOC XML\n"
         "  classes: cat\n"
-        "  findings: none\n"
+        "  findings: 1 warning, 2 info; to see them: odtrain check\n"
         f"  digest: {dataset.digest[:16]}"
     )
 
@@ -382,3 +393,65 @@ def test_raccoon_has_no_error(shared):
     assert {finding.severity for finding in findings} == {"info"}
     boxes = {part: sum(len(i.objects) for i in images) for part, images in splits.items()}
     assert boxes == {"train": 173, "validation": 0, "test": 44}
+
+
+def test_a_typo_in_the_label_map_is_an_error_with_its_place(pets, tmp_path):
+    label_map = tmp_path / "map.pbtxt"
+    label_map.write_text("item {\n  id: 1\n  name: \u2018cat\u2019\n}\n", encoding="utf-8")
+    assert errors(pets, label_map=str(label_map)) == [
+        ("OD020", "map.pbtxt:3:9", None, "curly quote \u2018.")
+    ]
+
+
+def test_a_label_map_that_counts_from_zero_is_an_error(pets, tmp_path):
+    label_map = tmp_path / "map.pbtxt"
+    label_map.write_text("item {\n  id: 0\n  name: 'cat'\n}\n", encoding="utf-8")
+    assert errors(pets, label_map=str(label_map)) == [
+        ("OD020", "map.pbtxt:1", None, '"cat" has id 0.')
+    ]
+
+
+@pytest.mark.parametrize(
+    ("second", "expected"),
+    [
+        pytest.param(
+            ("cat", 5, 7, 31, 40),
+            [("OD119", "cat 5,7,31,40", "overlaps another box, cat, by an IoU of 0.90.")],
+            id="nearly the same",
+        ),
+        pytest.param(
+            ("dog", 4, 6, 30, 41),
+            [("OD120", "dog 4,6,30,41", "overlaps another box, cat, by an IoU of 0.97.")],
+            id="another class",
+        ),
+        pytest.param(("dog", 5, 7, 32, 41), [], id="another class near it"),
+        pytest.param(("cat", 12, 6, 38, 40), [], id="beside it"),
+    ],
+)
+def test_two_boxes_of_one_object_are_a_warning(pets, second, expected):
+    write_xml(pets / "p0.xml", "p0.jpg", SIZE, [*CAT, second])
+    _, findings = check(config(pets))
+    assert [
+        (found.code, found.box, found.cause)
+        for found in findings
+        if found.code in ("OD107", "OD119", "OD120")
+    ] == expected
+    assert {found.picture for found in findings if found.box} <= {str(pets / "p0.jpg")}
+
+
+def test_a_file_of_one_channel_is_remarked(pets):
+    Image.open(pets / "p1.jpg").convert("L").save(pets / "p1.jpg")
+    assert codes(pets) == ["OD204"]
+
+
+def test_raccoons_grey_pictures_and_flags_are_told(shared):
+    data = shared / "data/raccoon"
+    folders = {"images": str(data / "images"), "annotations": str(data / "annotations")}
+    _, findings = check(DataConfig(name="raccoon", prepared="nowhere", **folders))
+    assert [Path(f.file).name for f in findings if f.code == "OD204"] == [
+        f"raccoon-{number}.jpg" for number in (150, 152, 161)
+    ]
+    assert [found.cause for found in findings if found.code == "OD208"] == [
+        "of 217 boxes 59 are truncated and 0 difficult; of 200 pictures 199 are verified."
+    ]
+    assert {found.severity for found in findings} == {"info"}
