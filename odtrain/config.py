@@ -226,11 +226,28 @@ class RegistryConfig:
 
 @dataclass
 class PredictConfig:
-    """What prediction shows."""
+    """What prediction shows, and how it works through many pictures."""
 
-    threshold: float = 0.5
+    threshold: Any = 0.5
+    drawn: bool = True
     xml: bool = False
+    xml_every_seconds: float = 1.0
     label_map: str | None = None
+    workers: int | None = None
+    threads: int = 1
+    max_seconds: float | None = None
+    max_download_mb: float = 500.0
+    max_download_seconds: float = 300.0
+
+
+@dataclass
+class WebcamConfig:
+    """Where the live page is served, and to whom."""
+
+    host: str = "127.0.0.1"
+    port: int = 8765
+    allowed_hosts: list[str] = field(default_factory=list)
+    open_browser: bool = True
 
 
 @dataclass
@@ -275,7 +292,11 @@ class Config:
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     registry: RegistryConfig = field(default_factory=RegistryConfig)
     predict: PredictConfig = field(default_factory=PredictConfig)
+<<<<<<< HEAD
     zoo: ZooConfig = field(default_factory=ZooConfig)
+=======
+    webcam: WebcamConfig = field(default_factory=WebcamConfig)
+>>>>>>> d26489d (predict takes videos, animated GIFs, URLs and cameras, works on several pictures at a time, and goes on where it was stopped)
     sweep: SweepConfig = field(default_factory=SweepConfig)
     outputs: str = MISSING
     source: str | None = None
@@ -373,6 +394,8 @@ CHOICES = {
     "registry.promote": ["auto", "never"],
     "sweep.sampler": ["tpe", "nsga2", "random"],
 }
+STORED_THRESHOLDS = "stored"
+"""`predict.threshold`: the scores that the model's file carries."""
 EXPORT_FORMATS = [
     "pb",
     "saved_model",
@@ -401,6 +424,13 @@ AT_LEAST = {
     "export.calibration_pictures": 1,
     "benchmark.runs": 1,
     "benchmark.threads": 1,
+    "predict.threads": 1,
+    "predict.workers": 1,
+    "predict.xml_every_seconds": 0,
+    "predict.max_seconds": 0,
+    "predict.max_download_mb": 0,
+    "predict.max_download_seconds": 0,
+    "webcam.port": 0,
     "sweep.n_trials": 1,
     "sweep.seed": 0,
 }
@@ -411,7 +441,6 @@ FRACTIONS = [
     "augment.brightness",
     "augment.contrast",
     "augment.saturation",
-    "predict.threshold",
 ]
 
 
@@ -432,12 +461,26 @@ def check_values(config: Config) -> None:
         if not values[key]:
             raise ConfigError(f"{key}=[]", "names no file to make.", _one_of(EXPORT_FORMATS))
     for key, least in AT_LEAST.items():
-        if values[key] < least:
+        if values[key] is not None and values[key] < least:
             raise ConfigError(f"{key}={values[key]}", "too small.", f"Give at least {least}.")
     for key in FRACTIONS:
         if not 0 <= values[key] <= 1:
             raise ConfigError(f"{key}={values[key]}", "not a fraction.", "Give 0 to 1.")
     _check_input_size(config.model)
+    _check_threshold(config.predict.threshold)
+
+
+def _check_threshold(threshold: object) -> None:
+    if threshold == STORED_THRESHOLDS:
+        return
+    scores = list(threshold.values()) if isinstance(threshold, dict) else [threshold]
+    numbers = [x for x in scores if isinstance(x, int | float) and not isinstance(x, bool)]
+    if not scores or len(numbers) < len(scores) or not all(0 <= score <= 1 for score in numbers):
+        raise ConfigError(
+            f"predict.threshold={threshold}",
+            "not a score.",
+            "Give 0 to 1, {CLASS: SCORE, default: SCORE}, or stored.",
+        )
 
 
 def _check_input_size(model: ModelConfig) -> None:

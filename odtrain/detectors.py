@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import queue
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
 
 from odtrain.errors import ModelFileError
-from odtrain.file_detector import FileDetector
+from odtrain.file_detector import FileDetector, Raw
 from odtrain.graph_detector import SAVED_MODEL_FILE, open_frozen_graph, open_saved_model
 from odtrain.passport import read_size
 from odtrain.tflite_detector import open_tflite
 
-__all__ = ["FileDetector", "load_detector"]
+__all__ = ["FileDetector", "load_detector", "load_detectors"]
 
 Opener = Callable[[Path, int], FileDetector]
 """(file, threads) -> its detector."""
@@ -40,6 +44,38 @@ def load_detector(
         class_names=opened.class_names or tuple(class_names or ()),
         input_size=read_size(opened.passport) or opened.input_size,
     )
+
+
+def load_detectors(
+    path: Path, workers: int, threads: int = 1, class_names: Sequence[str] | None = None
+) -> FileDetector:
+    """Open an exported file for several threads at once, as one detector.
+
+    A .tflite is opened `workers` times: an interpreter runs one picture after the other, and several
+    side by side use the cores better than one with several threads. Pictures are made ready beside the
+    interpreters; a run takes a free one. TensorFlow's graphs are shared as they are.
+
+    Raises:
+        ModelFileError: there is no such file, it cannot be read, or it is no object detector.
+    """
+    if path.suffix != ".tflite":
+        return load_detector(path, max(threads, workers), class_names)
+    first = load_detector(path, threads, class_names)
+    if workers == 1:
+        return first
+    others = [load_detector(path, threads, class_names) for _ in range(workers - 1)]
+    free: queue.SimpleQueue[FileDetector] = queue.SimpleQueue()
+    for detector in (first, *others):
+        free.put(detector)
+
+    def run(tensor: NDArray[Any]) -> Raw:
+        detector = free.get()
+        try:
+            return detector.run(tensor)
+        finally:
+            free.put(detector)
+
+    return replace(first, run=run)
 
 
 def _opener(path: Path) -> Opener:

@@ -40,11 +40,14 @@ def open_frozen_graph(path: Path, threads: int) -> FileDetector:
     nodes = {node.name: node for node in graph_def.node}
     _check_nodes(path, nodes)
     texts = {name: _const_text(nodes[name]) for name in TEXT_NODES if name in nodes}
+    detect = _session_run(path, graph_def, threads)
+    dimensions = nodes[GRAPH_INPUT].attr["shape"].shape.dim
     return FileDetector(
         path=path,
         format="pb",
         prepare=_as_batch,
-        run=_session_run(path, graph_def, threads),
+        run=lambda batch: _first_of_batch(detect(batch)),
+        run_batch=_each_of(detect) if dimensions and dimensions[0].size == -1 else None,
         threads=threads,
         class_names=passports.read_labels(texts.get(passports.LABELS_NODE, "")),
         input_size=_resize_target(graph_def.node),
@@ -65,6 +68,7 @@ def _const_text(node: Any) -> str:
 
 
 def _session_run(path: Path, graph_def: Any, threads: int) -> Callable[[NDArray[Any]], Raw]:
+    """The graph as a function of a batch; every output has the batch as its first axis."""
     import tensorflow as tf
 
     tf.config.list_logical_devices("CPU")  # the process's thread pool is made by its own settings
@@ -77,7 +81,7 @@ def _session_run(path: Path, graph_def: Any, threads: int) -> Callable[[NDArray[
     session = tf.compat.v1.Session(graph=graph, config=_own_threads(threads))
     outputs = [f"{name}:0" for name in GRAPH_OUTPUTS.values()]
     detect = session.make_callable(outputs, feed_list=[f"{GRAPH_INPUT}:0"])
-    return lambda batch: _first_of_batch(dict(zip(GRAPH_OUTPUTS, detect(batch), strict=True)))
+    return lambda batch: dict(zip(GRAPH_OUTPUTS, detect(batch), strict=True))
 
 
 def _own_threads(threads: int) -> Any:
@@ -98,11 +102,13 @@ def open_saved_model(path: Path, threads: int) -> FileDetector:
     except Exception as error:
         cannot_run(path, error)
     name = _check_signature(path, detect)
+    run = _signature_run(model, detect, name)
     return FileDetector(
         path=path,
         format="saved_model",
         prepare=_as_batch,
-        run=_signature_run(model, detect, name),
+        run=lambda batch: _first_of_batch(run(batch)),
+        run_batch=_each_of(run) if detect.inputs[0].shape[0] is None else None,
         threads=threads,
         class_names=passports.read_labels(_asset(path, passports.LABELS_FILE)),
         input_size=_resize_target(detect.graph.as_graph_def().node),
@@ -126,7 +132,7 @@ def _signature_run(model: Any, detect: Any, name: str) -> Callable[[NDArray[Any]
 
     def run(batch: NDArray[Any]) -> Raw:
         found = detect(**{name: tf.constant(batch)})
-        return _first_of_batch({role: found[key].numpy() for role, key in GRAPH_OUTPUTS.items()})
+        return {role: found[key].numpy() for role, key in GRAPH_OUTPUTS.items()}
 
     run.model = model  # type: ignore[attr-defined]  # its variables live as long as it does
     return run
@@ -143,6 +149,16 @@ def _as_batch(image: UInt8Image) -> NDArray[Any]:
 
 def _first_of_batch(outputs: Raw) -> Raw:
     return {role: value[0] for role, value in outputs.items()}
+
+
+def _each_of(run: Callable[[NDArray[Any]], Raw]) -> Callable[[NDArray[Any]], list[Raw]]:
+    """`run` of a batch, its outputs picture by picture."""
+
+    def run_batch(batch: NDArray[Any]) -> list[Raw]:
+        outputs = run(batch)
+        return [{role: value[i] for role, value in outputs.items()} for i in range(len(batch))]
+
+    return run_batch
 
 
 def _resize_target(nodes: Sequence[Any]) -> tuple[int, int] | None:

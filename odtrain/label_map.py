@@ -30,6 +30,8 @@ ESCAPE = re.compile(r"\\([0-7]{1,3}|[xX][0-9a-fA-F]{1,2}|u[0-9a-fA-F]{4}|U[0-9a-
 LETTERS = {"n": "\n", "t": "\t", "r": "\r", "a": "\a", "b": "\b", "f": "\f", "v": "\v"}
 CURLY_QUOTES = "\u2018\u2019\u201a\u201c\u201d\u201e\u00ab\u00bb\u00b4`"
 CLOSES = {"{": "}", "<": ">"}
+PLACEHOLDER = "???"
+"""First line of the label files that count the background in, as the published COCO ones do."""
 
 
 @dataclass(frozen=True)
@@ -232,6 +234,8 @@ def read_label_map(file: Path) -> tuple[str, ...]:
 def read_class_names(file: Path) -> tuple[str, ...]:
     """The class names in a label map, or in a text file with one name a line, the first id 1.
 
+    A text file may begin with `PLACEHOLDER`: then the second line is id 1.
+
     Raises:
         DataError: the file cannot be read or is wrong.
     """
@@ -241,7 +245,8 @@ def read_class_names(file: Path) -> tuple[str, ...]:
         lines = file.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(file, f"cannot be read: {error}.", "Give a text file of names.") from None
-    return tuple(line.strip() for line in lines if line.strip())
+    names = tuple(line.strip() for line in lines if line.strip())
+    return names[1:] if names[:1] == (PLACEHOLDER,) else names
 
 
 def _refuse_clash(file: Path, item: Item, earlier: dict[int, Item]) -> None:

@@ -1,8 +1,8 @@
 """What every exported file carries with it: its label list and its passport, and under which name.
 
 The passport is a flat table of texts: the run and the data a model came from, the version that
-wrote it, its format and its input size. The label list has one class name a line; line 0 is class
-id 1.
+wrote it, its format, its input size, and operating thresholds where some were chosen. The label
+list has one class name a line; line 0 is class id 1.
 """
 
 from __future__ import annotations
@@ -10,13 +10,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
+from odtrain.label_map import PLACEHOLDER
+
 LABELS_FILE = "labels.txt"
 PASSPORT_FILE = "passport.json"
 LABELS_NODE = "odtrain/labels"
 PASSPORT_NODE = "odtrain/passport"
 
-PLACEHOLDER = "???"
-"""First line of the label files that count the background in, as the published COCO ones do."""
+THRESHOLDS = "thresholds"
+"""Entry of a passport: JSON of class name -> lowest score at which its detections are to be shown."""
 
 
 def write_labels(class_names: Sequence[str]) -> str:
@@ -44,6 +46,21 @@ def read_passport(text: str) -> dict[str, str]:
     except ValueError:
         return {}
     return {str(key): str(value) for key, value in table.items()} if isinstance(table, dict) else {}
+
+
+def write_thresholds(thresholds: Mapping[str, float]) -> str:
+    """Operating thresholds by class name as a passport holds them, under `THRESHOLDS`."""
+    return json.dumps(dict(thresholds), ensure_ascii=False, sort_keys=True)
+
+
+def read_thresholds(passport: Mapping[str, str]) -> dict[str, float]:
+    """Operating thresholds by class name, scores 0-1; empty where the passport has none."""
+    try:
+        table = json.loads(passport.get(THRESHOLDS, "{}"))
+        found = {str(name): float(score) for name, score in table.items()}
+    except (ValueError, TypeError, AttributeError):
+        return {}
+    return {name: score for name, score in found.items() if 0 <= score <= 1}
 
 
 def write_size(height: int, width: int) -> str:

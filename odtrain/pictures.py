@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +37,7 @@ UNSUPPORTED_SUFFIXES = frozenset(
 )
 PIXEL_LIMIT = 89_478_485
 """Pillow's own bound against decompression bombs: a quarter of a GiB at three bytes a pixel."""
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # we refuse beyond it
 JPEG_QUALITY = 95
 TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -138,6 +140,7 @@ def read_upright(file: Path) -> UInt8Image:
     return np.asarray(upright_rgb(file, image, _exif_orientation(image)))
 
 
+<<<<<<< HEAD
 def turned_by_exif(file: Path, data: bytes) -> bool:
     """Whether EXIF asks to turn or mirror the picture in `data`."""
     try:
@@ -162,6 +165,12 @@ def without_exif(data: bytes) -> bytes:
             kept.append(segment)
         position = end
     return b"".join([*kept, data[position:]])
+=======
+def frame_count(file: Path) -> int:
+    """How many pictures a readable picture file holds; the previews that phones add do not count."""
+    with Image.open(file, formats=OPENED) as image:
+        return 1 if image.format == "MPO" else _frames(image)
+>>>>>>> d26489d (predict takes videos, animated GIFs, URLs and cameras, works on several pictures at a time, and goes on where it was stopped)
 
 
 def _open_image(file: Path, data: bytes) -> Image.Image:

@@ -1,227 +1,270 @@
-"""What a model finds in pictures: drawn, as CSV, as COCO results, and as labelImg's XML on request."""
+"""What a model finds in pictures, videos and cameras: drawn, and as tables.
+
+Everything found is noted in a journal as soon as it is done. So a run that was stopped leaves tables of
+what it found, and the same command goes on from there.
+"""
 
 from __future__ import annotations
 
-import csv
-import glob
-import json
 import os
 import sys
+import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from itertools import groupby
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-from lxml import etree
-from PIL import Image
+from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from odtrain.boxes import Detections
-from odtrain.config import Config, PredictConfig
-from odtrain.drawing import class_label, draw
+from odtrain import __version__
+from odtrain.config import Config, as_dict
 from odtrain.errors import ConfigError, DataError
-from odtrain.pictures import SUFFIXES, UnusableError, read_upright
+from odtrain.journal import Journal, stamp_of
+from odtrain.live import Newest
+from odtrain.looking import Look, tell
+from odtrain.media import Medium, camera_number, find_media
+from odtrain.pipeline import cores
+from odtrain.predictions import Prediction, write_tables
 from odtrain.sources import Source, open_source
+from odtrain.thresholds import choose_thresholds
+from odtrain.video import open_camera, open_video
 
-CSV_HEADER = ("filename", "width", "height", "class", "xmin", "ymin", "xmax", "ymax", "score")
-DRAWN = "drawn"
-
-
-@dataclass(frozen=True, eq=False)
-class Prediction:
-    """What was found in one picture.
-
-    Attributes:
-        file: the picture.
-        height: of the picture, upright, in pixels.
-        width: of the picture, upright, in pixels.
-        found: detections from the threshold on.
-        image_id: its number, from 1 in order of the names.
-    """
-
-    file: Path
-    height: int
-    width: int
-    found: Detections
-    image_id: int
-
-    def corners(self) -> list[list[float]]:
-        """xmin, ymin, xmax, ymax of every detection, in pixels to a tenth."""
-        sides = np.array([self.height, self.width, self.height, self.width], np.float32)
-        return [[round(float(v), 1) for v in box[[1, 0, 3, 2]]] for box in self.found.boxes * sides]
+DRAWN, XML = "drawn", "xml"
+JOURNAL = "predictions.part.jsonl"
+LOCK = ".predictions.lock"
+MATTERING = ("threshold", "drawn", "xml", "xml_every_seconds", "label_map")
+"""Settings of prediction that change what is written."""
 
 
 def predict(config: Config) -> None:
-    """Run `source=` over `input=`; write drawn pictures, predictions.csv and .json to `output=`.
+    """Run `source=` over `input=`; write what is drawn, predictions.csv and .json to `output=`.
 
-    A picture that cannot be read is told and left out; the others are done.
+    A picture that cannot be read is told and left out; the others are done. Interrupted, it writes the
+    tables of what was done.
 
     Raises:
         ConfigError: input or source is not given.
-        DataError: there is no picture, none could be read, or the output cannot be written.
+        DataError: there is nothing to look at, none of it can be read, the camera went away, or the
+            output cannot be written.
     """
     folder = Path(config.output or "predictions")
-    files = find_pictures(config.input, drawn_before=folder / DRAWN)
-    source = open_source(config)
+    number = camera_number(config.input)
+    with _written(folder):
+        media = (
+            [] if number is not None else find_media(config.predict, config.input, folder, DRAWN)
+        )
+    source = open_source(config, config.predict.workers or cores(), config.predict.threads)
+    tell_nameless(source)
+    with _written(folder), _alone(folder):
+        if number is None:
+            _predict_media(media, source, config, folder)
+        else:
+            _predict_camera(number, source, config, folder)
+
+
+def tell_nameless(source: Source) -> None:
+    """Say so where a model carries no class names."""
     if not source.class_names:
         print(
             f"{source.name} carries no class names: they are class 1, class 2, ... "
             "predict.label_map=FILE gives names.",
             file=sys.stderr,
         )
+
+
+@contextmanager
+def _written(folder: Path) -> Iterator[None]:
+    """What the disk refuses, as an error that says what to do."""
     try:
-        done = list(_predictions(files, source, folder, config.predict))
-        if not done:
-            raise DataError(str(config.input), "holds no picture that can be read.", "See above.")
-        _write_tables(done, source.class_names, folder)
+        yield
     except OSError as error:
         raise DataError(
             error.filename or folder,
             f"cannot be written: {error.strerror}.",
             "Free space there, or choose another folder: output=DIR.",
         ) from error
-    boxes = sum(len(one.found) for one in done)
-    print(
-        f"{boxes} detections from score {config.predict.threshold:g} in {len(done)} of {len(files)} "
-        f"pictures: {folder}"
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold the output folder: two predictions would overwrite each other's tables."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / LOCK, timeout=0):
+            yield
+    except Timeout:
+        raise ConfigError(
+            f"output={folder}", "another prediction writes there.", "Choose another: output=DIR."
+        ) from None
+    (folder / LOCK).unlink(missing_ok=True)
+
+
+# ---- pictures and videos
+
+
+def _predict_media(media: Sequence[Medium], source: Source, config: Config, folder: Path) -> None:
+    look = _look(media, source, config, folder, _job(source, config))
+    if look.journal.before:
+        tell(f"going on: {look.journal.before} pictures and frames were done before.")
+    try:
+        with _progress(look, _total(media)):
+            _work(look, media)
+        if look.whole:
+            print(_finish(look, media))
+    except KeyboardInterrupt:
+        tell(f"\n{_finish(look, media)}\n  It is not all: the same command goes on from there.")
+        raise
+    finally:
+        look.journal.close()
+    look.journal.remove()
+    if not look.whole:
+        raise DataError(str(config.input), "holds no picture that can be read.", "See above.")
+
+
+def _job(source: Source, config: Config) -> dict[str, Any]:
+    """What must be the same for a stopped run to be gone on with."""
+    settings = as_dict(config)["predict"]
+    return {
+        "odtrain": __version__,
+        "source": source.name,
+        "stamp": stamp_of(source.file) if source.file else "",
+        "settings": {key: settings[key] for key in MATTERING},
+    }
+
+
+def _work(look: Look, media: Sequence[Medium]) -> None:
+    for moving, several in groupby(media, key=lambda medium: medium.moving):
+        if not moving:
+            look.at_pictures(list(several))
+            continue
+        for medium in several:
+            look.at_video(medium)
+
+
+def _look(
+    media: Sequence[Medium], source: Source, config: Config, folder: Path, job: Mapping[str, Any]
+) -> Look:
+    settings = config.predict
+    return Look(
+        source=source,
+        thresholds=choose_thresholds(settings, source.class_names, source.passport, source.name),
+        config=settings,
+        folder=folder,
+        names=output_names(media),
+        workers=settings.workers or cores(),
+        journal=Journal(folder / JOURNAL, job),
     )
 
 
-def find_pictures(pattern: str | None, drawn_before: Path | None = None) -> list[Path]:
-    """The pictures that `input=` means: a file, the pictures in a folder, or a glob; sorted by name.
+def _total(media: Sequence[Medium]) -> int:
+    """Pictures, and frames of videos as far as their files say."""
+    return sum(_frames(medium) if medium.moving else 1 for medium in media)
 
-    Args:
-        pattern: `~` is the home folder, `**` any folders.
-        drawn_before: a folder whose pictures are none of the user's.
+
+def _frames(medium: Medium) -> int:
+    try:
+        with open_video(medium.file, medium.name) as video:
+            return video.frames or 0
+    except DataError:  # told when its turn comes
+        return 0
+
+
+@contextmanager
+def _progress(look: Look, total: int | None) -> Iterator[None]:
+    with tqdm(total=total, desc="predict", unit=" pictures", mininterval=0.5) as bar:
+        look.advance = bar.update
+        yield
+
+
+# ---- a camera
+
+
+def _predict_camera(number: int, source: Source, config: Config, folder: Path) -> None:
+    """Until Ctrl-C, `predict.max_seconds`, or the camera is gone.
 
     Raises:
-        ConfigError: nothing is given.
-        DataError: nothing is there.
+        DataError: the camera is not there, or went away; what was seen until then is written.
     """
-    if not pattern:
-        raise ConfigError("input", "is not given.", "Name a picture, a folder or a glob: input=...")
-    path = Path(pattern).expanduser()
-    if path.is_file():
-        return [path]
-    found = path.rglob("*") if path.is_dir() else map(Path, glob.iglob(str(path), recursive=True))  # noqa: PTH207 - absolute patterns too
-    ours = drawn_before and drawn_before.resolve()
-    pictures = sorted(
-        file
-        for file in found
-        if file.suffix.lower() in SUFFIXES and file.is_file() and ours not in file.resolve().parents
-    )
-    if not pictures:
-        raise DataError(pattern, "no picture is there.", "Name a picture, a folder or a glob.")
-    return pictures
+    video = open_camera(number)
+    begun = time.strftime("%Y%m%d-%H%M%S")
+    medium = Medium(folder / f"camera-{number}-{begun}", f"camera:{number}", moving=True)
+    look = _look([medium], source, config, folder, {"camera": begun})
+    print(f"{medium.name}: Ctrl-C ends it.", file=sys.stderr)
+    try:
+        with Newest(video) as newest, _progress(look, None), suppress(KeyboardInterrupt):
+            look.at_frames(medium, video, newest.frames(config.predict.max_seconds))
+        print(_finish(look, [medium]))
+    finally:
+        look.journal.close()
+    look.journal.remove()
+    if video.problem:
+        raise DataError(medium.name, video.problem, f"What was seen until then is in {folder}.")
 
 
-def _predictions(
-    files: Sequence[Path], source: Source, folder: Path, config: PredictConfig
-) -> Iterator[Prediction]:
-    """Detect in one picture after the other, and write what is drawn; no pixels are kept."""
-    names = output_names(files)
-    for number, file in enumerate(tqdm(files, desc="predict", unit="picture"), start=1):
-        try:
-            image = read_upright(file)
-        except UnusableError as error:
-            tqdm.write(f"{error.finding}", file=sys.stderr)
-            continue
-        found = source.detect(image).above(config.threshold)
-        height, width = image.shape[:2]
-        one = Prediction(file, height, width, found, number)
-        picture, xml = (folder / name for name in names[file])
-        picture.parent.mkdir(parents=True, exist_ok=True)
-        drawn = draw(image, found, source.class_names, config.threshold)
-        Image.fromarray(drawn).save(picture, quality=92)
-        if config.xml:
-            xml.parent.mkdir(parents=True, exist_ok=True)
-            xml.write_bytes(voc_xml(one, source.class_names))
-        yield one
+# ---- what is written
 
 
-def output_names(files: Sequence[Path]) -> dict[Path, tuple[Path, Path]]:
-    """Where the drawn picture and the XML of each file go, so that no two meet.
+def output_names(media: Sequence[Medium]) -> dict[Path, tuple[Path, Path]]:
+    """Where the drawn picture or video and the XML of each file go, so that no two meet.
 
     Folders are kept from where the files' own part. An XML is called like its picture, as labelImg
     looks for it, unless two pictures differ in their suffix alone.
     """
-    root = os.path.commonpath([file.parent for file in files])
-    inside = {file: file.relative_to(root) for file in files}
+    parents = [os.path.abspath(medium.file.parent) for medium in media]  # noqa: PTH100 - links are kept
+    root = os.path.commonpath(parents)
+    inside = {
+        medium.file: Path(os.path.relpath(parent, root), medium.file.name)
+        for medium, parent in zip(media, parents, strict=True)
+    }
     of_stem = Counter(name.with_suffix("") for name in inside.values())
     names = {}
-    for file, name in inside.items():
-        whole = name.with_name(f"{name.stem}{name.suffix.lower().replace('.', '-')}")
-        xml = name.stem if of_stem[name.with_suffix("")] == 1 else whole.name
-        names[file] = (
-            Path(DRAWN, name.parent, f"{whole.name}.jpg"),
-            Path("xml", name.parent, f"{xml}.xml"),
+    for medium in media:
+        name = inside[medium.file]
+        whole = f"{name.stem}{name.suffix.lower().replace('.', '-')}"
+        xml = name.stem if of_stem[name.with_suffix("")] == 1 else whole
+        names[medium.file] = (
+            Path(DRAWN, name.parent, f"{whole}{'.mp4' if medium.moving else '.jpg'}"),
+            Path(XML, name.parent, f"{xml}.xml"),
         )
     return names
 
 
-def _write_tables(done: Sequence[Prediction], class_names: Sequence[str], folder: Path) -> None:
-    table = folder / "predictions.csv"
-    with table.open("w", encoding="utf-8", errors="surrogateescape", newline="") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(CSV_HEADER)
-        for one in done:
-            writer.writerows(_rows(one, class_names))
-    results = [result for one in done for result in _coco_results(one)]
-    (folder / "predictions.json").write_text(json.dumps(results, indent=1), encoding="utf-8")
+def _finish(look: Look, media: Sequence[Medium]) -> str:
+    """Write the tables of what the journal holds, and say how much that is."""
+    moving = any(medium.moving for medium in media)
+    counts: Counter[str] = Counter()
+    videos: set[str] = set()
+
+    def counted() -> Iterator[Prediction]:
+        for one in _predictions(media, look.journal):
+            counts["boxes"] += len(one.found)
+            counts["pictures" if one.frame is None else "frames"] += 1
+            videos.update([one.shown_name] if one.frame is not None else [])
+            yield one
+
+    write_tables(counted(), look.source.class_names, look.folder, moving)
+    pictures = sum(not medium.moving for medium in media)
+    parts = [f"{counts['pictures']} of {pictures} pictures"] if pictures else []
+    if moving:
+        parts.append(
+            f"{counts['frames']} frames of {len(videos)} of {len(media) - pictures} videos"
+        )
+    found = f"{counts['boxes']} detections from score {look.thresholds}"
+    return f"{found} in {' and '.join(parts)}: {look.folder}"
 
 
-def _rows(one: Prediction, class_names: Sequence[str]) -> Iterator[list[object]]:
-    for number, score, corners in zip(
-        one.found.classes.tolist(), one.found.scores.tolist(), one.corners(), strict=True
-    ):
-        name = class_label(class_names, number)
-        yield [str(one.file), one.width, one.height, name, *corners, f"{score:.4f}"]
-
-
-def _coco_results(one: Prediction) -> Iterator[dict[str, object]]:
-    """COCO's results form; `file_name` is ours, since the ids are those of this prediction."""
-    for number, score, (xmin, ymin, xmax, ymax) in zip(
-        one.found.classes.tolist(), one.found.scores.tolist(), one.corners(), strict=True
-    ):
-        yield {
-            "image_id": one.image_id,
-            "file_name": str(one.file),
-            "category_id": number,
-            "bbox": [xmin, ymin, round(xmax - xmin, 1), round(ymax - ymin, 1)],
-            "score": round(score, 5),
-        }
-
-
-def voc_xml(one: Prediction, class_names: Sequence[str]) -> bytes:
-    """What was found as labelImg writes it, for correcting there: whole pixels, not `verified`."""
-    root = etree.Element("annotation")
-    for tag, name in (
-        ("folder", one.file.parent.name),
-        ("filename", one.file.name),
-        ("path", str(one.file)),
-    ):
-        # XML has no way to write what is no Unicode in a name.
-        etree.SubElement(root, tag).text = os.fsencode(name).decode("utf-8", "replace")
-    etree.SubElement(etree.SubElement(root, "source"), "database").text = "Unknown"
-    size = etree.SubElement(root, "size")
-    for tag, value in (("width", one.width), ("height", one.height), ("depth", 3)):
-        etree.SubElement(size, tag).text = str(value)
-    etree.SubElement(root, "segmented").text = "0"
-    for number, corners in zip(one.found.classes.tolist(), one.corners(), strict=True):
-        xmin, ymin, xmax, ymax = (int(value) for value in corners)
-        xmin, ymin = max(xmin, 1), max(ymin, 1)
-        cut = xmin == 1 or ymin == 1 or xmax == one.width or ymax == one.height
-        item = etree.SubElement(root, "object")
-        for tag, text in (
-            ("name", class_label(class_names, number)),
-            ("pose", "Unspecified"),
-            ("truncated", str(int(cut))),
-            ("difficult", "0"),
-        ):
-            etree.SubElement(item, tag).text = text
-        box = etree.SubElement(item, "bndbox")
-        for tag, value in (("xmin", xmin), ("ymin", ymin), ("xmax", xmax), ("ymax", ymax)):
-            etree.SubElement(box, tag).text = str(value)
-    etree.indent(root, "\t")
-    return bytes(etree.tostring(root, encoding="utf-8")) + b"\n"
+def _predictions(media: Sequence[Medium], journal: Journal) -> Iterator[Prediction]:
+    """Everything found, in the order of the input."""
+    number = 0
+    for medium in media:
+        frames: Sequence[int | None] = journal.frames(medium.name) if medium.moving else [None]
+        for frame in frames:
+            number += 1
+            if entry := journal.get((medium.name, frame)):
+                (height, width), found = entry["size"], entry["found"]
+                yield Prediction(
+                    medium.file, height, width, found, number, medium.name, frame, entry["seconds"]
+                )

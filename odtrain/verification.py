@@ -13,10 +13,10 @@ from odtrain.checkpoints import read_checkpoint
 from odtrain.config import Config, shipped
 from odtrain.detectors import load_detector
 from odtrain.errors import CheckpointError, ConfigError
+from odtrain.media import find_pictures
 from odtrain.models import build_detector
 from odtrain.models.ssd import SSD
 from odtrain.pictures import read_upright
-from odtrain.predict import find_pictures
 from odtrain.zoo import fetch, gives_raw_detections, restore, verify
 
 COMPARED_PICTURES = 5

@@ -11,6 +11,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "odtrain"
 MLFLOW = {"store", "delivery", "runs", "track", "versions", "registry", "pyfunc_model"}
 HYDRA = {"config"}
 OPENCV = {"frames"}
+AV = {"video"}
 WITHOUT_TENSORFLOW = (
     "errors boxes config findings label_map likeness pictures annotations formats.tfrecords scenes splits "
     "inspection leaks class_names balance anchors anchor_fit pairing dataset tfrecord record_files records "
@@ -45,7 +46,8 @@ ORDER = (
     # tracking
     "spool machine checksums store delivery runs track versions registry pyfunc_model "
     # whole jobs
-    "sources predict verification experiment sweep_space sweep_front sweep_trial sweep cli __main__"
+    "sources thresholds pipeline video live media journal predictions looking predict verification "
+    "experiment sweep_space sweep_front sweep_trial sweep cli __main__"
 ).split()
 """Every module, each importing earlier ones alone: a new module gets its place here."""
 
@@ -84,8 +86,12 @@ def test_hydra_stays_in_the_configuration():
     assert users_of("hydra") <= HYDRA
 
 
-def test_opencv_stays_where_video_is():
+def test_opencv_stays_where_frames_are_taken_out_of_videos():
     assert users_of("cv2") <= OPENCV
+
+
+def test_pyav_stays_where_videos_are_predicted():
+    assert users_of("av") <= AV
 
 
 def test_no_module_is_called_utils():

@@ -14,8 +14,9 @@ from PIL import Image
 from odtrain.cli import main
 from odtrain.detectors import load_detector
 from odtrain.drawing import draw
+from odtrain.media import Medium, find_pictures
 from odtrain.pictures import read_upright
-from odtrain.predict import find_pictures, output_names
+from odtrain.predict import output_names
 
 LOW = "predict.threshold=0.05"
 """Low enough for a model that saw a dozen steps to find something."""
@@ -244,12 +245,14 @@ def test_class_names_can_be_given_as_a_list(capsys, shared, tmp_path):
     [
         pytest.param(
             [],
-            "input: is not given.\n  Name a picture, a folder or a glob: input=...\n",
+            "input: is not given.\n  Name a picture, a video, a folder, a glob, a URL or camera:0: "
+            "input=...\n",
             id="no input",
         ),
         pytest.param(
             ["input=pictures/*.png"],
-            "pictures/*.png: no picture is there.\n  Name a picture, a folder or a glob.\n",
+            "pictures/*.png: no picture or video is there.\n  Name a picture, a video, a folder, a "
+            "glob, a URL or camera:0: input=...\n",
             id="nothing there",
         ),
         pytest.param(
@@ -296,7 +299,7 @@ def test_a_glob_goes_into_folders(pictures):
 
 def test_no_two_pictures_are_written_to_one_file():
     files = [Path("in", name) for name in ("a.jpg", "a.png", "b/a.jpg", "c.v1.jpg", "c.v2.jpg")]
-    names = output_names(files)
+    names = output_names([Medium(file, str(file), moving=False) for file in files])
     assert [str(drawn) for drawn, _ in names.values()] == [
         "drawn/a-jpg.jpg",
         "drawn/a-png.jpg",
