@@ -49,7 +49,9 @@ def camera_number(text: str | None) -> int | None:
     return int(found[1]) if found else None
 
 
-def find_media(config: PredictConfig, text: str | None, folder: Path, ours: str) -> list[Medium]:
+def find_media(
+    config: PredictConfig, text: str | None, folder: Path, ours: str, going_on: bool = False
+) -> list[Medium]:
     """The pictures and videos that `input=` means, sorted by name within a folder or glob.
 
     Args:
@@ -57,6 +59,7 @@ def find_media(config: PredictConfig, text: str | None, folder: Path, ours: str)
         text: a file, a folder, a glob, a URL, or a .txt with one of these a line.
         folder: of the output; what is fetched is kept there.
         ours: what odtrain drew before, below `folder`: none of the user's pictures.
+        going_on: whether what was fetched before is taken as it is.
 
     Raises:
         ConfigError: nothing is given.
@@ -72,17 +75,17 @@ def find_media(config: PredictConfig, text: str | None, folder: Path, ours: str)
             raise DataError(path, "names nothing.", "Write one picture, video or URL a line.")
     else:
         entries = [text]
-    found = [medium for entry in entries for medium in _media(config, entry, folder, ours)]
+
+    def expand(entry: str) -> Iterable[Medium]:
+        if URL.match(entry):
+            file = fetch(entry, folder / "fetched", config, going_on)
+            return [Medium(file, entry, _moves(file))]
+        suffixes = pictures.SUFFIXES | video.SUFFIXES
+        files = find_files(entry, suffixes, folder / ours, "picture or video", NAME_SOMETHING)
+        return [Medium(file, str(file), _moves(file)) for file in files]
+
+    found = [medium for entry in entries for medium in expand(entry)]
     return list({medium.name: medium for medium in found}.values())
-
-
-def _media(config: PredictConfig, text: str, folder: Path, ours: str) -> Iterable[Medium]:
-    if URL.match(text):
-        file = fetch(text, folder / "fetched", config)
-        return [Medium(file, text, _moves(file))]
-    suffixes = pictures.SUFFIXES | video.SUFFIXES
-    files = find_files(text, suffixes, folder / ours, "picture or video", NAME_SOMETHING)
-    return [Medium(file, str(file), _moves(file)) for file in files]
 
 
 def find_pictures(pattern: str | None) -> list[Path]:
@@ -146,14 +149,14 @@ def _moves(file: Path) -> bool:
 # ---- URLs
 
 
-def fetch(url: str, folder: Path, config: PredictConfig) -> Path:
-    """The file behind a URL, kept in `folder`; fetched once.
+def fetch(url: str, folder: Path, config: PredictConfig, going_on: bool = False) -> Path:
+    """The file behind a URL, kept in `folder`; one that is there already does where a run goes on.
 
     Raises:
         DataError: there is no such file, or it is larger or slower than the configuration allows.
     """
     file = folder / f"{hashlib.sha256(url.encode()).hexdigest()[:8]}-{_file_name(url)}"
-    if file.is_file():
+    if going_on and file.is_file():
         return file
     part = file.with_name(f"{file.name}.part")
     try:

@@ -94,15 +94,22 @@ def _alone(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(folder / LOCK, timeout=0):
-            yield
+            try:
+                yield
+            finally:
+                (folder / LOCK).unlink(missing_ok=True)
     except Timeout:
         raise ConfigError(
             f"output={folder}", "another prediction writes there.", "Choose another: output=DIR."
         ) from None
-    (folder / LOCK).unlink(missing_ok=True)
 
 
 # ---- pictures and videos
+
+
+def _media(config: Config, folder: Path) -> list[Medium]:
+    stopped = (folder / JOURNAL).is_file()
+    return find_media(config.predict, config.input, folder, DRAWN, going_on=stopped)
 
 
 def _predict_media(media: Sequence[Medium], source: Source, config: Config, folder: Path) -> None:

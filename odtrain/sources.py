@@ -2,6 +2,7 @@
 
 A source is a run (its id or runs:/ID), a registered model (models:/NAME@ALIAS), an exported file (.pb,
 SavedModel folder, .tflite, or a run's as runs:/ID/export/FILE) or a TF1 checkpoint of the configured model.
+What a kind of source needs is imported when one is opened: a .tflite waits for neither TensorFlow nor MLflow.
 """
 
 from __future__ import annotations
@@ -11,19 +12,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from odtrain.boxes import Detect, Detections, UInt8Image
 from odtrain.config import Config, from_yaml
 from odtrain.detectors import FileDetector, load_detectors
 from odtrain.errors import CheckpointError, ConfigError
 from odtrain.label_map import read_class_names, read_label_map
-from odtrain.models import build_detector
-from odtrain.models.ssd import SSD
-from odtrain.registry import resolve_model
-from odtrain.runs import run_folder
-from odtrain.store import download, tracking_uri
-from odtrain.versions import find_version
-from odtrain.zoo import BACKBONE, LEAST_SHARE, resolve, restore
+
+if TYPE_CHECKING:
+    from odtrain.models.ssd import SSD
 
 RUN_ID = re.compile(r"(?:runs:/)?([0-9a-f]{32}|offline-[0-9a-f]{12})")
 RUN_FILE = re.compile(r"runs:/([^/]+)/(.+)")
@@ -125,6 +123,9 @@ def run_file(run: str, artifact: str, config: Config) -> Path:
     Raises:
         TrackingError: there is no such run, or it has no such artifact.
     """
+    from odtrain.runs import run_folder
+    from odtrain.store import download, tracking_uri
+
     folder = run_folder(Path(config.outputs), run.removeprefix("runs:/"))
     if folder is not None and (folder / artifact).exists():
         return folder / artifact
@@ -141,6 +142,8 @@ def run_config(run: str, config: Config) -> Config:
 def rebuild(run: str, config: Config) -> tuple[SSD, tuple[str, ...]]:
     """The network of a run with its best weights, and its class names."""
     import tensorflow as tf
+
+    from odtrain.models import build_detector
 
     class_names = read_label_map(run_file(run, "data/label_map.pbtxt", config))
     detector = build_detector(run_config(run, config).model, len(class_names))
@@ -159,6 +162,10 @@ def load_first_weights(detector: SSD, config: Config) -> str | None:
         CheckpointError: it cannot be had, or is not of this network.
         ConfigError: the model has no published weights.
     """
+    from odtrain.store import tracking_uri
+    from odtrain.versions import find_version
+    from odtrain.zoo import resolve, restore
+
     name = config.train.checkpoint
     if name is None:
         return None
@@ -177,6 +184,8 @@ def _copy_weights(detector: SSD, other: SSD, what: str, name: str) -> str:
     Raises:
         CheckpointError: hardly any have.
     """
+    from odtrain.zoo import BACKBONE, LEAST_SHARE
+
     there = other.variables_by_name()
     fitting = {
         key: variable
@@ -205,6 +214,9 @@ def _open_run(name: str, config: Config) -> Source:
 
 
 def _registered_file(uri: str, config: Config) -> Path:
+    from odtrain.registry import resolve_model
+    from odtrain.store import tracking_uri
+
     folder = resolve_model(uri, tracking_uri(config.tracking))
     for file_name in PREFERRED:
         for found in sorted(folder.rglob(file_name)):
@@ -224,6 +236,8 @@ def _open_file(name: str, file: Path, config: Config, workers: int, threads: int
 def _open_checkpoint(name: str, config: Config) -> Source:
     """A TF1 checkpoint of the configured model, all of whose variables must fit."""
     from odtrain.dataset import read_dataset
+    from odtrain.models import build_detector
+    from odtrain.zoo import restore
 
     class_names = read_dataset(Path(config.data.prepared)).class_names
     detector = build_detector(config.model, len(class_names))

@@ -125,6 +125,14 @@ def test_these_are_imported_without_tensorflow(name):
     assert not [top for top in tops if top.split(".")[0] in ("tensorflow", "tf_keras", "official")]
 
 
+def test_predicting_with_a_tflite_file_waits_for_neither_tensorflow_nor_mlflow():
+    code = (
+        "import sys, odtrain.predict\nsys.exit(bool({'tensorflow', 'mlflow'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_the_data_and_evaluation_modules_do_not_bring_tensorflow_with_them():
     code = "import sys, importlib\n" + "\n".join(
         f"importlib.import_module('odtrain.{name}')" for name in WITHOUT_TENSORFLOW

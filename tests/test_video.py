@@ -170,7 +170,7 @@ def test_an_unfinished_file_is_not_in_its_place(tmp_path):
 def camera(monkeypatch):
     """Cameras that are FFmpeg's test pictures, 25 a second for N seconds."""
     monkeypatch.setattr(video.platform, "system", lambda: "Linux")
-    pattern = "testsrc=size=64x48:rate=25:duration={}"
+    pattern = "testsrc=size=64x48:rate=25:duration={},realtime"
     monkeypatch.setitem(video.CAMERAS, "Linux", ("lavfi", pattern))
 
 
