@@ -277,6 +277,13 @@ def _predict(config: Any, invocation: Invocation) -> int:
     return 0
 
 
+def _webcam(config: Any, invocation: Invocation) -> int:
+    from odtrain import webcam
+
+    webcam.webcam(config)
+    return 0
+
+
 def _sweep(config: Any, invocation: Invocation) -> int:
     from odtrain import sweep
 
@@ -404,6 +411,9 @@ COMMANDS: dict[str, Command] = {
     "benchmark": Command("latency, size and memory of the file source=", _with_config(_benchmark)),
     "predict": Command(
         "draw what source= finds in input=; write CSV and JSON to output=", _with_config(_predict)
+    ),
+    "webcam": Command(
+        "a local page: the live stream of input= with what source= sees", _with_config(_webcam)
     ),
     "sweep": Command(
         "many trainings, ending with the files that nothing beats; pick: choose one of them",

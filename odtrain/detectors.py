@@ -60,12 +60,9 @@ def load_detectors(
     """
     if path.suffix != ".tflite":
         return load_detector(path, max(threads, workers), class_names)
-    first = load_detector(path, threads, class_names)
-    if workers == 1:
-        return first
-    others = [load_detector(path, threads, class_names) for _ in range(workers - 1)]
+    opened = [load_detector(path, threads, class_names) for _ in range(workers)]
     free: queue.SimpleQueue[FileDetector] = queue.SimpleQueue()
-    for detector in (first, *others):
+    for detector in opened:
         free.put(detector)
 
     def run(tensor: NDArray[Any]) -> Raw:
@@ -75,7 +72,7 @@ def load_detectors(
         finally:
             free.put(detector)
 
-    return replace(first, run=run)
+    return replace(opened[0], run=run)
 
 
 def _opener(path: Path) -> Opener:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from types import TracebackType
 
 from odtrain.video import Frame, Video
@@ -57,6 +58,11 @@ class Newest:
             number = frame.number
             yield frame
 
+    @property
+    def seen(self) -> bool:
+        """Whether there was any frame."""
+        return self._frame is not None
+
     def _number(self) -> int:
         return -1 if self._frame is None else self._frame.number
 
@@ -68,7 +74,7 @@ class Newest:
                 if self._stop.wait(max(0.0, wait)):
                     break
                 with self._changed:
-                    self._frame = frame
+                    self._frame = replace(frame, taken=time.monotonic())
                     self._changed.notify_all()
         finally:
             with self._changed:

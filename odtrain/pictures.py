@@ -136,6 +136,15 @@ def read_upright(file: Path) -> UInt8Image:
         data = file.read_bytes()
     except OSError as error:
         raise UnusableError(_damaged(file, error)) from None
+    return decode(file, data)
+
+
+def decode(file: Path, data: bytes) -> UInt8Image:
+    """`read_upright` of a file's bytes; `file` is where they came from, for messages.
+
+    Raises:
+        UnusableError: no picture, damaged, too large, or of a format that is not read.
+    """
     image = _open_image(file, data)
     return np.asarray(upright_rgb(file, image, _exif_orientation(image)))
 

@@ -57,6 +57,7 @@ class Frame:
         seconds: from the beginning of the video.
         pts: the same in units of the video's time base, as its file has it.
         duration: in the same units; 0 where the file does not say.
+        taken: when a camera gave it, on the clock of `time.monotonic`.
     """
 
     image: UInt8Image
@@ -64,6 +65,7 @@ class Frame:
     seconds: float
     pts: int
     duration: int
+    taken: float = 0.0
 
 
 class Video:

@@ -46,8 +46,8 @@ ORDER = (
     # tracking
     "spool machine checksums store delivery runs track versions registry pyfunc_model "
     # whole jobs
-    "sources thresholds pipeline video live media journal predictions looking predict verification "
-    "experiment sweep_space sweep_front sweep_trial sweep cli __main__"
+    "sources thresholds pipeline video live media journal predictions looking predict web webcam "
+    "verification experiment sweep_space sweep_front sweep_trial sweep cli __main__"
 ).split()
 """Every module, each importing earlier ones alone: a new module gets its place here."""
 

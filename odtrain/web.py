@@ -1,0 +1,195 @@
+"""What every page that odtrain serves is built on: who may call it, what it may load, how it starts and ends.
+
+Browsers send what any page tells them to, also to servers on this machine. So a request must name this
+server as its host (a foreign name that points here is refused: DNS rebinding) and, where it comes from a
+page, that page must be this server's own (cross-site request forgery).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+import sys
+import webbrowser
+from collections.abc import Sequence
+from contextlib import closing, suppress
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import uvicorn
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from odtrain.errors import ConfigError
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+PAGES = Path(__file__).resolve().parent / "pages"
+"""Where pages, scripts and styles lie; nothing is loaded from elsewhere."""
+HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; "
+        "object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+END_SECONDS = 2
+"""That requests under way have when the server is stopped."""
+
+
+class TooLargeError(Exception):
+    """A request's body is larger than what is taken."""
+
+
+class Guard:
+    """Lets requests to this server's own names through, from its own pages or from no page at all."""
+
+    def __init__(self, app: ASGIApp, hosts: Sequence[str], addresses: bool = False) -> None:
+        """`hosts` are the names by which `app` may be called, without ports.
+
+        With `addresses`, any IP address is one too: no foreign page has an address of this machine.
+        """
+        self._app = app
+        self._hosts = frozenset(host.lower() for host in hosts)
+        self._addresses = addresses
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer 403 to what is foreign; add `HEADERS` to every answer."""
+
+        async def send_guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        if scope["type"] == "lifespan":
+            return await self._app(scope, receive, send)
+        if scope["type"] != "http":
+            return None
+        refusal = self._refusal(Headers(scope=scope))
+        app = self._app if refusal is None else PlainTextResponse(refusal, 403)
+        return await app(scope, receive, send_guarded)
+
+    def _refusal(self, headers: Headers) -> str | None:
+        """Why a request is not answered; None where it is."""
+        host = headers.get("host", "")
+        name = _name_of(host)
+        if name not in self._hosts and not (self._addresses and _is_address(name)):
+            return f"This server is not called {host or 'nothing'}.\n"
+        origin = headers.get("origin")
+        foreign = origin is not None and urlsplit(origin).netloc.lower() != host.lower()
+        if foreign or headers.get("sec-fetch-site") == "cross-site":
+            return "Other sites may not use this server.\n"
+        return None
+
+
+def _name_of(host: str) -> str:
+    """A Host header without its port, in lower case."""
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:  # brackets that enclose no address
+        return ""
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+async def read_body(request: Request, limit: int) -> bytes:
+    """A request's body of at most `limit` bytes.
+
+    Raises:
+        TooLargeError: there is more.
+    """
+    body = bytearray()
+    async for block in request.stream():
+        body += block
+        if len(body) > limit:
+            raise TooLargeError
+    return bytes(body)
+
+
+def page(name: str) -> Response:
+    """A file of `PAGES`, as the kind that its suffix says."""
+    kinds = {".html": "text/html", ".js": "text/javascript", ".css": "text/css"}
+    content = (PAGES / name).read_bytes()
+    return Response(content, media_type=f"{kinds[Path(name).suffix]}; charset=utf-8")
+
+
+def serve(
+    app: ASGIApp, host: str, port: int, allowed: Sequence[str], what: str, open_browser: bool
+) -> None:
+    """Serve `app` behind a `Guard` until Ctrl-C; say where.
+
+    Args:
+        app: what is served.
+        host: address to listen at.
+        port: 0 takes any free one.
+        allowed: names of this server, besides `host` and the loopback ones.
+        what: for the line that says where.
+        open_browser: show it, where there is a desktop.
+
+    Raises:
+        ConfigError: the address cannot be had.
+    """
+    with closing(_listen(host, port, what)) as listener:
+        address = f"http://{_in_url(host)}:{listener.getsockname()[1]}/"
+        print(f"{what}: {address}  (Ctrl-C ends it)", flush=True)
+        if host not in LOOPBACK:
+            print(
+                "  Whoever reaches this address can look and use it: nobody is asked for a password."
+            )
+        if open_browser and _has_desktop():
+            webbrowser.open(address)
+        names = [*LOOPBACK, host, socket.gethostname(), *allowed]
+        guarded = Guard(app, names, addresses=host not in LOOPBACK)
+        settings = uvicorn.Config(
+            guarded,
+            log_level="warning",
+            lifespan="off",
+            server_header=False,
+            timeout_graceful_shutdown=END_SECONDS,
+        )
+        with suppress(KeyboardInterrupt):
+            uvicorn.Server(settings).run(sockets=[listener])
+
+
+def _listen(host: str, port: int, what: str) -> socket.socket:
+    key = what.partition(" ")[0]
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+    except (OSError, OverflowError) as error:
+        listener.close()
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ConfigError(
+            f"{key}.host={host} {key}.port={port}",
+            f"cannot listen there: {reason}.",
+            f"Choose another port ({key}.port=0 takes any free one), or an address of this machine.",
+        ) from None
+    return listener
+
+
+def _in_url(host: str) -> str:
+    if host in ("0.0.0.0", "::"):
+        return socket.gethostname()
+    return f"[{host}]" if ":" in host else host
+
+
+def _has_desktop() -> bool:
+    return sys.platform in ("darwin", "win32") or any(
+        os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY")
+    )
