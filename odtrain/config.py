@@ -292,11 +292,8 @@ class Config:
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     registry: RegistryConfig = field(default_factory=RegistryConfig)
     predict: PredictConfig = field(default_factory=PredictConfig)
-<<<<<<< HEAD
     zoo: ZooConfig = field(default_factory=ZooConfig)
-=======
     webcam: WebcamConfig = field(default_factory=WebcamConfig)
->>>>>>> d26489d (predict takes videos, animated GIFs, URLs and cameras, works on several pictures at a time, and goes on where it was stopped)
     sweep: SweepConfig = field(default_factory=SweepConfig)
     outputs: str = MISSING
     source: str | None = None

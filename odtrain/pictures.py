@@ -149,7 +149,6 @@ def decode(file: Path, data: bytes) -> UInt8Image:
     return np.asarray(upright_rgb(file, image, _exif_orientation(image)))
 
 
-<<<<<<< HEAD
 def turned_by_exif(file: Path, data: bytes) -> bool:
     """Whether EXIF asks to turn or mirror the picture in `data`."""
     try:
@@ -174,12 +173,12 @@ def without_exif(data: bytes) -> bytes:
             kept.append(segment)
         position = end
     return b"".join([*kept, data[position:]])
-=======
+
+
 def frame_count(file: Path) -> int:
     """How many pictures a readable picture file holds; the previews that phones add do not count."""
     with Image.open(file, formats=OPENED) as image:
         return 1 if image.format == "MPO" else _frames(image)
->>>>>>> d26489d (predict takes videos, animated GIFs, URLs and cameras, works on several pictures at a time, and goes on where it was stopped)
 
 
 def _open_image(file: Path, data: bytes) -> Image.Image:

@@ -291,8 +291,8 @@ def _css(colour: Colour) -> str:
 def _as_json(found: Detections) -> dict[str, Any]:
     """Boxes yxyx as fractions, with scores and class ids."""
     return {
-        "boxes": np.round(found.boxes, 5).tolist(),
-        "scores": np.round(found.scores, 4).tolist(),
+        "boxes": np.round(found.boxes.astype(float), 5).tolist(),
+        "scores": np.round(found.scores.astype(float), 4).tolist(),
         "classes": found.classes.tolist(),
     }
 

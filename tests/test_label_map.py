@@ -129,3 +129,8 @@ def test_the_text_is_that_of_the_tutorial():
 def test_class_names_come_from_a_text_file_too(tmp_path):
     (tmp_path / "labels.txt").write_text("cat\n dog \n\n", encoding="utf-8")
     assert read_class_names(tmp_path / "labels.txt") == ("cat", "dog")
+
+
+def test_a_list_that_counts_the_background_begins_with_the_second_line(tmp_path):
+    (tmp_path / "labels.txt").write_text("???\nperson\nbicycle\n")
+    assert read_class_names(tmp_path / "labels.txt") == ("person", "bicycle")

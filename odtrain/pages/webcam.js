@@ -18,18 +18,21 @@ const shownAt = [];
 
 async function start() {
   about = await (await fetch("about")).json();
-  document.title = `odtrain webcam – ${about.source}`;
-  $("source").textContent = about.source;
+  document.title = `odtrain webcam – ${lastPart(about.source)}`;
+  $("source").textContent = lastPart(about.source);
+  $("source").title = about.source;
   $("threshold").min = about.lowest;
   setThreshold(about.threshold);
   ownThresholds = about.by_class;
   $("own").hidden = Object.keys(ownThresholds).length === 0;
-  if (about.camera) $("camera").append(new Option(`${about.camera} (this server)`, HERE));
+  if (about.camera) $("camera").append(new Option(`${lastPart(about.camera)} (of the server)`, HERE));
   $("camera").append(new Option("this browser's camera", BROWSER));
   $("search").hidden = about.classes.length < 13;
   listClasses();
   run();
 }
+
+const lastPart = (path) => path.split(/[\\/]/).pop();
 
 async function run() {
   const mine = ++turn;
@@ -243,6 +246,7 @@ function setThreshold(value) {
 function toggleFreeze() {
   frozen = !frozen && Boolean(shot);
   $("freeze").setAttribute("aria-pressed", frozen);
+  $("freeze").firstChild.data = frozen ? "Go on " : "Freeze ";
   $("frozen").hidden = !frozen;
   shownAt.length = 0;
 }
