@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from odtrain.boxes import UInt8Image
-from odtrain.inspection import in_threads
+from odtrain.processes import in_threads
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 RACCOON = CHECKOUT.parent / "shared" / "data" / "raccoon"

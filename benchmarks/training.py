@@ -229,6 +229,7 @@ def train(overrides: list[str], checkpoints: str) -> dict[str, Any]:
             batch_size=config.train.batch_size,
             seed=config.train.seed,
             first_step=first_step,
+            cache_mb=config.train.cache_mb,
         ),
         lambda ids: [str(number) for number in ids],
         None,

@@ -23,11 +23,11 @@ from PIL import Image
 
 from odtrain.errors import DataError
 from odtrain.fetching import Fetcher
-from odtrain.inspection import in_threads
 from odtrain.likeness import NEAR, WORDS, as_words, difference_hash, distances
 from odtrain.manifest import Row, append_row, read_manifest
 from odtrain.picture_sources import Candidate, RefusedError, Source, open_source
 from odtrain.pictures import UnusableError, encode, inspect, record_format
+from odtrain.processes import in_threads
 
 EVERY = 30
 """Of the frames of a video: about one a second."""

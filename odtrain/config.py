@@ -44,7 +44,8 @@ class DataConfig:
     fold: int = 0
     seed: int = 0
     prepared: str = MISSING
-    shards: int = 1
+    shards: int | None = None
+    workers: int | None = None
 
 
 @dataclass
@@ -162,6 +163,7 @@ class TrainConfig:
     patience: int | None = None
     log_every: int = 10
     checkpoint_every: int = 100
+    cache_mb: int = 512
     trace_batches: bool = False
 
 
@@ -416,6 +418,7 @@ AT_LEAST = {
     "train.seed": 0,
     "train.log_every": 1,
     "train.checkpoint_every": 1,
+    "train.cache_mb": 0,
     "evaluate.every": 0,
     "evaluate.bootstrap": 0,
     "export.calibration_pictures": 1,

@@ -29,6 +29,7 @@ from odtrain.label_map import read_label_map
 from odtrain.leaks import scene_findings
 from odtrain.pairing import matched_entries, scan_sources, unpacked_pictures
 from odtrain.pictures import Picture
+from odtrain.processes import Workers
 from odtrain.scenes import find_scenes
 from odtrain.splits import SPLITS, complete_split, drawn_splits
 
@@ -156,7 +157,7 @@ def check_config(config: DataConfig) -> None:
             raise ConfigError(
                 f"data.{key}", f"{value} is not a fraction.", "Give 0 to 1, such as 0.2."
             )
-    if config.shards < 1:
+    if config.shards is not None and config.shards < 1:
         raise ConfigError("data.shards", f"{config.shards} files hold nothing.", "Give 1 or more.")
     _check_folds(config)
     choose("data.format", config.format, ["auto", *FORMATS])
@@ -175,17 +176,23 @@ def _check_folds(config: DataConfig) -> None:
         )
 
 
-def examine(config: DataConfig, files: dict[Path, FileStat]) -> Examined:
+def examine(
+    config: DataConfig, files: dict[Path, FileStat], workers: Workers | None = None
+) -> Examined:
     """As `check`, with all that `records.prepare` needs.
 
     Args:
         config: already checked.
         files: as `scan_sources` gives them. Pictures that were seen before are not decoded again.
+        workers: look into the pictures; None for some of its own.
     """
+    if workers is None:
+        with Workers(config.workers) as own:
+            return examine(config, files, own)
     findings: list[Finding] = []
     files = {**files, **unpacked_pictures(config, files, findings)}
     entries, given, label_format = matched_entries(config, files, findings)
-    memories = inspect_all(entries, files, read_memories(Path(config.prepared)), findings)
+    memories = inspect_all(entries, files, read_memories(Path(config.prepared)), findings, workers)
     pictures = {
         picture: memories[str(picture)].picture for picture in entries if str(picture) in memories
     }

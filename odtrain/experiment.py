@@ -382,6 +382,7 @@ def _batches(
         batch_size=config.train.batch_size,
         seed=config.train.seed,
         first_step=first_step,
+        cache_mb=config.train.cache_mb,
         trace=tracker.folder / "batches.csv" if config.train.trace_batches else None,
     )
 

@@ -28,6 +28,32 @@ Batch = dict[str, tf.Tensor]
 padding; counts (B,) boxes in each picture; source_ids (B,)."""
 
 
+class DecodedPictures:
+    """Decoded pictures by their number in the records, as many as fit into a bound.
+
+    The first that come stay: an epoch shows each picture once, so that whichever stay are found as
+    often, and one that made room for another would be gone just when its turn comes.
+    """
+
+    def __init__(self, megabytes: float) -> None:
+        self._left = int(megabytes * 1e6)
+        self._pictures: dict[int, UInt8Image] = {}
+
+    def get(self, number: int) -> UInt8Image:
+        """The picture (H, W, 3); (0, 0, 3) if it is not kept."""
+        return self._pictures.get(number, NO_PICTURE)
+
+    def keep(self, number: IntArray, image: UInt8Image) -> UInt8Image:
+        """Keep `image` if there is room; return it."""
+        if image.nbytes <= self._left and int(number) not in self._pictures:
+            self._left -= image.nbytes
+            self._pictures[int(number)] = image.copy()
+        return image
+
+
+NO_PICTURE = np.empty((0, 0, 3), np.uint8)
+
+
 def training_batches(
     index: Index,
     resize: Callable[[tf.Tensor], tf.Tensor],
@@ -36,6 +62,7 @@ def training_batches(
     batch_size: int,
     seed: int,
     first_step: int,
+    cache_mb: float = 0,
     trace: Path | None = None,
 ) -> tf.data.Dataset:
     """Endless batches from step `first_step` (0-based) on.
@@ -47,6 +74,7 @@ def training_batches(
         batch_size: pictures a step.
         seed: of order and augmentation.
         first_step: steps already trained.
+        cache_mb: memory for decoded pictures, in 10^6 bytes; the batches are the same without.
         trace: a CSV to which `step,hash,source ids` of every batch is appended.
     """
 
@@ -54,14 +82,24 @@ def training_batches(
     def order(epoch: int) -> IntArray:
         return np.random.default_rng([seed, epoch]).permutation(len(index))
 
-    def read(position: IntArray) -> bytes:
+    decoded = DecodedPictures(cache_mb)
+
+    def read(position: IntArray) -> tuple[IntArray, bytes, UInt8Image]:
         epoch, place = divmod(int(position), len(index))
-        return index.read(int(order(epoch)[place]))
+        number = order(epoch)[place]
+        return number, index.read(int(number)), decoded.get(int(number))
 
     def load(position: tf.Tensor) -> Batch:
-        serialized = tf.ensure_shape(tf.numpy_function(read, [position], tf.string), [])
-        example = parse_example(serialized)
-        image = tf.io.decode_image(example["encoded"], channels=3, expand_animations=False)
+        number, serialized, kept = tf.numpy_function(
+            read, [position], [tf.int64, tf.string, tf.uint8]
+        )
+        example = parse_example(tf.ensure_shape(serialized, []))
+
+        def decode() -> tf.Tensor:
+            image = tf.io.decode_image(example["encoded"], channels=3, expand_animations=False)
+            return tf.numpy_function(decoded.keep, [number, image], tf.uint8)
+
+        image = tf.cond(tf.size(kept) > 0, lambda: kept, decode)
         image.set_shape([None, None, 3])
         changed, boxes, classes = augment(
             image,

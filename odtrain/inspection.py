@@ -4,29 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sized
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
-
-from tqdm import tqdm
+from typing import Any, NamedTuple
 
 from odtrain.annotations import Entry
 from odtrain.findings import Finding, found
 from odtrain.pictures import Picture, UnusableError, inspect
+from odtrain.processes import Workers
 
 FileStat = tuple[int, int]
 """Size in bytes and modification time in ns."""
 STATE_FILE = "state.json"
 STATE_VERSION = 3
 """Raised whenever the same file would be remembered differently."""
-
-T = TypeVar("T")
-R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -67,7 +58,34 @@ def _memory_from(values: dict[str, Any]) -> Memory:
 
 def memories_as_json(memories: dict[str, Memory]) -> dict[str, Any]:
     """What `read_memories` reads back."""
-    return {file: asdict(memory) for file, memory in memories.items()}
+    return {
+        file: {
+            "stat": memory.stat,
+            "labelled_size": memory.labelled_size,
+            # asdict alone would copy every value, which takes longer than writing them all
+            "picture": {
+                **vars(memory.picture),
+                "notes": [asdict(note) for note in memory.picture.notes],
+            },
+        }
+        for file, memory in memories.items()
+    }
+
+
+class Look(NamedTuple):
+    """A picture that is to be looked into.
+
+    Attributes:
+        file: the picture.
+        stat: its size and date.
+        labelled_size: (width, height) that its label file gives.
+        known: what is remembered of it, though not with this stat.
+    """
+
+    file: Path
+    stat: FileStat
+    labelled_size: tuple[int, int] | None
+    known: Memory | None
 
 
 def inspect_all(
@@ -75,72 +93,42 @@ def inspect_all(
     files: dict[Path, FileStat],
     known: dict[str, Memory],
     findings: list[Finding],
+    workers: Workers,
 ) -> dict[str, Memory]:
     """Look into every picture, several at a time; pictures that cannot be used are missing."""
-
-    def look(picture: Path) -> Memory | Finding:
-        size = entries[picture].size
-        return _look_at(picture, files[picture], size, known.get(str(picture)))
-
+    looks = [
+        Look(picture, files[picture], entry.size, known.get(str(picture)))
+        for picture, entry in entries.items()
+    ]
+    new = [look for look in looks if not _holds(look)]
+    found_out = workers.map(look_at, new, "checking pictures")
     memories = {}
-    looks = in_threads(look, list(entries), "checking pictures")
-    for picture, memory in zip(entries, looks, strict=True):
+    for look in looks:
+        memory = look.known if _holds(look) else next(found_out)
         if isinstance(memory, Finding):
             findings.append(memory)
-        else:
-            memories[str(picture)] = memory
+        elif memory is not None:
+            memories[str(look.file)] = memory
             findings += memory.picture.notes
     return memories
 
 
-def _look_at(
-    file: Path, stat: FileStat, labelled_size: tuple[int, int] | None, known: Memory | None
-) -> Memory | Finding:
-    """What `file` holds: remembered if its stat, or else its content, is the one remembered."""
-    known = known if known and known.labelled_size == labelled_size else None
-    if known and known.stat == stat:
-        return known
+def _holds(look: Look) -> bool:
+    """Whether what is remembered of a picture needs no second look."""
+    known = look.known
+    return bool(known and known.stat == look.stat and known.labelled_size == look.labelled_size)
+
+
+def look_at(look: Look) -> Memory | Finding:
+    """What a picture holds: remembered if its content is the one remembered, else decoded."""
+    file, stat, labelled_size, known = look
     try:
         data = file.read_bytes()
-        if known and known.picture.content == hashlib.sha256(data).hexdigest():
+        same = known is not None and known.labelled_size == labelled_size
+        if known and same and known.picture.content == hashlib.sha256(data).hexdigest():
             return Memory(stat, labelled_size, known.picture)
         return Memory(stat, labelled_size, inspect(file, data, labelled_size))
     except UnusableError as error:
         return error.finding
     except OSError as error:
         return found("OD010", file, f"cannot be read: {error.strerror}.")
-
-
-def in_threads(
-    function: Callable[[T], R],
-    items: Iterable[T],
-    doing: str | None = None,
-    workers: int | None = None,
-) -> Iterator[R]:
-    """`function` of each item in order, a few items ahead; Pillow and hashlib let threads run.
-
-    `workers` are as many as there are cores, if it does not say how many.
-    """
-    workers = workers or os.cpu_count() or 1
-    pool = ThreadPoolExecutor(workers)
-    progress = tqdm(
-        total=len(items) if isinstance(items, Sized) else None,
-        desc=doing,
-        unit=" pictures",
-        delay=1,
-        mininterval=0.5,
-        leave=False,
-        disable=not doing,
-    )
-    rest = iter(items)
-    pending: deque[Future[R]] = deque()
-    try:
-        pending.extend(pool.submit(function, item) for item in islice(rest, 8 * workers))
-        while pending:
-            result = pending.popleft().result()
-            pending.extend(pool.submit(function, item) for item in islice(rest, 1))
-            progress.update()
-            yield result
-    finally:
-        progress.close()
-        pool.shutdown(wait=False, cancel_futures=True)

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
+from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
 
 from odtrain.annotations import LabelledImage, normalised
 from odtrain.dataset import Examined
-from odtrain.errors import DataError
-from odtrain.inspection import in_threads
-from odtrain.pictures import Picture, UnusableError, encode, record_format
+from odtrain.processes import Workers
+from odtrain.shards import Shard, write_shard
 from odtrain.splits import SPLITS
-from odtrain.tfrecord import BYTES, FLOATS, INTS, Kind, Values, encode_example, frame
+
+SHARD_BYTES = 150_000_000
+"""Of pictures in a record file: 100 to 200 MB are what TensorFlow's guide on input pipelines advises."""
 
 
-def write_records(folder: Path, examined: Examined, shards: int) -> None:
-    """Every split in up to `shards` files of nearly equal numbers of pictures, by name.
+def write_records(
+    folder: Path, examined: Examined, shards: Mapping[str, int], workers: Workers
+) -> None:
+    """Every split in as many files as `shards` says, of nearly equal numbers of pictures, by name.
+
+    Files that are there already are kept: they are those of a call that was killed.
 
     Raises:
         DataError: a picture changed since it was checked.
@@ -26,76 +31,31 @@ def write_records(folder: Path, examined: Examined, shards: int) -> None:
     by_name = sorted(images, key=lambda image: normalised(image.image.name))
     source_ids = {image.image: number for number, image in enumerate(by_name, start=1)}
 
-    def record(image: LabelledImage) -> bytes:
-        picture = examined.pictures[image.image]
-        return frame(_serialized(image, picture, source_ids[image.image], class_ids))
+    def shard(file: Path, part: list[LabelledImage]) -> Shard:
+        pictures = [examined.pictures[image.image] for image in part]
+        return Shard(file, part, pictures, [source_ids[image.image] for image in part], class_ids)
 
-    records = in_threads(record, images, "writing records")
+    tasks = []
     for split in SPLITS:
-        lengths = _shard_lengths(len(examined.splits[split]), shards)
+        rest = iter(examined.splits[split])
+        lengths = _shard_lengths(len(examined.splits[split]), shards[split])
         for number, length in enumerate(lengths):
             file = folder / f"{split}.record-{number:05d}-of-{len(lengths):05d}"
-            with file.open("wb") as stream:
-                stream.writelines(islice(records, length))
+            tasks.append(shard(file, list(islice(rest, length))))
+    for _ in workers.map(write_shard, tasks, "writing records", chunk=1, pictures=len(images)):
+        pass
+
+
+def shard_counts(examined: Examined, asked: int | None) -> dict[str, int]:
+    """For each split how many files: `asked`, or so many that each has about `SHARD_BYTES`."""
+    counts = {}
+    for split, images in examined.splits.items():
+        size = sum(examined.memories[str(image.image)].stat[0] for image in images)
+        counts[split] = asked or max(1, round(size / SHARD_BYTES))
+    return counts
 
 
 def _shard_lengths(pictures: int, shards: int) -> list[int]:
     """How many pictures each shard gets; no shard is empty."""
     shards = min(shards, pictures)
     return [pictures // shards + (number < pictures % shards) for number in range(shards)]
-
-
-def _serialized(
-    image: LabelledImage, picture: Picture, source_id: int, class_ids: dict[str, int]
-) -> bytes:
-    """The picture and its boxes as a serialized `tf.train.Example`.
-
-    Raises:
-        DataError: the picture changed since it was checked.
-    """
-    try:
-        data = image.image.read_bytes()
-    except OSError as error:
-        problem = f"cannot be read any more: {error.strerror}."
-        raise DataError(image.image, problem, "Run the command again.") from None
-    if hashlib.sha256(data).hexdigest() != picture.content:
-        raise DataError(image.image, "changed while it was read.", "Run the command again.")
-    try:
-        encoded = encode(image.image, data, picture)
-    except UnusableError as error:
-        raise DataError(image.image, error.finding.cause, error.finding.remedy) from None
-    return encode_example(_features(image, picture, source_id, class_ids, encoded))
-
-
-def _features(
-    image: LabelledImage,
-    picture: Picture,
-    source_id: int,
-    class_ids: dict[str, int],
-    encoded: bytes,
-) -> dict[str, tuple[Kind, Values]]:
-    """The keys that the TF1 Object Detection API and Model Garden read."""
-    objects = image.objects
-    sha256 = picture.content if picture.verbatim else hashlib.sha256(encoded).hexdigest()
-    ymin, xmin, ymax, xmax = ([item.yxyx[side] for item in objects] for side in range(4))
-    return {
-        "image/encoded": (BYTES, [encoded]),
-        "image/format": (BYTES, [record_format(picture.format).encode()]),
-        "image/height": (INTS, [image.height]),
-        "image/width": (INTS, [image.width]),
-        "image/filename": (BYTES, [_name_bytes(image.image)]),
-        "image/source_id": (BYTES, [str(source_id).encode()]),
-        "image/key/sha256": (BYTES, [sha256.encode()]),
-        "image/object/bbox/ymin": (FLOATS, ymin),
-        "image/object/bbox/xmin": (FLOATS, xmin),
-        "image/object/bbox/ymax": (FLOATS, ymax),
-        "image/object/bbox/xmax": (FLOATS, xmax),
-        "image/object/class/text": (BYTES, [item.name.encode() for item in objects]),
-        "image/object/class/label": (INTS, [class_ids[item.name] for item in objects]),
-        "image/object/difficult": (INTS, [int(item.difficult) for item in objects]),
-        "image/object/truncated": (INTS, [int(item.truncated) for item in objects]),
-    }
-
-
-def _name_bytes(file: Path) -> bytes:
-    return file.name.encode("utf-8", errors="surrogateescape")

@@ -40,13 +40,14 @@ from odtrain.inspection import (
     STATE_FILE,
     STATE_VERSION,
     FileStat,
-    in_threads,
     memories_as_json,
     read_json,
 )
 from odtrain.label_map import label_map_text
 from odtrain.pairing import scan_sources
-from odtrain.record_files import write_records
+from odtrain.processes import Workers, in_threads
+from odtrain.record_files import shard_counts, write_records
+from odtrain.shards import PART
 from odtrain.splits import SPLITS
 from odtrain.tfrecord import decode_example
 from odtrain.tfrecord import index_records as index_records
@@ -57,6 +58,8 @@ SHOWN_ERRORS = 10
 OURS = "odtrain_dataset"
 """The key by which a `dataset.json` of this program is known."""
 STAGING = ".new"
+KEY_FILE = "key"
+"""In the folder `STAGING`: which files are being written there."""
 
 REMEDIES = {
     errno.ENOSPC: "Free space on that disk, or set data.prepared to a folder on another one.",
@@ -92,9 +95,9 @@ def prepare(config: DataConfig) -> Dataset:
     unchanged = _unchanged_dataset(config, folder, scan_sources(config))
     if unchanged is not None:
         return unchanged
-    with _telling_of(folder), _locked(folder):
+    with _telling_of(folder), _locked(folder), Workers(config.workers) as workers:
         files = scan_sources(config)
-        return _unchanged_dataset(config, folder, files) or _renewed(config, folder, files)
+        return _unchanged_dataset(config, folder, files) or _renewed(config, folder, files, workers)
 
 
 def _unchanged_dataset(
@@ -125,21 +128,25 @@ def _sources(files: dict[Path, FileStat]) -> dict[str, list[int]]:
 
 
 def _settings(config: DataConfig) -> dict[str, Any]:
-    return {**asdict(config), "prepared": None, "format_version": FORMAT_VERSION}
+    aside = {"prepared": None, "workers": None}
+    return {**asdict(config), **aside, "format_version": FORMAT_VERSION}
 
 
-def _renewed(config: DataConfig, folder: Path, files: dict[Path, FileStat]) -> Dataset:
+def _renewed(
+    config: DataConfig, folder: Path, files: dict[Path, FileStat], workers: Workers
+) -> Dataset:
     """Look at the data; write records if pixels, boxes, split or names are new."""
     _refuse_foreign_files(folder)
-    examined = examine(config, files)
+    examined = examine(config, files, workers)
     refuse_errors(config, examined.findings)
     digest = content_digest(examined)
-    key = _layout_key(config, examined, digest)
+    shards = shard_counts(examined, config.shards)
+    key = _layout_key(config, examined, digest, shards)
     intact = _intact_dataset(folder)
     if intact is not None and read_json(folder / DATASET_FILE).get("key") == key:
         written = intact.files
     else:
-        written = _write_files(config, folder, examined)
+        written = _write_files(folder, key, examined, shards, workers)
     dataset = Dataset(
         folder,
         config.name,
@@ -167,12 +174,12 @@ def _dataset_as_json(dataset: Dataset) -> dict[str, Any]:
     return {OURS: FORMAT_VERSION, "complete": True, **values}
 
 
-def _layout_key(config: DataConfig, examined: Examined, digest: str) -> str:
+def _layout_key(config: DataConfig, examined: Examined, digest: str, shards: dict[str, int]) -> str:
     """Tells whether files that were written from the same content would be the same files too."""
     names = {
         split: [image.image.name for image in images] for split, images in examined.splits.items()
     }
-    parts = [FORMAT_VERSION, digest, config.name, config.shards, names]
+    parts = [FORMAT_VERSION, digest, config.name, shards, names]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
@@ -240,15 +247,18 @@ def _telling_of(folder: Path) -> Iterator[None]:
         raise DataError(where, f"cannot be written: {error.strerror}.", remedy) from None
 
 
-def _write_files(config: DataConfig, folder: Path, examined: Examined) -> dict[str, int]:
+def _write_files(
+    folder: Path, key: str, examined: Examined, shards: dict[str, int], workers: Workers
+) -> dict[str, int]:
     """Write CSVs, label map and records aside, then put them in place of the old ones.
+
+    What is aside since a kill is gone on with, if it is of the same `key`.
 
     Returns:
         name -> bytes of what was written.
     """
     staging = folder / STAGING
-    shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir(parents=True)
+    _begin(staging, key)
     try:
         (staging / "label_map.pbtxt").write_text(
             label_map_text(examined.class_names), encoding="utf-8"
@@ -257,12 +267,25 @@ def _write_files(config: DataConfig, folder: Path, examined: Examined) -> dict[s
             images = examined.splits[split]
             names = [Path(image.image.name) for image in images]
             csv_table.write(staging / f"{split}_labels.csv", images, names)
-        write_records(staging, examined, config.shards)
-        written = {file.name: file.stat().st_size for file in sorted(staging.iterdir())}
+        write_records(staging, examined, shards, workers)
+        files = [file for file in sorted(staging.iterdir()) if file.name != KEY_FILE]
+        written = {file.name: file.stat().st_size for file in files}
         _swap(folder, staging, written)
-    finally:
+    except Exception:
         shutil.rmtree(staging, ignore_errors=True)
+        raise
+    shutil.rmtree(staging, ignore_errors=True)
     return written
+
+
+def _begin(staging: Path, key: str) -> None:
+    """Leave in `staging` whole files of `key` alone."""
+    if not (staging / KEY_FILE).is_file() or (staging / KEY_FILE).read_text() != key:
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir(parents=True)
+        _write_whole(staging / KEY_FILE, key)
+    for file in staging.glob(f"*{PART}"):
+        file.unlink()
 
 
 def _swap(folder: Path, staging: Path, written: dict[str, int]) -> None:
@@ -278,8 +301,13 @@ def _swap(folder: Path, staging: Path, written: dict[str, int]) -> None:
 
 def _write_json(file: Path, values: dict[str, Any]) -> None:
     """Write `file` so that it is either the old or the new one, whole."""
+    compact = file.name == STATE_FILE  # for us alone, and large
+    _write_whole(file, json.dumps(values, indent=None if compact else 1))
+
+
+def _write_whole(file: Path, text: str) -> None:
     aside = file.with_name(f".{file.name}.new")
-    aside.write_text(json.dumps(values, indent=1), encoding="utf-8")
+    aside.write_text(text, encoding="utf-8")
     aside.replace(file)
 
 

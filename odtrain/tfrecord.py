@@ -11,21 +11,17 @@ import struct
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
 from odtrain.errors import DataError
 
-CASTAGNOLI = 0x82F63B78
-"""The polynomial of CRC-32C (RFC 3720), bit-reversed."""
 MASK_DELTA = 0xA282EAD8
 """TFRecord stores checksums rotated by 15 bits plus this (tensorflow/core/lib/hash/crc32c.h)."""
-BLOCK = 1024
-BLOCKS_AT_ONCE = 256
 ONE_BYTE = [bytes((value,)) for value in range(0x80)]
 
 PREPARE_AGAIN = "Delete it and run: odtrain prepare"
@@ -44,66 +40,8 @@ BYTES, FLOATS, INTS = Kind(1, bytes), Kind(2, float), Kind(3, int)
 KINDS = {kind.number: kind for kind in (BYTES, FLOATS, INTS)}
 
 
-@cache
-def _crc_tables() -> NDArray[np.uint32]:
-    """(BLOCK, 256): what byte value v at position p of a block adds to the block's checksum."""
-    last = np.arange(256, dtype=np.uint32)
-    for _ in range(8):
-        last = (last >> np.uint32(1)) ^ ((last & np.uint32(1)) * np.uint32(CASTAGNOLI))
-    tables = np.empty((BLOCK, 256), np.uint32)
-    tables[-1] = last
-    for position in range(BLOCK - 2, -1, -1):
-        later = tables[position + 1]
-        tables[position] = last[later & 0xFF] ^ (later >> 8)
-    return tables
-
-
-@cache
-def _carry_tables() -> list[list[int]]:
-    """The first four tables as lists, which are faster to look single values up in."""
-    tables: list[list[int]] = _crc_tables()[:4].tolist()
-    return tables
-
-
-def crc32c(data: bytes) -> int:
-    """CRC-32C of `data`.
-
-    A checksum is linear: that of a block is the exclusive or of what each of its bytes adds, so one
-    table look-up per byte does all blocks at once. What came before a block, and the initial value,
-    enter through the four bytes that follow; zeros in front change nothing.
-    """
-    if len(data) < 4:
-        return _crc32c_by_byte(data)
-    padding = -len(data) % BLOCK
-    values = np.zeros(padding + len(data), np.uint8)
-    values[padding:] = np.frombuffer(data, np.uint8)
-    values[padding : padding + 4] ^= 0xFF
-    c0, c1, c2, c3 = _carry_tables()
-    crc = 0
-    for block in _block_checksums(values.reshape(-1, BLOCK)):
-        crc = block ^ c0[crc & 255] ^ c1[crc >> 8 & 255] ^ c2[crc >> 16 & 255] ^ c3[crc >> 24]
-    return crc ^ 0xFFFFFFFF
-
-
-def _crc32c_by_byte(data: bytes) -> int:
-    last = _crc_tables()[-1].tolist()
-    crc = 0xFFFFFFFF
-    for value in data:
-        crc = last[(crc ^ value) & 0xFF] ^ (crc >> 8)
-    return crc ^ 0xFFFFFFFF
-
-
-def _block_checksums(blocks: NDArray[np.uint8]) -> Iterator[int]:
-    """The checksum of each of the (N, BLOCK) blocks, as if nothing came before it."""
-    tables = _crc_tables().ravel()
-    offsets = np.arange(BLOCK, dtype=np.intp) * 256
-    for start in range(0, len(blocks), BLOCKS_AT_ONCE):
-        added = tables.take(blocks[start : start + BLOCKS_AT_ONCE] + offsets, mode="clip")
-        yield from np.bitwise_xor.reduce(added, axis=1).tolist()
-
-
 def _masked_crc(data: bytes) -> int:
-    crc = crc32c(data)
+    crc: int = google_crc32c.value(data)
     return ((crc >> 15 | crc << 17) + MASK_DELTA) & 0xFFFFFFFF
 
 

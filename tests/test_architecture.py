@@ -13,10 +13,11 @@ HYDRA = {"config"}
 OPENCV = {"frames"}
 AV = {"video"}
 WITHOUT_TENSORFLOW = (
-    "errors boxes config findings label_map likeness pictures annotations formats.tfrecords scenes splits "
-    "inspection leaks class_names balance anchors anchor_fit pairing dataset tfrecord record_files records "
-    "drawing matching coco_eval charts evaluate passport tflite_metadata detectors benchmark spool machine "
-    "archives frames fetching picture_sources manifest collect download cli "
+    "errors boxes config findings label_map likeness pictures processes shards annotations "
+    "formats.tfrecords scenes splits inspection leaks class_names balance anchors anchor_fit pairing "
+    "dataset tfrecord record_files records drawing matching coco_eval charts evaluate passport "
+    "tflite_metadata detectors benchmark spool machine archives frames fetching picture_sources "
+    "manifest collect download cli "
     "costs catalogue"
 ).split()
 
@@ -26,9 +27,9 @@ ORDER = (
     # data
     "findings label_map likeness tfrecord annotations formats.reading formats.xml_files formats.voc "
     "formats.cvat formats.yolo formats.csv_table formats.documents formats.coco formats.createml "
-    "formats.labelme formats.label_studio formats.tfrecords formats.__init__ pictures inspection "
-    "scenes splits pairing leaks class_names balance "
-    "anchors anchor_fit dataset record_files records convert "
+    "formats.labelme formats.label_studio formats.tfrecords formats.__init__ pictures processes "
+    "inspection scenes splits pairing leaks class_names balance "
+    "anchors anchor_fit dataset shards record_files records convert "
     # pictures from anywhere
     "frames fetching archives picture_sources manifest collect "
     # network

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from odtrain.config import AugmentConfig
-from odtrain.inputs import Pictures, training_batches
+from odtrain.inputs import DecodedPictures, Pictures, training_batches
 from odtrain.records import read_examples
 from odtrain.tfrecord import index_records
 
@@ -52,6 +52,42 @@ def test_starting_at_a_step_gives_the_batches_that_follow_it(index, first_step):
     whole = [digest(batch) for batch in take(8, index)]
     later = [digest(batch) for batch in take(8 - first_step, index, first_step=first_step)]
     assert later == whole[first_step:]
+
+
+@pytest.mark.parametrize("megabytes", [0.1, 100])
+def test_batches_are_the_same_with_pictures_kept_decoded(index, megabytes):
+    without = [digest(batch) for batch in take(12, index)]
+    assert [digest(batch) for batch in take(12, index, cache_mb=megabytes)] == without
+    resumed = [digest(batch) for batch in take(7, index, cache_mb=megabytes, first_step=5)]
+    assert resumed == without[5:]
+
+
+def test_pictures_are_kept_up_to_the_bound_and_the_first_ones_stay():
+    one, two, three = (np.full((10, 100, 3), value, np.uint8) for value in (1, 2, 3))
+    pictures = DecodedPictures(0.006)
+    for number, image in enumerate((one, two, three)):
+        assert pictures.keep(number, image) is image
+    one[:] = 9  # its memory is TensorFlow's
+    kept = [pictures.get(number) for number in range(3)]
+    assert [image.shape for image in kept] == [(10, 100, 3), (10, 100, 3), (0, 0, 3)]
+    assert [int(image.max()) for image in kept[:2]] == [1, 2]
+
+
+def test_kept_pictures_are_not_decoded_again(index, monkeypatch):
+    reads = []
+
+    class Counted(DecodedPictures):
+        def keep(self, number, image):
+            reads.append(int(number))
+            return super().keep(number, image)
+
+    monkeypatch.setattr("odtrain.inputs.DecodedPictures", Counted)
+    take(12, index, cache_mb=100)
+    assert sorted(set(reads)) == list(range(TRAINING_PICTURES))
+    assert len(reads) < 2 * TRAINING_PICTURES  # some were under way twice at once
+    reads.clear()
+    take(12, index, cache_mb=0)
+    assert len(reads) >= 48
 
 
 def test_every_epoch_shows_every_picture_once_in_another_order(index):

@@ -113,6 +113,18 @@ def test_a_picture_labelled_as_stored_is_left_as_stored():
     assert encode(FILE, data, inspect(FILE, data, (40, 30))) is data
 
 
+def test_the_pixel_digest_of_a_jpeg_is_of_what_its_pixels_follow_from():
+    exif = Image.Exif()
+    exif[0x010E] = "a remark"
+    first = saved(noise(), "JPEG")
+    remarked = saved(noise(), "JPEG", exif=exif, comment="another remark")
+    digest = inspect(Path("img.jpg"), first, None).pixels
+    assert remarked != first
+    assert inspect(Path("img.jpg"), remarked, None).pixels == digest
+    assert inspect(Path("img.jpg"), saved(noise(), "JPEG", quality=80), None).pixels != digest
+    assert inspect(Path("img.jpg"), saved(noise(), "JPEG", keep_rgb=True), None).pixels != digest
+
+
 def test_the_pixel_digest_is_of_the_pixels_alone():
     image = noise()
     small, large = (saved(image, "PNG", compress_level=level) for level in (9, 0))

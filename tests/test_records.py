@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from conftest import TINY, label_picture, write_xml
 from PIL import Image
@@ -18,6 +19,7 @@ from PIL import Image
 from odtrain.config import DataConfig
 from odtrain.dataset import read_dataset
 from odtrain.errors import DataError
+from odtrain.processes import WORTH_PROCESSES
 from odtrain.records import (
     index_records,
     parse_example,
@@ -26,6 +28,7 @@ from odtrain.records import (
     read_names,
     read_truths,
 )
+from odtrain.shards import write_shard
 from odtrain.tfrecord import decode_example
 
 HEADER = "filename,width,height,class,xmin,ymin,xmax,ymax"
@@ -384,6 +387,119 @@ def test_a_kill_leaves_nothing_that_is_taken_for_whole(tmp_path):
         except DataError:
             assert prepare(config(folder, prepared=str(prepared)))
         assert all_files(prepared) == whole
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
+    """Pictures enough that processes are worth it, but small ones."""
+    folder = tmp_path_factory.mktemp("many")
+    for i in range(WORTH_PROCESSES + 20):
+        suffix = "bmp" if i % 9 == 0 else "jpg"
+        label_picture(folder / f"p{i}.{suffix}", (48, 40), [("square", 10, 10, 40, 40)], seed=i)
+    return folder
+
+
+def test_the_bytes_are_the_same_whatever_the_number_of_processes(many, tmp_path):
+    written = [
+        all_files(
+            prepare(config(many, prepared=str(tmp_path / str(workers)), workers=workers)).folder
+        )
+        for workers in (1, 3)
+    ]
+    assert written[0] == written[1]
+    assert len(written[0]) == 8
+
+
+def test_shards_have_about_150_mb_each_unless_their_number_is_given(many, tmp_path, monkeypatch):
+    monkeypatch.setattr("odtrain.record_files.SHARD_BYTES", 100_000)
+    dataset = prepare(config(many, prepared=str(tmp_path / "auto"), test_fraction=0.1))
+    pictures = sum(file.stat().st_size for file in many.iterdir() if file.suffix != ".xml")
+    train = dataset.records("train")
+    assert len(train) == pytest.approx(pictures * 0.9 * 0.9 / 100_000, abs=1.5)
+    assert len(dataset.records("test")) == pytest.approx(pictures * 0.1 / 100_000, abs=1)
+    given = prepare(config(many, prepared=str(tmp_path / "auto"), test_fraction=0.1, shards=2))
+    assert len(given.records("train")) == len(given.records("test")) == 2
+
+
+def test_whole_shards_of_a_call_that_was_killed_are_kept(tiny_voc, monkeypatch):
+    expected = all_files(
+        prepare(config(tiny_voc, shards=2, prepared=str(tiny_voc.parent / "whole"))).folder
+    )
+    written = []
+
+    def killed(shard):
+        if len(written) == 2:
+            shard.file.with_name(f"{shard.file.name}.part").write_bytes(b"half")
+            raise KeyboardInterrupt
+        written.append(shard.file.name)
+        write_shard(shard)
+
+    monkeypatch.setattr("odtrain.record_files.write_shard", killed)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(config(tiny_voc, shards=2, workers=1))
+    staging = tiny_voc.parent / "prepared" / ".new"
+    inodes = {name: (staging / name).stat().st_ino for name in written}
+    monkeypatch.setattr("odtrain.record_files.write_shard", write_shard)
+    folder = prepare(config(tiny_voc, shards=2)).folder
+    assert all_files(folder) == expected
+    assert {name: (folder / name).stat().st_ino for name in written} == inodes
+
+
+def test_shards_of_other_labels_are_not_gone_on_with(tiny_voc, monkeypatch):
+    def killed(shard):
+        write_shard(shard)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("odtrain.record_files.write_shard", killed)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(config(tiny_voc, workers=1))
+    monkeypatch.setattr("odtrain.record_files.write_shard", write_shard)
+    label = tiny_voc / "img1.xml"
+    label.write_text(label.read_text().replace("<xmin>4", "<xmin>5"))
+    expected = all_files(prepare(config(tiny_voc, prepared=str(tiny_voc.parent / "whole"))).folder)
+    assert all_files(prepare(config(tiny_voc)).folder) == expected
+
+
+@pytest.mark.parametrize("kills", [1, pytest.param(10, marks=pytest.mark.long)])
+def test_killed_at_random_moments_it_corrupts_nothing_and_leaves_no_process(many, tmp_path, kills):
+    whole = all_files(prepare(config(many, prepared=str(tmp_path / "whole"), shards=3)).folder)
+    prepared = tmp_path / "prepared"
+    command = [
+        sys.executable,
+        "-c",
+        PREPARE.replace("=0.5", "=0.5, shards=3"),
+        str(many),
+        str(prepared),
+    ]
+    random = np.random.default_rng(kills)
+    for _ in range(kills):
+        with subprocess.Popen(command, start_new_session=True) as process:
+            while process.poll() is None and not prepared.exists():
+                time.sleep(0.001)
+            time.sleep(random.uniform(0, 1.5))
+            process.kill()
+        deadline = time.monotonic() + 20
+        while processes_of(process.pid) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert processes_of(process.pid) == []
+        try:
+            read_dataset(prepared)
+        except DataError:
+            continue
+        assert all_files(prepared) == whole
+    assert all_files(prepare(config(many, prepared=str(prepared), shards=3)).folder) == whole
+
+
+def processes_of(session: int) -> list[int]:
+    """Those of a session that are alive."""
+    found = []
+    for process in psutil.process_iter(["pid", "status"]):
+        try:
+            if os.getsid(process.pid) == session and process.info["status"] != "zombie":
+                found.append(process.pid)
+        except ProcessLookupError:
+            pass
+    return found
 
 
 def test_preparing_does_not_need_tensorflow(tiny_voc):

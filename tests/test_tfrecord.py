@@ -4,7 +4,6 @@ import os
 import re
 from concurrent.futures import ThreadPoolExecutor
 
-import numpy as np
 import pytest
 
 from odtrain.errors import DataError
@@ -12,7 +11,6 @@ from odtrain.tfrecord import (
     BYTES,
     FLOATS,
     INTS,
-    crc32c,
     decode_example,
     encode_example,
     frame,
@@ -28,35 +26,6 @@ FEATURES = {
     "no names": (BYTES, []),
     "no labels": (INTS, []),
 }
-
-
-@pytest.mark.parametrize(
-    ("data", "expected"),
-    [
-        pytest.param(b"", 0, id="nothing"),
-        pytest.param(b"a", 0xC1D04330, id="one byte"),
-        pytest.param(b"123456789", 0xE3069283, id="the standard's check value"),
-        pytest.param(b"\0" * 32, 0x8A9136AA, id="RFC 3720: zeros"),
-        pytest.param(b"\xff" * 32, 0x62A8AB43, id="RFC 3720: ones"),
-        pytest.param(bytes(range(32)), 0x46DD794E, id="RFC 3720: incrementing"),
-    ],
-)
-def test_crc32c_of_known_data(data, expected):
-    assert crc32c(data) == expected
-
-
-@pytest.mark.parametrize("length", [4, 1023, 1024, 1025, 4096, 300_000])
-def test_crc32c_of_long_data_equals_the_definition(length):
-    data = np.random.default_rng(length).bytes(length)
-    crc = 0xFFFFFFFF
-    table = [0] * 256
-    for value in range(256):
-        table[value] = value
-        for _ in range(8):
-            table[value] = table[value] >> 1 ^ (0x82F63B78 if table[value] & 1 else 0)
-    for value in data:
-        crc = table[(crc ^ value) & 255] ^ crc >> 8
-    assert crc32c(data) == crc ^ 0xFFFFFFFF
 
 
 def test_tensorflow_reads_the_same_features_and_checksums(tmp_path):
