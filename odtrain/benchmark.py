@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, NamedTuple, NoReturn
 
@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from odtrain.boxes import Detections, UInt8Image, pairwise_iou
 from odtrain.detectors import FileDetector, load_detector
 from odtrain.errors import ModelFileError
+from odtrain.passport import read_passport, write_passport
 from odtrain.tflite_detector import resize
 
 WARM_UP_RUNS = 5
@@ -56,6 +57,7 @@ class Measured:
         peak_memory_mb: largest resident memory of the process up to the end of the timed runs, in
             10^6 bytes.
         class_names: that the file carries, index 0 = class id 1.
+        passport: where the file says it comes from.
     """
 
     detections: list[Detections]
@@ -65,6 +67,7 @@ class Measured:
     size_mb: float
     peak_memory_mb: float
     class_names: tuple[str, ...] = ()
+    passport: dict[str, str] = field(default_factory=dict)
 
 
 class Agreement(NamedTuple):
@@ -220,6 +223,7 @@ def _read_measured(found: Path, file: Path) -> Measured:
             size_mb=size_mb(file),
             peak_memory_mb=float(content["peak_memory_mb"]),
             class_names=tuple(content["class_names"].tolist()),
+            passport=read_passport(str(content["passport"])),
         )
 
 
@@ -253,6 +257,7 @@ def _measure_here(file: Path, out: Path, runs: int, threads: int) -> None:
         seconds=seconds,
         threads=detector.threads,
         class_names=np.array(detector.class_names, np.str_),
+        passport=np.array(write_passport(detector.passport)),
         peak_memory_mb=peak,
         counts=np.array([len(each) for each in found], np.int64),
         boxes=_joined([each.boxes for each in found], (0, 4), np.float32),

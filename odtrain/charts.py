@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from matplotlib import rc_context
@@ -19,6 +19,16 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from odtrain.boxes import IntArray
+
+
+class Interval(NamedTuple):
+    """A number and the ends of its interval."""
+
+    name: str
+    value: float
+    low: float
+    high: float
+
 
 NAMED_CURVES = 10
 """More curves than this in one chart cannot be told apart: the weakest ones are named."""
@@ -67,6 +77,32 @@ def confusion(path: Path, matrix: IntArray, labels: Sequence[str], threshold: fl
         _name_cells(axes, labels, every=1 if small else -(-len(matrix) // 40))
         axes.set_title(f"IoU ≥ 0.50, score ≥ {threshold:.2f}")
         figure.colorbar(shade, ax=axes, label="share of the boxes there", fraction=0.046, pad=0.02)
+        _save(figure, path)
+
+
+def differences(path: Path, rows: Sequence[Interval], title: str, axis: str) -> None:
+    """A line for each number: the difference of two sides, and its interval.
+
+    Args:
+        path: the PNG to write.
+        rows: from top to bottom; names printable with a font of this machine.
+        title: over the chart.
+        axis: what the numbers are.
+    """
+    with rc_context({"font.family": _families([row.name for row in rows])}):
+        figure = Figure(figsize=(9, 1.8 + 0.34 * len(rows)), layout="constrained")
+        axes = figure.subplots()
+        axes.axvline(0, color="0.3", linewidth=1)
+        for place, row in enumerate(rows):
+            colour = "0.45" if row.low <= 0 <= row.high else "C2" if row.low > 0 else "C3"
+            axes.plot([row.low, row.high], [place, place], color=colour, linewidth=2.2)
+            axes.plot(row.value, place, "o", color=colour, markersize=6)
+        axes.set_yticks(range(len(rows)), [_plain(row.name) for row in rows])
+        axes.invert_yaxis()
+        axes.margins(x=0.08, y=0.5 / max(len(rows), 1))
+        axes.grid(axis="x", alpha=0.3)
+        axes.set_xlabel(axis)
+        axes.set_title(title, wrap=True, fontsize="medium")
         _save(figure, path)
 
 

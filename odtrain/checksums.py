@@ -20,6 +20,13 @@ def checksums(tops: Iterable[Path]) -> str:
     return "".join(lines)
 
 
+def fingerprint(path: Path) -> str:
+    """SHA-256 of a file, or of the list of a folder's files with theirs."""
+    return (
+        hashlib.sha256(checksums([path]).encode()).hexdigest() if path.is_dir() else _sha256(path)
+    )
+
+
 def of_files(text: str, tops: Iterable[str]) -> str:
     """Those lines of `text` whose files are at or below `tops`."""
     names = set(tops)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import errno
 import os
+import re
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -31,7 +32,7 @@ REFUSED = {
 SHOWN_OF_EACH = 5
 """Findings of one code that `check` prints; --json and --html have all."""
 
-SWITCHES = ("--cfg", "--register", "--private", "--labels-only", "-h", "--help")
+SWITCHES = ("--cfg", "--register", "--private", "--labels-only", "--again", "-h", "--help")
 """Flags without a value."""
 
 Flags = tuple[tuple[str, dict[str, Any]], ...]
@@ -326,25 +327,90 @@ def _zoo(config: Any, invocation: Invocation) -> int:
     return 0
 
 
-def _models(config: Any, invocation: Invocation) -> int:
-    from odtrain import registry
+def _models_list(config: Any, invocation: Invocation) -> str:
+    from odtrain.store import tracking_uri
+    from odtrain.versions import list_models, table
+
+    found, name = list_models(tracking_uri(config.tracking)), invocation.flags.name
+    return table([version for version in found if name in (None, version.name)])
+
+
+def _models_show(config: Any, invocation: Invocation) -> str:
+    from odtrain.store import tracking_uri
+    from odtrain.versions import describe, find_version
+
+    name = invocation.flags.name or config.registry.name
+    return describe(find_version(name, tracking_uri(config.tracking)))
+
+
+def _models_compare(config: Any, invocation: Invocation) -> str:
+    from odtrain.compare import compare
 
     flags = invocation.flags
-    action = registry.ACTIONS.get(flags.action)
-    if action is None:
-        choices = ", ".join(registry.ACTIONS)
-        raise ConfigError(f"models {flags.action}", "no such action.", f"Choose one of: {choices}.")
-    print(action(config.tracking, config.registry, flags.name, flags.to, flags.format))
+    a, b = _two_words(flags, "A B", "models compare RUN_ID models:/panels@champion")
+    return compare(config, invocation.overrides, a, b, flags.format, flags.again)
+
+
+def _models_promote(config: Any, invocation: Invocation) -> str:
+    from odtrain.promotion import promote
+
+    name, version = _two_words(invocation.flags, "NAME VERSION", "models promote panels 3")
+    return promote(config, invocation.overrides, name, version)
+
+
+def _models_rollback(config: Any, invocation: Invocation) -> str:
+    from odtrain.promotion import rollback
+
+    return rollback(config, invocation.flags.name or config.registry.name)
+
+
+def _models_download(config: Any, invocation: Invocation) -> str:
+    from odtrain.registry import download
+    from odtrain.store import tracking_uri
+
+    flags = invocation.flags
+    uri = flags.name or config.registry.name
+    target = Path(flags.to or re.sub(r"[/@]", "-", uri.removeprefix("models:/")))
+    copied = download(uri, target, tracking_uri(config.tracking), flags.format)
+    return "\n".join(str(path) for path in copied)
+
+
+def _two_words(flags: argparse.Namespace, what: str, example: str) -> tuple[str, str]:
+    if flags.name is None or flags.other is None:
+        raise ConfigError(
+            f"models {flags.action}", f"needs {what}.", f"For example: odtrain {example}"
+        )
+    return flags.name, flags.other
+
+
+MODEL_ACTIONS: dict[str, Callable[[Any, Invocation], str]] = {
+    "list": _models_list,
+    "show": _models_show,
+    "compare": _models_compare,
+    "promote": _models_promote,
+    "rollback": _models_rollback,
+    "download": _models_download,
+}
+"""What `odtrain models` does; each returns what is printed."""
+
+
+def _models(config: Any, invocation: Invocation) -> int:
+    name = invocation.flags.action
+    if name not in MODEL_ACTIONS:
+        choices = f"Choose one of: {', '.join(MODEL_ACTIONS)}."
+        raise ConfigError(f"models {name}", "no such action.", choices)
+    print(MODEL_ACTIONS[name](config, invocation))
     return 0
 
 
 def _track(config: Any, invocation: Invocation) -> int:
-    from odtrain import registry
+    from odtrain import promotion
 
     flags = invocation.flags
     if flags.action != "sync":
         raise ConfigError(f"track {flags.action}", "no such action.", "Choose one of: sync.")
-    print(registry.sync_all(Path(flags.folder or config.outputs), config.tracking.uri))
+    folder = Path(flags.folder or config.outputs)
+    print(promotion.sync_all(folder, config, config.tracking.uri))
     return 0
 
 
@@ -443,13 +509,18 @@ COMMANDS: dict[str, Command] = {
         ),
     ),
     "models": Command(
-        "list | show NAME | download URI: the registered models",
+        "list | show NAME | compare A B | promote NAME VERSION | rollback NAME | download URI",
         _with_config(_models),
         (
-            ("action", {"help": "list, show or download"}),
-            ("name", {"nargs": "?", "help": "a model's name, or models:/NAME@ALIAS"}),
-            ("--to", {"metavar": "DIR", "help": "folder to download to"}),
-            ("--format", {"metavar": "FORMAT", "help": "one export format only"}),
+            ("action", {"help": "list, show, compare, promote, rollback or download"}),
+            ("name", {"nargs": "?", "help": "a model; compare: A (run, models:/ or file)"}),
+            ("other", {"nargs": "?", "help": "compare: B; promote: the version, or an alias"}),
+            ("--to", {"metavar": "DIR", "help": "download: the folder"}),
+            (
+                "--format",
+                {"metavar": "FORMAT", "help": "download, compare: one export format only"},
+            ),
+            ("--again", {"action": "store_true", "help": "compare: run and time both now"}),
         ),
     ),
     "track": Command(

@@ -224,6 +224,10 @@ class RegistryConfig:
 
     name: str = MISSING
     promote: str = "auto"
+    format: str | None = None
+    max_map_loss: float = 0.0
+    max_latency_ms: float | None = None
+    max_size_mb: float | None = None
 
 
 @dataclass
@@ -376,7 +380,15 @@ def flattened(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-CHOICES = {
+EXPORT_FORMATS = [
+    "pb",
+    "saved_model",
+    "tflite_fp32",
+    "tflite_fp16",
+    "tflite_dynamic",
+    "tflite_int8",
+]
+CHOICES: dict[str, list[Any]] = {
     "data.format": [
         *("auto", "voc", "yolo", "coco", "createml", "labelme", "label_studio"),
         *("cvat", "csv", "tfrecord"),
@@ -391,18 +403,11 @@ CHOICES = {
     "evaluate.split": ["train", "validation", "test"],
     "export.nms": ["regular", "fast"],
     "registry.promote": ["auto", "never"],
+    "registry.format": [None, *EXPORT_FORMATS],
     "sweep.sampler": ["tpe", "nsga2", "random"],
 }
 STORED_THRESHOLDS = "stored"
 """`predict.threshold`: the scores that the model's file carries."""
-EXPORT_FORMATS = [
-    "pb",
-    "saved_model",
-    "tflite_fp32",
-    "tflite_fp16",
-    "tflite_dynamic",
-    "tflite_int8",
-]
 AT_LEAST = {
     "data.folds": 0,
     "data.fold": 0,
@@ -435,6 +440,7 @@ AT_LEAST = {
     "sweep.seed": 0,
 }
 FRACTIONS = [
+    "registry.max_map_loss",
     "data.test_fraction",
     "data.validation_fraction",
     "augment.crop_area",
@@ -494,8 +500,8 @@ def _check_input_size(model: ModelConfig) -> None:
         )
 
 
-def _one_of(choices: Sequence[str]) -> str:
-    return f"Choose one of: {', '.join(choices)}."
+def _one_of(choices: Sequence[str | None]) -> str:
+    return f"Choose one of: {', '.join(choice or 'null' for choice in choices)}."
 
 
 def _quoted(override: str) -> str:

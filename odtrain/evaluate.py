@@ -183,6 +183,24 @@ def evaluate(
     )
 
 
+def match_classes(
+    truths: Sequence[GroundTruth], detections: Sequence[Detections], class_names: Sequence[str]
+) -> tuple[Matches, ...]:
+    """(K,) how the detections of each named class met its boxes; those of other classes are left out.
+
+    Raises:
+        DataError: there is no picture.
+    """
+    detections = [_of_classes(finite(found), len(class_names)) for found in detections]
+    ids = class_ids(truths, detections, class_names)
+    return _matches(run_coco(truths, detections, ids), truths, detections, ids)
+
+
+def _of_classes(found: Detections, count: int) -> Detections:
+    known = (found.classes >= 1) & (found.classes <= count)
+    return Detections(found.boxes[known], found.scores[known], found.classes[known])
+
+
 def quick_map(
     truths: Sequence[GroundTruth], detections: Sequence[Detections], class_names: Sequence[str]
 ) -> dict[str, float]:

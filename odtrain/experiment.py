@@ -15,14 +15,15 @@ from types import FrameType
 
 from tqdm import tqdm
 
-from odtrain import __version__, proof, registry
+from odtrain import __version__, detection_files, promotion, proof, registry
 from odtrain.benchmark import Measured, measure
 from odtrain.boxes import Detect, Detections, GroundTruth, UInt8Image
 from odtrain.config import Config, as_dict, compose_config, flattened
 from odtrain.dataset import Dataset
+from odtrain.detection_files import Kept, write_kept, write_labelled
 from odtrain.drawing import draw, draw_truth, side_by_side
 from odtrain.drawing import fit as fit_size
-from odtrain.errors import ConfigError, DataError
+from odtrain.errors import ConfigError, DataError, OdtrainError
 from odtrain.evaluate import Evaluation, check_evaluator, quick_map, write_report
 from odtrain.evaluate import evaluate as score
 from odtrain.export import export as write_exports
@@ -31,10 +32,10 @@ from odtrain.inputs import Pictures, training_batches
 from odtrain.models import build_detector
 from odtrain.models.ssd import SSD
 from odtrain.proof import Proof, prove
-from odtrain.records import prepare, read_names, read_truths
+from odtrain.records import prepare, read_labelled, read_names, read_truths
 from odtrain.runs import NOT_OF_THE_RESULT, config_digest, find_resumable, is_begun
 from odtrain.sources import load_first_weights, open_source, run_config
-from odtrain.store import ui_command
+from odtrain.store import is_outage, ui_command
 from odtrain.tfrecord import index_records
 from odtrain.track import Terminated, Tracker
 from odtrain.train import Fit, Fitted, Listener
@@ -479,6 +480,11 @@ def evaluate_split(
         tracker.folder / "eval",
         config.evaluate.drawn,
     )
+    kept = tracker.folder / "eval" / detection_files.FOLDER
+    labelled = read_labelled(dataset, split)
+    write_labelled(kept, labelled)
+    ours = Kept(labelled.digest, found, dataset.class_names)
+    write_kept(kept / f"{detection_files.EVALUATED}.npz", ours)
     tracker.log_folder(tracker.folder / "eval", "eval")
     return found, evaluation
 
@@ -498,6 +504,11 @@ def _export_and_prove(
         tracker.log(one.metrics(), step, replace=True)  # the files are new, and these are theirs
         tracker.set_tags({f"odtrain.export.{one.format}": one.failed or "passed"})
     tracker.log_folder(folder, "export")
+    kept = tracker.folder / "eval" / detection_files.FOLDER
+    digest = read_labelled(dataset, split).digest
+    for one in proofs:
+        write_kept(kept / f"{one.format}.npz", one.kept(digest))
+    tracker.log_folder(kept, f"eval/{detection_files.FOLDER}")
     return proofs
 
 
@@ -582,20 +593,22 @@ def _register(
     proofs: Sequence[Proof],
     step: int,
 ) -> str:
-    """Register the files that agree with the checkpoint; a failed one stays in the run alone.
+    """Register the files that agree with the checkpoint, and let the gate judge the version.
+
+    A file that failed stays in the run alone.
 
     Returns:
         Where the model is to be had: a models:/ URI, or the run's export folder while the server is
         away.
     """
     failed = {one.format: one.failed for one in proofs if one.failed}
-    exact = not any(name in proof.EXACT_FORMATS for name in failed)
     metrics = {f"eval/{name}": value for name, value in evaluation.metrics.items()}
     for one in proofs:
         metrics |= one.metrics()
+    here = str(tracker.folder / "export" / "model.tflite")
     if len(failed) == len(proofs):
         _say("Nothing is registered: no exported file agrees with the checkpoint (see the table).")
-        return str(tracker.folder / "export" / "model.tflite")
+        return here
     candidate = registry.Candidate(
         name=config.registry.name,
         architecture=config.model.name,
@@ -604,14 +617,31 @@ def _register(
         failed=failed,
         data_digest=dataset.digest,
         step=step,
-        champion=exact and config.registry.promote == "auto",
+        data=dataset.name,
+        pictures=len(evaluation.images),
     )
     version = registry.register(tracker, candidate)
-    if version is None:
-        return str(tracker.folder / "export" / "model.tflite")
-    alias = "champion" if candidate.champion else "challenger"
-    print(f"Registered models:/{candidate.name}/{version} as @{alias}.")
-    return f"models:/{candidate.name}@{alias}"
+    return here if version is None else _promote(tracker, config, candidate, version)
+
+
+def _promote(tracker: Tracker, config: Config, candidate: registry.Candidate, version: str) -> str:
+    """Let the gate judge a version that was just registered; its URI.
+
+    What keeps the gate from judging is said, and does not make the training a failure.
+    """
+    name = candidate.name
+    try:
+        verdict = promotion.promote_trained(config, tracker.uri, tracker.folder, name, version)
+    except Exception as problem:
+        if not (isinstance(problem, OdtrainError) or is_outage(tracker.uri, problem)):
+            raise
+        if is_outage(tracker.uri, problem):
+            registry.postpone(tracker.folder, candidate)
+        _say(f"models:/{name}/{version} is registered and was not judged: {problem}")
+        return f"models:/{name}/{version}"
+    print(f"Registered {promotion.outcome(verdict, config, name, version)}")
+    champion = verdict.passed and config.registry.promote == "auto"
+    return f"models:/{name}@{'champion' if champion else 'challenger'}"
 
 
 def experiment_id(tracker: Tracker) -> str | None:

@@ -292,11 +292,15 @@ LITE_SETTINGS: dict[str, Callable[[Any, _Source], None]] = {
     "tflite_int8": _quantize_all,
 }
 
+WRITERS: dict[str, Writer] = {
+    "pb": _write_frozen_graph,
+    "saved_model": _write_saved_model,
+    "tflite_fp32": _write_lite,
+    "tflite_fp16": _write_lite,
+    "tflite_dynamic": _write_lite,
+    "tflite_int8": _write_lite,
+}
+
 FORMATS: dict[str, tuple[str, Writer]] = {
-    "pb": ("frozen_inference_graph.pb", _write_frozen_graph),
-    "saved_model": ("saved_model", _write_saved_model),
-    "tflite_fp32": ("model.tflite", _write_lite),
-    "tflite_fp16": ("model_fp16.tflite", _write_lite),
-    "tflite_dynamic": ("model_dynamic.tflite", _write_lite),
-    "tflite_int8": ("model_int8.tflite", _write_lite),
+    name: (passports.FILE_NAMES[name], write) for name, write in WRITERS.items()
 }

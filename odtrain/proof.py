@@ -21,8 +21,9 @@ from odtrain.benchmark import (
     measure,
 )
 from odtrain.boxes import Detections, GroundTruth, UInt8Image
+from odtrain.checksums import fingerprint
 from odtrain.config import BenchmarkConfig
-from odtrain.detectors import load_detector
+from odtrain.detection_files import Kept
 from odtrain.evaluate import quick_map
 
 EXACT_FORMATS = ("pb", "saved_model", "tflite_fp32")
@@ -63,6 +64,24 @@ class Proof:
         }
         return {f"export/{self.format}/{name}": value for name, value in values.items()}
 
+    def kept(self, split: str) -> Kept:
+        """What the file found, to be kept; `split` is the digest of the labelled pictures."""
+        return keep(self.measured, split, self.file)
+
+
+def keep(measured: Measured, split: str, file: Path) -> Kept:
+    """What a file found in the split of that digest, and which file it was."""
+    facts = {
+        "sha256": fingerprint(file),
+        "latency_ms_p50": measured.latency_ms_p50,
+        "latency_ms_p90": measured.latency_ms_p90,
+        "threads": measured.threads,
+        "size_mb": measured.size_mb,
+        "peak_memory_mb": measured.peak_memory_mb,
+        "passport": measured.passport,
+    }
+    return Kept(split, measured.detections, measured.class_names, facts)
+
 
 def prove(
     files: dict[str, Path],
@@ -90,9 +109,9 @@ def prove(
         measured = measure(file, images, benchmark.runs, benchmark.threads)
         scores = quick_map(truths, measured.detections, class_names)
         agreed = agreement(reference, measured.detections)
-        failed = _names_lost(file, class_names)
+        failed = _names_lost(measured.class_names, class_names)
         if failed is None and name in EXACT_FORMATS:
-            failed = _not_exact(agreed)
+            failed = not_exact(agreed)
         drop = checkpoint_map - scores["mAP"]
         if failed is None and name not in EXACT_FORMATS and drop > max_map_drop:
             failed = f"loses {drop:.3f} mAP; export.max_map_drop allows {max_map_drop:g}"
@@ -100,7 +119,8 @@ def prove(
     return proofs
 
 
-def _not_exact(agreed: Agreement) -> str | None:
+def not_exact(agreed: Agreement) -> str | None:
+    """Why a file that should compute what the checkpoint computes does not; None if it does."""
     if agreed.unmatched:
         return f"{agreed.unmatched} detections differ from the checkpoint's"
     if agreed.max_box_diff > BOX_TOLERANCE:
@@ -110,8 +130,7 @@ def _not_exact(agreed: Agreement) -> str | None:
     return None
 
 
-def _names_lost(file: Path, class_names: Sequence[str]) -> str | None:
-    carried = load_detector(file).class_names
+def _names_lost(carried: tuple[str, ...], class_names: Sequence[str]) -> str | None:
     return None if carried == tuple(class_names) else f"carries the class names {carried}"
 
 

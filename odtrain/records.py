@@ -12,6 +12,7 @@ import hashlib
 import json
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -319,6 +320,58 @@ def read_truths(dataset: Dataset, split: str) -> list[GroundTruth]:
     """
     index = index_records(dataset.records(split))
     return [_truth_of(decode_example(index.read(i))) for i in range(len(index))]
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledSplit:
+    """What is in each picture of a split, and which pictures they are.
+
+    Attributes:
+        class_names: index 0 = class id 1.
+        truths: one per picture, in the order of the records.
+        keys: (P,) one per picture, of its encoded pixels, boxes and class names; equal pictures are
+            told apart by their number.
+    """
+
+    class_names: tuple[str, ...]
+    truths: list[GroundTruth]
+    keys: tuple[str, ...]
+
+    @property
+    def digest(self) -> str:
+        """Equal for the same labelled pictures under the same classes, in any order."""
+        parts = [*self.class_names, *sorted(self.keys)]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+    def part(self, rows: Sequence[int]) -> LabelledSplit:
+        """The pictures of those rows alone."""
+        truths, keys = [self.truths[i] for i in rows], [self.keys[i] for i in rows]
+        return LabelledSplit(self.class_names, truths, tuple(keys))
+
+
+def read_labelled(dataset: Dataset, split: str) -> LabelledSplit:
+    """The labels of `split` with a key for each picture; no picture is decoded.
+
+    Raises:
+        DataError: a record file is missing or damaged.
+    """
+    index = index_records(dataset.records(split))
+    truths: list[GroundTruth] = []
+    keys: list[str] = []
+    counts: Counter[str] = Counter()
+    for i in range(len(index)):
+        example: dict[str, Any] = decode_example(index.read(i))
+        truths.append(_truth_of(example))
+        key = _picture_key(example["image/encoded"][0], truths[-1], dataset.class_names)
+        counts[key] += 1
+        keys.append(key if counts[key] == 1 else f"{key}-{counts[key]}")
+    return LabelledSplit(dataset.class_names, truths, tuple(keys))
+
+
+def _picture_key(encoded: bytes, truth: GroundTruth, class_names: Sequence[str]) -> str:
+    names = [class_names[class_id - 1] for class_id in truth.classes.tolist()]
+    labels = json.dumps([names, truth.boxes.tolist()])
+    return hashlib.sha256(encoded + labels.encode()).hexdigest()[:24]
 
 
 def read_names(dataset: Dataset, split: str) -> dict[int, str]:

@@ -10,7 +10,7 @@ import re
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version as installed
@@ -30,13 +30,16 @@ from mlflow.types.schema import Array
 
 from odtrain.archives import cache_folder
 from odtrain.checksums import SUMS, checksums, of_files, verify
-from odtrain.config import RegistryConfig, TrackingConfig
+from odtrain.delivery import RunRecord
 from odtrain.errors import TrackingError
-from odtrain.runs import in_use, run_folders, say_on_stderr, sync
+from odtrain.lease import alone_at
+from odtrain.model_card import CARD, write_card
+from odtrain.passport import FILE_NAMES, read_labels
+from odtrain.runs import say_on_stderr
 from odtrain.spool import write_json
-from odtrain.store import cause, failure, is_outage, open_client, shown, tracking_uri
+from odtrain.store import cause, failure, is_outage, open_client, shown
 from odtrain.track import Tracker
-from odtrain.versions import describe, find_version, list_models, table, versions_of
+from odtrain.versions import LATENCY, Version, find_version, refresh_aliases, versions_of
 
 SERVED_BY = ("tflite_fp32", "tflite_fp16", "tflite_dynamic", "tflite_int8", "pb", "saved_model")
 """Which export a served model runs: the first of these that there is and that has not failed."""
@@ -81,7 +84,8 @@ class Candidate:
         failed: format -> why it must not be promoted.
         data_digest: of the dataset.
         step: at which the run logged its final metrics; MLflow then shows them with the model.
-        champion: whether it passed the gate and becomes `@champion`.
+        data: name of the dataset.
+        pictures: of the split that the metrics are of.
     """
 
     name: str
@@ -91,19 +95,20 @@ class Candidate:
     failed: dict[str, str]
     data_digest: str
     step: int
-    champion: bool
+    data: str = ""
+    pictures: int = 0
 
 
 # Registering
 
 
 def register(tracker: Tracker, candidate: Candidate) -> str | None:
-    """Log the model in the run and register it as the newest version, with its aliases.
+    """Log the model in the run and register it as the newest version, the challenger.
 
     The same files of the same run are registered once, however often this is called.
 
     Returns:
-        The version; None while the server is away: `sync_all` registers it later.
+        The version; None while the server is away: `odtrain track sync` registers it later.
 
     Raises:
         TrackingError: the store refuses, there is no file, or the name is none.
@@ -121,7 +126,7 @@ def register(tracker: Tracker, candidate: Candidate) -> str | None:
         except Exception as problem:
             if not is_outage(tracker.uri, problem):
                 raise failure(tracker.uri, problem) from problem
-    _postpone(tracker.folder, candidate)
+    postpone(tracker.folder, candidate)
     return None
 
 
@@ -139,44 +144,32 @@ def check_name(name: str) -> None:
         )
 
 
-def _postpone(folder: Path, candidate: Candidate) -> None:
+def postpone(folder: Path, candidate: Candidate) -> None:
+    """Leave in a run's folder what is to be registered and judged when the server is back."""
     write_json(folder / PENDING, asdict(candidate))
     say_on_stderr(
         f"registry: the server is away; the model is registered by: odtrain track sync {folder}"
     )
 
 
-def sync_all(
-    folder: Path, uri: str | None = None, say: Callable[[str], None] = say_on_stderr
-) -> str:
-    """Send what the runs at or below `folder` have left behind, and register what waits for it.
-
-    Args:
-        folder: of a run, of an experiment, or of all.
-        uri: the store, where it is no longer at the address that the runs knew.
-        say: is given one line for each run.
-
-    Returns:
-        What was done, in a line.
+def register_postponed(folder: Path, record: RunRecord, uri: str) -> tuple[str, str]:
+    """Register what `postpone` left in a run's folder, where it stays: the name and the version.
 
     Raises:
-        TrackingError: there is no run, or a store cannot be reached.
+        TrackingError: a file of it is gone, or the store refuses or is away.
     """
-    sent = sync(folder, uri, say)
-    waiting = [run for run in run_folders(folder) if (run[0] / PENDING).exists()]
-    for run, record in waiting:
-        if in_use(run):
-            continue
-        candidate = Candidate(**json.loads((run / PENDING).read_text(encoding="utf-8")))
-        store = uri or record.uri
-        number = _register(open_client(store), store, str(record.run_id), candidate)
-        (run / PENDING).unlink()
-        say(f"{run}: registered as {candidate.name} version {number}.")
-    return f"{len(sent)} runs sent, {len(waiting)} models registered."
+    candidate = Candidate(**json.loads((folder / PENDING).read_text(encoding="utf-8")))
+    try:
+        return candidate.name, _register(open_client(uri), uri, str(record.run_id), candidate)
+    except TrackingError:
+        raise
+    except Exception as problem:
+        raise failure(uri, problem) from problem
 
 
 def _register(client: MlflowClient, uri: str, run_id: str, candidate: Candidate) -> str:
-    tops = [*candidate.files.values(), *_label_files(candidate).values()]
+    _write_card(candidate, run_id)
+    tops = [*candidate.files.values(), *_beside(candidate).values()]
     sums = checksums(map(Path, tops))
     digest = hashlib.sha256(sums.encode()).hexdigest()
     _ensure_registered_model(client, candidate.name)
@@ -192,10 +185,8 @@ def _register(client: MlflowClient, uri: str, run_id: str, candidate: Candidate)
                 model_id=model_id,
             )
         number = str(made.version)
-    client.set_registered_model_alias(candidate.name, "challenger", number)
-    if candidate.champion:
-        client.set_registered_model_alias(candidate.name, "champion", number)
-    _set_fastest(client, candidate.name)
+    with alone_at(client, candidate.name) as lease:
+        refresh_aliases(client, candidate.name, lease)
     return number
 
 
@@ -233,7 +224,7 @@ def _log_model(client: MlflowClient, uri: str, run_id: str, candidate: Candidate
             step=candidate.step,
             python_model=str(PYFUNC_MODEL),
             code_paths=[str(_code(Path(scratch)))],
-            artifacts={**candidate.files, **_label_files(candidate), "sums": str(sums_file)},
+            artifacts={**candidate.files, **_beside(candidate), "sums": str(sums_file)},
             model_config={"detector": served},
             signature=SIGNATURE,
             pip_requirements=[f"{name}=={installed(name)}" for name in NEEDS.get(served, LITERT)],
@@ -281,9 +272,28 @@ def _imported_by(file: Path, found: set[Path]) -> set[Path]:
     return found
 
 
-def _label_files(candidate: Candidate) -> dict[str, str]:
+def _beside(candidate: Candidate) -> dict[str, str]:
+    """The label files and the card, which lie beside the exported files."""
     folder = Path(next(iter(candidate.files.values()))).parent
-    return {key: str(folder / name) for key, name in LABEL_FILES.items()}
+    return {key: str(folder / name) for key, name in {**LABEL_FILES, "card": CARD}.items()}
+
+
+def _write_card(candidate: Candidate, run_id: str) -> None:
+    """Write the card beside the exported files; the same candidate has the same card."""
+    files = _beside(candidate)
+    names = read_labels(Path(files["labels"]).read_text(encoding="utf-8"))
+    card = write_card(
+        name=candidate.name,
+        architecture=candidate.architecture,
+        run_id=run_id,
+        files=list(candidate.files),
+        metrics=candidate.metrics,
+        class_names=names,
+        data=candidate.data,
+        data_digest=candidate.data_digest,
+        pictures=candidate.pictures,
+    )
+    Path(files["card"]).write_text(card, encoding="utf-8")
 
 
 def _version_tags(run_id: str, candidate: Candidate) -> dict[str, str]:
@@ -298,7 +308,7 @@ def _version_tags(run_id: str, candidate: Candidate) -> dict[str, str]:
         ),
     }
     fastest = _lowest_latency(candidate)
-    return tags if fastest is None else {**tags, "odtrain.latency_ms_p50": f"{fastest:.6g}"}
+    return tags if fastest is None else {**tags, LATENCY: f"{fastest:.6g}"}
 
 
 def _lowest_latency(candidate: Candidate) -> float | None:
@@ -309,13 +319,6 @@ def _lowest_latency(candidate: Candidate) -> float | None:
     return min(
         (candidate.metrics[name] for name in names if name in candidate.metrics), default=None
     )
-
-
-def _set_fastest(client: MlflowClient, name: str) -> None:
-    timed = [v for v in versions_of(client, name) if "odtrain.latency_ms_p50" in v.tags]
-    if timed:
-        best = min(timed, key=lambda v: (float(v.tags["odtrain.latency_ms_p50"]), int(v.number)))
-        client.set_registered_model_alias(name, "fastest", best.number)
 
 
 @contextmanager
@@ -350,9 +353,90 @@ def resolve_model(uri: str, store: str) -> Path:
             return here
         return _cached(model_id, store)
     except (MlflowException, OSError) as problem:
+        raise _not_complete(uri, store, problem) from problem
+
+
+def _not_complete(uri: str, store: str, problem: Exception) -> TrackingError:
+    return TrackingError(
+        uri, f"cannot be downloaded: {cause(problem)}", f"Is {shown(store)} complete?"
+    )
+
+
+def file_of_version(version: Version, store: str, format: str | None = None) -> tuple[str, Path]:
+    """A file of a version, downloaded if need be, and its format.
+
+    Args:
+        version: whose.
+        store: URI of the MLflow store.
+        format: of the file; None for the one that a served model runs.
+
+    Raises:
+        TrackingError: the version holds no such file, or it cannot be had.
+    """
+    files = files_of(version)
+    uri = f"models:/{version.name}/{version.number}"
+    served = [name for name in SERVED_BY if name in files]
+    if format is not None and format not in files:
+        raise TrackingError(uri, f'holds no "{format}".', f"It holds: {', '.join(files)}.")
+    if not served:
         raise TrackingError(
-            uri, f"cannot be downloaded: {cause(problem)}", f"Is {shown(store)} complete?"
-        ) from problem
+            uri, "holds no file that odtrain can run.", "Was it registered by odtrain?"
+        )
+    chosen = format or served[0]
+    return chosen, resolve_model(uri, store) / files[chosen]
+
+
+def files_of(version: Version, folder: Path | None = None) -> dict[str, str]:
+    """Format -> name of each exported file of a version.
+
+    Args:
+        version: whose tag `odtrain.files` lists them.
+        folder: of its files; looked at if there is no such tag.
+    """
+    try:
+        listed = json.loads(version.tags.get("odtrain.files", "{}"))
+    except ValueError:
+        listed = {}
+    if not listed and folder is not None:
+        listed = {key: name for key, name in FILE_NAMES.items() if (folder / name).exists()}
+    return {key: Path(name).name for key, name in listed.items()}
+
+
+@contextmanager
+def downloaded(version: Version, store: str) -> Iterator[tuple[Path, str | None]]:
+    """The files of a version, fetched afresh for a while, and what is wrong with them.
+
+    Yields:
+        The folder, and why its files are not those that were registered; None if they are.
+
+    Raises:
+        TrackingError: they cannot be had.
+    """
+    uri = f"models:/{version.name}/{version.number}"
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            with _mlflow_uses(store):
+                got = Path(download_artifacts(uri, dst_path=scratch, tracking_uri=store))
+        except (MlflowException, OSError) as problem:
+            if is_outage(store, problem):
+                raise
+            raise _not_complete(uri, store, problem) from problem
+        yield got / "artifacts", _damage(got / "artifacts", version)
+
+
+def _damage(folder: Path, version: Version) -> str | None:
+    """Why files are not those that were registered."""
+    try:
+        verify(folder)
+    except TrackingError as problem:
+        return f"{Path(str(problem.args[0])).name} {problem.args[1].rstrip('.')}"
+    sums = (folder / SUMS).read_text(encoding="utf-8")
+    wanted = version.tags.get("odtrain.files_digest")
+    if wanted is not None and hashlib.sha256(sums.encode()).hexdigest() != wanted:
+        return f"{SUMS} is not the one that was registered"
+    names = [*files_of(version, folder).values(), *LABEL_FILES.values()]
+    bare = [name for name in names if not of_files(sums, [name])]
+    return f"{SUMS} does not list {', '.join(bare)}" if bare else None
 
 
 def _cached(model_id: str, store: str) -> Path:
@@ -370,13 +454,13 @@ def _cached(model_id: str, store: str) -> Path:
 
 
 def download(uri: str, to: Path, store: str, format: str | None = None) -> list[Path]:
-    """Copy the files of a registered model into `to`, and verify what has arrived.
+    """Copy the files of a registered model and its card into `to`, and verify what has arrived.
 
     Args:
         uri: `models:/NAME@ALIAS`, `models:/NAME/VERSION` or a bare name.
         to: the folder; files of the same names in it are replaced.
         store: URI of the MLflow store.
-        format: of the one export wanted; labels and label map come with it.
+        format: of the one export wanted; labels, label map and card come with it.
 
     Returns:
         The files and folders in `to`.
@@ -385,13 +469,13 @@ def download(uri: str, to: Path, store: str, format: str | None = None) -> list[
         TrackingError: there is no such model or format, or a file is damaged.
     """
     folder = resolve_model(uri, store)
-    files = json.loads(find_version(uri, store).tags.get("odtrain.files", "{}"))
+    files = files_of(find_version(uri, store))
     if format is not None and format not in files:
         raise TrackingError(uri, f'holds no "{format}".', f"It holds: {', '.join(files)}.")
     wanted = [files[format]] if format else list(files.values())
-    names = [*(Path(name).name for name in wanted), *LABEL_FILES.values()]
+    names = [*wanted, *LABEL_FILES.values(), CARD]
     to.mkdir(parents=True, exist_ok=True)
-    copied = [_copy(folder / name, to) for name in names]
+    copied = [_copy(folder / name, to) for name in names if (folder / name).exists()]
     sums = (folder / SUMS).read_text(encoding="utf-8")
     (to / SUMS).write_text(of_files(sums, names), encoding="utf-8")
     verify(to)
@@ -406,47 +490,3 @@ def _copy(source: Path, to: Path) -> Path:
     else:
         shutil.copyfile(source, target)
     return target
-
-
-# What `odtrain models ...` prints
-
-
-Action = Callable[[TrackingConfig, RegistryConfig, str | None, str | None, str | None], str]
-"""Takes the configuration, and the name, `--to` and `--format` that were given."""
-
-
-def _list(
-    tracking: TrackingConfig,
-    registry: RegistryConfig,
-    name: str | None,
-    to: str | None,
-    format: str | None,
-) -> str:
-    found = list_models(tracking_uri(tracking))
-    return table([version for version in found if name in (None, version.name)])
-
-
-def _show(
-    tracking: TrackingConfig,
-    registry: RegistryConfig,
-    name: str | None,
-    to: str | None,
-    format: str | None,
-) -> str:
-    return describe(find_version(name or registry.name, tracking_uri(tracking)))
-
-
-def _download(
-    tracking: TrackingConfig,
-    registry: RegistryConfig,
-    name: str | None,
-    to: str | None,
-    format: str | None,
-) -> str:
-    uri = name or registry.name
-    target = Path(to or re.sub(r"[/@]", "-", uri.removeprefix("models:/")))
-    copied = download(uri, target, tracking_uri(tracking), format)
-    return "\n".join(str(path) for path in copied)
-
-
-ACTIONS: dict[str, Action] = {"list": _list, "show": _show, "download": _download}

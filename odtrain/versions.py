@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from odtrain.errors import TrackingError
+from odtrain.lease import Lease
 from odtrain.store import open_client, shown
 
 MODEL_URI = re.compile(r"(?:models:/)?(?P<name>[^/@]+)(?:@(?P<alias>[^/]+)|/(?P<version>[^/]+))?")
+
+LATENCY = "odtrain.latency_ms_p50"
+SOUND = "odtrain.gate.files"
+"""Tag: `passed` if the gate found every file of the version to be what its run says."""
+HISTORY = "odtrain.champion"
+MOST_HISTORY = 20
+ROLLBACK = "rollback"
 
 
 @dataclass(frozen=True)
@@ -97,15 +108,105 @@ def _no_version(uri: str, name: str, versions: Sequence[Version]) -> TrackingErr
     return TrackingError(uri, f'"{name}" has no such version.', f"There are: {', '.join(there)}.")
 
 
-def set_champion(store: str, name: str, number: str) -> None:
-    """Let the alias `champion` of a registered model mean version `number`.
+def refresh_aliases(client: MlflowClient, name: str, lease: Lease) -> None:
+    """Let `challenger` mean the newest version, and `fastest` the one with the quickest sound file.
+
+    A version whose files the gate has not found to be sound is never the fastest.
+    """
+    versions = versions_of(client, name)
+    timed = [v for v in versions if LATENCY in v.tags and v.tags.get(SOUND) == "passed"]
+    wanted: dict[str, str | None] = {"challenger": versions[0].number if versions else None}
+    best = min(timed, key=lambda v: (float(v.tags[LATENCY]), int(v.number)), default=None)
+    wanted["fastest"] = best.number if best else None
+    lease.check()
+    for alias, number in wanted.items():
+        before = next((v.number for v in versions if alias in v.aliases), None)
+        if number is None and before is not None:
+            client.delete_registered_model_alias(name, alias)
+        elif number is not None and number != before:
+            client.set_registered_model_alias(name, alias, number)
+
+
+def champion_of(versions: Sequence[Version]) -> Version | None:
+    """The version that has the alias `champion`."""
+    return next((version for version in versions if "champion" in version.aliases), None)
+
+
+def set_champion(client: MlflowClient, name: str, number: str, how: str, lease: Lease) -> None:
+    """Let the alias `champion` mean version `number`, and write it into the history.
+
+    The tag `odtrain.champion` of a version lists the times it was champion: `since`, `until`, `how` it
+    became it, and which version was it `before`.
+    """
+    versions = versions_of(client, name)
+    before = champion_of(versions)
+    if before is not None and before.number == number:
+        return
+    moment = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    version = next(version for version in versions if version.number == number)
+    came_before = _before_rollback(version) if how == ROLLBACK else before and before.number
+    entry = {"since": moment, "until": None, "how": how, "before": came_before}
+    lease.check()
+    client.set_registered_model_alias(name, "champion", number)
+    _write_history(client, version, [*history(version), entry])
+    if before is not None:
+        rows = history(before)
+        closed = [{**row, "until": row["until"] or moment} for row in rows]
+        _write_history(client, before, closed)
+
+
+def roll_back(client: MlflowClient, name: str, lease: Lease) -> tuple[str, str]:
+    """Give the alias `champion` back to the version that had it before the present one.
+
+    Returns:
+        The number of the version that had it, and of the one that has it now.
 
     Raises:
-        TrackingError: there is no such model or version.
+        TrackingError: there is no champion, or none before it that is still there.
     """
-    client = open_client(store)
-    version = find_version(f"models:/{name}/{number}", store)
-    client.set_registered_model_alias(name, "champion", version.number)
+    versions = versions_of(client, name)
+    now = champion_of(versions)
+    if now is None:
+        raise TrackingError(
+            f"models:/{name}",
+            "has no champion.",
+            "`odtrain models promote NAME VERSION` makes one.",
+        )
+    rows = history(now)
+    before = rows[-1]["before"] if rows else None
+    if before not in [version.number for version in versions]:
+        raise TrackingError(
+            f"models:/{name}@champion",
+            f"version {now.number} was the first champion, or the one before it is gone.",
+            f"Promote another: odtrain models promote {name} VERSION. {_listed_numbers(versions)}",
+        )
+    set_champion(client, name, before, ROLLBACK, lease)
+    return now.number, before
+
+
+def history(version: Version) -> list[dict[str, Any]]:
+    """When a version was champion, oldest first: since, until, how, before."""
+    try:
+        rows = json.loads(version.tags.get(HISTORY, "[]"))
+    except ValueError:
+        return []
+    keys = ("since", "until", "how", "before")
+    return [{key: row.get(key) for key in keys} for row in rows if isinstance(row, dict)]
+
+
+def _before_rollback(version: Version) -> str | None:
+    """Which version a second rollback leads to: the one before this one's own promotion."""
+    rows = history(version)
+    return rows[-1]["before"] if rows else None
+
+
+def _write_history(client: MlflowClient, version: Version, rows: list[dict[str, Any]]) -> None:
+    kept = json.dumps(rows[-MOST_HISTORY:])
+    client.set_model_version_tag(version.name, version.number, HISTORY, kept)
+
+
+def _listed_numbers(versions: Sequence[Version]) -> str:
+    return f"There are versions {', '.join(version.number for version in versions)}."
 
 
 def table(versions: Sequence[Version]) -> str:
@@ -122,7 +223,7 @@ def table(versions: Sequence[Version]) -> str:
                 tags.get("odtrain.architecture", "-"),
                 tags.get("eval/mAP", "-"),
                 tags.get("eval/mAP_50", "-"),
-                tags.get("odtrain.latency_ms_p50", "-"),
+                tags.get(LATENCY, "-"),
                 version.run_id or "-",
             )
         )

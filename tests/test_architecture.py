@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "odtrain"
-MLFLOW = {"store", "delivery", "runs", "track", "versions", "registry", "pyfunc_model"}
+MLFLOW = {"store", "delivery", "runs", "track", "lease", "versions", "registry", "pyfunc_model"}
 HYDRA = {"config"}
 OPENCV = {"frames"}
 AV = {"video"}
@@ -18,7 +18,7 @@ WITHOUT_TENSORFLOW = (
     "dataset tfrecord record_files records drawing matching coco_eval charts evaluate passport "
     "tflite_metadata detectors benchmark spool machine archives frames fetching picture_sources "
     "manifest collect download cli "
-    "costs catalogue"
+    "costs catalogue paired detection_files"
 ).split()
 
 
@@ -40,15 +40,15 @@ ORDER = (
     # training
     "augment inputs targets mining losses schedules optimizers train "
     # evaluation
-    "matching drawing coco_eval charts evaluate "
+    "matching drawing coco_eval charts evaluate paired detection_files "
     # exported files
-    "passport flat_tables tflite_metadata export file_detector graph_detector tflite_detector "
-    "detectors benchmark proof "
+    "checksums passport flat_tables tflite_metadata export file_detector graph_detector tflite_detector "
+    "detectors benchmark proof gate model_card "
     # tracking
-    "spool machine checksums store delivery runs track versions registry pyfunc_model "
+    "spool machine store delivery runs track lease versions registry pyfunc_model "
     # whole jobs
-    "sources thresholds pipeline video live media journal predictions looking predict web webcam "
-    "verification experiment sweep_space sweep_front sweep_trial sweep cli __main__"
+    "sources compare promotion thresholds pipeline video live media journal predictions looking predict web "
+    "webcam verification experiment sweep_space sweep_front sweep_trial sweep cli __main__"
 ).split()
 """Every module, each importing earlier ones alone: a new module gets its place here."""
 
@@ -116,8 +116,8 @@ def test_a_module_imports_earlier_ones_alone(name):
     assert not {used for used in known if not {used, f"{used}.__init__"} & set(allowed)}
 
 
-def test_only_experiment_registry_and_sweep_know_the_tracker():
-    assert users_of("odtrain.track") == {"experiment", "registry", "sweep"}
+def test_only_compare_experiment_registry_and_sweep_know_the_tracker():
+    assert users_of("odtrain.track") == {"compare", "experiment", "registry", "sweep"}
 
 
 @pytest.mark.parametrize("name", WITHOUT_TENSORFLOW)

@@ -9,10 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from odtrain.cli import COMMANDS, COMMON_FLAGS
+from odtrain.cli import COMMANDS, COMMON_FLAGS, MODEL_ACTIONS
 from odtrain.config import Config, as_dict, compose_config, flattened, shipped
 from odtrain.findings import KINDS
-from odtrain.registry import ACTIONS
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -75,7 +74,7 @@ def test_an_odtrain_command_of_the_readme_exists(found):
     flags = {flag for flag, _ in (*COMMANDS[name].flags, *COMMON_FLAGS)}
     assert {word for word in rest if word.startswith("--")} <= flags
     if name == "models":
-        assert rest[0] in ACTIONS
+        assert rest[0] in MODEL_ACTIONS
     assert [why for setting in settings(rest) if (why := refuse_setting(*setting))] == []
 
 

@@ -14,22 +14,31 @@ import mlflow.pyfunc
 import pandas as pd
 import pytest
 import requests
+from mlflow import MlflowClient
 from stores import Server, free_port, migrated_database, store_at, wait_until_healthy
 
-from odtrain.config import RegistryConfig, TrackingConfig
+from odtrain.cli import main
+from odtrain.config import Config, TrackingConfig
 from odtrain.errors import TrackingError
+from odtrain.lease import alone_at
+from odtrain.promotion import sync_all
 from odtrain.registry import (
-    ACTIONS,
     Candidate,
     check_name,
     download,
     register,
     resolve_model,
-    sync_all,
 )
 from odtrain.store import open_client
 from odtrain.track import Tracker
-from odtrain.versions import find_version, list_models, set_champion
+from odtrain.versions import (
+    SOUND,
+    find_version,
+    history,
+    list_models,
+    refresh_aliases,
+    set_champion,
+)
 
 STRANGER = "zoo/ssd_mobilenet_v1_0.75_depth_quantized_coco.tflite"
 """A model that others trained, on COCO."""
@@ -85,7 +94,6 @@ def candidate(exports: Path) -> Candidate:
         failed={"tflite_int8": "mAP fell by 0.2"},
         data_digest="d" * 64,
         step=100,
-        champion=True,
     )
 
 
@@ -112,7 +120,7 @@ def test_a_version_carries_its_numbers_and_where_it_comes_from(store, registered
     number, run_id = registered(candidate)
     version = find_version("models:/raccoon@challenger", uri_of(store))
     assert (version.name, version.number, version.run_id) == ("raccoon", number, run_id)
-    assert version.aliases == ("challenger", "champion", "fastest")
+    assert version.aliases == ("challenger",)
     expected = {
         "eval/mAP": "0.5",
         "export/tflite_int8/failed": "mAP fell by 0.2",
@@ -166,20 +174,93 @@ def test_a_candidate_without_files_is_refused(registered, candidate):
     )
 
 
-def test_aliases_move_to_the_newest_the_approved_and_the_fastest(store, registered, candidate):
-    slower = {**candidate.metrics, "export/tflite_fp32/latency_ms_p50": 25.0}
+def test_the_fastest_is_the_quickest_version_whose_files_are_sound(store, registered, candidate):
+    client = open_client(uri_of(store))
+    for milliseconds in (20.0, 25.0, 15.0):
+        registered(timed(candidate, milliseconds))
+    assert aliases_in(store) == {"3": ("challenger",), "2": (), "1": ()}
+    for number, found in {"1": "passed", "2": "passed", "3": "failed"}.items():
+        client.set_model_version_tag("raccoon", number, SOUND, found)
+    refresh(client)
+    assert aliases_in(store) == {"3": ("challenger",), "2": (), "1": ("fastest",)}
+    client.set_model_version_tag("raccoon", "1", SOUND, "failed")
+    refresh(client)
+    assert aliases_in(store) == {"3": ("challenger",), "2": ("fastest",), "1": ()}
+    client.set_model_version_tag("raccoon", "2", SOUND, "failed")
+    refresh(client)
+    assert aliases_in(store) == {"3": ("challenger",), "2": (), "1": ()}
+
+
+def timed(candidate: Candidate, milliseconds: float) -> Candidate:
+    metrics = {**candidate.metrics, "export/tflite_fp32/latency_ms_p50": milliseconds}
+    return replace(candidate, metrics=metrics)
+
+
+def aliases_in(store: TrackingConfig) -> dict[str, tuple[str, ...]]:
+    return {version.number: version.aliases for version in list_models(uri_of(store))}
+
+
+def refresh(client: MlflowClient) -> None:
+    with alone_at(client, "raccoon") as lease:
+        refresh_aliases(client, "raccoon", lease)
+
+
+def make_champion(client: MlflowClient, number: str) -> None:
+    with alone_at(client, "raccoon") as lease:
+        set_champion(client, "raccoon", number, "promoted", lease)
+
+
+def test_the_history_says_when_a_version_was_champion_and_after_which(store, registered, candidate):
+    client = open_client(uri_of(store))
+    for milliseconds in (20.0, 25.0):
+        registered(timed(candidate, milliseconds))
+    for number in ("1", "2", "2"):
+        make_champion(client, number)
+    second, first = list_models(uri_of(store))
+    assert second.aliases == ("challenger", "champion")
+    (before,), (now,) = history(first), history(second)
+    assert (before["how"], before["before"], now["how"], now["before"]) == (
+        "promoted",
+        None,
+        "promoted",
+        "1",
+    )
+    assert before["until"] == now["since"]
+    assert now["until"] is None
+
+
+def test_a_rollback_goes_to_the_champion_before_and_a_second_one_further(
+    store, registered, candidate, capsys
+):
+    client = open_client(uri_of(store))
+    for milliseconds in (20.0, 25.0, 30.0):
+        registered(timed(candidate, milliseconds))
+    for number in ("1", "2", "3"):
+        make_champion(client, number)
+    arguments = ["models", "rollback", "raccoon", f"tracking.uri={store.uri}"]
+    for was, now in (("3", "2"), ("2", "1")):
+        assert main(arguments) == 0
+        assert capsys.readouterr().out == (
+            f"models:/raccoon@champion is version {now} again (it was version {was}).\n"
+        )
+        assert find_version("models:/raccoon@champion", uri_of(store)).number == now
+    assert [row["how"] for row in history(find_version("models:/raccoon/2", uri_of(store)))] == [
+        "promoted",
+        "rollback",
+    ]
+    assert main(arguments) == 1
+    assert capsys.readouterr().err == (
+        "models:/raccoon@champion: version 1 was the first champion, or the one before it is gone.\n"
+        "  Promote another: odtrain models promote raccoon VERSION. There are versions 3, 2, 1.\n"
+    )
+
+
+def test_a_model_without_champion_cannot_be_rolled_back(store, registered, candidate, capsys):
     registered(candidate)
-    registered(replace(candidate, metrics=slower, champion=False))
-    aliases = {v.number: v.aliases for v in list_models(uri_of(store))}
-    assert aliases == {"2": ("challenger",), "1": ("champion", "fastest")}
-    set_champion(uri_of(store), "raccoon", "2")
-    assert find_version("models:/raccoon@champion", uri_of(store)).number == "2"
-
-
-def test_a_model_of_which_every_file_failed_is_never_the_fastest(store, registered, candidate):
-    failed = dict.fromkeys(candidate.files, "scores differ by 0.5")
-    registered(replace(candidate, failed=failed, champion=False))
-    assert [v.aliases for v in list_models(uri_of(store))] == [("challenger",)]
+    assert main(["models", "rollback", "raccoon", f"tracking.uri={store.uri}"]) == 1
+    assert capsys.readouterr().err == (
+        "models:/raccoon: has no champion.\n  `odtrain models promote NAME VERSION` makes one.\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -193,15 +274,13 @@ def test_a_model_of_which_every_file_failed_is_never_the_fastest(store, register
         pytest.param(
             "models:/raccoon@best",
             '"raccoon" has no such version.\n  There are: raccoon/1, '
-            "raccoon@challenger (version 1), raccoon@champion (version 1), "
-            "raccoon@fastest (version 1).",
+            "raccoon@challenger (version 1).",
             id="alias",
         ),
         pytest.param(
             "models:/raccoon/7",
             '"raccoon" has no such version.\n  There are: raccoon/1, '
-            "raccoon@challenger (version 1), raccoon@champion (version 1), "
-            "raccoon@fastest (version 1).",
+            "raccoon@challenger (version 1).",
             id="version",
         ),
         pytest.param(
@@ -230,10 +309,10 @@ def test_an_empty_registry_says_how_to_fill_it(store):
 
 
 def test_a_bare_name_means_the_champion_else_the_newest(store, registered, candidate):
-    registered(replace(candidate, champion=False))
-    registered(replace(candidate, champion=False))
+    registered(candidate)
+    registered(timed(candidate, 30.0))
     assert find_version("raccoon", uri_of(store)).number == "2"
-    set_champion(uri_of(store), "raccoon", "1")
+    make_champion(open_client(uri_of(store)), "1")
     assert find_version("raccoon", uri_of(store)).number == "1"
     assert find_version("models:/raccoon/latest", uri_of(store)).number == "2"
 
@@ -243,11 +322,12 @@ def test_a_download_holds_every_file_and_checksums_that_sha256sum_accepts(
 ):
     registered(candidate)
     to = tmp_path / "got"
-    copied = download("models:/raccoon@champion", to, uri_of(store))
+    copied = download("models:/raccoon@challenger", to, uri_of(store))
     assert sorted(path.name for path in copied) == [
         "label_map.pbtxt",
         "labels.txt",
         "model.tflite",
+        "model_card.md",
         "model_int8.tflite",
         "saved_model",
     ]
@@ -256,7 +336,7 @@ def test_a_download_holds_every_file_and_checksums_that_sha256sum_accepts(
     command = ["sha256sum", "--check", "--strict", "--quiet", "SHA256SUMS"]
     checked = subprocess.run(command, cwd=to, capture_output=True, text=True)
     assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
-    assert len((to / "SHA256SUMS").read_text().splitlines()) == 6
+    assert len((to / "SHA256SUMS").read_text().splitlines()) == 7
 
 
 def test_one_format_comes_with_its_labels_alone(store, registered, candidate, tmp_path):
@@ -266,6 +346,7 @@ def test_one_format_comes_with_its_labels_alone(store, registered, candidate, tm
         "SHA256SUMS",
         "label_map.pbtxt",
         "labels.txt",
+        "model_card.md",
         "model_int8.tflite",
     ]
 
@@ -291,33 +372,41 @@ def test_a_damaged_file_is_noticed(store, registered, candidate, tmp_path):
 
 
 def test_models_list_show_and_download_print_what_they_found(
-    store, registered, candidate, tmp_path
+    store, registered, candidate, tmp_path, capsys
 ):
     _, run_id = registered(candidate)
-    default = RegistryConfig(name="raccoon")
-    listed = ACTIONS["list"](store, default, None, None, None)
-    assert listed.splitlines()[1].split() == [
+
+    def models(*arguments: str) -> str:
+        where = [f"tracking.uri={store.uri}", "registry.name=raccoon"]
+        assert main(["models", *arguments, *where]) == 0
+        return str(capsys.readouterr().out).removesuffix("\n")
+
+    assert models("list").splitlines()[1].split() == [
         "models:/raccoon/1",
-        "challenger,champion,fastest",
+        "challenger",
         "ssd_mobilenet_v1",
         "0.5",
         "-",
         "20",
         run_id,
     ]
-    shown = ACTIONS["show"](store, default, None, None, None)
+    shown = models("show")
     assert shown.startswith("models:/raccoon/1\n  eval/mAP: 0.5\n")
-    assert "models:/raccoon@fastest" in shown
+    assert "models:/raccoon@challenger" in shown
     to = str(tmp_path / "got")
-    printed = ACTIONS["download"](store, default, "models:/raccoon@champion", to, "tflite_fp32")
+    printed = models(
+        "download", "models:/raccoon@challenger", "--to", to, "--format", "tflite_fp32"
+    )
     assert printed == "\n".join(
-        f"{to}/{name}" for name in ("model.tflite", "labels.txt", "label_map.pbtxt")
+        f"{to}/{name}"
+        for name in ("model.tflite", "labels.txt", "label_map.pbtxt", "model_card.md")
     )
 
 
-def test_listing_an_empty_registry_says_so(store):
-    listed = ACTIONS["list"](store, RegistryConfig(name="raccoon"), None, None, None)
-    assert listed == "No model is registered yet; `odtrain train` registers one."
+def test_listing_an_empty_registry_says_so(store, capsys):
+    assert main(["models", "list", f"tracking.uri={store.uri}"]) == 0
+    said = capsys.readouterr().out
+    assert said == "No model is registered yet; `odtrain train` registers one.\n"
 
 
 # Loading and serving
@@ -327,7 +416,7 @@ def test_the_loaded_model_detects(store, registered, candidate, shared):
     registered(candidate)
     picture = (shared / "data" / "raccoon" / "images" / "raccoon-1.jpg").read_bytes()
     mlflow.set_tracking_uri(uri_of(store))
-    model = mlflow.pyfunc.load_model("models:/raccoon@champion")
+    model = mlflow.pyfunc.load_model("models:/raccoon@challenger")
     table = pd.DataFrame({"image": [picture]})
     (found,) = model.predict(table, params={"score_threshold": 0.3})
     assert found["scores"]
@@ -387,10 +476,10 @@ def served(
     store = store_at(folder, database)
     with Tracker(store, folder / "outputs").start("train") as tracker:
         files = {"tflite_fp32": str(exports / "model.tflite")}
-        register(tracker, Candidate("raccoon", "ssd", files, {}, {}, "d", 0, True))
+        register(tracker, Candidate("raccoon", "ssd", files, {}, {}, "d", 0))
     port = free_port()
     command = [sys.executable, "-m", "mlflow", "models", "serve", "--env-manager", "local"]
-    command += ["-m", "models:/raccoon@champion", "--port", str(port), "--workers", "1"]
+    command += ["-m", "models:/raccoon@challenger", "--port", str(port), "--workers", "1"]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # finds uvicorn there
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
@@ -487,13 +576,16 @@ def test_a_model_is_registered_later_when_the_server_was_away(
     server = Server(folder)
     server.start()
     try:
-        done = sync_all(tmp_path / "outputs", server.uri, said.append)
+        done = sync_all(tmp_path / "outputs", Config(), server.uri, said.append)
         assert done == "1 runs sent, 1 models registered."
-        version = find_version("models:/raccoon@champion", server.uri)
+        version = find_version("models:/raccoon@challenger", server.uri)
         assert version.tags["eval/mAP"] == "0.5"
         # From another machine the files come through the server.
-        copied = download("models:/raccoon@champion", tmp_path / "got", server.uri, "tflite_fp32")
+        copied = download("models:/raccoon@challenger", tmp_path / "got", server.uri, "tflite_fp32")
         assert copied[0].read_bytes() == Path(candidate.files["tflite_fp32"]).read_bytes()
-        assert sync_all(tmp_path / "outputs", server.uri) == "0 runs sent, 0 models registered."
+        assert (
+            sync_all(tmp_path / "outputs", Config(), server.uri)
+            == "0 runs sent, 0 models registered."
+        )
     finally:
         server.stop()
