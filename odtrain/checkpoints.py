@@ -1,4 +1,7 @@
-"""TF1 checkpoints as tables of variables, their kinds, and what network they are of."""
+"""Checkpoints as tables of variables, their kinds, and what network they are of.
+
+TF1's name variables. Those of TensorFlow 2, Model Garden's and ours, name the objects that hold them.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ AVERAGE = "/ExponentialMovingAverage"
 OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 
 KINDS: list[tuple[str, str]] = [
-    (r"global_step$", "step counter"),
+    (r"(^|/)global_step(/\.ATTRIBUTES/.*)?$", "step counter"),
     (AVERAGE + "$", "moving averages"),
     (
         r"(act_quant|weights_quant|quant)[^/]*/.*(min|max|biased|local_step)",
@@ -46,6 +49,7 @@ NETWORKS: list[tuple[str, tuple[str, ...]]] = [
     ("ssd_inception_v2", ("InceptionV2/",)),
     ("ssd_resnet50_v1_fpn", ("resnet_v1_50/", "/fpn/")),
     ("a ResNet", ("resnet_v",)),
+    ("a RetinaNet of Model Garden", ("head/_classifier/",)),
     ("a TensorFlow 2 checkpoint of another program", ("/.ATTRIBUTES/",)),
 ]
 """Networks by parts of variable names that must all occur; the first that fits counts."""
@@ -70,6 +74,8 @@ class Checkpoint:
         where: what the user calls it.
         shapes: of all its variables, by key.
         aliases: keys by the variables' own names, where those differ (object-based checkpoints).
+        places: keys by the identity of the network's variables that have the same place among the
+            checkpoint's objects.
         keys: key of each variable of the network that `shape_of` found.
     """
 
@@ -77,16 +83,17 @@ class Checkpoint:
     reader: Any
     shapes: dict[str, Shape]
     aliases: dict[str, str]
+    places: dict[int, str] = field(default_factory=dict)
     keys: dict[str, str] = field(default_factory=dict)
 
     def shape_of(self, name: str, variable: Any) -> Shape | None:
         """The shape kept for the network's variable with the checkpoint name `name`, or None.
 
         Looked for as such, without the detector's scope (slim's classification checkpoints), under
-        the variable's own name, and last as a moving average of each.
+        the variable's own name, at its place among the objects, and last as a moving average of each.
         """
-        own = self.aliases.get(variable.name.split(":")[0])
-        names = [name, name.removeprefix("FeatureExtractor/"), *([own] if own else [])]
+        own = self.aliases.get(variable.name.split(":")[0]), self.places.get(id(variable))
+        names = [name, name.removeprefix("FeatureExtractor/"), *filter(None, own)]
         for key in [*names, *(plain + AVERAGE for plain in names)]:
             if key in self.shapes:
                 self.keys[name] = key
@@ -117,12 +124,15 @@ class Checkpoint:
         return dict(Counter(map(kind_of, sorted(left))).most_common())
 
 
-def read_checkpoint(prefix: Path, where: Path) -> Checkpoint:
+def read_checkpoint(
+    prefix: Path, where: Path, objects: Mapping[str, Any] | None = None
+) -> Checkpoint:
     """The checkpoint of that prefix; values are read when they are asked for.
 
     Args:
         prefix: its files.
         where: what the user calls it, for messages.
+        objects: parts of a network, by the names that object-based checkpoints give them.
 
     Raises:
         CheckpointError: its files are truncated or not a checkpoint's.
@@ -130,9 +140,23 @@ def read_checkpoint(prefix: Path, where: Path) -> Checkpoint:
     try:
         reader = tf.train.load_checkpoint(str(prefix))
         shapes = {k: tuple(v) for k, v in reader.get_variable_to_shape_map().items()}
+        if objects and OBJECT_GRAPH in shapes:
+            places = _places(prefix, reader, objects)
+            return Checkpoint(where, reader, shapes, aliases={}, places=places)
         return Checkpoint(where, reader, shapes, _aliases(reader, shapes))
     except Exception as error:  # TensorFlow raises bare RuntimeErrors and its own here
         raise broken(where, error) from error
+
+
+def _places(prefix: Path, reader: Any, objects: Mapping[str, Any]) -> dict[int, str]:
+    """Keys of the variables in `objects` that an object-based checkpoint has at the same place."""
+    graph = TrackableObjectGraph.FromString(reader.get_tensor(OBJECT_GRAPH))
+    matched = tf.train.CheckpointView(str(prefix)).match(tf.train.Checkpoint(**objects))
+    return {
+        id(variable): graph.nodes[node].attributes[0].checkpoint_key
+        for node, variable in matched.items()
+        if isinstance(variable, tf.Variable) and graph.nodes[node].attributes
+    }
 
 
 def _aliases(reader: Any, shapes: Mapping[str, Shape]) -> dict[str, str]:

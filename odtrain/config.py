@@ -97,6 +97,8 @@ class ModelConfig:
     name: str = MISSING
     architecture: str = MISSING
     input_size: Any = MISSING
+    input_multiple: int = 1
+    resize: str = "stretch"
     depth_multiplier: float = 1.0
     min_depth: int = 16
     anchors: AnchorConfig = field(default_factory=AnchorConfig)
@@ -111,7 +113,9 @@ class ModelConfig:
     initializer: str = "truncated_normal"
     initializer_stddev: float = 0.03
     class_bias: float = 0.0
+    box_scales: list[float] = field(default_factory=lambda: [10.0, 10.0, 5.0, 5.0])
     matched_iou: float = 0.5
+    huber_delta: float = 1.0
     localization_weight: float = 1.0
     classification_weight: float = 1.0
     num_hard_examples: int = 3000
@@ -393,9 +397,10 @@ CHOICES: dict[str, list[Any]] = {
         *("auto", "voc", "yolo", "coco", "createml", "labelme", "label_studio"),
         *("cvat", "csv", "tfrecord"),
     ],
+    "model.resize": ["stretch", "pad"],
     "model.initializer": ["truncated_normal", "random_normal", "he"],
     "train.restore": ["backbone", "all"],
-    "train.loss": ["hard_mining", "focal"],
+    "train.loss": ["hard_mining", "focal", "retinanet"],
     "train.optimizer": ["rmsprop", "momentum", "adam"],
     "train.schedule": ["constant", "step", "exponential", "cosine"],
     "train.batch_norm": ["trained", "frozen"],
@@ -413,6 +418,7 @@ AT_LEAST = {
     "data.fold": 0,
     "data.seed": 0,
     "data.shards": 1,
+    "model.input_multiple": 1,
     "model.depth_multiplier": 0.01,
     "model.max_detections": 1,
     "train.steps": 1,
@@ -474,6 +480,7 @@ def check_values(config: Config) -> None:
             raise ConfigError(f"{key}={values[key]}", "not a fraction.", "Give 0 to 1.")
     _check_input_size(config.model)
     _check_threshold(config.predict.threshold)
+    _check_box_scales(config.model.box_scales)
 
 
 def _check_threshold(threshold: object) -> None:
@@ -489,6 +496,15 @@ def _check_threshold(threshold: object) -> None:
         )
 
 
+def _check_box_scales(scales: Sequence[float]) -> None:
+    if len(scales) != 4 or min(scales) <= 0:
+        raise ConfigError(
+            f"model.box_scales={scales}",
+            "not four positive factors.",
+            "Give those of y, x, height and width.",
+        )
+
+
 def _check_input_size(model: ModelConfig) -> None:
     sides = model.input_size if isinstance(model.input_size, list) else [model.input_size]
     whole = all(isinstance(side, int) and not isinstance(side, bool) for side in sides)
@@ -497,6 +513,14 @@ def _check_input_size(model: ModelConfig) -> None:
             f"model.input_size={model.input_size}",
             "not a size in pixels.",
             "Give one number from 32 to 4096, or [height,width].",
+        )
+    step = model.input_multiple
+    if any(side % step for side in sides):
+        least = step * max(1, max(sides) // step)
+        raise ConfigError(
+            f"model.input_size={model.input_size}",
+            f"{model.name} takes multiples of {step} pixels alone: its coarsest map has cells that large.",
+            f"Give {least} or {least + step}, for example.",
         )
 
 

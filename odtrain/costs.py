@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +21,8 @@ from odtrain.config import shipped
 
 NUM_CLASSES = 90
 """COCO's highest class id: what all models are counted with, so that they can be compared."""
+
+CONVOLUTIONS = ("Conv2D", "DepthwiseConv2dNative")
 
 KEPT = Path(__file__).with_name("costs.json")
 
@@ -38,24 +40,25 @@ class Cost(NamedTuple):
 
 
 def cost_of(network: Any) -> Cost:
-    """Counted from the layers of a tf_keras network with a fixed input size."""
+    """Counted from the graph of a tf_keras network with a fixed input size, for one picture."""
+    import tensorflow as tf
+
+    inputs = [tf.TensorSpec((1, *each.shape[1:]), each.dtype) for each in network.inputs]
+    function = tf.function(lambda *images: network(images, training=False))
+    graph = function.get_concrete_function(*inputs).graph
     parameters = sum(math.prod(weight.shape) for weight in network.trainable_weights)
-    return Cost(parameters, sum(macs for layer in network.layers for macs in macs_of(layer)))
+    return Cost(parameters, sum(map(macs_of, graph.get_operations())))
 
 
-def macs_of(layer: Any) -> Iterator[int]:
-    """For each use of a layer, its multiply-accumulates; nothing where it is no convolution.
+def macs_of(operation: Any) -> int:
+    """The multiply-accumulates of an operation of a graph; 0 where it is no convolution.
 
     Every output cell takes the whole kernel, a depthwise one its own part of it.
     """
-    if not hasattr(layer, "kernel_size"):
-        return
-    parts = [getattr(layer, name, None) for name in ("depthwise_kernel", "pointwise_kernel")]
-    kernels: list[Any] = [part for part in parts if part is not None] or [layer.kernel]
-    numbers = sum(math.prod(kernel.shape) for kernel in kernels)
-    for use in range(len(layer.inbound_nodes)):
-        _, height, width, _ = layer.get_output_shape_at(use)
-        yield height * width * numbers
+    if operation.type not in CONVOLUTIONS:
+        return 0
+    _, height, width, _ = operation.outputs[0].shape
+    return int(height * width * math.prod(operation.inputs[1].shape))
 
 
 def kept_cost(name: str, model: Mapping[str, Any]) -> Cost | None:

@@ -380,6 +380,7 @@ def _batches(
         index_records(dataset.records("train")),
         detector.resize,
         config.augment,
+        extent=detector.extent,
         batch_size=config.train.batch_size,
         seed=config.train.seed,
         first_step=first_step,

@@ -16,13 +16,13 @@ from tensorflow.python.framework.convert_to_constants import (
 )
 from tqdm import tqdm
 
+from odtrain import framing, tflite_metadata
 from odtrain import passport as passports
-from odtrain import tflite_metadata
 from odtrain.boxes import UInt8Image
 from odtrain.errors import ConfigError, choose
 from odtrain.label_map import label_map_text
 from odtrain.models import build_detector
-from odtrain.models.ssd import BOX_SCALES, SCORE_THRESHOLD, SSD, centres_and_sides
+from odtrain.models.ssd import SCORE_THRESHOLD, SSD, centres_and_sides
 
 LABEL_MAP_FILE = "label_map.pbtxt"
 NMS = {"regular": True, "fast": False}
@@ -93,7 +93,9 @@ class _Source:
 
     def passport_of(self, name: str) -> dict[str, str]:
         size = passports.write_size(*self.detector.config.size)
-        return {**self.passport, "format": name, "input_size": size}
+        padded = self.detector.config.resize == framing.PAD
+        resize = {passports.RESIZE: framing.PAD} if padded else {}
+        return {**self.passport, "format": name, "input_size": size, **resize}
 
     @cached_property
     def lite(self) -> tuple[tf.Module, Any]:
@@ -214,7 +216,7 @@ def _postprocess(detector: SSD, per_class: bool) -> Any:
 
 def _operator(detector: SSD, per_class: bool) -> str:
     limit = detector.config.max_detections
-    y, x, height, width = BOX_SCALES
+    y, x, height, width = map(float, detector.config.box_scales)
     attributes: dict[str, int | float | bool] = {
         "max_detections": limit,
         "max_classes_per_detection": 1,

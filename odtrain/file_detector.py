@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from odtrain.boxes import Detections, UInt8Image, areas
+from odtrain.boxes import Detections, FloatArray, UInt8Image, areas
 from odtrain.errors import ModelFileError
 from odtrain.tflite_metadata import BOXES, CLASSES, COUNT, SCORES
 
@@ -37,6 +37,7 @@ class FileDetector:
         input_size: (height, width) in pixels that pictures are resized to; None if unknown.
         passport: where the file says it comes from; empty in a stranger's file.
         run_batch: `run` of several prepared pictures of one size at once, where the file takes them.
+        extent: what fractions of a picture are multiplied by to be fractions of `run`'s input.
     """
 
     path: Path
@@ -48,6 +49,7 @@ class FileDetector:
     input_size: tuple[int, int] | None = None
     passport: dict[str, str] = field(default_factory=dict)
     run_batch: Callable[[NDArray[Any]], list[Raw]] | None = None
+    extent: Callable[[UInt8Image], FloatArray | float] = lambda picture: 1.0
 
     def __call__(self, image: UInt8Image) -> Detections:
         """What the file finds in an (H, W, 3) picture.
@@ -64,7 +66,8 @@ class FileDetector:
             ModelFileError: the file runs, but not as a detector of pictures.
         """
         try:
-            return [detections_of(raw) for raw in self._run_all(images)]
+            found = zip(self._run_all(images), map(self.extent, images), strict=True)
+            return [detections_of({**raw, BOXES: raw[BOXES] / extent}) for raw, extent in found]
         except ModelFileError:
             raise
         except Exception as error:

@@ -42,6 +42,7 @@ def open_frozen_graph(path: Path, threads: int) -> FileDetector:
     texts = {name: _const_text(nodes[name]) for name in TEXT_NODES if name in nodes}
     detect = _session_run(path, graph_def, threads)
     dimensions = nodes[GRAPH_INPUT].attr["shape"].shape.dim
+    passport = passports.read_passport(texts.get(passports.PASSPORT_NODE, ""))
     return FileDetector(
         path=path,
         format="pb",
@@ -50,8 +51,8 @@ def open_frozen_graph(path: Path, threads: int) -> FileDetector:
         run_batch=_each_of(detect) if dimensions and dimensions[0].size == -1 else None,
         threads=threads,
         class_names=passports.read_labels(texts.get(passports.LABELS_NODE, "")),
-        input_size=_resize_target(graph_def.node),
-        passport=passports.read_passport(texts.get(passports.PASSPORT_NODE, "")),
+        input_size=passports.read_size(passport) or _resize_target(graph_def.node),
+        passport=passport,
     )
 
 
@@ -103,6 +104,7 @@ def open_saved_model(path: Path, threads: int) -> FileDetector:
         cannot_run(path, error)
     name = _check_signature(path, detect)
     run = _signature_run(model, detect, name)
+    passport = passports.read_passport(_asset(path, passports.PASSPORT_FILE))
     return FileDetector(
         path=path,
         format="saved_model",
@@ -111,8 +113,9 @@ def open_saved_model(path: Path, threads: int) -> FileDetector:
         run_batch=_each_of(run) if detect.inputs[0].shape[0] is None else None,
         threads=threads,
         class_names=passports.read_labels(_asset(path, passports.LABELS_FILE)),
-        input_size=_resize_target(detect.graph.as_graph_def().node),
-        passport=passports.read_passport(_asset(path, passports.PASSPORT_FILE)),
+        input_size=passports.read_size(passport)
+        or _resize_target(detect.graph.as_graph_def().node),
+        passport=passport,
     )
 
 

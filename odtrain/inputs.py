@@ -24,8 +24,8 @@ from odtrain.records import parse_example
 from odtrain.tfrecord import Index, index_records
 
 Batch = dict[str, tf.Tensor]
-"""images (B, h, w, 3) float32 0-255; boxes (B, N, 4) yxyx padded with 0; classes (B, N) 1-based, 0 =
-padding; counts (B,) boxes in each picture; source_ids (B,)."""
+"""images (B, h, w, 3) float32 0-255; boxes (B, N, 4) yxyx, fractions of those, padded with 0; classes
+(B, N) 1-based, 0 = padding; counts (B,) boxes in each picture; source_ids (B,)."""
 
 
 class DecodedPictures:
@@ -63,6 +63,7 @@ def training_batches(
     seed: int,
     first_step: int,
     cache_mb: float = 0,
+    extent: Callable[[tf.Tensor], tf.Tensor | float] = lambda picture: 1.0,
     trace: Path | None = None,
 ) -> tf.data.Dataset:
     """Endless batches from step `first_step` (0-based) on.
@@ -75,6 +76,7 @@ def training_batches(
         seed: of order and augmentation.
         first_step: steps already trained.
         cache_mb: memory for decoded pictures, in 10^6 bytes; the batches are the same without.
+        extent: the network's own: what boxes are multiplied by to be fractions of its input.
         trace: a CSV to which `step,hash,source ids` of every batch is appended.
     """
 
@@ -111,7 +113,7 @@ def training_batches(
         changed.set_shape([None, None, 3])
         return {
             "images": resize(changed),
-            "boxes": boxes,
+            "boxes": boxes * extent(changed),
             "classes": classes,
             "counts": tf.shape(boxes)[0],
             "source_ids": example["source_id"],

@@ -1,8 +1,8 @@
-"""How far the network is from its targets: the reference's losses and its hard-example mining."""
+"""How far the network is from its targets: the references' losses, and hard-example mining."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -10,10 +10,9 @@ import tensorflow as tf
 from odtrain.config import ModelConfig
 from odtrain.errors import choose
 from odtrain.mining import mine
-from odtrain.targets import Targets
-
-HUBER_DELTA = 1.0
-"""Where smooth L1 turns from a parabola into a line."""
+from odtrain.models.ssd import SSD
+from odtrain.retinanet_loss import retinanet_loss
+from odtrain.targets import Targets, assign
 
 
 class Losses(NamedTuple):
@@ -28,6 +27,40 @@ class Losses(NamedTuple):
     localization: tf.Tensor
     classification: tf.Tensor
     kept: tf.Tensor
+
+
+def training_loss(
+    detector: SSD,
+    batch: Mapping[str, tf.Tensor],
+    encodings: tf.Tensor,
+    logits: tf.Tensor,
+    kind: str,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """The losses of boxes and of classes of a batch, weighted, scalars.
+
+    Args:
+        detector: whose network said what follows.
+        batch: `boxes`, `classes` and `counts`, as `inputs.Batch` has them.
+        encodings: (B, A, 4).
+        logits: (B, A, K + 1).
+        kind: a value of `train.loss`.
+
+    Raises:
+        ConfigError: an unknown `kind`, or one that is not for this detector.
+    """
+    if kind == "retinanet":
+        return retinanet_loss(detector, batch, encodings, logits)
+    targets = assign(
+        detector.anchors,
+        batch["boxes"],
+        batch["classes"],
+        batch["counts"],
+        detector.num_classes,
+        detector.config,
+    )
+    boxes = tf.stop_gradient(detector.decode(encodings))
+    parts = detection_loss(targets, encodings, logits, boxes, detector.config, kind)
+    return parts.localization, parts.classification
 
 
 def detection_loss(
@@ -66,7 +99,7 @@ def _hard_mining(
     class_losses = sigmoid_cross_entropy(
         tf.boolean_mask(targets.class_targets, kept), tf.boolean_mask(logits, kept)
     )
-    return _reduce(targets, _box_losses(targets, encodings), class_losses, kept, config)
+    return _reduce(targets, _box_losses(targets, encodings, config), class_losses, kept, config)
 
 
 def _focal(
@@ -80,7 +113,7 @@ def _focal(
         targets.class_targets, logits, config.focal_alpha, config.focal_gamma
     )
     kept = tf.ones_like(targets.positive)
-    return _reduce(targets, _box_losses(targets, encodings), class_losses, kept, config)
+    return _reduce(targets, _box_losses(targets, encodings, config), class_losses, kept, config)
 
 
 def _reduce(
@@ -102,10 +135,13 @@ def _reduce(
     )
 
 
-def _box_losses(targets: Targets, encodings: tf.Tensor) -> tf.Tensor:
-    """(B, A) smooth L1 summed over the four codes; 0 for anchors without an object."""
+def _box_losses(targets: Targets, encodings: tf.Tensor, config: ModelConfig) -> tf.Tensor:
+    """(B, A) smooth L1 summed over the four codes; 0 for anchors without an object.
+
+    It turns from a parabola into a line at an error of `huber_delta`.
+    """
     error = tf.abs(encodings - targets.box_targets)
-    inside = tf.minimum(error, HUBER_DELTA)
+    inside = tf.minimum(error, config.huber_delta)
     losses = tf.reduce_sum(inside * (error - 0.5 * inside), axis=-1)
     return tf.where(targets.positive, losses, 0.0)
 

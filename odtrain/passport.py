@@ -30,6 +30,9 @@ FILE_NAMES = {
 THRESHOLDS = "thresholds"
 """Entry of a passport: JSON of class name -> lowest score at which its detections are to be shown."""
 
+RESIZE = "resize"
+"""How pictures are brought to the input size (`framing`), where they are not stretched."""
+
 
 def write_labels(class_names: Sequence[str]) -> str:
     """The text of a label file."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -57,7 +58,7 @@ def assign(
     class_targets = tf.one_hot(labels, num_classes + 1)
     if config.encode_background_as_zeros:
         class_targets *= tf.cast(positive, tf.float32)[..., None]
-    encodings = encode_boxes(tf.gather(boxes, rows, batch_dims=1), anchors)
+    encodings = encode_boxes(tf.gather(boxes, rows, batch_dims=1), anchors, config.box_scales)
     box_targets = tf.where(positive[..., None], encodings, 0.0)
     return Targets(class_targets, box_targets, positive, matches)
 
@@ -92,18 +93,20 @@ def pairwise_iou(boxes: tf.Tensor, others: tf.Tensor) -> tf.Tensor:
     return tf.math.divide_no_nan(overlap, _area(first) + _area(second) - overlap)
 
 
-def encode_boxes(boxes: tf.Tensor, anchors: tf.Tensor) -> tf.Tensor:
+def encode_boxes(
+    boxes: tf.Tensor, anchors: tf.Tensor, scales: Sequence[float] = BOX_SCALES
+) -> tf.Tensor:
     """(..., A, 4) encodings (y, x, height, width) of (..., A, 4) boxes relative to (A, 4) anchors.
 
     The reference's `faster_rcnn_box_coder`: offsets of the centre in units of the anchor's sides,
-    logarithms of the sides' ratios, times `BOX_SCALES`.
+    logarithms of the sides' ratios, times `scales`.
     """
     centres, sides = centres_and_sides(boxes)
     anchor_centres, anchor_sides = centres_and_sides(tf.convert_to_tensor(anchors))
     anchor_sides += EPSILON
     offsets = (centres - anchor_centres) / anchor_sides
     growth = tf.math.log((sides + EPSILON) / anchor_sides)
-    return tf.concat([offsets, growth], axis=-1) * BOX_SCALES
+    return tf.concat([offsets, growth], axis=-1) * tuple(scales)
 
 
 def _area(box: list[tf.Tensor]) -> tf.Tensor:

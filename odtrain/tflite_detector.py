@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from odtrain import tflite_metadata
+from odtrain import framing, tflite_metadata
+from odtrain import passport as passports
 from odtrain.boxes import FloatArray, UInt8Image
 from odtrain.errors import ModelFileError
 from odtrain.file_detector import DETECTORS_ONLY, FileDetector, Raw, cannot_run
@@ -28,8 +29,12 @@ def resize(image: UInt8Image, size: tuple[int, int]) -> FloatArray:
     """
     if image.shape[:2] == size:
         return image.astype(np.float32)
-    top, bottom, down = _sample(image.shape[0], size[0])
-    left, right, across = _sample(image.shape[1], size[1])
+    samples = (_sample(image.shape[0], size[0]), _sample(image.shape[1], size[1]))
+    return _interpolated(image, *samples)
+
+
+def _interpolated(image: UInt8Image, rows: Sample, columns: Sample) -> FloatArray:
+    (top, bottom, down), (left, right, across) = rows, columns
     upper, lower = image[top], image[bottom]  # (h, W, 3)
     across = across[None, :, None]
     upper_row = _between(upper[:, left], upper[:, right], across)
@@ -37,11 +42,35 @@ def resize(image: UInt8Image, size: tuple[int, int]) -> FloatArray:
     return _between(upper_row, lower_row, down[:, None, None])
 
 
-def _sample(old: int, new: int) -> tuple[NDArray[np.intp], NDArray[np.intp], FloatArray]:
+def pad(image: UInt8Image, size: tuple[int, int]) -> FloatArray:
+    """An (H, W, 3) picture at the top left of (height, width), as `framing` has it, levels 0-255.
+
+    Bilinear as TensorFlow 2 does it: half-pixel centres, no antialiasing.
+    """
+    padded = np.full((*size, 3), framing.FILL, np.float32)
+    height, width = framing.fitted(image.shape, size)
+    samples = (_centred(image.shape[0], height), _centred(image.shape[1], width))
+    padded[:height, :width] = _interpolated(image, *samples)
+    return padded
+
+
+Sample = tuple[NDArray[np.intp], NDArray[np.intp], FloatArray]
+"""For each pixel of a side, two of the source's, and the share of the second."""
+
+
+def _sample(old: int, new: int) -> Sample:
     places = np.arange(new, dtype=np.float32) * np.float32(old / new)
     first = places.astype(np.intp)
     second = np.minimum(first + 1, old - 1)
     return first, second, places - first.astype(np.float32)
+
+
+def _centred(old: int, new: int) -> Sample:
+    places = (np.arange(new, dtype=np.float32) + 0.5) * np.float32(old / new) - np.float32(0.5)
+    below = np.floor(places)
+    first = np.maximum(below, 0).astype(np.intp)
+    second = np.minimum(np.ceil(places), old - 1).astype(np.intp)
+    return first, second, places - below
 
 
 def _between(a: NDArray[Any], b: NDArray[Any], share: FloatArray) -> FloatArray:
@@ -67,15 +96,18 @@ def open_tflite(path: Path, threads: int) -> FileDetector:
     image = _image_input(path, interpreter.get_input_details())
     size = (int(image["shape"][1]), int(image["shape"][2]))
     outputs = _Outputs(path, interpreter.get_output_details(), metadata)
+    padded = metadata.passport.get(passports.RESIZE) == framing.PAD
+    frame = pad if padded else resize
     return FileDetector(
         path=path,
         format="tflite",
-        prepare=lambda picture: _input_tensor(resize(picture, size), image, metadata),
+        prepare=lambda picture: _input_tensor(frame(picture, size), image, metadata),
         run=_interpreter_run(interpreter, image["index"], outputs),
         threads=threads,
         class_names=metadata.class_names,
         input_size=size,
         passport=metadata.passport,
+        extent=lambda picture: framing.extent(picture.shape, size) if padded else 1.0,
     )
 
 

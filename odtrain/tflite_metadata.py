@@ -22,6 +22,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from flatbuffers import flexbuffers, number_types
 
+from odtrain import framing
 from odtrain import passport as passports
 from odtrain.flat_tables import Number, Numbers, Reader, Slots, build, byte, floats
 
@@ -211,7 +212,7 @@ def describe(content: bytes, class_names: Sequence[str], passport: Mapping[str, 
     if postprocess is None:
         raise ValueError(f"the model does not end in {POSTPROCESS}")
     _describe_tensors(model, postprocess)
-    _add_buffer(model, build(_model_metadata(postprocess), METADATA_IDENTIFIER))
+    _add_buffer(model, build(_model_metadata(postprocess, passport), METADATA_IDENTIFIER))
     return _with_files(
         _pack(model),
         {
@@ -287,13 +288,16 @@ def _with_files(content: bytes, texts: Mapping[str, str]) -> bytes:
     return stream.getvalue()
 
 
-def _model_metadata(postprocess: Postprocess) -> Slots:
+def _model_metadata(postprocess: Postprocess, passport: Mapping[str, str]) -> Slots:
     every_class = postprocess.safe_threads(2) == 2
     return {
         MODEL["name"]: "odtrain object detector",
         MODEL["description"]: DESCRIPTION + ("" if every_class else THREADS_WARNING),
         MODEL["subgraphs"]: [
-            {SUBGRAPH["inputs"]: [_image()], SUBGRAPH["outputs"]: [_output(role) for role in ROLES]}
+            {
+                SUBGRAPH["inputs"]: [_image(passport.get(passports.RESIZE, framing.STRETCH))],
+                SUBGRAPH["outputs"]: [_output(role) for role in ROLES],
+            }
         ],
         MODEL["files"]: [
             _file(passports.PASSPORT_FILE, "Run, data and version of this model.", DESCRIPTIONS)
@@ -302,10 +306,10 @@ def _model_metadata(postprocess: Postprocess) -> Slots:
     }
 
 
-def _image() -> Slots:
+def _image(resize: str) -> Slots:
     return {
         TENSOR["name"]: "image",
-        TENSOR["description"]: "RGB picture, resized without keeping its aspect ratio.",
+        TENSOR["description"]: f"RGB picture, {IMAGE_DESCRIPTIONS[resize]}.",
         TENSOR["content"]: {
             CONTENT["properties_type"]: byte(IMAGE_PROPERTIES),
             CONTENT["properties"]: {0: byte(RGB)},
@@ -355,6 +359,13 @@ def _range() -> Slots:
 def _file(name: str, description: str, kind: int) -> Slots:
     return {FILE["name"]: name, FILE["description"]: description, FILE["type"]: byte(kind)}
 
+
+IMAGE_DESCRIPTIONS = {
+    framing.STRETCH: "resized without keeping its aspect ratio",
+    framing.PAD: "resized keeping its aspect ratio, at the top left; the rest is {} {} {}".format(
+        *map(round, framing.FILL)
+    ),
+}
 
 OUTPUT_DESCRIPTIONS = {
     BOXES: "Boxes of the objects, ymin xmin ymax xmax as fractions of the picture.",

@@ -1,4 +1,4 @@
-"""Training: the reference's losses on Model Garden's task and trainer, stoppable and resumable.
+"""Training: the references' losses on Model Garden's task and trainer, stoppable and resumable.
 
 A checkpoint holds the network, the optimizer's slots, the averaged weights, the step and the `Progress`
 (best score, patience, time spent); the batches follow from the step alone (`odtrain.inputs`). Whatever
@@ -26,11 +26,10 @@ from tqdm import tqdm
 from odtrain.config import TrainConfig
 from odtrain.errors import TrainingError
 from odtrain.inputs import Batch
-from odtrain.losses import detection_loss
+from odtrain.losses import training_loss
 from odtrain.models.ssd import SSD
 from odtrain.optimizers import build_optimizer
 from odtrain.schedules import learning_rate
-from odtrain.targets import assign
 
 EXPLODED = 1e5
 """A total loss above this is taken for divergence: healthy runs start at 10 to 200."""
@@ -123,23 +122,8 @@ class DetectionTask(base_task.Task):  # type: ignore[misc]
         """The parts of the loss of one batch, by name, and `loss`, their sum."""
         detector = self._detector
         encodings, logits = detector.network(detector.normalize(batch["images"]), training=training)
-        targets = assign(
-            detector.anchors,
-            batch["boxes"],
-            batch["classes"],
-            batch["counts"],
-            detector.num_classes,
-            detector.config,
-        )
-        parts = detection_loss(
-            targets,
-            encodings,
-            logits,
-            tf.stop_gradient(detector.decode(encodings)),
-            detector.config,
-            self._config.loss,
-        )
-        values = (parts.localization, parts.classification, detector.regularization())
+        parts = training_loss(detector, batch, encodings, logits, self._config.loss)
+        values = (*parts, detector.regularization())
         return dict(zip(LOSSES, values, strict=True)) | {"loss": tf.add_n(values)}
 
     @tf.autograph.experimental.do_not_convert  # type: ignore[untyped-decorator]

@@ -20,7 +20,10 @@ from odtrain.download import Wanted, download, file_in
 from odtrain.errors import CheckpointError, choose
 from odtrain.models.ssd import SSD
 
-BACKBONE = "FeatureExtractor/"
+BACKBONE = ("FeatureExtractor/", "backbone/")
+"""How names of the backbone's variables begin in TF1's checkpoints, and in Model Garden's."""
+CLASS_PREDICTORS = ("/ClassPredictor/", "head/_classifier/")
+"""What the names of the last layers of the classes have in them."""
 
 RAW_OUTPUTS = (
     ("raw_detection_boxes", "raw_detection_scores"),
@@ -134,8 +137,10 @@ class LoadReport:
 
 def part_of(name: str) -> str:
     """The line of the table that a variable belongs to; predictors of all maps share theirs."""
-    if name.startswith(BACKBONE):
-        return "FeatureExtractor"
+    if name.startswith((*BACKBONE, "decoder/")):
+        return name.partition("/")[0]
+    if name.startswith("head/"):
+        return "/".join(name.split("/")[:2])
     return re.sub(r"^(BoxPredictor)_\d+/([^/]+)/.*", r"\1_*/\2", name)
 
 
@@ -167,7 +172,7 @@ def restore(detector: SSD, checkpoint: str | Path, what: str = "all") -> LoadRep
     """
     choose("train.restore", what, ["backbone", "all"])
     prefix = locate(checkpoint)
-    found = read_checkpoint(prefix, where=Path(checkpoint))
+    found = read_checkpoint(prefix, Path(checkpoint), detector.objects)
     plans = {
         name: _plan(found.shape_of(name, variable), name, variable, detector.num_classes, what)
         for name, variable in detector.variables_by_name().items()
@@ -198,7 +203,8 @@ def _plan(
 def _difference(name: str, there: tuple[int, ...], here: tuple[int, ...], num_classes: int) -> str:
     """Why the shapes differ: another number of classes where that explains it."""
     anchors = here[-1] // (num_classes + 1)
-    if "/ClassPredictor/" in name and there[:-1] == here[:-1] and there[-1] % anchors == 0:
+    of_classes = any(part in name for part in CLASS_PREDICTORS)
+    if of_classes and there[:-1] == here[:-1] and there[-1] % anchors == 0:
         return f"{there[-1] // anchors - 1} classes in the checkpoint, {num_classes} here"
     return f"shape {there} in the checkpoint, {here} here"
 

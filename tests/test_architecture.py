@@ -13,7 +13,8 @@ HYDRA = {"config"}
 OPENCV = {"frames"}
 AV = {"video"}
 WITHOUT_TENSORFLOW = (
-    "errors boxes config findings label_map likeness pictures processes shards annotations "
+    "errors boxes config framing findings label_map likeness pictures processes shards "
+    "annotations "
     "formats.tfrecords scenes splits inspection leaks class_names balance anchors anchor_fit pairing "
     "dataset tfrecord record_files records drawing matching coco_eval charts evaluate passport "
     "tflite_metadata detectors benchmark spool machine archives frames fetching picture_sources "
@@ -23,7 +24,7 @@ WITHOUT_TENSORFLOW = (
 
 
 ORDER = (
-    "__init__ errors boxes config "
+    "__init__ errors boxes config framing "
     # data
     "findings label_map likeness tfrecord annotations formats.reading formats.xml_files formats.voc "
     "formats.cvat formats.yolo formats.csv_table formats.documents formats.coco formats.createml "
@@ -35,10 +36,10 @@ ORDER = (
     # network
     "models.layers models.heads models.blocks models.ssd models.ssd_mobilenet_v1 "
     "models.ssd_mobilenet_v2 models.ssd_mobilenet_v3 models.ssd_mobiledet models.ssd_inception_v2 "
-    "models.ssd_ppn models.resnet_v1 models.ssd_fpn models.__init__ "
+    "models.ssd_ppn models.resnet_v1 models.ssd_fpn models.retinanet models.__init__ "
     "checkpoints download costs catalogue zoo "
     # training
-    "augment inputs targets mining losses schedules optimizers train "
+    "augment inputs targets mining retinanet_loss losses schedules optimizers train "
     # evaluation
     "matching drawing coco_eval charts evaluate paired detection_files "
     # exported files

@@ -60,12 +60,12 @@ def test_weights_that_are_here_are_shown(tmp_path):
 @pytest.mark.parametrize(
     ("sort", "first", "last"),
     [
-        ("map", "ssd_resnet_50_fpn_coco", None),
+        ("map", "retinanet_resnetfpn_coco", None),
         ("ms", "ssd_mobilenet_v1_0.75_depth_coco", None),
         ("input", "panels_ssd_mobilenet_v1", "ssd_resnet_50_fpn_coco"),
         ("depth", "ssd_mobilenet_v1_0.25_depth_192", None),
-        ("parameters", "ssd_mobilenet_v1_0.25_depth_192", "ssd_resnet_50_fpn_coco"),
-        ("macs", "ssd_mobilenet_v1_0.25_depth_192", "ssd_resnet_50_fpn_coco"),
+        ("parameters", "ssd_mobilenet_v1_0.25_depth_192", "retinanet_resnetfpn_coco"),
+        ("macs", "ssd_mobilenet_v1_0.25_depth_192", "retinanet_resnetfpn_coco"),
     ],
 )
 def test_it_is_sorted_by_a_column(sort, first, last):

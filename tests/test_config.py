@@ -67,7 +67,7 @@ def test_an_experiment_comes_after_the_model_and_an_override_after_both(tmp_path
         ),
         pytest.param(
             "train.loss=bar",
-            "train.loss=bar: no such choice.\n  Choose one of: hard_mining, focal.",
+            "train.loss=bar: no such choice.\n  Choose one of: hard_mining, focal, retinanet.",
             id="choice of a key",
         ),
         pytest.param(

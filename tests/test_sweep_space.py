@@ -144,7 +144,7 @@ def test_a_space_that_cannot_be_is_refused(space, message):
         ),
         pytest.param(
             {"train.loss": {"choices": ["focal", "l1"]}},
-            "train.loss=l1: no such choice.\n  Choose one of: hard_mining, focal.",
+            "train.loss=l1: no such choice.\n  Choose one of: hard_mining, focal, retinanet.",
             id="choice",
         ),
     ],

@@ -1,4 +1,4 @@
-"""The networks, each built so that it is its TF1 reference."""
+"""The networks, each built so that it is its reference: TF1's SSDs, and Model Garden's RetinaNets."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import tf_keras
 from odtrain.config import ModelConfig
 from odtrain.errors import choose
 from odtrain.models import (
+    retinanet,
     ssd_fpn,
     ssd_inception_v2,
     ssd_mobiledet,
@@ -73,4 +74,6 @@ ARCHITECTURES: dict[str, Builder] = {
     "ssd_resnet50_v1_fpn": ssd_fpn.build_resnet50,
     "ssd_mobilenet_v1_ppn": ssd_ppn.build,
     "ssd_inception_v2": ssd_inception_v2.build,
+    retinanet.SPINENET_MOBILE: retinanet.build,
+    retinanet.RESNET50_FPN: retinanet.build,
 }

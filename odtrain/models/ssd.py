@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 import tf_keras
 
+from odtrain import framing
 from odtrain.anchors import anchors_per_cell, ssd_anchors
 from odtrain.boxes import Detect, Detections, FloatArray, UInt8Image
 from odtrain.config import ModelConfig
@@ -19,7 +21,8 @@ SCORE_THRESHOLD = 1e-8
 """A detection must score more; as in the reference's sample configurations."""
 
 BOX_SCALES = (10.0, 10.0, 5.0, 5.0)
-"""The reference's `faster_rcnn_box_coder` multiplies y, x, height and width by these."""
+"""The reference's `faster_rcnn_box_coder` multiplies y, x, height and width by these, where a model does
+not give `box_scales` of its own."""
 
 
 @dataclass(frozen=True)
@@ -30,13 +33,17 @@ class Parts:
         encodings: (B, A, 4) float32, symbolic.
         logits: (B, A, K + 1) float32, symbolic, background first.
         anchors: (A, 4) yxyx, fractions.
-        maps: (B, H, W, C) feature maps that the predictors read, finest first.
+        maps: (B, H, W, C) feature maps that the predictors read, finest first; none where they are
+            inside a network of another program.
+        objects: parts of the network under the names that its publisher's object-based checkpoints
+            give them; none where those are TF1's, which name variables.
     """
 
     encodings: tf.Tensor
     logits: tf.Tensor
     anchors: FloatArray
     maps: tuple[tf.Tensor, ...]
+    objects: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -90,6 +97,8 @@ class SSD(tf.Module):  # type: ignore[misc]
             (B, A, K + 1) logits, both float32.
         maps: symbolic feature maps inside `network`, finest first.
         anchors: (A, 4) yxyx, fractions of the picture.
+        objects: parts of `network`, and itself, by the names that object-based checkpoints give
+            them; none where checkpoints name variables.
     """
 
     def __init__(
@@ -104,6 +113,7 @@ class SSD(tf.Module):  # type: ignore[misc]
         )
         self.maps = parts.maps
         self.anchors = parts.anchors
+        self.objects = {**parts.objects, "network": self.network} if parts.objects else {}
         self.weights = record.variables
         self._decayed = tuple(record.decayed)
         self._detect = tf.function(
@@ -116,14 +126,15 @@ class SSD(tf.Module):  # type: ignore[misc]
         return tuple(self.network.trainable_variables)
 
     def variables_by_name(self) -> dict[str, tf.Variable]:
-        """Every variable by its name in a TF1 checkpoint, moving statistics included."""
+        """Every variable by its name in its publisher's checkpoints, moving statistics included."""
         return dict(self.weights)
 
     def resize(self, image: tf.Tensor) -> tf.Tensor:
         """A picture, or a batch of equally large ones, at the network's size.
 
-        The bilinear interpolation of TensorFlow 1, which takes source pixels from `target * scale`
-        without half-pixel centres: other resizers give other pixels.
+        Where the model stretches pictures, by the bilinear interpolation of TensorFlow 1, which takes
+        source pixels from `target * scale` without half-pixel centres; where it pads them, by that
+        of TensorFlow 2, with them. Other resizers give other pixels.
 
         Args:
             image: (H, W, 3) or (B, H, W, 3), 0-255, any numeric type.
@@ -131,7 +142,27 @@ class SSD(tf.Module):  # type: ignore[misc]
         Returns:
             (h, w, 3) or (B, h, w, 3) float32, 0-255, not rounded.
         """
-        return tf.compat.v1.image.resize(tf.cast(image, tf.float32), self.config.size)
+        image = tf.cast(image, tf.float32)
+        if self.config.resize == framing.STRETCH:
+            return tf.compat.v1.image.resize(image, self.config.size)
+        sides = tf.cast(tf.shape(image)[-3:-1], tf.float32)
+        scaled = tf.image.resize(image, tf.cast(self._fitted(sides), tf.int32)) - framing.FILL
+        return tf.image.pad_to_bounding_box(scaled, 0, 0, *self.config.size) + framing.FILL
+
+    def extent(self, image: tf.Tensor) -> tf.Tensor:
+        """(4,) factors that bring yxyx fractions of a picture to fractions of the network's input.
+
+        Args:
+            image: (..., H, W, 3), before `resize`.
+        """
+        if self.config.resize == framing.STRETCH:
+            return tf.ones(4)
+        sides = tf.cast(tf.shape(image)[-3:-1], tf.float32)
+        return tf.tile(self._fitted(sides) / self.config.size, [2])
+
+    def _fitted(self, sides: tf.Tensor) -> tf.Tensor:
+        """`framing.fitted` of (2,) float32 sides, as float32."""
+        return tf.round(sides * tf.reduce_min(tf.constant(self.config.size, tf.float32) / sides))
 
     def normalize(self, images: tf.Tensor) -> tf.Tensor:
         """What the network reads: `images` of 0-255 in float32, brought to -1 to 1."""
@@ -139,20 +170,21 @@ class SSD(tf.Module):  # type: ignore[misc]
 
     def decode(self, encodings: tf.Tensor) -> tf.Tensor:
         """(B, A, 4) encodings as (B, A, 4) boxes, yxyx, fractions, not clipped to the picture."""
-        return decode_boxes(encodings, self.anchors)
+        return decode_boxes(encodings, self.anchors, self.config.box_scales)
 
     def scores(self, logits: tf.Tensor) -> tf.Tensor:
         """(B, A, K) probabilities of (B, A, K + 1) logits; the background is dropped."""
         return tf.sigmoid(logits)[:, :, 1:]
 
     def postprocess(
-        self, encodings: tf.Tensor, logits: tf.Tensor
+        self, encodings: tf.Tensor, logits: tf.Tensor, extent: tf.Tensor | float = 1.0
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
         """Detections, best first: suppression per class, then clipping to the picture.
 
         Args:
             encodings: (B, A, 4).
             logits: (B, A, K + 1).
+            extent: of the pictures, as `extent` gives it.
 
         Returns:
             (B, M, 4) yxyx fractions within the picture, (B, M) scores, (B, M) int32 classes,
@@ -161,7 +193,7 @@ class SSD(tf.Module):  # type: ignore[misc]
         """
         limit = self.config.max_detections
         boxes, scores, classes, _ = tf.image.combined_non_max_suppression(
-            self.decode(encodings)[:, :, None],
+            (self.decode(encodings) / extent)[:, :, None],
             self.scores(logits),
             max_output_size_per_class=limit,
             max_total_size=min(limit * self.num_classes, len(self.anchors) * self.num_classes),
@@ -199,13 +231,15 @@ class SSD(tf.Module):  # type: ignore[misc]
 
     def _detect_graph(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
         encodings, logits = self.network(self.normalize(self.resize(images)), training=False)
-        return self.postprocess(encodings, logits)
+        return self.postprocess(encodings, logits, self.extent(images))
 
 
-def decode_boxes(encodings: tf.Tensor, anchors: tf.Tensor) -> tf.Tensor:
+def decode_boxes(
+    encodings: tf.Tensor, anchors: tf.Tensor, scales: Sequence[float] = BOX_SCALES
+) -> tf.Tensor:
     """(..., A, 4) yxyx of (..., A, 4) encodings y, x, height, width relative to (A, 4) anchors."""
     centres, sides = centres_and_sides(tf.convert_to_tensor(anchors))
-    scaled = encodings / BOX_SCALES
+    scaled = encodings / tuple(scales)
     centres = scaled[..., :2] * sides + centres
     half_sides = tf.exp(scaled[..., 2:]) * sides / 2
     return tf.concat([centres - half_sides, centres + half_sides], axis=-1)
