@@ -12,6 +12,7 @@ comments, both quotes, adjacent strings, escapes, unknown fields) and says of a 
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,10 +76,9 @@ class Parser:
         return DataError(where, problem, remedy or "Each class is: item { id: 1 name: 'cat' }")
 
     def _tokenize(self, text: str) -> Iterator[Token]:
-        position = 0
+        position, line, line_start = 0, 1, 0
         while position < len(text):
-            line = text.count("\n", 0, position) + 1
-            column = position - text.rfind("\n", 0, position)
+            column = position - line_start + 1
             match = TOKEN.match(text, position)
             if match is None:
                 raise self._unreadable(Token("", text[position], line, column))
@@ -86,6 +86,9 @@ class Parser:
             if kind != "space":
                 yield Token(kind, match.group(), line, column)
             position = match.end()
+            if newlines := match.group().count("\n"):
+                line += newlines
+                line_start = text.rindex("\n", 0, position) + 1
         end = text.rstrip()
         yield Token("end", "", end.count("\n") + 1, len(end) - end.rfind("\n"))
 
@@ -188,13 +191,18 @@ def unescape(text: str) -> str:
         if code[0] in "xX" and len(code) > 1:
             return chr(int(code[1:], 16))
         if code[0] in "uU" and len(code) > 1:
-            return chr(int(code[1:], 16)).encode().decode("latin-1")
+            return _utf8(int(code[1:], 16)).decode("latin-1")
         return LETTERS.get(code, code)
 
     if "\\" not in text:
         return text
     as_bytes = text.encode("utf-8").decode("latin-1")
     return ESCAPE.sub(replace, as_bytes).encode("latin-1").decode("utf-8", errors="replace")
+
+
+def _utf8(code: int) -> bytes:
+    """The character of a number in UTF-8; ? if no file can hold it."""
+    return chr(code).encode("utf-8", "replace") if code <= sys.maxunicode else b"?"
 
 
 def read_label_map(file: Path) -> tuple[str, ...]:

@@ -148,13 +148,20 @@ def matched_entries(
 def _labels(config: DataConfig, files: dict[Path, FileStat], pictures: Sequence[Path]) -> Labels:
     """What the label files say; lists of the split are none."""
     root = _labels_root(config)
-    lists = {config.train_list, config.validation_list, config.test_list, config.label_map}
-    mine = [file for file in files if file.is_relative_to(root) and str(file) not in lists]
+    named = (config.train_list, config.validation_list, config.test_list, config.label_map)
+    lists = [Path(file) for file in named if file is not None and Path(file).is_file()]
+    mine = [file for file in files if file.is_relative_to(root) and not _is_one_of(file, lists)]
     others = [file for file in files if not file.is_relative_to(root)]
     if config.label_map is not None:
         others.insert(0, Path(config.label_map))
     stems = frozenset(normalised(picture.stem) for picture in pictures)
-    return read_labels(Sources(mine, others, stems, config.format != "auto"), root, config.format)
+    unpacked = any(picture.is_relative_to(_unpacked(config)) for picture in pictures)
+    sources = Sources(mine, others, stems, config.format != "auto", unpacked)
+    return read_labels(sources, root, config.format)
+
+
+def _is_one_of(file: Path, lists: Sequence[Path]) -> bool:
+    return any(file.name == other.name and file.samefile(other) for other in lists)
 
 
 def _no_labels(config: DataConfig) -> Finding:

@@ -181,6 +181,15 @@ UNLABELLED = ("OD102", "p3.jpg", "has no label file.")
             [as_format("CVAT XML", "2 files about 4 pictures")],
             id="CVAT",
         ),
+        pytest.param(
+            "tutorial_csv",
+            easy(but("p3.jpg")),
+            [
+                UNLABELLED,
+                as_format("CSV with the tutorial's columns", "1 file about 3 pictures"),
+            ],
+            id="the tutorial's CSV",
+        ),
     ],
 )
 def test_files_of_a_real_tool_are_recognised_and_read(tmp_path, folder, objects, findings):

@@ -65,6 +65,8 @@ def _read_one(sources: Sources, name: str) -> Reading:
 
 def _read_all(sources: Sources) -> dict[str, Reading]:
     """By every reader, in the order of `FORMATS`; records only where there is nothing else."""
+    if sources.unpacked:
+        return {"tfrecord": READERS["tfrecord"](sources)}
     readings = {
         **{name: read(sources) for name, read in READERS.items() if name != "tfrecord"},
         **read_documents(sources, DOCUMENTS),

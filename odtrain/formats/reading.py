@@ -47,12 +47,14 @@ class Sources:
         others: all else that belongs to the data set: lists of class names may be among them.
         stems: normalised names, without suffix, of the pictures.
         named: the user has named the format; what is of another one is an error then.
+        unpacked: the pictures come out of records, so that the labels do too.
     """
 
     labels: Sequence[Path]
     others: Sequence[Path] = ()
     stems: frozenset[str] = frozenset()
     named: bool = False
+    unpacked: bool = False
 
     def with_suffix(self, *suffixes: str) -> list[Path]:
         """The label files whose names end so."""

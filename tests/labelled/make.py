@@ -1,6 +1,6 @@
 """Makes the label files beside it, with the writers of the tools themselves.
 
-    python tests/labelled/make.py [labelimg] [labelme] [label_studio] [datumaro] [tensorflow]
+    python tests/labelled/make.py [labelimg] [labelme] [label_studio] [datumaro] [tutorial] [tensorflow]
 
 Run once, in an environment that has what it uses:
 
@@ -8,6 +8,7 @@ Run once, in an environment that has what it uses:
 - labelme 6.3.1
 - label-studio-sdk 2.1.2, whose converter is what Label Studio exports with
 - datumaro 1.13.12, with which CVAT writes Pascal VOC, COCO, YOLO, LabelMe and its own XML
+- pandas 2, for the CSV that the tutorial's xml_to_csv.py writes
 - TensorFlow 2.20, for records as the tutorial's generate_tfrecord.py and the Object Detection API's
   create_pascal_tf_record.py write them
 
@@ -215,6 +216,24 @@ def datumaro() -> None:
         dataset.export(str(folder), kind, save_media=False)
 
 
+def tutorial() -> None:
+    """CSV as the tutorial's xml_to_csv.py makes it of labelImg's files; it drops the background."""
+    from xml.etree import ElementTree
+
+    import pandas as pd
+
+    rows = []
+    for file in sorted((HERE / "labelimg_voc").glob("*.xml")):
+        root = ElementTree.parse(file).getroot()
+        for member in root.findall("object"):
+            size = (int(root.find("size")[0].text), int(root.find("size")[1].text))
+            corners = [int(side.text) for side in member[4]]
+            rows.append((root.find("filename").text, *size, member[0].text, *corners))
+    header = ["filename", "width", "height", "class", "xmin", "ymin", "xmax", "ymax"]
+    folder = fresh("tutorial_csv")
+    pd.DataFrame(rows, columns=header).to_csv(folder / "train_labels.csv", index=None)
+
+
 def tensorflow() -> None:
     """Records with the tutorial's keys, and with those of create_pascal_tf_record.py."""
     import tensorflow as tf
@@ -270,6 +289,7 @@ if __name__ == "__main__":
         "labelme": labelme,
         "label_studio": label_studio,
         "datumaro": datumaro,
+        "tutorial": tutorial,
         "tensorflow": tensorflow,
     }
     for chosen in sys.argv[1:] or list(writers):
