@@ -43,6 +43,12 @@ class LabelledObject:
     difficult: bool
     truncated: bool
 
+    def in_pixels(self, width: int, height: int) -> WrittenObject:
+        """The object as a label file of a picture of `width` x `height` would give it."""
+        ymin, xmin, ymax, xmax = self.yxyx
+        corners = xmin * width, ymin * height, xmax * width, ymax * height
+        return WrittenObject(self.name, corners, self.difficult, self.truncated)
+
 
 @dataclass(frozen=True)
 class LabelledImage:
@@ -177,7 +183,7 @@ def place(
             findings.append(found(code, entry.label_file, entry.about(cause), box=box))
     for code, one, twin, iou in overlapping(tuple(objects)):
         cause = f"overlaps another box, {twin.name}, by an IoU of {iou:.2f}."
-        box = _in_pixels(one, width, height).describe()
+        box = one.in_pixels(width, height).describe()
         findings.append(found(code, entry.label_file, entry.about(cause), box=box))
     return tuple(objects), findings
 
@@ -197,11 +203,6 @@ def overlapping(
             yield "OD119", other, one, iou
         elif iou >= TWO_CLASSES:
             yield "OD120", other, one, iou
-
-
-def _in_pixels(item: LabelledObject, width: int, height: int) -> WrittenObject:
-    ymin, xmin, ymax, xmax = item.yxyx
-    return WrittenObject(item.name, (xmin * width, ymin * height, xmax * width, ymax * height))
 
 
 def _place_object(

@@ -52,6 +52,13 @@ def slips(images: Sequence[LabelledImage], known: Collection[str]) -> dict[str, 
     return meant
 
 
+def probable(name: str, known: Collection[str]) -> str | None:
+    """The one of `known` that `name` is another spelling or a misspelling of; None if not just one."""
+    spelled = [other for other in known if letters(other) == letters(name)]
+    near = spelled or [other for other in known if _one_slip(name, other)]
+    return near[0] if len(near) == 1 else None
+
+
 def _other_spellings(counts: Counter[str], known: Collection[str]) -> dict[str, str]:
     """Name -> the one of the label map, or the most frequent one, that differs in no letter from it."""
     spellings: dict[str, list[str]] = defaultdict(list)

@@ -12,6 +12,7 @@ import os
 import re
 import shlex
 import sys
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,9 @@ SHOWN_OF_EACH = 5
 
 SWITCHES = ("--cfg", "--register", "--private", "--labels-only", "--again", "-h", "--help")
 """Flags without a value."""
+
+OPTIONAL = ("--fix",)
+"""Flags that may have a value; one with an equals sign in it is given as --flag=value."""
 
 Flags = tuple[tuple[str, dict[str, Any]], ...]
 
@@ -140,23 +144,29 @@ def _split(rest: Sequence[str], flags: Sequence[str]) -> tuple[list[str], list[s
     """
     own: list[str] = []
     overrides: list[str] = []
-    pending = iter(rest)
-    for token in pending:
+    pending = deque(rest)
+    while pending:
+        token = pending.popleft()
         flag, has_value, _ = token.partition("=")
         if flag in flags or token in ("-h", "--help"):
             own.append(token)
-            if flag not in SWITCHES and not has_value:
-                own += [value for value in [next(pending, None)] if value is not None]
+            bare = flag in SWITCHES or (flag in OPTIONAL and not _is_word(pending))
+            if not bare and not has_value and pending:
+                own.append(pending.popleft())
         elif token.startswith("--"):
-            value = "" if has_value else next(pending, None)
-            if value is None:
+            if not has_value and not pending:
                 raise ConfigError(token, "has no value.", "Give --key value, or key=value.")
-            overrides.append(token[2:] if has_value else f"{token[2:]}={value}")
-        elif has_value and "://" not in flag:
+            overrides.append(token[2:] if has_value else f"{token[2:]}={pending.popleft()}")
+        elif has_value:
             overrides.append(token)
         else:
             own.append(token)
     return own, overrides
+
+
+def _is_word(pending: deque[str]) -> bool:
+    """Whether the next token is neither a flag nor an override."""
+    return bool(pending) and not pending[0].startswith("-") and "=" not in pending[0]
 
 
 def _help() -> str:
@@ -216,14 +226,23 @@ def _prepare(config: Any, invocation: Invocation) -> int:
 
 
 def _check(config: Any, invocation: Invocation) -> int:
-    from odtrain.dataset import check
-    from odtrain.findings import findings_json, findings_table
+    from odtrain.dataset import diagnose
+    from odtrain.findings import errors, findings_json, findings_table
 
-    _, findings = check(config.data, config.model)
-    if invocation.flags.json:
-        Path(invocation.flags.json).write_text(findings_json(findings), encoding="utf-8")
+    flags = invocation.flags
+    examined = diagnose(config.data, config.model)
+    findings = examined.findings
+    if flags.json:
+        Path(flags.json).write_text(findings_json(findings), encoding="utf-8")
     print(findings_table(findings, of_each=SHOWN_OF_EACH))
-    return int(any(finding.severity == "error" for finding in findings))
+    if flags.fix is not None:
+        from odtrain import repair
+
+        config.output = flags.fix or config.output or f"{config.data.name}-repaired"
+        repaired = repair.repair(config, examined)
+        print(repair.describe(repaired))
+        findings = repaired.findings
+    return int(bool(errors(findings)))
 
 
 def _collect(invocation: Invocation) -> int:
@@ -459,7 +478,18 @@ COMMANDS: dict[str, Command] = {
     "check": Command(
         "look for mistakes in pictures and labels; exit status 1 on errors",
         _with_config(_check),
-        (("--json", {"metavar": "FILE", "help": "write the findings to FILE"}),),
+        (
+            ("--json", {"metavar": "FILE", "help": "write the findings to FILE"}),
+            (
+                "--fix",
+                {
+                    "nargs": "?",
+                    "const": "",
+                    "metavar": "DIR",
+                    "help": "write a repaired copy to the new folder DIR, or to output=",
+                },
+            ),
+        ),
     ),
     "convert": Command(
         "the labels at input=, whatever their format, as another one in the new folder output=",

@@ -64,16 +64,16 @@ def convert(config: Config, target: str | None, labels_only: bool = False) -> st
     """
     name = choose("--to", target or "", {name: name for name in TARGETS})
     data = _data_of(config)
-    output = _free_folder(config, data)
+    output = free_folder(config, data)
     check_config(data)
-    with _written_whole(output) as folder:
+    with written_whole(output) as folder:
         data.prepared = str(folder / UNPACKED)
         examined = examine(data, scan_sources(data))
         findings = [found for found in examined.findings if found.code not in OF_THE_SPLIT]
         refuse_errors(data, findings)
         images = [image for part in SPLITS for image in examined.splits[part]]
         images.sort(key=lambda image: image.image)
-        names = _names([image.image for image in images])
+        names = common_names([image.image for image in images])
         TARGETS[name].write(folder, images, names, examined.class_names)
         if name == "yolo":
             _write_yolo_lists(folder, dict(zip(images, names, strict=True)), examined)
@@ -96,7 +96,7 @@ def _data_of(config: Config) -> DataConfig:
     return data
 
 
-def _free_folder(config: Config, data: DataConfig) -> Path:
+def free_folder(config: Config, data: DataConfig) -> Path:
     """The folder to write; nothing may be lost by it, and no data set may come to hold itself."""
     if config.output is None:
         raise ConfigError("output", "is not set.", "Give a new folder, such as output=converted.")
@@ -111,7 +111,7 @@ def _free_folder(config: Config, data: DataConfig) -> Path:
     return output
 
 
-def _names(pictures: Sequence[Path]) -> list[Path]:
+def common_names(pictures: Sequence[Path]) -> list[Path]:
     """The paths of the pictures below the deepest folder that holds them all."""
     root = (
         Path(os.path.commonpath([picture.parent for picture in pictures])) if pictures else Path()
@@ -120,7 +120,7 @@ def _names(pictures: Sequence[Path]) -> list[Path]:
 
 
 @contextmanager
-def _written_whole(output: Path) -> Iterator[Path]:
+def written_whole(output: Path) -> Iterator[Path]:
     """A folder beside `output` that takes its place at the end; what killed runs left is removed."""
     prefix = f".{output.name}.new-"
     folder = output.parent / f"{prefix}{os.getpid()}"
@@ -134,7 +134,7 @@ def _written_whole(output: Path) -> Iterator[Path]:
         folder.rename(output)
     except OSError as error:
         where, why = error.filename or output, error.strerror or str(error)
-        raise DataError(where, f"cannot be converted: {why}.", "Give another output=DIR.") from None
+        raise DataError(where, f"cannot be written: {why}.", "Give another output=DIR.") from None
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -30,7 +30,7 @@ from odtrain.leaks import scene_findings
 from odtrain.pairing import matched_entries, scan_sources, unpacked_pictures
 from odtrain.pictures import Picture
 from odtrain.processes import Workers
-from odtrain.scenes import find_scenes
+from odtrain.scenes import Scenes, find_scenes
 from odtrain.splits import SPLITS, complete_split, drawn_splits
 
 DATASET_FILE = "dataset.json"
@@ -77,6 +77,9 @@ class Examined:
         pictures: what each picture that is used holds.
         memories: picture -> what to remember of it, by its path as text.
         label_format: a row of `formats.FORMATS`; empty where there are no labels.
+        entries: what the label files say of each picture that has one.
+        scenes: which pictures belong together.
+        given: picture -> split, as far as lists or folders give it.
     """
 
     splits: dict[str, list[LabelledImage]]
@@ -84,7 +87,15 @@ class Examined:
     findings: tuple[Finding, ...]
     pictures: dict[Path, Picture]
     memories: dict[str, Memory]
-    label_format: str = ""
+    label_format: str
+    entries: dict[Path, Entry]
+    scenes: Scenes
+    given: dict[Path, str]
+
+    @property
+    def images(self) -> list[LabelledImage]:
+        """The pictures of all splits."""
+        return [image for split in SPLITS for image in self.splits[split]]
 
 
 def read_dataset(folder: Path) -> Dataset:
@@ -140,8 +151,7 @@ def diagnose(config: DataConfig, model: ModelConfig | None = None) -> Examined:
     examined = examine(config, scan_sources(config))
     if model is None or errors(examined.findings):
         return examined
-    images = [image for split in SPLITS for image in examined.splits[split]]
-    findings = [*examined.findings, *fit_findings(model, images)]
+    findings = [*examined.findings, *fit_findings(model, examined.images)]
     return replace(examined, findings=by_severity(findings))
 
 
@@ -210,7 +220,17 @@ def examine(
         findings += balance_findings(config, splits, class_names)
         findings += name_findings(images, () if config.label_map is None else class_names)
         findings += scene_findings(config, splits, given, scenes)
-    return Examined(splits, class_names, by_severity(findings), pictures, memories, label_format)
+    return Examined(
+        splits,
+        class_names,
+        by_severity(findings),
+        pictures,
+        memories,
+        label_format,
+        entries,
+        scenes,
+        given,
+    )
 
 
 def _labelled(picture: Path, entry: Entry, held: Picture, findings: list[Finding]) -> LabelledImage:

@@ -56,7 +56,7 @@ def _about_same(placed: Placed, group: Group) -> Iterator[Finding]:
         if split != earlier:
             cause = f"this {split} picture equals {first.name}, a {earlier} picture."
             yield found("OD106", file, cause)
-        differ = _difference(placed.images[first], placed.images[file], SAME_OBJECT)
+        differ = difference(placed.images[first], placed.images[file], SAME_OBJECT)
         if differ:
             cause = f"equals {first.name}, but is labelled differently: {differ}."
             yield found("OD111", file, cause)
@@ -80,7 +80,7 @@ def _about_near(placed: Placed, group: Group) -> Iterator[Finding]:
         cause = f"looks nearly the same as {named}{_and_more(len(others) - 3)}."
         yield found("OD207", first, cause)
     for file in others:
-        differ = _difference(placed.images[first], placed.images[file], NEAR_OBJECT)
+        differ = difference(placed.images[first], placed.images[file], NEAR_OBJECT)
         if differ:
             cause = f"looks nearly the same as {first.name}, but is labelled differently: {differ}."
             yield found("OD112", file, cause)
@@ -90,7 +90,7 @@ def _and_more(number: int) -> str:
     return f", and {number} more" if number > 0 else ""
 
 
-def _difference(one: LabelledImage, other: LabelledImage, least: float) -> str | None:
+def difference(one: LabelledImage, other: LabelledImage, least: float = SAME_OBJECT) -> str | None:
     """In what the labels of two alike pictures differ, None if every box has a counterpart."""
     numbers, others = (Counter(item.name for item in image.objects) for image in (one, other))
     for name in sorted(numbers | others):

@@ -16,7 +16,7 @@ WITHOUT_TENSORFLOW = (
     "errors boxes config framing findings label_map likeness pictures processes shards "
     "annotations "
     "formats.tfrecords scenes splits inspection leaks class_names balance anchors anchor_fit pairing "
-    "dataset tfrecord record_files records drawing matching coco_eval charts evaluate passport "
+    "dataset tfrecord record_files records repair drawing matching coco_eval charts evaluate passport "
     "tflite_metadata detectors benchmark spool machine archives frames fetching picture_sources "
     "manifest collect download cli "
     "costs catalogue paired detection_files"
@@ -30,7 +30,7 @@ ORDER = (
     "formats.cvat formats.yolo formats.csv_table formats.documents formats.coco formats.createml "
     "formats.labelme formats.label_studio formats.tfrecords formats.__init__ pictures processes "
     "inspection scenes splits pairing leaks class_names balance "
-    "anchors anchor_fit dataset shards record_files records convert "
+    "anchors anchor_fit dataset shards record_files records convert repair "
     # pictures from anywhere
     "frames fetching archives picture_sources manifest collect "
     # network
