@@ -7,6 +7,7 @@ that cannot be made or run is left open in the table and named below it.
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import tempfile
@@ -19,13 +20,20 @@ from tqdm import tqdm
 from benchmarks import pictures, processes
 from odtrain import benchmark
 from odtrain.catalogue import model_names
-from odtrain.config import EXPORT_FORMATS
+from odtrain.config import EXPORT_FORMATS, as_dict, compose_config
 from odtrain.costs import NUM_CLASSES
 from odtrain.errors import ModelFileError
 
 CALIBRATION_PICTURES = 4
 """How far int8 ranges reach does not change how long a file takes."""
 THREADS = 1
+UNSEEN = (
+    *("name", "zoo", "encode_background_as_zeros", "batch_norm_decay", "l2", "initializer"),
+    *("initializer_stddev", "class_bias", "matched_iou", "localization_weight"),
+    *("classification_weight", "num_hard_examples", "mining_iou", "max_negatives_per_positive"),
+    *("min_negatives_per_image", "focal_gamma", "focal_alpha"),
+)
+"""Settings that only training sees."""
 FAST = ("tflite_fp32", "tflite_int8")
 """Formats that are measured with `export.nms=fast` too."""
 
@@ -71,10 +79,14 @@ class Row:
 def measure(extent: Extent = WHOLE) -> list[Row]:
     """Export every model in every format, and time each file."""
     picture = pictures.decoded(1)
-    rows = []
+    rows: list[Row] = []
+    networks: dict[str, Row] = {}
     with tempfile.TemporaryDirectory(prefix="odtrain-zoo-") as folder:
         for model in tqdm(extent.models, desc="zoo", unit="model"):
-            row = Row(model)
+            row = networks.setdefault(_network(model), Row(model))
+            if row.model != model:  # other weights and training values, the same network
+                rows.append(replace(row, model=model, failed=[]))
+                continue
             for file, format, nms in _exported(row, extent, Path(folder)):
                 row.load = max(row.load, os.getloadavg()[0])
                 try:
@@ -87,6 +99,12 @@ def measure(extent: Extent = WHOLE) -> list[Row]:
             shown = ", ".join(f"{' '.join(k)} {ms:.1f}" for k, ms in row.milliseconds.items())
             tqdm.write(f"{model}: {shown}", file=sys.stderr)
     return rows
+
+
+def _network(model: str) -> str:
+    """What a model's network is built from; the same for models that differ in nothing else."""
+    settings = as_dict(compose_config([f"model={model}"]))["model"]
+    return json.dumps({key: settings[key] for key in settings if key not in UNSEEN}, sort_keys=True)
 
 
 def _exported(row: Row, extent: Extent, folder: Path) -> Iterator[tuple[Path, str, str]]:
@@ -118,7 +136,6 @@ def write_files(
     Returns:
         `written`: format and path, and `failed`: format and why it cannot be made.
     """
-    from odtrain.config import compose_config
     from odtrain.experiment import UNTRAINED_BIAS
     from odtrain.export import export
     from odtrain.models import build_detector

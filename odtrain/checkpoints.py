@@ -25,12 +25,15 @@ Shape = tuple[int, ...]
 AVERAGE = "/ExponentialMovingAverage"
 OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 
+RANGES = "fake-quantisation ranges"
+"""What training with simulated 8-bit arithmetic leaves beside the weights."""
+
 KINDS: list[tuple[str, str]] = [
     (r"(^|/)global_step(/\.ATTRIBUTES/.*)?$", "step counter"),
     (AVERAGE + "$", "moving averages"),
     (
         r"(act_quant|weights_quant|quant)[^/]*/.*(min|max|biased|local_step)",
-        "fake-quantisation ranges",
+        RANGES,
     ),
     (r"/(RMSProp|Momentum|Adam|Adagrad)(_\d+)?$|(^|/)beta[12]_power$", "optimizer slots"),
     (r"^(optimizer|averages|progress|step|save_counter)\b|" + OBJECT_GRAPH, "training state"),

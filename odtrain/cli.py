@@ -346,6 +346,14 @@ def _zoo(config: Any, invocation: Invocation) -> int:
     return 0
 
 
+def _import(config: Any, invocation: Invocation) -> int:
+    from odtrain.pipeline_import import import_pipeline
+
+    flags = invocation.flags
+    print(import_pipeline(Path(flags.file).expanduser(), Path(flags.to).expanduser(), flags.name))
+    return 0
+
+
 def _models_list(config: Any, invocation: Invocation) -> str:
     from odtrain.store import tracking_uri
     from odtrain.versions import list_models, table
@@ -536,6 +544,15 @@ COMMANDS: dict[str, Command] = {
                     "help": "name, input, depth, parameters, macs, map, ms or weights",
                 },
             ),
+        ),
+    ),
+    "import": Command(
+        "a pipeline.config of the TensorFlow 1 Object Detection API as an experiment of odtrain",
+        _with_config(_import),
+        (
+            ("file", {"help": "the pipeline.config"}),
+            ("--to", {"default": "configs", "metavar": "DIR", "help": "folder of your configs"}),
+            ("--name", {"metavar": "NAME", "help": "of the experiment; else that of the file"}),
         ),
     ),
     "models": Command(

@@ -153,6 +153,9 @@ class TrainConfig:
     rmsprop_epsilon: float = 1.0
     schedule: str = "cosine"
     warmup_steps: int = 0
+    warmup_learning_rate: float = 0.0
+    manual_steps: list[int] = field(default_factory=list)
+    manual_rates: list[float] = field(default_factory=list)
     decay_steps: int | None = None
     decay_factor: float = 0.95
     schedule_steps: int | None = None
@@ -402,7 +405,14 @@ CHOICES: dict[str, list[Any]] = {
     "train.restore": ["backbone", "all"],
     "train.loss": ["hard_mining", "focal", "retinanet"],
     "train.optimizer": ["rmsprop", "momentum", "adam"],
-    "train.schedule": ["constant", "step", "exponential", "cosine"],
+    "train.schedule": [
+        "constant",
+        "step",
+        "exponential",
+        "manual",
+        "cosine",
+        "cosine_after_warmup",
+    ],
     "train.batch_norm": ["trained", "frozen"],
     "train.precision": ["fp32", "bf16"],
     "evaluate.split": ["train", "validation", "test"],
@@ -425,6 +435,7 @@ AT_LEAST = {
     "train.batch_size": 1,
     "train.learning_rate": 0,
     "train.warmup_steps": 0,
+    "train.warmup_learning_rate": 0,
     "train.freeze": 0,
     "train.seed": 0,
     "train.log_every": 1,
@@ -481,6 +492,7 @@ def check_values(config: Config) -> None:
     _check_input_size(config.model)
     _check_threshold(config.predict.threshold)
     _check_box_scales(config.model.box_scales)
+    _check_manual(config.train)
 
 
 def _check_threshold(threshold: object) -> None:
@@ -502,6 +514,16 @@ def _check_box_scales(scales: Sequence[float]) -> None:
             f"model.box_scales={scales}",
             "not four positive factors.",
             "Give those of y, x, height and width.",
+        )
+
+
+def _check_manual(train: TrainConfig) -> None:
+    steps, rates = train.manual_steps, train.manual_rates
+    if len(steps) != len(rates) or steps != sorted(set(steps)) or any(step < 1 for step in steps):
+        raise ConfigError(
+            f"train.manual_steps={steps} train.manual_rates={rates}",
+            "not one learning rate for each step, steps rising.",
+            "For example train.manual_steps=[3000,4000] train.manual_rates=[0.002,0.0002].",
         )
 
 

@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from odtrain.archives import cache_folder, locate
 from odtrain.boxes import FloatArray, UInt8Image
-from odtrain.checkpoints import describe, read_checkpoint
+from odtrain.checkpoints import RANGES, describe, read_checkpoint
 from odtrain.config import ModelConfig, ZooEntry
 from odtrain.download import Wanted, download, file_in
 from odtrain.errors import CheckpointError, choose
@@ -129,9 +129,14 @@ class LoadReport:
         unused = (
             ", ".join(f"{kind} ({count:,})" for kind, count in self.unused.items()) or "nothing"
         )
+        ranges = (
+            f"\nThe {RANGES} are not used: weights are trained as floats, and int8 files get ranges "
+            "measured\non your pictures (export.calibration_pictures)."
+        )
         return (
             f"restored {self.count('restored'):,} of {len(self.rows):,} variables, "
             f"{restored / max(total, 1):.1%} of the parameters; unused in the checkpoint: {unused}"
+            f"{ranges if RANGES in self.unused else ''}"
         )
 
 

@@ -26,7 +26,8 @@ WITHOUT_TENSORFLOW = (
 ORDER = (
     "__init__ errors boxes config framing "
     # data
-    "findings label_map likeness tfrecord annotations formats.reading formats.xml_files formats.voc "
+    "findings text_format label_map "
+    "likeness tfrecord annotations formats.reading formats.xml_files formats.voc "
     "formats.cvat formats.yolo formats.csv_table formats.documents formats.coco formats.createml "
     "formats.labelme formats.label_studio formats.tfrecords formats.__init__ pictures processes "
     "inspection scenes splits pairing leaks class_names balance "
@@ -49,7 +50,8 @@ ORDER = (
     "spool machine store delivery runs track lease versions registry pyfunc_model "
     # whole jobs
     "sources compare promotion thresholds pipeline video live media journal predictions looking predict web "
-    "webcam verification experiment sweep_space sweep_front sweep_trial sweep cli __main__"
+    "webcam verification pipeline_config pipeline_import "
+    "experiment sweep_space sweep_front sweep_trial sweep cli __main__"
 ).split()
 """Every module, each importing earlier ones alone: a new module gets its place here."""
 

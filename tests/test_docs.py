@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from odtrain.catalogue import table
 from odtrain.cli import COMMANDS, COMMON_FLAGS, MODEL_ACTIONS
 from odtrain.config import Config, as_dict, compose_config, flattened, shipped
 from odtrain.findings import KINDS
@@ -217,3 +218,15 @@ def test_the_design_page_lists_every_module_once():
 def test_a_module_imports_what_stands_above_it_in_the_design_page(name):
     above = set(listed()[: listed().index(name)]) | {"odtrain"}
     assert set(needs(name)) - above == set()
+
+
+# ---- docs/zoo.md
+
+
+def test_the_zoo_page_has_the_table_that_odtrain_zoo_prints():
+    def rows(text):
+        return [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()]
+
+    page = (ROOT / "docs" / "zoo.md").read_text(encoding="utf-8")
+    listed = rows(page.partition("| model | input |")[2].partition("\n\n")[0])[2:]
+    assert listed == [row[:-1] for row in rows(table())[2:]]

@@ -5,11 +5,10 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from file_server import Server, serving
 from filelock import FileLock
 
 from odtrain import download as downloads
@@ -21,59 +20,10 @@ SHA256 = hashlib.sha256(CONTENT).hexdigest()
 BY_HAND = "Get it by hand."
 
 
-@dataclass
-class Server:
-    """A file server that can be told to misbehave.
-
-    Attributes:
-        breaks: after how many bytes each of the next answers breaks off.
-        ranges: whether it can go on where it stopped.
-        asked: the Range header of every request.
-        tag: the ETag of the content, if it gives one.
-    """
-
-    url: str = ""
-    content: bytes = CONTENT
-    breaks: list[int] = field(default_factory=list)
-    ranges: bool = True
-    asked: list[str | None] = field(default_factory=list)
-    tag: str | None = None
-
-
 @pytest.fixture
 def server() -> Iterator[Server]:
-    state = Server()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            wanted = self.headers.get("Range")
-            state.asked.append(wanted)
-            if self.path != "/zoo.tar.gz":
-                return self.send_error(404)
-            same = self.headers.get("If-Range") in (None, state.tag)
-            fits = wanted and state.ranges and same
-            start = int(wanted.removeprefix("bytes=").rstrip("-")) if fits else 0
-            if start >= len(state.content):
-                return self.send_error(416)
-            body = state.content[start:]
-            self.send_response(206 if start else 200)
-            self.send_header("Content-Length", str(len(body)))
-            if state.tag:
-                self.send_header("ETag", state.tag)
-            self.end_headers()
-            self.wfile.write(body[: state.breaks.pop(0)] if state.breaks else body)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    state.url = f"http://127.0.0.1:{http.server_port}/zoo.tar.gz"
-    yield state
-    http.shutdown()
-    http.server_close()
-    thread.join()
+    with serving(CONTENT) as state:
+        yield state
 
 
 @pytest.fixture(autouse=True)

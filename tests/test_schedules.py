@@ -74,3 +74,29 @@ def test_cosine_published_for_more_steps_still_ends_with_the_training():
     assert rates([500, 1000], schedule="cosine", schedule_steps=10000) == pytest.approx(
         [0.05, 0.0], abs=1e-8
     )
+
+
+def test_manual_rates_hold_from_their_steps_on():
+    settings = {"schedule": "manual", "manual_steps": [100, 200], "manual_rates": [0.01, 0.001]}
+    assert rates([0, 99, 100, 199, 200, 999], **settings) == pytest.approx(
+        [0.1, 0.1, 0.01, 0.01, 0.001, 0.001]
+    )
+
+
+def test_manual_steps_are_scaled_to_the_steps():
+    settings = {"schedule": "manual", "manual_steps": [10000], "manual_rates": [0.01]}
+    found = rates([499, 500], schedule_steps=20000, **settings)
+    assert found == pytest.approx([0.1, 0.01])
+
+
+def test_the_reference_s_cosine_begins_behind_its_warm_up():
+    settings = {"schedule": "cosine_after_warmup", "warmup_steps": 200, "decay_steps": 1000}
+    found = rates([0, 100, 200, 600, 1000], warmup_learning_rate=0.02, **settings)
+    assert found == pytest.approx([0.02, 0.06, 0.1, 0.05, 0.0], abs=1e-8)
+    (without,) = rates([500], schedule="cosine_after_warmup")
+    assert without == pytest.approx(0.05)
+
+
+def test_warmup_can_rise_from_more_than_zero():
+    found = rates([0, 5, 10], schedule="constant", warmup_steps=10, warmup_learning_rate=0.05)
+    assert found == pytest.approx([0.05, 0.075, 0.1])

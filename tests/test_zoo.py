@@ -11,6 +11,7 @@ import tensorflow as tf
 from PIL import Image
 
 from odtrain import zoo
+from odtrain.checkpoints import kind_of
 from odtrain.config import ModelConfig, ZooEntry
 from odtrain.errors import CheckpointError, ConfigError
 from odtrain.models import build_detector
@@ -145,8 +146,25 @@ def test_the_table_is_one_screen_that_accounts_for_everything(tmp_path, small):
         "  not in the checkpoint\n"
         "restored 186 of 199 variables, 98.1% of the parameters; unused in the checkpoint: "
         "fake-quantisation ranges (3), optimizer slots (3), moving averages (1), "
-        "step counter (1), other variables (1)"
+        "step counter (1), other variables (1)\n"
+        "The fake-quantisation ranges are not used: weights are trained as floats, and int8 files get "
+        "ranges measured\non your pictures (export.calibration_pictures)."
     )
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        # As TensorFlow 1's contrib.quantize names them.
+        "FeatureExtractor/MobilenetV1/MobilenetV1/Conv2d_0/act_quant/max",
+        "FeatureExtractor/MobilenetV1/MobilenetV1/Conv2d_0/weights_quant/min/biased",
+        "FeatureExtractor/MobilenetV2/MobilenetV2/expanded_conv_3/project/conv_quant/max/local_step",
+        "FeatureExtractor/MobilenetV2/MobilenetV2/expanded_conv_3/add/add_quant/min",
+        "BoxPredictor_0/ClassPredictor/act_quant/ClassPredictor/act_quant/max/biased",
+    ],
+)
+def test_ranges_of_simulated_quantisation_are_told_as_such(name):
+    assert kind_of(name) == "fake-quantisation ranges"
 
 
 def test_moving_averages_serve_where_there_is_nothing_else(tmp_path, small, other):
