@@ -45,14 +45,14 @@ def pr_curves(path: Path, precision: Float64Array, labels: Sequence[str]) -> Non
         precision: (T, R, K) interpolated precision at `RECALLS`, NaN for classes without boxes.
         labels: (K,) names of the classes, printable with a font of this machine.
     """
-    with rc_context({"font.family": _families(labels)}):
+    with rc_context({"font.family": families(labels)}):
         figure = Figure(
             figsize=(12, 6 + 0.12 * min(len(labels), NAMED_CURVES)), layout="constrained"
         )
         left, right = figure.subplots(1, 2)
         _draw_curves(left, precision[0], labels, "IoU 0.50")
         _draw_curves(right, precision.mean(axis=0), labels, "mean over IoU 0.50 to 0.95")
-        _save(figure, path)
+        save(figure, path)
 
 
 def confusion(path: Path, matrix: IntArray, labels: Sequence[str], threshold: float) -> None:
@@ -66,7 +66,7 @@ def confusion(path: Path, matrix: IntArray, labels: Sequence[str], threshold: fl
     """
     small = len(labels) <= CELLS_WITH_NUMBERS
     side = min(14.0, 3.2 + 0.55 * len(matrix))
-    with rc_context({"font.family": _families(labels)}):
+    with rc_context({"font.family": families(labels)}):
         figure = Figure(figsize=(side + 1.2, side), layout="constrained")
         axes = figure.subplots()
         shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
@@ -77,7 +77,7 @@ def confusion(path: Path, matrix: IntArray, labels: Sequence[str], threshold: fl
         _name_cells(axes, labels, every=1 if small else -(-len(matrix) // 40))
         axes.set_title(f"IoU ≥ 0.50, score ≥ {threshold:.2f}")
         figure.colorbar(shade, ax=axes, label="share of the boxes there", fraction=0.046, pad=0.02)
-        _save(figure, path)
+        save(figure, path)
 
 
 def differences(path: Path, rows: Sequence[Interval], title: str, axis: str) -> None:
@@ -89,7 +89,7 @@ def differences(path: Path, rows: Sequence[Interval], title: str, axis: str) -> 
         title: over the chart.
         axis: what the numbers are.
     """
-    with rc_context({"font.family": _families([row.name for row in rows])}):
+    with rc_context({"font.family": families([row.name for row in rows])}):
         figure = Figure(figsize=(9, 1.8 + 0.34 * len(rows)), layout="constrained")
         axes = figure.subplots()
         axes.axvline(0, color="0.3", linewidth=1)
@@ -97,13 +97,13 @@ def differences(path: Path, rows: Sequence[Interval], title: str, axis: str) -> 
             colour = "0.45" if row.low <= 0 <= row.high else "C2" if row.low > 0 else "C3"
             axes.plot([row.low, row.high], [place, place], color=colour, linewidth=2.2)
             axes.plot(row.value, place, "o", color=colour, markersize=6)
-        axes.set_yticks(range(len(rows)), [_plain(row.name) for row in rows])
+        axes.set_yticks(range(len(rows)), [plain(row.name) for row in rows])
         axes.invert_yaxis()
         axes.margins(x=0.08, y=0.5 / max(len(rows), 1))
         axes.grid(axis="x", alpha=0.3)
         axes.set_xlabel(axis)
         axes.set_title(title, wrap=True, fontsize="medium")
-        _save(figure, path)
+        save(figure, path)
 
 
 def _draw_curves(axes: Axes, precision: Float64Array, labels: Sequence[str], title: str) -> None:
@@ -115,9 +115,7 @@ def _draw_curves(axes: Axes, precision: Float64Array, labels: Sequence[str], tit
     for k in weakest_first[NAMED_CURVES:]:
         axes.plot(RECALLS, precision[:, k], color="0.8", linewidth=0.8)
     for k in named[::-1]:
-        axes.plot(
-            RECALLS, precision[:, k], linewidth=1.6, label=f"{ap[k]:.3f}  {_plain(labels[k])}"
-        )
+        axes.plot(RECALLS, precision[:, k], linewidth=1.6, label=f"{ap[k]:.3f}  {plain(labels[k])}")
     if len(present) > 1:
         mean = precision[:, present].mean(axis=1)
         axes.plot(
@@ -147,7 +145,7 @@ def _write_counts(axes: Axes, matrix: IntArray, shares: Float64Array) -> None:
 
 def _name_cells(axes: Axes, labels: Sequence[str], every: int) -> None:
     ticks = [*range(0, len(labels), every), len(labels)]
-    rows = [_plain(label) for label in labels]
+    rows = [plain(label) for label in labels]
     axes.set_xticks(ticks, [[*rows, "missed"][t] for t in ticks], rotation=90)
     axes.set_yticks(ticks, [[*rows, "background"][t] for t in ticks])
     axes.set(xlabel="found", ylabel="there")
@@ -155,19 +153,20 @@ def _name_cells(axes: Axes, labels: Sequence[str], every: int) -> None:
     axes.axvline(len(labels) - 0.5, color="0.4", linewidth=0.8)
 
 
-def _families(labels: Sequence[str]) -> list[str]:
+def families(labels: Sequence[str]) -> list[str]:
     """The fonts that together have all letters of the labels, DejaVu Sans first."""
     files = [font_file(label) for label in labels if not label.isascii()]
     names = [FontProperties(fname=str(file)).get_name() for file in files if file is not None]
     return list(dict.fromkeys(["DejaVu Sans", *names]))
 
 
-def _plain(label: str) -> str:
+def plain(label: str) -> str:
     """The label without meaning as a formula, cut to a length that fits a chart."""
     short = label if len(label) <= 28 else label[:27] + "…"
     return short.replace("$", r"\$")
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save(figure: Figure, path: Path) -> None:
+    """Write `figure` as the PNG `path`."""
     FigureCanvasAgg(figure)  # saves without looking for a display
     figure.savefig(path)

@@ -221,7 +221,15 @@ def _prepare(config: Any, invocation: Invocation) -> int:
     from odtrain.dataset import describe
     from odtrain.records import prepare
 
-    print(describe(prepare(config.data)))
+    dataset = prepare(config.data)
+    print(describe(dataset))
+    if invocation.flags.pictures:
+        from odtrain.data_pictures import write_pictures
+
+        folder = Path(invocation.flags.pictures)
+        seed = config.train.seed
+        for file in write_pictures(dataset, folder, config.augment, config.model, seed):
+            print(f"  {file}")
     return 0
 
 
@@ -482,7 +490,16 @@ COMMANDS: dict[str, Command] = {
     "train": Command(
         "pictures and labels to a registered model, in one tracked run", _with_config(_train)
     ),
-    "prepare": Command("check labels; write CSV, label map and records", _with_config(_prepare)),
+    "prepare": Command(
+        "check labels; write CSV, label map and records",
+        _with_config(_prepare),
+        (
+            (
+                "--pictures",
+                {"metavar": "DIR", "help": "draw charts, and what the network sees, to DIR"},
+            ),
+        ),
+    ),
     "check": Command(
         "look for mistakes in pictures and labels; exit status 1 on errors",
         _with_config(_check),

@@ -19,6 +19,7 @@ from odtrain import __version__, detection_files, promotion, proof, registry
 from odtrain.benchmark import Measured, measure
 from odtrain.boxes import Detect, Detections, GroundTruth, UInt8Image
 from odtrain.config import Config, as_dict, compose_config, flattened
+from odtrain.data_pictures import write_pictures
 from odtrain.dataset import Dataset
 from odtrain.detection_files import Kept, write_kept, write_labelled
 from odtrain.drawing import draw, draw_truth, side_by_side
@@ -87,6 +88,7 @@ def train(config: Config, overrides: Sequence[str]) -> None:
         "train", _run_name(config), resume=resume
     ) as tracker:
         _record_inputs(tracker, config, overrides, dataset)
+        _record_pictures(tracker, config, dataset)
         detector, fitted = _fit(tracker, config, dataset)
         found, evaluation = _evaluate_test(tracker, config, dataset, detector, fitted.step)
         proofs = _export_and_prove(tracker, config, dataset, detector, found, fitted.step)
@@ -298,6 +300,15 @@ def _record_inputs(
     names = ["label_map.pbtxt", "dataset.json", *(f"{split}_labels.csv" for split in splits)]
     for name in names:
         tracker.log_text((dataset.folder / name).read_text(encoding="utf-8"), f"data/{name}")
+
+
+def _record_pictures(tracker: Tracker, config: Config, dataset: Dataset) -> None:
+    """Charts of the data, and what the network will see: once, when the run begins."""
+    if not tracker.resumed:
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = Path(scratch)
+            write_pictures(dataset, folder, config.augment, config.model, config.train.seed)
+            tracker.log_folder(folder, "data/pictures")
 
 
 # ---- training

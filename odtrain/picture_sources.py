@@ -23,11 +23,11 @@ from typing import BinaryIO, cast
 from PIL import Image
 
 from odtrain.archives import BombError, Bounded
-from odtrain.boxes import UInt8Image
 from odtrain.errors import DataError
 from odtrain.fetching import PICTURE_BYTES, Fetcher, FetchError
-from odtrain.frames import VIDEO_SUFFIXES, VideoError, video_frames
 from odtrain.pictures import JPEG_QUALITY, SUFFIXES, UNSUPPORTED_SUFFIXES
+from odtrain.video import SUFFIXES as VIDEO_SUFFIXES
+from odtrain.video import Frame, open_video
 
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 LIST_SUFFIXES = (".txt", ".urls", ".lst")
@@ -208,16 +208,24 @@ def _refused(source: str, why: str) -> Candidate:
 
 
 def _in_video(file: Path, every: int) -> Iterator[Candidate]:
+    """Each `every`-th frame, and the video as refused where it cannot be read any further."""
     try:
-        for number, rgb in video_frames(file, every):
-            yield Candidate(f"{file}#frame={number}", partial(_as_jpeg, rgb), frame=True)
-    except VideoError as error:
-        yield _refused(str(file), f"{error}.")
+        with open_video(file) as video:
+            for frame in video:
+                video.packets.clear()  # of sound, which is not wanted
+                if frame.number % every == 0:
+                    yield Candidate(
+                        f"{file}#frame={frame.number}", partial(_as_jpeg, frame), frame=True
+                    )
+            if video.problem:
+                yield _refused(str(file), f"{video.problem} What came before is kept.")
+    except DataError as error:
+        yield _refused(str(file), str(error.args[1]))
 
 
-def _as_jpeg(rgb: UInt8Image) -> bytes:
+def _as_jpeg(frame: Frame) -> bytes:
     encoded = io.BytesIO()
-    Image.fromarray(rgb).save(encoded, "JPEG", quality=JPEG_QUALITY, subsampling=0)
+    Image.fromarray(frame.image).save(encoded, "JPEG", quality=JPEG_QUALITY, subsampling=0)
     return encoded.getvalue()
 
 

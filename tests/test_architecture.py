@@ -10,14 +10,13 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "odtrain"
 MLFLOW = {"store", "delivery", "runs", "track", "lease", "versions", "registry", "pyfunc_model"}
 HYDRA = {"config"}
-OPENCV = {"frames"}
 AV = {"video"}
 WITHOUT_TENSORFLOW = (
     "errors boxes config framing findings label_map likeness pictures processes shards "
     "annotations "
     "formats.tfrecords scenes splits inspection leaks class_names balance anchors anchor_fit pairing "
-    "dataset tfrecord record_files records repair drawing matching coco_eval charts evaluate passport "
-    "tflite_metadata detectors benchmark spool machine archives frames fetching picture_sources "
+    "dataset tfrecord record_files records repair drawing matching coco_eval charts data_charts evaluate "
+    "passport tflite_metadata detectors benchmark spool machine archives video fetching picture_sources "
     "manifest collect download cli "
     "costs catalogue paired detection_files"
 ).split()
@@ -33,7 +32,7 @@ ORDER = (
     "inspection scenes splits pairing leaks class_names balance "
     "anchors anchor_fit dataset shards record_files records convert repair "
     # pictures from anywhere
-    "frames fetching archives picture_sources manifest collect "
+    "video fetching archives picture_sources manifest collect "
     # network
     "models.layers models.heads models.blocks models.ssd models.ssd_mobilenet_v1 "
     "models.ssd_mobilenet_v2 models.ssd_mobilenet_v3 models.ssd_mobiledet models.ssd_inception_v2 "
@@ -42,14 +41,14 @@ ORDER = (
     # training
     "augment inputs targets mining retinanet_loss losses schedules optimizers train "
     # evaluation
-    "matching drawing coco_eval charts evaluate paired detection_files "
+    "matching drawing coco_eval charts data_charts data_pictures evaluate paired detection_files "
     # exported files
     "checksums passport flat_tables tflite_metadata export file_detector graph_detector tflite_detector "
     "detectors benchmark proof gate model_card "
     # tracking
     "spool machine store delivery runs track lease versions registry pyfunc_model "
     # whole jobs
-    "sources compare promotion thresholds pipeline video live media journal predictions looking predict web "
+    "sources compare promotion thresholds pipeline live media journal predictions looking predict web "
     "webcam verification pipeline_config pipeline_import "
     "experiment sweep_space sweep_front sweep_trial sweep cli __main__"
 ).split()
@@ -90,11 +89,7 @@ def test_hydra_stays_in_the_configuration():
     assert users_of("hydra") <= HYDRA
 
 
-def test_opencv_stays_where_frames_are_taken_out_of_videos():
-    assert users_of("cv2") <= OPENCV
-
-
-def test_pyav_stays_where_videos_are_predicted():
+def test_pyav_stays_where_video_is():
     assert users_of("av") <= AV
 
 

@@ -15,7 +15,7 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import cv2
+import av
 import numpy as np
 import pytest
 from conftest import odtrain, write_xml
@@ -303,11 +303,14 @@ def test_a_locked_zip_says_so(tmp_path, to):
 def video(tmp_path):
     """40 frames: a scene of 20 that hardly moves, then 20 that are each another."""
     file = tmp_path / "clip.mp4"
-    writer = cv2.VideoWriter(str(file), cv2.VideoWriter_fourcc(*"mp4v"), 10, (160, 120))
-    for number in range(40):
-        scene = photograph(0 if number < 20 else number, 160, 120)
-        writer.write(np.asarray(scene)[:, :, ::-1])
-    writer.release()
+    with av.open(str(file), "w") as container:
+        stream = container.add_stream("libx264", rate=10, options={"crf": "18"})
+        stream.width, stream.height, stream.pix_fmt = 160, 120, "yuv420p"
+        for number in range(40):
+            scene = photograph(0 if number < 20 else number, 160, 120)
+            frame = av.VideoFrame.from_ndarray(np.asarray(scene), format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
     return file
 
 
@@ -325,17 +328,37 @@ def test_every_nth_frame_of_a_video_is_taken_unless_it_looks_like_another(video,
 
 
 @pytest.mark.parametrize(
-    ("data", "why"),
+    "data",
     [
-        (b"#EXTM3U\nhttp://127.0.0.1/secret.ts\n", "is not a video, or its beginning is damaged."),
-        (b"\0\0\0\x18ftypmp42" + bytes(400), "is damaged, or in a codec that is not read."),
-        (b"", "is not a video, or its beginning is damaged."),
+        b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n",
+        b"ffconcat version 1.0\nfile /etc/passwd\n",
+        b"\0\0\0\x18ftypmp42" + bytes(400),
+        b"",
     ],
+    ids=["playlist", "list of files", "header alone", "empty"],
 )
-def test_a_file_that_is_no_video_is_refused(tmp_path, to, data, why):
+def test_a_file_that_is_no_video_is_refused(tmp_path, to, data):
     file = tmp_path / "clip.mp4"
     file.write_bytes(data)
-    assert refusals(collect([str(file)], to)) == [("clip.mp4", why)]
+    ((name, why),) = refusals(collect([str(file)], to))
+    assert (name, why.partition(": ")[0]) == ("clip.mp4", "is no video that can be read")
+
+
+def test_a_video_that_breaks_off_gives_what_came_before_and_says_so(video, to):
+    whole = video.read_bytes()
+    moved = video.with_suffix(".mkv")
+    with av.open(str(video)) as source, av.open(str(moved), "w") as copy:
+        stream = copy.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(source.streams.video[0]):
+            if packet.dts is not None:
+                packet.stream = stream
+                copy.mux(packet)
+    whole = moved.read_bytes()
+    moved.write_bytes(whole[: len(whole) * 3 // 4])
+    done = collect([str(moved)], to, every=5)
+    assert 1 < len(done.added) < 5
+    ((name, why),) = refusals(done)
+    assert (name, why.endswith(" What came before is kept.")) == ("clip.mkv", True)
 
 
 @pytest.fixture

@@ -87,6 +87,29 @@ def with_extra_maps(ends: Ends, config: ModelConfig, num_classes: int, make: Lay
     )
 
 
+def resize(image: tf.Tensor, config: ModelConfig) -> tf.Tensor:
+    """As `SSD.resize`, without a network."""
+    image = tf.cast(image, tf.float32)
+    if config.resize == framing.STRETCH:
+        return tf.compat.v1.image.resize(image, config.size)
+    sides = tf.cast(tf.shape(image)[-3:-1], tf.float32)
+    scaled = tf.image.resize(image, tf.cast(_fitted(sides, config), tf.int32)) - framing.FILL
+    return tf.image.pad_to_bounding_box(scaled, 0, 0, *config.size) + framing.FILL
+
+
+def extent(image: tf.Tensor, config: ModelConfig) -> tf.Tensor:
+    """As `SSD.extent`, without a network."""
+    if config.resize == framing.STRETCH:
+        return tf.ones(4)
+    sides = tf.cast(tf.shape(image)[-3:-1], tf.float32)
+    return tf.tile(_fitted(sides, config) / config.size, [2])
+
+
+def _fitted(sides: tf.Tensor, config: ModelConfig) -> tf.Tensor:
+    """`framing.fitted` of (2,) float32 sides, as float32."""
+    return tf.round(sides * tf.reduce_min(tf.constant(config.size, tf.float32) / sides))
+
+
 class SSD(tf.Module):  # type: ignore[misc]
     """A detector of one architecture, size and number of classes.
 
@@ -142,12 +165,7 @@ class SSD(tf.Module):  # type: ignore[misc]
         Returns:
             (h, w, 3) or (B, h, w, 3) float32, 0-255, not rounded.
         """
-        image = tf.cast(image, tf.float32)
-        if self.config.resize == framing.STRETCH:
-            return tf.compat.v1.image.resize(image, self.config.size)
-        sides = tf.cast(tf.shape(image)[-3:-1], tf.float32)
-        scaled = tf.image.resize(image, tf.cast(self._fitted(sides), tf.int32)) - framing.FILL
-        return tf.image.pad_to_bounding_box(scaled, 0, 0, *self.config.size) + framing.FILL
+        return resize(image, self.config)
 
     def extent(self, image: tf.Tensor) -> tf.Tensor:
         """(4,) factors that bring yxyx fractions of a picture to fractions of the network's input.
@@ -155,14 +173,7 @@ class SSD(tf.Module):  # type: ignore[misc]
         Args:
             image: (..., H, W, 3), before `resize`.
         """
-        if self.config.resize == framing.STRETCH:
-            return tf.ones(4)
-        sides = tf.cast(tf.shape(image)[-3:-1], tf.float32)
-        return tf.tile(self._fitted(sides) / self.config.size, [2])
-
-    def _fitted(self, sides: tf.Tensor) -> tf.Tensor:
-        """`framing.fitted` of (2,) float32 sides, as float32."""
-        return tf.round(sides * tf.reduce_min(tf.constant(self.config.size, tf.float32) / sides))
+        return extent(image, self.config)
 
     def normalize(self, images: tf.Tensor) -> tf.Tensor:
         """What the network reads: `images` of 0-255 in float32, brought to -1 to 1."""
