@@ -455,6 +455,14 @@ def _ui(config: Any, invocation: Invocation) -> int:
     return store.run_ui(config.tracking, invocation.flags.port)
 
 
+def _server(invocation: Invocation) -> int:
+    from odtrain import server
+
+    flags = invocation.flags
+    where = (Path(flags.folder), flags.host, flags.port)
+    return server.serve(*where, flags.database, flags.allowed_hosts, flags.workers)
+
+
 COMMON_FLAGS: Flags = (
     ("--config-dir", {"metavar": "DIR", "help": "a folder of your own configs, beside conf/"}),
     ("--overrides", {"action": "append", "default": [], "help": '"a=1 b=2", several in one word'}),
@@ -593,6 +601,18 @@ COMMANDS: dict[str, Command] = {
         (
             ("action", {"help": "sync"}),
             ("folder", {"nargs": "?", "help": "of one run; without it, all runs here"}),
+        ),
+    ),
+    "server": Command(
+        "MLflow on PostgreSQL with an artifact store, for a team (docs/team.md)",
+        _server,
+        (
+            ("--folder", {"default": "server", "metavar": "DIR", "help": "of all it keeps"}),
+            ("--host", {"default": "127.0.0.1", "help": "address to listen at"}),
+            ("--port", {"type": int, "default": 5000, "help": "to listen at"}),
+            ("--database", {"metavar": "URI", "help": "to use instead of an own PostgreSQL"}),
+            ("--allowed-hosts", {"metavar": "NAMES", "help": "by which clients call it"}),
+            ("--workers", {"type": int, "default": 2, "help": "processes that answer"}),
         ),
     ),
     "ui": Command(

@@ -46,7 +46,7 @@ ORDER = (
     "checksums passport flat_tables tflite_metadata export file_detector graph_detector tflite_detector "
     "detectors benchmark proof gate model_card "
     # tracking
-    "spool machine store delivery runs track lease versions registry pyfunc_model "
+    "spool machine server store delivery runs track lease versions registry pyfunc_model "
     # whole jobs
     "sources compare promotion thresholds pipeline live media journal predictions looking predict web "
     "webcam verification pipeline_config pipeline_import "
