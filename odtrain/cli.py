@@ -270,6 +270,17 @@ def _collect(invocation: Invocation) -> int:
     return int(bool(done.refused) and not done.added and not done.known)
 
 
+def _diff(invocation: Invocation) -> int:
+    from odtrain.data_diff import as_json, as_table, compare
+
+    flags = invocation.flags
+    diff = compare(Path(flags.first), Path(flags.second))
+    if flags.json:
+        Path(flags.json).write_text(as_json(diff), encoding="utf-8", errors="surrogateescape")
+    print(as_table(diff))
+    return 0
+
+
 def _convert(config: Any, invocation: Invocation) -> int:
     from odtrain.convert import convert
 
@@ -530,6 +541,15 @@ COMMANDS: dict[str, Command] = {
         (
             ("--to", {"metavar": "FORMAT", "help": "voc, yolo, coco or csv"}),
             ("--labels-only", {"action": "store_true", "help": "do not copy the pictures"}),
+        ),
+    ),
+    "diff": Command(
+        "two versions of a prepared data set: pictures, boxes and classes that changed",
+        _diff,
+        (
+            ("first", {"help": "a folder that prepare wrote, or data/ of a run"}),
+            ("second", {"help": "the same, later"}),
+            ("--json", {"metavar": "FILE", "help": "write all that changed to FILE"}),
         ),
     ),
     "evaluate": Command(

@@ -15,9 +15,9 @@ WITHOUT_TENSORFLOW = (
     "errors boxes config framing findings label_map likeness pictures processes shards "
     "annotations "
     "formats.tfrecords scenes splits inspection leaks class_names balance anchors anchor_fit pairing "
-    "dataset tfrecord record_files records repair drawing matching coco_eval charts data_charts evaluate "
-    "passport tflite_metadata detectors benchmark spool machine archives video fetching picture_sources "
-    "manifest collect download cli "
+    "dataset tfrecord record_files records repair data_diff drawing matching coco_eval charts "
+    "data_charts evaluate passport tflite_metadata detectors benchmark spool machine archives "
+    "video fetching picture_sources manifest collect download cli "
     "costs catalogue paired detection_files"
 ).split()
 
@@ -30,7 +30,7 @@ ORDER = (
     "formats.cvat formats.yolo formats.csv_table formats.documents formats.coco formats.createml "
     "formats.labelme formats.label_studio formats.tfrecords formats.__init__ pictures processes "
     "inspection scenes splits pairing leaks class_names balance "
-    "anchors anchor_fit dataset shards record_files records convert repair "
+    "anchors anchor_fit dataset shards record_files records convert repair data_diff "
     # pictures from anywhere
     "video fetching archives picture_sources manifest collect "
     # network
