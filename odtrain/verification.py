@@ -6,6 +6,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from odtrain.archives import locate
 from odtrain.benchmark import agreement
 from odtrain.boxes import Detections, UInt8Image
@@ -14,10 +16,10 @@ from odtrain.config import Config, shipped
 from odtrain.detectors import load_detector
 from odtrain.errors import CheckpointError, ConfigError
 from odtrain.media import find_pictures
-from odtrain.models import build_detector
+from odtrain.models import build_detector, retinanet
 from odtrain.models.ssd import SSD
 from odtrain.pictures import read_upright
-from odtrain.zoo import fetch, gives_raw_detections, restore, verify
+from odtrain.zoo import Verification, fetch, gives_raw_detections, restore, verify
 
 COMPARED_PICTURES = 5
 COMPARED_SCORE = 0.35
@@ -46,7 +48,8 @@ def verify_weights(config: Config, archive: Path) -> str:
 
     The network is built anew, given every variable of the checkpoint, and compared with the frozen graph
     beside it on real pictures: all anchors' boxes and scores where the graph gives them, and the
-    detections that score at least `COMPARED_SCORE`.
+    detections that score at least `COMPARED_SCORE`. Model Garden publishes no graphs: its models are
+    compared with what its own code makes of the checkpoint.
 
     Args:
         config: `input` names the pictures; without it those that come with odtrain are taken.
@@ -60,8 +63,10 @@ def verify_weights(config: Config, archive: Path) -> str:
     """
     prefix = locate(archive)
     detector = _network_of(config, archive, prefix)
-    graph = prefix.with_name("frozen_inference_graph.pb")
     images = _pictures(config.input)
+    if config.model.architecture in retinanet.EXPERIMENTS:
+        return _against_model_garden(archive, prefix, detector, images)
+    graph = prefix.with_name("frozen_inference_graph.pb")
     said = [_raw(archive, detector, images)] if gives_raw_detections(graph) else []
     if not said:
         _fill(archive, detector)
@@ -85,9 +90,33 @@ def _network_of(config: Config, archive: Path, prefix: Path) -> SSD:
 
 
 def _is_class_bias(name: str) -> bool:
-    return name in (
+    return name.removesuffix("/.ATTRIBUTES/VARIABLE_VALUE") in (
         "BoxPredictor_0/ClassPredictor/biases",
         "WeightSharedConvolutionalBoxPredictor/ClassPredictor/biases",
+        "head/_classifier/bias",
+    )
+
+
+def _against_model_garden(
+    archive: Path, prefix: Path, detector: SSD, images: Sequence[UInt8Image]
+) -> str:
+    _fill(archive, detector)
+    theirs = retinanet.reference(detector.config, detector.num_classes, prefix)
+    boxes = scores = 0.0
+    for image in images:
+        picture = detector.normalize(detector.resize(image))[None]
+        ours, expected = detector.network(picture, training=False), theirs(picture)
+        both = [
+            (detector.decode(codes), detector.scores(logits)) for codes, logits in (ours, expected)
+        ]
+        boxes = max(boxes, float(np.abs(both[0][0] - both[1][0]).max()))
+        scores = max(scores, float(np.abs(both[0][1] - both[1][1]).max()))
+    _check_agreement(
+        archive, Verification(len(images), boxes, scores), "what Model Garden makes of it"
+    )
+    return (
+        f"{archive}: equal to what Model Garden makes of it on {len(images)} pictures.\n"
+        f"  all anchors: boxes within {boxes:.1e}, scores within {scores:.1e}"
     )
 
 
@@ -103,17 +132,21 @@ def _fill(archive: Path, detector: SSD) -> None:
 
 def _raw(archive: Path, detector: SSD, images: Sequence[UInt8Image]) -> str:
     found = verify(archive, detector, images)
-    if not found.agrees:
-        raise CheckpointError(
-            archive,
-            f"its weights are not those of its frozen graph: boxes differ by up to "
-            f"{found.max_box_diff:.2g} of the picture, scores by {found.max_score_diff:.2g}.",
-            "Do not use it: fetch it again, from its publisher.",
-        )
+    _check_agreement(archive, found, "those of its frozen graph")
     return (
         f"  all anchors: boxes within {found.max_box_diff:.1e}, scores within "
         f"{found.max_score_diff:.1e}"
     )
+
+
+def _check_agreement(archive: Path, found: Verification, whose: str) -> None:
+    if not found.agrees:
+        raise CheckpointError(
+            archive,
+            f"its weights are not {whose}: boxes differ by up to {found.max_box_diff:.2g} of the "
+            f"picture, scores by {found.max_score_diff:.2g}.",
+            "Do not use it: fetch it again, from its publisher.",
+        )
 
 
 def _detections(

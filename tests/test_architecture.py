@@ -93,6 +93,12 @@ def test_pyav_stays_where_video_is():
     assert users_of("av") <= AV
 
 
+@pytest.mark.parametrize("name", ORDER)
+def test_model_gardens_vision_package_is_not_imported_before_one_of_its_models_is_built(name):
+    tops = imported(modules()[name], anywhere=False)
+    assert not [top for top in tops if top.startswith("official.vision")]
+
+
 def test_no_module_is_called_utils():
     assert not [name for name in modules() if "util" in name or "helper" in name]
 

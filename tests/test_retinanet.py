@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras
+from conftest import TINY_RUN, odtrain
 from official.core import exp_factory
 from official.vision.dataloaders import retinanet_input
 from official.vision.ops import preprocess_ops
 
+from odtrain.benchmark import BOX_TOLERANCE, SCORE_TOLERANCE, agreement
 from odtrain.config import ModelConfig, SharedPredictorConfig, compose_config
-from odtrain.errors import ConfigError
+from odtrain.detectors import load_detector
+from odtrain.errors import CheckpointError, ConfigError
+from odtrain.export import FORMATS, export
 from odtrain.losses import training_loss
 from odtrain.models import build_detector, retinanet
 from odtrain.models.ssd import SSD
 from odtrain.retinanet_loss import labels
 from odtrain.tflite_detector import pad
+from odtrain.verification import verify_weights
 from odtrain.zoo import restore
 
 MODELS = ("retinanet_mobile_coco", "retinanet_resnetfpn_coco")
@@ -275,3 +282,153 @@ def test_a_checkpoint_of_model_garden_gives_every_variable(detector, garden, che
     )
     np.testing.assert_allclose(encodings, boxes, atol=1e-5)
     np.testing.assert_allclose(logits, classes, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def changed(model, checkpoint):
+    """The network for five classes, in bfloat16, its first two stages frozen, from the checkpoint."""
+    network = build_detector(small(model), 5, frozen_stages=2, precision="bf16")
+    return network, restore(network, checkpoint)
+
+
+def test_the_class_predictor_starts_anew_for_another_number_of_classes(changed):
+    _, report = changed
+    fresh = {row.name: row.reason for row in report.rows if row.status != "restored"}
+    assert fresh
+    assert all(name.startswith("head/_classifier/") for name in fresh)
+    assert set(fresh.values()) == {"2 classes in the checkpoint, 5 here"}
+    lines = report.table().splitlines()
+    assert lines[2].split()[:2] == ["backbone", "restored"]
+    assert any(
+        line.split()[:2] == ["head/_classifier", "re-initialised"]
+        and line.endswith("2 classes in the checkpoint, 5 here")
+        for line in lines
+    )
+
+
+def test_frozen_stages_neither_learn_nor_follow_the_batches(changed):
+    network, _ = changed
+    learning = {id(variable) for variable in network.trainable_variables}
+    names = [name for name, v in network.variables_by_name().items() if id(v) not in learning]
+    still = [name for name in names if not name.endswith(("moving_mean", "moving_variance"))]
+    assert still
+    assert all(name.startswith("backbone/") for name in still)
+    owners = {name.rpartition("/")[0] for name in still if name.endswith("/gamma")}
+    before = {name: v.numpy() for name, v in network.variables_by_name().items()}
+    network.network(noise(2, SIZE, SIZE, 3), training=True)
+    follow = {
+        name.rpartition("/")[0]
+        for name, v in network.variables_by_name().items()
+        if name.endswith("/moving_mean") and not np.array_equal(v, before[name])
+    }
+    assert follow
+    assert not follow & owners
+
+
+def test_bfloat16_keeps_float32_variables_and_outputs(changed):
+    network, _ = changed
+    assert {v.dtype for v in network.variables_by_name().values()} == {tf.float32}
+    encodings, logits = network.network(noise(1, SIZE, SIZE, 3))
+    assert (encodings.dtype, logits.dtype) == (tf.float32, tf.float32)
+    assert tf_keras.mixed_precision.global_policy().name == "float32"
+
+
+def test_a_checkpoint_of_another_network_is_refused_by_its_name(tmp_path, checkpoint):
+    config = ModelConfig(name="mine", architecture="ssd_mobilenet_v1", input_size=64)
+    config.depth_multiplier = 0.1
+    with pytest.raises(CheckpointError) as error:
+        restore(build_detector(config, 2), checkpoint)
+    assert "it looks like a RetinaNet of Model Garden" in str(error.value)
+
+
+# ---- files
+
+
+def spread(detector: SSD) -> None:
+    """Change weights so that scores and boxes differ as after training, no two of them equal."""
+    random = np.random.default_rng(5)
+    for name, variable in detector.variables_by_name().items():
+        if name.endswith(("/gamma", "/beta")):
+            variable.assign_add(random.normal(0, 0.2, variable.shape).astype(np.float32))
+    encodings, logits = detector.network(noise(2, SIZE, SIZE, 3))
+    for name, variable in detector.variables_by_name().items():
+        if name.startswith("head/_box_regressor/") and "depthwise" not in name:
+            variable.assign(variable / np.std(encodings) * 0.2)
+        if name.startswith("head/_classifier/") and name.endswith("kernel"):
+            part = 1.0 if "depthwise" in name else 1 / np.std(logits[..., 1:])
+            variable.assign(variable * part)
+        if name == "head/_classifier/bias":
+            variable.assign(np.full(variable.shape, -2, np.float32))
+
+
+def exported(model, formats, folder):
+    detector = build_detector(small(model), len(NAMES), seed=3)
+    spread(detector)
+    images = [picture(60 + 17 * i, 110, i) for i in range(8)]
+    files = export(detector, NAMES, formats, folder, images, "regular", {"run_id": "4f2a"})
+    reference = list(map(detector.as_detect(), images[:3]))
+    assert max(found.scores.max() for found in reference) > 0.2
+    return images[:3], reference, files
+
+
+def check(images, reference, files):
+    for name, file in files.items():
+        opened = load_detector(file)
+        assert opened.class_names == NAMES
+        assert opened.input_size == (SIZE, SIZE)
+        found = list(map(opened, images))
+        agreed = agreement(reference, found)
+        if name in EXACT:
+            assert agreed.unmatched == 0, name
+            assert agreed.max_box_diff <= BOX_TOLERANCE, name
+            assert agreed.max_score_diff <= SCORE_TOLERANCE, name
+        else:
+            pairs = zip(reference, found, strict=True)
+            gaps = [np.abs(a.scores[:50] - b.scores[:50]) for a, b in pairs]
+            assert np.mean(gaps) <= 0.05, name
+
+
+@pytest.mark.slow
+def test_a_tflite_finds_what_the_network_finds(model, tmp_path):
+    check(*exported(model, ["tflite_fp32"], tmp_path))
+
+
+@pytest.mark.long
+def test_every_exported_file_finds_what_the_network_finds(model, tmp_path):
+    check(*exported(model, list(FORMATS), tmp_path))
+
+
+# ---- commands
+
+
+@pytest.mark.long
+def test_a_training_from_their_checkpoint_ends_in_files_that_predict(
+    model, garden, checkpoint, shapes, tmp_path
+):
+    done = odtrain(
+        [
+            "train",
+            f"data.images={shapes}",
+            f"model={model}",
+            f"train.checkpoint={checkpoint}",
+            *(word for word in TINY_RUN if not word.startswith("model.")),
+            f"model.input_size={SIZE}",
+            "model.shared_predictor={depth:16,layers:1}",
+            "export.formats=[saved_model,tflite_fp32]",
+        ],
+        tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "restored" in done.stderr
+    (run,) = (tmp_path / "outputs/odtrain").iterdir()
+    again = odtrain(["predict", f"source={run.name}", f"input={shapes}", "output=drawn"], tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert (tmp_path / "drawn/predictions.csv").is_file()
+
+
+@pytest.mark.long
+def test_verify_compares_with_what_model_garden_makes_of_the_checkpoint(model, checkpoint):
+    config = compose_config([f"model={model}", f"model.input_size={SIZE}"])
+    config.model = small(model)
+    said = verify_weights(config, Path(checkpoint))
+    assert said.startswith(f"{checkpoint}: equal to what Model Garden makes of it on ")

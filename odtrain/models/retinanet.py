@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -120,6 +121,34 @@ def task(config: ModelConfig, num_classes: int) -> Any:
         is_strict=True,
     )
     return RetinaNetTask(params)
+
+
+def reference(
+    config: ModelConfig, num_classes: int, prefix: Path
+) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
+    """Model Garden's own model, given a checkpoint by its own task: what `build`'s network is to equal.
+
+    Returns:
+        A function from (B, H, W, 3) pictures of -1 to 1 to (B, A, 4) encodings and (B, A, K + 1) logits.
+
+    Raises:
+        AssertionError: the checkpoint does not hold all of the model.
+    """
+    theirs = task(config, num_classes)
+    theirs.task_config.init_checkpoint = str(prefix)
+    model, colours = theirs.build_model(), Normalised()
+    model(tf.zeros((1, *config.size, 3)), training=False)  # makes the head's variables
+    theirs.initialize(model)
+
+    def run(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        said = model(colours(images), training=False)
+        boxes, scores = (
+            [tf.reshape(levels[key], (len(images), -1, width)) for key in sorted(levels, key=int)]
+            for levels, width in ((said["box_outputs"], 4), (said["cls_outputs"], num_classes + 1))
+        )
+        return tf.concat(boxes, axis=1), tf.concat(scores, axis=1)
+
+    return run
 
 
 def pixel_anchors(config: ModelConfig) -> dict[str, tf.Tensor]:
