@@ -242,6 +242,14 @@ def _check(config: Any, invocation: Invocation) -> int:
     findings = examined.findings
     if flags.json:
         Path(flags.json).write_text(findings_json(findings), encoding="utf-8")
+    if flags.html:
+        from odtrain.findings_page import findings_page
+
+        orientations = {str(file): held.orientation for file, held in examined.pictures.items()}
+        page = findings_page(
+            f"{config.data.name}: what the data check found", findings, orientations
+        )
+        Path(flags.html).write_text(page, encoding="utf-8")
     print(findings_table(findings, of_each=SHOWN_OF_EACH))
     if flags.fix is not None:
         from odtrain import repair
@@ -524,6 +532,7 @@ COMMANDS: dict[str, Command] = {
         _with_config(_check),
         (
             ("--json", {"metavar": "FILE", "help": "write the findings to FILE"}),
+            ("--html", {"metavar": "FILE", "help": "the same as a page with pictures"}),
             (
                 "--fix",
                 {

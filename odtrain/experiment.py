@@ -16,6 +16,7 @@ from types import FrameType
 from tqdm import tqdm
 
 from odtrain import __version__, detection_files, promotion, proof, registry
+from odtrain.anchor_fit import fit_findings
 from odtrain.benchmark import Measured, measure
 from odtrain.boxes import Detect, Detections, GroundTruth, UInt8Image
 from odtrain.config import Config, as_dict, compose_config, flattened
@@ -29,11 +30,14 @@ from odtrain.evaluate import Evaluation, check_evaluator, quick_map, write_repor
 from odtrain.evaluate import evaluate as score
 from odtrain.export import export as write_exports
 from odtrain.export import inference_copy
+from odtrain.findings import Finding, by_severity, findings_json, findings_table
+from odtrain.findings_page import findings_page
 from odtrain.inputs import Pictures, training_batches
+from odtrain.inspection import read_memories
 from odtrain.models import build_detector
 from odtrain.models.ssd import SSD
 from odtrain.proof import Proof, prove
-from odtrain.records import prepare, read_labelled, read_names, read_truths
+from odtrain.records import labelled_images, prepare, read_labelled, read_names, read_truths
 from odtrain.runs import NOT_OF_THE_RESULT, config_digest, find_resumable, is_begun
 from odtrain.sources import load_first_weights, open_source, run_config
 from odtrain.store import is_outage, ui_command
@@ -46,6 +50,8 @@ SHOWN_PER_VALIDATION = 4
 SHOWN_SIZE = (240, 640)
 """Pixels of their shorter side at least, and of the longer one at most."""
 SHOWN_SCORE = 0.3
+WARNINGS_OF_EACH = 3
+"""Warnings of one code that a training repeats."""
 UNTRAINED_BIAS = -8.0
 """Class scores near 3e-4: 0 in an int8 file, whose scores are multiples of 1/256."""
 STOPPED_BY_SIGNAL = ("interrupted", "terminated")
@@ -76,6 +82,8 @@ def train(config: Config, overrides: Sequence[str]) -> None:
     registry.check_name(config.registry.name)
     dataset = prepare(config.data)
     _check_trainable(dataset, config)
+    findings = _findings(config, dataset)
+    _say_warnings(findings)
     for split in ("validation", "test"):
         if truths := read_truths(dataset, split):
             check_evaluator(truths, dataset.class_names)
@@ -87,7 +95,7 @@ def train(config: Config, overrides: Sequence[str]) -> None:
     with Tracker(config.tracking, Path(config.outputs)).start(
         "train", _run_name(config), resume=resume
     ) as tracker:
-        _record_inputs(tracker, config, overrides, dataset)
+        _record_inputs(tracker, config, overrides, dataset, findings)
         _record_pictures(tracker, config, dataset)
         detector, fitted = _fit(tracker, config, dataset)
         found, evaluation = _evaluate_test(tracker, config, dataset, detector, fitted.step)
@@ -138,6 +146,7 @@ def train_trial(
     """
     dataset = prepare(config.data)
     _check_trainable(dataset, config)
+    findings = _findings(config, dataset)
     curve: list[tuple[float, float]] = []
     stopped: str | None = None
 
@@ -150,7 +159,7 @@ def train_trial(
     with Tracker(config.tracking, Path(config.outputs)).start(
         "train", _run_name(config), parent=parent
     ) as tracker:
-        _record_inputs(tracker, config, overrides, dataset)
+        _record_inputs(tracker, config, overrides, dataset, findings)
         detector, fitted = _fit(tracker, config, dataset, note)
         found, evaluation = evaluate_split(
             tracker, config, dataset, detector.as_detect(), "validation", fitted.step
@@ -287,8 +296,24 @@ def _run_name(config: Config) -> str:
     return f"{config.data.name} {config.model.name} {height}x{width}"
 
 
+def _findings(config: Config, dataset: Dataset) -> tuple[Finding, ...]:
+    """What the check found in the data, and in how they fit the network."""
+    return by_severity([*dataset.findings, *fit_findings(config.model, labelled_images(dataset))])
+
+
+def _say_warnings(findings: Sequence[Finding]) -> None:
+    warnings = [finding for finding in findings if finding.severity == "warning"]
+    if warnings:
+        *lines, _ = findings_table(warnings, of_each=WARNINGS_OF_EACH).splitlines()
+        _say("\n".join([*lines, "odtrain check has all of these warnings."]))
+
+
 def _record_inputs(
-    tracker: Tracker, config: Config, overrides: Sequence[str], dataset: Dataset
+    tracker: Tracker,
+    config: Config,
+    overrides: Sequence[str],
+    dataset: Dataset,
+    findings: Sequence[Finding],
 ) -> None:
     if not tracker.resumed:
         tracker.log_config(config, overrides)
@@ -300,6 +325,11 @@ def _record_inputs(
     names = ["label_map.pbtxt", "dataset.json", *(f"{split}_labels.csv" for split in splits)]
     for name in names:
         tracker.log_text((dataset.folder / name).read_text(encoding="utf-8"), f"data/{name}")
+    memories = read_memories(dataset.folder)
+    turned = {file: memory.picture.orientation for file, memory in memories.items()}
+    tracker.log_text(findings_json(findings), "data/findings.json")
+    title = f"{dataset.name}: what the data check found"
+    tracker.log_text(findings_page(title, findings, turned), "data/findings.html")
 
 
 def _record_pictures(tracker: Tracker, config: Config, dataset: Dataset) -> None:

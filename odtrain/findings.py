@@ -23,7 +23,7 @@ class Finding:
         box: class and xmin, ymin, xmax, ymax in pixels as written, where it is about one box.
         cause: what is wrong, a sentence.
         remedy: what to do about it, a sentence.
-        picture: that shows the box, where `file` is its label file.
+        picture: that shows the box, where `file` is its label file; the other one, of two alike.
     """
 
     code: str

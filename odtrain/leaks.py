@@ -55,14 +55,14 @@ def _about_same(placed: Placed, group: Group) -> Iterator[Finding]:
         split, earlier = placed.split[file], placed.split[first]
         if split != earlier:
             cause = f"this {split} picture equals {first.name}, a {earlier} picture."
-            yield found("OD106", file, cause)
+            yield found("OD106", file, cause, picture=first)
         differ = difference(placed.images[first], placed.images[file], SAME_OBJECT)
         if differ:
             cause = f"equals {first.name}, but is labelled differently: {differ}."
-            yield found("OD111", file, cause)
+            yield found("OD111", file, cause, picture=first)
         elif split == earlier:
             cause = f"equals {first.name}{_agreement(placed.images[first], placed.images[file])}."
-            yield found("OD206", file, cause)
+            yield found("OD206", file, cause, picture=first)
 
 
 def _about_near(placed: Placed, group: Group) -> Iterator[Finding]:
@@ -74,16 +74,16 @@ def _about_near(placed: Placed, group: Group) -> Iterator[Finding]:
             f"this {placed.split[apart[0]]} picture looks nearly the same as {first.name}, a "
             f"{placed.split[first]} picture{_and_more(len(apart) - 1)}."
         )
-        yield found("OD110", apart[0], cause)
+        yield found("OD110", apart[0], cause, picture=first)
     else:
         named = ", ".join(file.name for file in others[:3])
         cause = f"looks nearly the same as {named}{_and_more(len(others) - 3)}."
-        yield found("OD207", first, cause)
+        yield found("OD207", first, cause, picture=others[0])
     for file in others:
         differ = difference(placed.images[first], placed.images[file], NEAR_OBJECT)
         if differ:
             cause = f"looks nearly the same as {first.name}, but is labelled differently: {differ}."
-            yield found("OD112", file, cause)
+            yield found("OD112", file, cause, picture=first)
 
 
 def _and_more(number: int) -> str:
@@ -146,7 +146,7 @@ def _about_drawing(
                 f"{len(group)} pictures hang together, from {group[0].name} to {group[-1].name}: too "
                 f"many to be drawn whole, so they are in {' and '.join(parts)}."
             )
-            yield found("OD121", group[0], cause)
+            yield found("OD121", group[0], cause, picture=group[-1])
     expected = sum(leak_chance(len(group), list(sizes.values())) for group in groups)
     cause = (
         f"{sum(map(len, groups))} pictures form {len(groups)} groups that look alike or follow each "

@@ -143,6 +143,19 @@ def read_upright(file: Path) -> UInt8Image:
     return decode(file, data)
 
 
+def read_turned(file: Path, orientation: int) -> UInt8Image:
+    """The picture in the frame of its labels: (H, W, 3) RGB, turned as `Picture.orientation` says.
+
+    Raises:
+        UnusableError: it cannot be read, is damaged, too large, or of a format that is not read.
+    """
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise UnusableError(_damaged(file, error)) from None
+    return np.asarray(upright_rgb(file, _open_image(file, data), orientation))
+
+
 def decode(file: Path, data: bytes) -> UInt8Image:
     """`read_upright` of a file's bytes; `file` is where they came from, for messages.
 

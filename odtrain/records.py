@@ -23,6 +23,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
+from odtrain.annotations import LabelledImage, LabelledObject
 from odtrain.boxes import GroundTruth, UInt8Image
 from odtrain.config import DataConfig
 from odtrain.dataset import (
@@ -43,6 +44,7 @@ from odtrain.inspection import (
     FileStat,
     memories_as_json,
     read_json,
+    read_memories,
 )
 from odtrain.label_map import label_map_text
 from odtrain.pairing import scan_sources
@@ -383,6 +385,35 @@ def read_names(dataset: Dataset, split: str) -> dict[int, str]:
     index = index_records(dataset.records(split))
     examples: Iterator[dict[str, Any]] = (decode_example(index.read(i)) for i in range(len(index)))
     return {int(example["image/source_id"][0]): _name_of(example) for example in examples}
+
+
+def labelled_images(dataset: Dataset) -> list[LabelledImage]:
+    """Every picture of every split with its objects, as far as the records know them.
+
+    Pictures are called by their path where `state.json` remembers it, else by their name alone.
+
+    Raises:
+        DataError: a record file is missing or damaged.
+    """
+    paths = {Path(file).name: Path(file) for file in read_memories(dataset.folder)}
+    return [
+        LabelledImage(
+            paths.get(truth.name, Path(truth.name)),
+            None,
+            truth.height,
+            truth.width,
+            tuple(
+                LabelledObject(
+                    dataset.class_names[number - 1], (ymin, xmin, ymax, xmax), False, False
+                )
+                for number, (ymin, xmin, ymax, xmax) in zip(
+                    truth.classes.tolist(), truth.boxes.tolist(), strict=True
+                )
+            ),
+        )
+        for split in SPLITS
+        for truth in read_truths(dataset, split)
+    ]
 
 
 def _name_of(example: dict[str, Any]) -> str:

@@ -18,7 +18,7 @@ WITHOUT_TENSORFLOW = (
     "dataset tfrecord record_files records repair data_diff drawing matching coco_eval charts "
     "data_charts evaluate passport tflite_metadata detectors benchmark spool machine archives "
     "video fetching picture_sources manifest collect download cli "
-    "costs catalogue paired detection_files"
+    "costs findings_page catalogue paired detection_files"
 ).split()
 
 
@@ -41,7 +41,7 @@ ORDER = (
     # training
     "augment inputs targets mining retinanet_loss losses schedules optimizers train "
     # evaluation
-    "matching drawing coco_eval charts data_charts data_pictures evaluate paired detection_files "
+    "matching drawing findings_page coco_eval charts data_charts data_pictures evaluate paired detection_files "
     # exported files
     "checksums passport flat_tables tflite_metadata export file_detector graph_detector tflite_detector "
     "detectors benchmark proof gate model_card "

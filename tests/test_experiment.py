@@ -177,6 +177,8 @@ def test_artifacts_are_where_the_design_says(client, run):
         "config/config.yaml",
         "config/overrides.yaml",
         "data/dataset.json",
+        "data/findings.html",
+        "data/findings.json",
         "data/label_map.pbtxt",
         "data/train_labels.csv",
         "data/validation_labels.csv",
