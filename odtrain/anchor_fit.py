@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
+from odtrain import framing
 from odtrain.anchors import Grid, pyramid_grids, ssd_grids
 from odtrain.annotations import LabelledImage, LabelledObject
 from odtrain.boxes import FloatArray
@@ -31,6 +32,9 @@ def fit_findings(model: ModelConfig, images: Sequence[LabelledImage]) -> Iterato
     if not items:
         return
     boxes = np.array([item.yxyx for _, item in items], np.float32)
+    if model.resize == framing.PAD:
+        extents = [framing.extent((image.height, image.width), model.size) for image, _ in items]
+        boxes = boxes * np.array(extents, np.float32)
     sides = (boxes[:, 2:] - boxes[:, :2]) * np.array(model.size, np.float32)
     tiny = sides.min(axis=1) < TINY
     best = best_overlaps(model, boxes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
@@ -14,6 +15,22 @@ from odtrain.splits import SPLITS
 
 SHARD_BYTES = 150_000_000
 """Of pictures in a record file: 100 to 200 MB are what TensorFlow's guide on input pipelines advises."""
+
+
+def write_lists(folder: Path, examined: Examined) -> None:
+    """The pictures of each split that has any, one a line: what `data.train_list` and the others take.
+
+    Names alone, or with their folders where two pictures share a name.
+    """
+    pictures = [image.image for image in examined.images]
+    clash = len({normalised(picture.name) for picture in pictures}) < len(pictures)
+    root = Path(os.path.commonpath([p.parent for p in pictures])).parent if clash else None
+    for split, images in examined.splits.items():
+        names = [i.image.name if root is None else i.image.relative_to(root) for i in images]
+        if names:
+            file = folder / f"{split}_list.txt"
+            text = "".join(f"{Path(name).as_posix()}\n" for name in names)
+            file.write_text(text, encoding="utf-8", errors="surrogateescape")
 
 
 def write_records(

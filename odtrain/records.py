@@ -1,6 +1,6 @@
 """A checked data set -> the files that training reads; and those files -> pictures and boxes.
 
-`prepare` writes `*_labels.csv`, `label_map.pbtxt`, `*.record-?????-of-?????` and, last of all,
+`prepare` writes `*_labels.csv`, `*_list.txt`, `label_map.pbtxt`, `*.record-?????-of-?????` and, last of all,
 `dataset.json`: without it, or while it says `complete: false`, the folder counts as not prepared.
 `state.json` remembers sizes and dates, so that a data set that did not change is known at a glance.
 """
@@ -49,13 +49,13 @@ from odtrain.inspection import (
 from odtrain.label_map import label_map_text
 from odtrain.pairing import scan_sources
 from odtrain.processes import Workers, in_threads
-from odtrain.record_files import shard_counts, write_records
+from odtrain.record_files import shard_counts, write_lists, write_records
 from odtrain.shards import PART
 from odtrain.splits import SPLITS
 from odtrain.tfrecord import decode_example
 from odtrain.tfrecord import index_records as index_records
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Raised whenever the same data set would give other files."""
 SHOWN_ERRORS = 10
 OURS = "odtrain_dataset"
@@ -214,7 +214,8 @@ def _refuse_foreign_files(folder: Path) -> None:
     """Raise a DataError if `folder` holds files of someone else that would be overwritten."""
     if OURS in read_json(folder / DATASET_FILE):
         return
-    ours = [DATASET_FILE, STATE_FILE, "label_map.pbtxt", "*_labels.csv", "*.record-*-of-*"]
+    ours = [DATASET_FILE, STATE_FILE, "label_map.pbtxt", "*_labels.csv", "*_list.txt"]
+    ours.append("*.record-*-of-*")
     foreign = sorted(file for pattern in ours for file in folder.glob(pattern))
     if foreign:
         problem = "is there already and was not written by odtrain."
@@ -270,6 +271,7 @@ def _write_files(
             images = examined.splits[split]
             names = [Path(image.image.name) for image in images]
             csv_table.write(staging / f"{split}_labels.csv", images, names)
+        write_lists(staging, examined)
         write_records(staging, examined, shards, workers)
         files = [file for file in sorted(staging.iterdir()) if file.name != KEY_FILE]
         written = {file.name: file.stat().st_size for file in files}

@@ -10,6 +10,7 @@ import csv
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path, PurePath, PureWindowsPath
 
 from odtrain.annotations import LabelledImage, normalised
@@ -52,6 +53,21 @@ class PictureNames:
             matches = self.by_stem.get(path.stem)
         return matches or []
 
+    def find_path(self, text: str) -> list[Path]:
+        """As `find`, of a path: of several pictures, those in the folders that it ends with."""
+        path = PurePath(text)
+        matches = self.find(path.name)
+        folders = path.parts[:-1]
+        if len(matches) < 2 or not folders:
+            return matches
+
+        def shared(picture: Path) -> int:
+            pairs = zip(reversed(picture.parts[:-1]), reversed(folders), strict=False)
+            return len(list(takewhile(lambda pair: pair[0] == pair[1], pairs)))
+
+        most = max(map(shared, matches))
+        return [picture for picture in matches if shared(picture) == most]
+
     def clashes(self) -> list[list[Path]]:
         """Groups of pictures that share a name without suffix."""
         return [pictures for pictures in self.by_stem.values() if len(pictures) > 1]
@@ -93,7 +109,7 @@ def _split_by_lists(
     findings = []
     for part, file in lists.items():
         for name in dict.fromkeys(read_list(file)):
-            matches = names.find(name)
+            matches = names.find_path(name)
             if not matches:
                 findings.append(found("OD015", file, f'no picture is called "{name}".'))
             for picture in matches:
@@ -107,7 +123,7 @@ def _split_by_lists(
 
 
 def read_list(file: Path) -> list[str]:
-    """The picture names in a text file, one a line, or in a CSV's column `filename`.
+    """The picture names in a text file, one a line, or in a CSV's column `filename`; folders with `/`.
 
     Raises:
         DataError: it cannot be read, or is a CSV without that column.
@@ -123,7 +139,7 @@ def read_list(file: Path) -> list[str]:
             remedy = "Its first line is to be: filename,width,height,class,xmin,ymin,xmax,ymax"
             raise DataError(file, 'has no column "filename".', remedy)
         lines = [row["filename"] or "" for row in rows]
-    return [PureWindowsPath(line.strip()).name for line in lines if line.strip()]
+    return [PureWindowsPath(line.strip()).as_posix() for line in lines if line.strip()]
 
 
 def split_by_folders(root: Path, pictures: Sequence[Path]) -> dict[Path, str]:
@@ -152,7 +168,13 @@ def complete_split(
         given: picture -> split, as far as it is given.
         scenes: groups of pictures that are drawn together.
     """
-    ordered = sorted(images, key=lambda image: normalised(image.image.name))
+    names = Counter(normalised(image.image.name) for image in images)
+
+    def rank(image: LabelledImage) -> tuple[str, str]:
+        name = normalised(image.image.name)
+        return name, repr(image.objects) if names[name] > 1 else ""
+
+    ordered = sorted(images, key=rank)
     split = {image.image: given.get(image.image, "train") for image in ordered}
     for part in drawn_splits(config, given):
         train = [image for image in ordered if split[image.image] == "train"]

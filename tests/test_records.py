@@ -70,9 +70,11 @@ def test_the_files_have_the_contracts_names(tiny_voc):
         "test.record-00000-of-00002",
         "test.record-00001-of-00002",
         "test_labels.csv",
+        "test_list.txt",
         "train.record-00000-of-00002",
         "train.record-00001-of-00002",
         "train_labels.csv",
+        "train_list.txt",
         "validation_labels.csv",
     ]
     assert [file.name for file in dataset.records("test")] == [
@@ -213,7 +215,11 @@ def test_the_same_input_gives_the_same_bytes_whatever_the_order_of_files(tiny_vo
         (other / file.name).write_bytes(file.read_bytes())
     first = all_files(prepare(config(tiny_voc, prepared=str(tmp_path / "one"))).folder)
     second = all_files(prepare(config(other, prepared=str(tmp_path / "two"))).folder)
+    named = [json.loads(files.pop("dataset.json")) for files in (first, second)]
     assert first == second
+    for values in named:
+        values.pop("findings")  # they name the files
+    assert named[0] == named[1]
 
 
 def test_nothing_is_written_again_when_nothing_changed(tiny_voc):
@@ -407,7 +413,7 @@ def test_the_bytes_are_the_same_whatever_the_number_of_processes(many, tmp_path)
         for workers in (1, 3)
     ]
     assert written[0] == written[1]
-    assert len(written[0]) == 8
+    assert len(written[0]) == 11
 
 
 def test_shards_have_about_150_mb_each_unless_their_number_is_given(many, tmp_path, monkeypatch):
@@ -537,3 +543,23 @@ def test_the_raccoon_rows_are_those_that_were_shipped(shared, tmp_path):
         record = decode_example(index.read(i))
         name = str(record["image/filename"][0], "utf-8")
         assert record["image/encoded"] == [(data / "images" / name).read_bytes()]
+
+
+def test_the_lists_of_a_drawn_split_give_that_split_again(tiny_voc, tmp_path):
+    (tiny_voc / "more").mkdir()
+    for suffix in ("jpg", "xml"):
+        (tiny_voc / f"img4.{suffix}").rename(tiny_voc / f"more/img1.{suffix}")
+    drawn = prepare(config(tiny_voc))
+    lists = {
+        part: str(drawn.folder / f"{part}_list.txt") for part in ("train", "validation", "test")
+    }
+    assert sorted(line for file in lists.values() for line in Path(file).read_text().split()) == [
+        "tiny_voc/img1.jpg",
+        "tiny_voc/img2.png",
+        "tiny_voc/img3.jpg",
+        "tiny_voc/more/img1.jpg",
+    ]
+    assert {"train_list", "test_list"} <= lists.keys()
+    given = prepare(config(tiny_voc, prepared=str(tmp_path / "again"), **lists))
+    assert given.digest == drawn.digest
+    assert (given.folder / "test_list.txt").read_text() == Path(lists["test_list"]).read_text()
