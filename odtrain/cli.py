@@ -345,7 +345,16 @@ def _sweep(config: Any, invocation: Invocation) -> int:
     return 0
 
 
-def _zoo(config: Any, invocation: Invocation) -> int:
+def _zoo(invocation: Invocation) -> int:
+    """A model that is named is composed with its own settings, so that overrides can change those."""
+    from odtrain.catalogue import model_names
+
+    if invocation.flags.name in model_names(invocation.flags.config_dir):
+        invocation.overrides.insert(0, f"model={invocation.flags.name}")
+    return _with_config(_composed_zoo)(invocation)
+
+
+def _composed_zoo(config: Any, invocation: Invocation) -> int:
     from odtrain.catalogue import model_names, table
 
     flags = invocation.flags
@@ -356,19 +365,15 @@ def _zoo(config: Any, invocation: Invocation) -> int:
         choices = "Choose one of: list, fetch, verify."
         raise ConfigError(f"zoo {flags.action}", "no such action.", choices)
     models, name = model_names(flags.config_dir), flags.name or ""
+    path = Path(name).expanduser()
     known = name in models
-    if not known and (flags.action == "fetch" or not name or not Path(name).expanduser().exists()):
-        neither = (
-            "no such model." if flags.action == "fetch" else "no such model, and no such path."
-        )
+    if not known and (flags.action == "fetch" or not name or not path.exists()):
         where = f"zoo {flags.action} {name}".rstrip()
-        raise ConfigError(where, neither, f"Models: {', '.join(models)}.")
+        what = "model." if flags.action == "fetch" else "model, and no such path."
+        raise ConfigError(where, f"no such {what}", f"Models: {', '.join(models)}.")
     from odtrain.verification import fetch_weights, verify_weights
 
-    if known:
-        invocation.overrides.insert(0, f"model={name}")
-        config = _composed(invocation)
-    archive = fetch_weights(config) if known else Path(name).expanduser()
+    archive = fetch_weights(config) if known else path
     print(archive if flags.action == "fetch" else verify_weights(config, archive))
     return 0
 
@@ -586,7 +591,7 @@ COMMANDS: dict[str, Command] = {
     ),
     "zoo": Command(
         "list the models; fetch NAME: their weights; verify NAME|PATH: prove them equal",
-        _with_config(_zoo),
+        _zoo,
         (
             ("action", {"nargs": "?", "default": "list", "help": "list, fetch or verify"}),
             ("name", {"nargs": "?", "help": "a model, or the path of a tarball or folder"}),

@@ -348,6 +348,9 @@ def compose_config(overrides: Sequence[str], config_dir: str | None = None) -> C
         config = cast(Config, OmegaConf.to_object(composed))
     except (HydraException, OmegaConfBaseException) as error:
         raise _explained(error, overrides) from error
+    except AssertionError as error:  # OmegaConf's, about a key inside a section that is null
+        remedy = "Choose one that has it: model=NAME for model.zoo."
+        raise ConfigError(" ".join(overrides), "a section of a key is null.", remedy) from error
     check_values(config)
     return config
 
