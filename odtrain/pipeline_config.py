@@ -39,6 +39,15 @@ WITH_PYRAMID = ("ssd_mobilenet_v1_fpn", "ssd_resnet50_v1_fpn")
 SHARED_KERNEL = {"ssd_mobilenet_v1_ppn": 1}
 """Sides of the convolutions before a shared predictor; 3 where it is not said."""
 
+OWN_DECAY = dict.fromkeys(
+    [
+        *("ssd_mobilenet_v1", "ssd_mobilenet_v1_fpn", "ssd_mobilenet_v1_ppn", "ssd_mobilenet_v2"),
+        *("ssdlite_mobilenet_v2", "ssd_inception_v2"),
+    ],
+    0.9997,
+)
+"""slim's decay of batch norm in base networks that do not take the extractor's."""
+
 NO_RATIO = 100_000.0
 """Negatives for each positive where the miner has no limit."""
 ALL_ANCHORS = 1_000_000
@@ -204,8 +213,8 @@ def _extractor(extractor: Message, found: Imported) -> None:
         found.expect(extractor, "use_depthwise", False, False)
     found.expect(extractor, "pad_to_multiple", 1, 1)
     found.expect(extractor, "use_explicit_padding", False, False)
-    extractor.truth("override_base_feature_extractor_hyperparams")
     values = _hyperparameters(extractor, found)
+    _base_hyperparameters(extractor, values, found)
     for key in ("l2", "batch_norm_decay", "batch_norm_epsilon"):
         if key in values:
             found.values[f"model.{key}"] = values[key]
@@ -215,6 +224,24 @@ def _extractor(extractor: Message, found: Imported) -> None:
         found.values["model.pyramid.depth"] = depth_of_maps or 256
         if pyramid:
             pyramid.whole("min_level"), pyramid.whole("max_level")
+
+
+def _base_hyperparameters(extractor: Message, values: dict[str, Value], found: Imported) -> None:
+    """The base network's own batch norm, which counts where the file does not override it."""
+    overridden = extractor.truth("override_base_feature_extractor_hyperparams")
+    if "batch_norm_decay" not in values:
+        what = "conv_hyperparams without batch_norm; here every layer has one."
+        found.lose(extractor.start, what)
+    elif (
+        not overridden
+        and found.values["model.architecture"] in OWN_DECAY
+        and values["batch_norm_decay"] != OWN_DECAY[str(found.values["model.architecture"])]
+    ):
+        what = (
+            f"batch_norm of the base network keeps its own decay, not {values['batch_norm_decay']}; "
+            "here one for all layers."
+        )
+        found.lose(extractor.start, what)
 
 
 def _hyperparameters(parent: Message, found: Imported) -> dict[str, Value]:
@@ -486,6 +513,10 @@ def _optimizer(optimizer: Message, pipeline: Message, found: Imported) -> None:
     kept, rate = optimizer.truth("use_moving_average"), optimizer.number("moving_average_decay")
     evaluation = pipeline.message("eval_config")
     used = bool(evaluation and evaluation.truth("use_moving_averages")) and kept is not False
+    for metrics in evaluation.all("metrics_set") if evaluation else []:
+        if evaluation and not evaluation.text_of(metrics).startswith("coco"):
+            what = f"metrics_set: {evaluation.text_of(metrics)}; here COCO's metrics."
+            found.change(metrics.token, what)
     found.values["train.ema_decay"] = (rate or 0.9999) if used else None
 
 

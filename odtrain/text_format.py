@@ -349,8 +349,10 @@ def parse(file: Path, example: str) -> Message:
     try:
         text = file.read_bytes().decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise DataError(file, f"cannot be read: {reason}.", example) from None
+        if isinstance(error, OSError):
+            remedy = "Give a file that is there and may be read."
+            raise DataError(file, f"cannot be read: {error.strerror}.", remedy) from None
+        raise DataError(file, "cannot be read: it is not UTF-8.", "Save it as UTF-8.") from None
     return Reader(file, text, example).message()
 
 

@@ -68,6 +68,7 @@ model {{
       depth_multiplier: {config.model.depth_multiplier}
       use_depthwise: {str(_split_extras(config)).lower()}
 {_hyperparameters(config)}
+      override_base_feature_extractor_hyperparams: {str(config.model.batch_norm_decay != 0.9997).lower()}
     }}
     loss {{
 {_loss(config)}

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
 import pytest
-from pipeline_configs import pipeline_text
+from pipeline_configs import TYPES, pipeline_text
 
 from odtrain.catalogue import model_names
 from odtrain.config import Config, as_dict, compose_config, flattened
@@ -272,6 +273,19 @@ def test_what_is_done_in_another_way_is_told_by_line(edited, old, new, said):
     assert told(found, found.changed) == [said]
 
 
+def test_a_base_network_with_batch_norm_of_its_own_is_told(edited):
+    old = "override_base_feature_extractor_hyperparams: true"
+    (said,) = edited(old, "", FPN).lost
+    assert said.endswith(
+        ": batch_norm of the base network keeps its own decay, not 0.997; here one for all layers."
+    )
+
+
+def test_other_metrics_are_told(edited):
+    (said,) = edited("num_examples: 8000", "metrics_set: 'pascal_voc_detection_metrics'").changed
+    assert said.endswith(": metrics_set: pascal_voc_detection_metrics; here COCO's metrics.")
+
+
 def test_a_warm_up_that_would_be_cut_is_told(edited):
     (said,) = edited("num_steps: 25000", "num_steps: 5000", FPN).changed
     assert said.endswith(": warmup_steps: 2000; here a fifth of the steps at most, 1000.")
@@ -335,3 +349,21 @@ def test_the_files_of_the_real_tarballs_are_carried_over_whole(shared, tmp_path)
         found = read_pipeline(tmp_path / member)
         assert (found.lost, found.changed) == ([], [])
         assert found.values["model.architecture"] == "ssd_mobilenet_v1"
+
+
+FIRST_VALUES = ("model.class_bias", "model.initializer", "model.initializer_stddev")
+"""Of weights, which the goldens' networks take from their checkpoints."""
+
+
+@pytest.mark.parametrize("name", TYPES)
+def test_the_reference_s_own_file_gives_the_network_that_its_golden_proves(shared, name):
+    from golden_training import golden_config, loss_kind
+
+    found = read_pipeline(shared / "golden" / name / "pipeline.config")
+    assert (found.lost, found.changed, found.num_classes) == ([], [], 3)
+    wanted = flattened(as_dict(Config(model=golden_config(name))))
+    model = {key: value for key, value in found.values.items() if key.startswith("model.")}
+    other = {key for key, value in model.items() if wanted[key] not in (None, value)}
+    assert other <= set(FIRST_VALUES)
+    with np.load(shared / "golden" / name / "golden.npz") as golden:
+        assert found.values["train.loss"] == loss_kind(golden)

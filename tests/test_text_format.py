@@ -114,8 +114,17 @@ def test_messages_nested_without_end_are_refused(tmp_path):
 def test_what_is_not_text_is_refused(tmp_path):
     with pytest.raises(DataError) as error:
         read(tmp_path, b"\xff\xfe\x00")
-    assert (
-        str(error.value) == f"{tmp_path}/file.config: cannot be read: it is not UTF-8.\n  {EXAMPLE}"
+    assert str(error.value) == (
+        f"{tmp_path}/file.config: cannot be read: it is not UTF-8.\n  Save it as UTF-8."
+    )
+
+
+def test_a_file_that_is_not_there_is_told(tmp_path):
+    with pytest.raises(DataError) as error:
+        parse(tmp_path / "none.config", EXAMPLE)
+    assert str(error.value) == (
+        f"{tmp_path}/none.config: cannot be read: No such file or directory.\n"
+        "  Give a file that is there and may be read."
     )
 
 
