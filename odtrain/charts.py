@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import io
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -104,6 +105,30 @@ def differences(path: Path, rows: Sequence[Interval], title: str, axis: str) -> 
         axes.set_xlabel(axis)
         axes.set_title(title, wrap=True, fontsize="medium")
         save(figure, path)
+
+
+def curves_over_steps(panels: Mapping[str, Mapping[str, Sequence[tuple[int, float]]]]) -> bytes:
+    """Metrics over the steps of a training, as a PNG.
+
+    Args:
+        panels: title -> name of a metric -> (step, value) in order; a panel for each title.
+    """
+    figure = Figure(figsize=(6 * len(panels), 4), layout="constrained")
+    for axes, (title, lines) in zip(
+        figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
+    ):
+        for name, points in lines.items():
+            steps, values = zip(*points, strict=True)
+            axes.plot(
+                steps, values, label=name, marker="o" if len(points) < 30 else None, markersize=3
+            )
+        axes.set_title(title)
+        axes.set_xlabel("step")
+        axes.grid(alpha=0.3)
+        axes.legend(frameon=False)
+    stream = io.BytesIO()
+    FigureCanvasAgg(figure).print_figure(stream, format="png", dpi=110)
+    return stream.getvalue()
 
 
 def _draw_curves(axes: Axes, precision: Float64Array, labels: Sequence[str], title: str) -> None:

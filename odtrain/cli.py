@@ -462,6 +462,30 @@ def _models(config: Any, invocation: Invocation) -> int:
     return 0
 
 
+def _prelabel(config: Any, invocation: Invocation) -> int:
+    action = invocation.flags.action
+    if action is None:
+        from odtrain.prelabel import prelabel
+
+        print(prelabel(config))
+    elif action == "merge":
+        from odtrain.merging import merge
+
+        print(merge(config))
+    else:
+        raise ConfigError(f"prelabel {action}", "no such action.", "Choose one of: merge.")
+    return 0
+
+
+def _report(config: Any, invocation: Invocation) -> int:
+    from odtrain.report import write_report
+
+    flags = invocation.flags
+    to = Path(flags.to) if flags.to else None
+    print(f"Written: {write_report(flags.run, config, to, flags.precision)}")
+    return 0
+
+
 def _track(config: Any, invocation: Invocation) -> int:
     from odtrain import promotion
 
@@ -627,6 +651,28 @@ COMMANDS: dict[str, Command] = {
                 {"metavar": "FORMAT", "help": "download, compare: one export format only"},
             ),
             ("--again", {"action": "store_true", "help": "compare: run and time both now"}),
+        ),
+    ),
+    "prelabel": Command(
+        "proposals of source= for new pictures input=, to correct in labelImg; merge: take them",
+        _with_config(_prelabel),
+        (("action", {"nargs": "?", "help": "merge, or nothing to make proposals"}),),
+    ),
+    "report": Command(
+        "one HTML file that tells the run RUN, to send to people",
+        _with_config(_report),
+        (
+            ("run", {"help": "its id"}),
+            ("--to", {"metavar": "FILE", "help": "the file; report-ID.html if not given"}),
+            (
+                "--precision",
+                {
+                    "type": float,
+                    "default": 0.9,
+                    "metavar": "P",
+                    "help": "that thresholds shall give",
+                },
+            ),
         ),
     ),
     "track": Command(

@@ -246,10 +246,11 @@ def write_report(
     folder: Path,
     drawn: int,
 ) -> None:
-    """Write metrics.json, per_class.csv, worst.csv, two charts, drawn/ and worst/ into the folder.
+    """Write metrics.json, per_class.csv, worst.csv, two charts, drawn/, worst/ and best/ into the folder.
 
     worst.csv lists all pictures, worst first: by F1 at IoU .5 above the score threshold, then by
-    the number of missed boxes and false positives; worst/ shows the first that have any.
+    the number of missed boxes and false positives; worst/ shows the first that have any. best/ shows
+    pictures without mistakes, those with the most objects first.
 
     Args:
         evaluation: of these truths and detections.
@@ -257,7 +258,7 @@ def write_report(
         truths: one per picture.
         detections: of the same pictures.
         folder: made if it is not there.
-        drawn: pictures in drawn/, chosen evenly, and in worst/, at most.
+        drawn: pictures in drawn/, chosen evenly, in worst/ and in best/, at most.
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "metrics.json").write_text(_metrics_json(evaluation), encoding="utf-8")
@@ -435,10 +436,15 @@ def _draw_sheets(
     worst_first: Sequence[int],
     drawn: int,
 ) -> None:
-    """Fill drawn/ and worst/ with `drawn` pictures each, at most."""
+    """Fill drawn/, worst/ and best/ with `drawn` pictures each, at most."""
     even = np.linspace(0, len(truths) - 1, min(drawn, len(truths))).round().astype(int)
     faulty = [i for i in worst_first if evaluation.images[i].mistakes][:drawn]
-    files = _numbered(folder / "drawn", even.tolist()) + _numbered(folder / "worst", faulty)
+    faultless = [
+        i for i, image in enumerate(evaluation.images) if image.found and not image.mistakes
+    ]
+    best = sorted(faultless, key=lambda i: -evaluation.images[i].found)[:drawn]
+    chosen = {"drawn": even.tolist(), "worst": faulty, "best": best}
+    files = [file for name, some in chosen.items() for file in _numbered(folder / name, some)]
     for file, i in tqdm(files, desc="drawing", unit="picture", leave=False):
         sheet = _sheet(images(i), truths[i], detections[i], evaluation, evaluation.images[i])
         stem = Path(truths[i].name).stem.encode()[:200].decode(errors="ignore")

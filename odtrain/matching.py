@@ -184,6 +184,25 @@ def best_f1(matches: Matches) -> tuple[float, float, float] | None:
     return float(matches.scores[best]), float(found[best] / (best + 1)), float(found[best] / boxes)
 
 
+def at_precision(matches: Matches, precision: float) -> tuple[float, float, float] | None:
+    """The lowest score threshold with at least `precision` at IoU .5, and precision and recall there.
+
+    Returns:
+        None where the class has no box, or no threshold is precise enough.
+    """
+    hits, boxes = matches.hits[0], int(matches.boxes.sum())
+    if not (boxes and hits.any()):
+        return None
+    found = np.cumsum(hits)
+    reached = found / np.arange(1, len(hits) + 1)
+    last_of_equals = np.append(np.diff(matches.scores) != 0, True)
+    enough = np.flatnonzero(last_of_equals & (reached >= precision))
+    if not len(enough):
+        return None
+    last = int(enough[-1])
+    return float(matches.scores[last]), float(reached[last]), float(found[last] / boxes)
+
+
 def pair_up(truth: GroundTruth, detections: Detections, ids: IntArray) -> Pairing:
     """Boxes and detections of one picture paired at IoU .5, for the confusion matrix.
 

@@ -9,7 +9,8 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -21,7 +22,7 @@ from tqdm import tqdm
 from odtrain.config import Config, TrackingConfig, as_dict, flattened
 from odtrain.delivery import Delivery, RunRecord
 from odtrain.errors import TrackingError
-from odtrain.store import REFUSALS, cause, is_outage, open_client, shown, tracking_uri
+from odtrain.store import REFUSALS, cause, failure, is_outage, open_client, shown, tracking_uri
 
 UNFINISHED = ("RUNNING", "FAILED", "KILLED")
 
@@ -37,6 +38,62 @@ NOT_OF_THE_RESULT = (
     "output",
 )
 """Keys in which a run and its continuation may differ."""
+
+
+@dataclass(frozen=True)
+class Story:
+    """What the store knows of a run.
+
+    Attributes:
+        run_id: MLflow's id.
+        name: of the run.
+        status: FINISHED, RUNNING, ...
+        started: local time.
+        params: as logged.
+        tags: as set; `mlflow.note.content` is the description.
+        metrics: name -> (step, value), in the order of the steps; `system/` ones are left out.
+    """
+
+    run_id: str
+    name: str
+    status: str
+    started: datetime
+    params: dict[str, str]
+    tags: dict[str, str]
+    metrics: dict[str, list[tuple[int, float]]]
+
+
+def read_story(run_id: str, config: TrackingConfig) -> Story:
+    """Read a run with the history of its metrics.
+
+    Raises:
+        TrackingError: there is no such run, or the store cannot be reached.
+    """
+    uri = tracking_uri(config)
+    try:
+        client = open_client(uri)
+        run = existing_run(client, uri, run_id)
+        names = [name for name in run.data.metrics if not name.startswith("system/")]
+        metrics = {name: _history(client, run_id, name) for name in sorted(names)}
+    except Exception as problem:
+        if is_outage(uri, problem):
+            raise failure(uri, problem) from problem
+        raise
+    return Story(
+        run_id=run_id,
+        name=run.info.run_name or run_id,
+        status=run.info.status,
+        started=datetime.fromtimestamp(run.info.start_time / 1000),
+        params=dict(run.data.params),
+        tags=dict(run.data.tags),
+        metrics=metrics,
+    )
+
+
+def _history(client: MlflowClient, run_id: str, name: str) -> list[tuple[int, float]]:
+    """(step, value), the last value of each step."""
+    points = sorted(client.get_metric_history(run_id, name), key=lambda point: point.timestamp)
+    return sorted({point.step: point.value for point in points}.items())
 
 
 def say_on_stderr(line: str) -> None:

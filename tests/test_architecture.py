@@ -41,15 +41,16 @@ ORDER = (
     # training
     "augment inputs targets mining retinanet_loss losses schedules optimizers train "
     # evaluation
-    "matching drawing findings_page coco_eval charts data_charts data_pictures evaluate paired detection_files "
+    "matching drawing findings_page coco_eval charts data_charts data_pictures evaluate mistakes "
+    "paired detection_files "
     # exported files
     "checksums passport flat_tables tflite_metadata export file_detector graph_detector tflite_detector "
     "detectors benchmark proof gate model_card "
     # tracking
     "spool machine server store delivery runs track lease versions registry pyfunc_model "
     # whole jobs
-    "sources compare promotion thresholds pipeline live media journal predictions looking predict web "
-    "webcam verification pipeline_config pipeline_import "
+    "sources compare report promotion thresholds pipeline live media journal predictions looking predict web "
+    "webcam verification worth prelabel merging pipeline_config pipeline_import "
     "experiment sweep_space sweep_front sweep_trial sweep cli __main__"
 ).split()
 """Every module, each importing earlier ones alone: a new module gets its place here."""

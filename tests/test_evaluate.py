@@ -568,6 +568,33 @@ def test_of_equally_bad_pictures_that_with_more_mistakes_comes_first(tmp_path):
     assert [file.name for file in (tmp_path / "worst").iterdir()] == ["001_two.jpg"]
 
 
+def test_pictures_without_mistakes_are_the_best_with_the_most_objects_first(tmp_path):
+    boxes = [[10, 10, 60, 60], [100, 100, 160, 160]]
+    truths = [truth("one.jpg", boxes[:1], [1]), truth("two.jpg", boxes, [1, 1])]
+    detections = [found(boxes[:1], [0.9], [1]), found(boxes, [0.9, 0.8], [1, 1])]
+    evaluation = evaluate(truths, detections, THREE, bootstrap=0, seed=0)
+    write_report(evaluation, grey, truths, detections, tmp_path, drawn=2)
+    best = sorted(file.name for file in (tmp_path / "best").iterdir())
+    assert best == ["001_two.jpg", "002_one.jpg"]
+
+
+def test_the_operating_point_is_the_lowest_threshold_that_is_precise_enough():
+    boxes = [[10, 10, 60, 60], [100, 100, 160, 160], [10, 100, 60, 160]]
+    wrong = [300, 10, 350, 60]
+    detections = [found([boxes[0], boxes[1], wrong, boxes[2]], [0.9, 0.8, 0.7, 0.6], [1] * 4)]
+    evaluation = evaluate([truth("a.jpg", boxes, [1] * 3)], detections, ("a",), 0, 0)
+    (matches,) = evaluation.matches
+    assert matching.at_precision(matches, 0.7) == (pytest.approx(0.6), 0.75, 1.0)
+    assert matching.at_precision(matches, 0.9) == (pytest.approx(0.8), 1.0, pytest.approx(2 / 3))
+
+
+def test_there_is_no_operating_point_where_none_is_precise_enough():
+    detections = [found([[300, 10, 350, 60], [10, 10, 60, 60]], [0.9, 0.8], [1, 1])]
+    truths = [truth("a.jpg", [[10, 10, 60, 60]], [1])]
+    (matches,) = evaluate(truths, detections, ("a",), 0, 0).matches
+    assert matching.at_precision(matches, 0.9) is None
+
+
 def test_small_pictures_are_enlarged_in_the_report(report):
     with Image.open(report / "drawn" / "001_good.jpg") as sheet:
         assert sheet.width > 2 * 960
