@@ -51,6 +51,7 @@ OWN_DECAY = dict.fromkeys(
 NO_RATIO = 100_000.0
 """Negatives for each positive where the miner has no limit."""
 ALL_ANCHORS = 1_000_000
+BOX_SCALES = {"y": 10.0, "x": 10.0, "height": 5.0, "width": 5.0}
 CODE_SIZE = 4
 
 WITHOUT_INFLUENCE = frozenset(
@@ -187,14 +188,20 @@ def _architecture(ssd: Message) -> str:
 def _input_size(ssd: Message, found: Imported) -> None:
     resizer = _needed(ssd, "image_resizer")
     fixed = resizer.message("fixed_shape_resizer")
+    found.values["model.resize"] = "stretch"
     if fixed is not None:
         sides = [fixed.whole("height") or 300, fixed.whole("width") or 300]
     else:
         fixed = _needed(resizer, "keep_aspect_ratio_resizer")
-        fixed.whole("min_dimension"), fixed.truth("pad_to_max_dimension")
+        fixed.whole("min_dimension")
         sides = [fixed.whole("max_dimension") or 1024] * 2
-        what = "keep_aspect_ratio_resizer: pictures are brought to one size, and so stretched."
-        found.lose(fixed.start, what)
+        found.values["model.resize"] = "pad"
+        if fixed.truth("pad_to_max_dimension"):
+            what = "keep_aspect_ratio_resizer pads with black; here with the mean colour."
+            found.change(fixed.start, what)
+        else:
+            what = f"keep_aspect_ratio_resizer without padding; here padded to {sides[0]} pixels."
+            found.lose(fixed.start, what)
     found.expect(fixed, "resize_method", "BILINEAR", "BILINEAR")
     found.expect(fixed, "convert_to_grayscale", False, False)
     found.values["model.input_size"] = sides[0] if sides[0] == sides[1] else sides
@@ -358,8 +365,10 @@ def _coding(ssd: Message, found: Imported) -> None:
     coder = ssd.message("box_coder")
     boxes = coder.message("faster_rcnn_box_coder") if coder else None
     if boxes is not None:
-        for name, ours in (("y", 10.0), ("x", 10.0), ("height", 5.0), ("width", 5.0)):
-            found.expect(boxes, f"{name}_scale", ours, ours)
+        given = [boxes.number(f"{side}_scale") for side in BOX_SCALES]
+        defaults = BOX_SCALES.values()
+        scales = [own if each is None else each for each, own in zip(given, defaults, strict=True)]
+        found.values["model.box_scales"] = scales
     similarity = ssd.message("similarity_calculator")
     if similarity is not None:
         similarity.message("iou_similarity")
@@ -388,8 +397,13 @@ def _loss(ssd: Message, found: Imported) -> None:
     found.expect(ssd, "normalize_loss_by_num_matches", True, True)
     localization = loss.message("localization_loss")
     smooth = localization.message("weighted_smooth_l1") if localization else None
-    if smooth is not None:
-        found.expect(smooth, "delta", 1.0, 1.0)
+    delta = smooth.number("delta") if smooth else None
+    found.values["model.huber_delta"] = 1.0 if delta is None else delta
+    if localization is not None and smooth is None and localization.fields:
+        place = localization.fields[0]
+        found.lose(place.token, f"{place.name}; here the smooth L1 loss.")
+        localization.asked.add(place.name)
+        _pass_over(place)
     found.values["model.classification_weight"] = classes * _classification(loss, found)
 
 

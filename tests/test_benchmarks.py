@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,13 @@ import tf_keras
 from conftest import label_picture
 from PIL import Image
 
-from benchmarks import preparing, processes, tutorial
+from benchmarks import preparing, processes, tutorial, zoo
 from benchmarks.__main__ import BENCHMARKS, Section, machine, markdown
 from benchmarks.pictures import Source, make, read_labels, sources
 from benchmarks.processes import ProcessError
 from benchmarks.training import gflop_of_training
 from odtrain.boxes import UInt8Image
+from odtrain.errors import ModelFileError
 from odtrain.records import index_records
 from odtrain.tfrecord import decode_example
 
@@ -204,3 +206,40 @@ def test_an_unknown_benchmark_lists_those_there_are():
     assert done.returncode == 2
     assert "argument --only: invalid choice: 'speed'" in done.stderr
     assert all(name in done.stderr.splitlines()[-1] for name in BENCHMARKS)
+
+
+# ---- the zoo's models
+
+
+def finished(value):
+    return processes.Finished(value, 1.0, 1.0, 1.0, tensorflow=True, load=0.5)
+
+
+def test_what_cannot_be_made_or_run_is_told_and_the_rest_is_timed(monkeypatch, tmp_path):
+    made = {"written": [("pb", "a.pb"), ("tflite_fp32", "a.tflite")], "failed": [("pb", "too new")]}
+    monkeypatch.setattr(processes, "run", lambda function, **arguments: finished(made))
+
+    def measure(file, picture, runs, threads):
+        if file.suffix == ".pb":
+            raise ModelFileError(file, "is not a graph.", "Export it again.")
+        return types.SimpleNamespace(latency_ms_p50=12.5)
+
+    monkeypatch.setattr(zoo.benchmark, "measure", measure)
+    names = ("ssd_mobilenet_v1_coco", "ssd_mobilenet_v1_quantized_coco")
+    first, second = zoo.measure(zoo.Extent(names, {"regular": ("pb", "tflite_fp32")}))
+    assert first.milliseconds == {("tflite_fp32", "regular"): 12.5}
+    assert first.failed == [
+        "ssd_mobilenet_v1_coco pb: too new",
+        "ssd_mobilenet_v1_coco pb: a.pb: is not a graph.",
+    ]
+    assert (second.model, second.milliseconds) == (names[1], first.milliseconds)
+    assert second.failed == []
+
+
+def test_an_export_that_ends_early_is_told(monkeypatch):
+    def run(function, **arguments):
+        raise ProcessError("write_files ended with -9:\nKilled")
+
+    monkeypatch.setattr(processes, "run", run)
+    (row,) = zoo.measure(zoo.Extent(("ssd_mobilenet_v1_coco",), {"regular": ("pb",)}))
+    assert row.failed == ["ssd_mobilenet_v1_coco, nms regular: Killed"]

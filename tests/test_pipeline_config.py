@@ -128,6 +128,12 @@ def test_the_published_cosine_is_the_reference_s(read):
     ("old", "new", "expected"),
     [
         ("height: 300", "height: 240", {"model.input_size": [240, 300]}),
+        ("y_scale: 10.0", "y_scale: 8", {"model.box_scales": [8.0, 10.0, 5.0, 5.0]}),
+        (
+            r"weighted_smooth_l1 \{",
+            "weighted_smooth_l1 { delta: 0.5",
+            {"model.huber_delta": 0.5, "model.resize": "stretch"},
+        ),
         ("num_steps: 200000", "num_steps: 500", {"train.steps": 500}),
         (
             "decay_factor: 0.95",
@@ -195,7 +201,12 @@ def test_a_field_is_carried_over(edited, old, new, expected):
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("y_scale: 10.0", "y_scale: 5.0", "y_scale: 5; here 10."),
+        ("weighted_smooth_l1", "weighted_iou", "weighted_iou; here the smooth L1 loss."),
+        (
+            r"(?s)fixed_shape_resizer \{.*?\}",
+            "keep_aspect_ratio_resizer { max_dimension: 400 }",
+            "keep_aspect_ratio_resizer without padding; here padded to 400 pixels.",
+        ),
         (
             "force_match_for_each_row: true",
             "",
@@ -281,6 +292,14 @@ def test_a_base_network_with_batch_norm_of_its_own_is_told(edited):
     )
 
 
+def test_padding_to_one_size_is_carried_over(edited):
+    new = "keep_aspect_ratio_resizer { max_dimension: 400 pad_to_max_dimension: true }"
+    found = edited(r"(?s)fixed_shape_resizer \{.*?\}", new)
+    assert (found.values["model.resize"], found.values["model.input_size"]) == ("pad", 400)
+    (said,) = found.changed
+    assert said.endswith(": keep_aspect_ratio_resizer pads with black; here with the mean colour.")
+
+
 def test_other_metrics_are_told(edited):
     (said,) = edited("num_examples: 8000", "metrics_set: 'pascal_voc_detection_metrics'").changed
     assert said.endswith(": metrics_set: pascal_voc_detection_metrics; here COCO's metrics.")
@@ -292,8 +311,8 @@ def test_a_warm_up_that_would_be_cut_is_told(edited):
 
 
 def test_the_line_of_a_field_is_told(edited):
-    (said,) = edited("y_scale: 10.0", "y_scale: 5.0").lost
-    assert said == "line 7: y_scale: 5; here 10."
+    (said,) = edited("ignore_thresholds: false", "ignore_thresholds: true").lost
+    assert said == "line 17: ignore_thresholds: true; here false."
 
 
 @pytest.mark.parametrize(
