@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -48,8 +49,17 @@ def training_loss(
     Raises:
         ConfigError: an unknown `kind`, or one that is not for this detector.
     """
-    if kind == "retinanet":
-        return retinanet_loss(detector, batch, encodings, logits)
+    compute = TRAINING_LOSSES[choose("train.loss", kind, list(TRAINING_LOSSES))]
+    return compute(detector, batch, encodings, logits)
+
+
+def _of_tf1(
+    kind: str,
+    detector: SSD,
+    batch: Mapping[str, tf.Tensor],
+    encodings: tf.Tensor,
+    logits: tf.Tensor,
+) -> tuple[tf.Tensor, tf.Tensor]:
     targets = assign(
         detector.anchors,
         batch["boxes"],
@@ -176,3 +186,8 @@ def focal_cross_entropy(
 
 
 KINDS: dict[str, Callable[..., Losses]] = {"hard_mining": _hard_mining, "focal": _focal}
+
+TRAINING_LOSSES: dict[str, Callable[..., tuple[tf.Tensor, tf.Tensor]]] = {
+    **{kind: partial(_of_tf1, kind) for kind in KINDS},
+    "retinanet": retinanet_loss,
+}
