@@ -325,8 +325,9 @@ def test_frozen_stages_neither_learn_nor_follow_the_batches(changed):
     assert not follow & owners
 
 
-def test_bfloat16_keeps_float32_variables_and_outputs(changed):
+def test_bfloat16_keeps_float32_variables_and_outputs(changed, detector):
     network, _ = changed
+    assert network.regularization_terms().keys() == detector.regularization_terms().keys()
     assert {v.dtype for v in network.variables_by_name().values()} == {tf.float32}
     encodings, logits = network.network(noise(1, SIZE, SIZE, 3))
     assert (encodings.dtype, logits.dtype) == (tf.float32, tf.float32)
