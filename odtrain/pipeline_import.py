@@ -61,12 +61,24 @@ def import_pipeline(file: Path, folder: Path, name: str | None = None) -> str:
             "is there already, and says something else.",
             "Give another name, --name NAME, or move it away.",
         )
+    try:
+        _write(target, text)
+    except OSError as error:
+        problem = f"cannot be written: {error.strerror}."
+        raise ConfigError(target, problem, "Give another folder: --to DIR.") from error
+    try:
+        compose_config([f"experiment={experiment.name}"], str(folder))
+    except ConfigError:  # a number that no network can have
+        target.unlink()
+        raise
+    return _report(experiment, target, folder)
+
+
+def _write(target: Path, text: str) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     aside = target.with_name(f".{target.name}.new")
     aside.write_text(text, encoding="utf-8")
     aside.replace(target)
-    compose_config([f"experiment={experiment.name}"], str(folder))
-    return _report(experiment, target, folder)
 
 
 def _name(file: Path, given: str | None) -> str:

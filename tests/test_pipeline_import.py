@@ -210,3 +210,21 @@ def test_the_notes_stand_in_the_experiment_too(tmp_path, pipeline):
         "# Could not be carried over:\n#   fine_tune_checkpoint: mine/model.ckpt is not here.\n"
         in text
     )
+
+
+def test_a_number_that_no_network_can_have_is_refused_and_nothing_is_left(tmp_path, pipeline):
+    file = pipeline()
+    file.write_text(file.read_text().replace("height: 300", "height: 3"))
+    with pytest.raises(ConfigError, match=re.escape("model.input_size=[3, 300]: ")):
+        import_pipeline(file, tmp_path)
+    assert list((tmp_path / "experiment").iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_is_named(tmp_path, pipeline):
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError) as error:
+        import_pipeline(pipeline(), tmp_path / "file")
+    assert str(error.value) == (
+        f"{tmp_path}/file/experiment/ssd_mobilenet_v1_raccoon.yaml: cannot be written: Not a directory."
+        "\n  Give another folder: --to DIR."
+    )
