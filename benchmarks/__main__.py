@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks import evaluation, latency, pictures, preparing, tracking, training, zoo
+from benchmarks import evaluation, inputs, latency, pictures, preparing, tracking, training, zoo
 from benchmarks.processes import ProcessError
 from odtrain.config import EXPORT_FORMATS
 from odtrain.costs import NUM_CLASSES
@@ -128,6 +128,17 @@ def _preparing(quick: bool) -> Section:
     return Section(_titled("Preparing", quick), text, PREPARING, rows)
 
 
+def _inputs(quick: bool) -> Section:
+    text = (
+        "The input pipeline alone (reading, decoding, flips and crops, resizing, batches) beside training "
+        "steps alone, which are given one batch again and again; pictures a second, all cores each. "
+        f"Kept: decoded pictures stay in memory, up to {inputs.CACHE_MB} MB. The share is what the pipeline "
+        "takes of a step's time if it did nothing beside it."
+    )
+    rows = inputs.measure(inputs.QUICK if quick else inputs.Extent())
+    return Section(_titled("Input pipeline", quick), text, INPUTS, rows)
+
+
 def _evaluation(quick: bool) -> Section:
     count = 200 if quick else evaluation.PICTURES
     text = (
@@ -217,6 +228,17 @@ PREPARING: Columns = {
     "imports TensorFlow": lambda row: "yes" if row.tensorflow else "no",
     "load": lambda row: f"{row.load:.1f}",
 }
+INPUTS: Columns = {
+    "network": lambda row: row.network,
+    "steps, images/s": lambda row: f"{row.step:.1f}",
+    "pipeline, images/s": lambda row: f"{row.plain:.0f}",
+    "ratio": lambda row: f"{row.plain / row.step:.1f}",
+    "kept, images/s": lambda row: f"{row.kept:.0f}",
+    "ratio, kept": lambda row: f"{row.kept / row.step:.1f}",
+    "share": lambda row: f"{row.step / row.plain:.1%}",
+    "share, kept": lambda row: f"{row.step / row.kept:.1%}",
+    "load": lambda row: f"{row.load:.1f}",
+}
 EVALUATION: Columns = {
     "evaluator": lambda row: row.name,
     "seconds": lambda row: f"{row.seconds:.2f}",
@@ -253,6 +275,7 @@ ZOO: Columns = {
 BENCHMARKS: dict[str, Callable[[bool], Section]] = {
     "training": _training,
     "preparing": _preparing,
+    "inputs": _inputs,
     "evaluation": _evaluation,
     "latency": _latency,
     "tracking": _tracking,

@@ -10,6 +10,7 @@ from mlflow import MlflowClient
 from odtrain import experiment
 from odtrain.cli import main
 from odtrain.config import as_dict, compose_config, flattened, from_yaml
+from odtrain.data_pictures import FILES
 from odtrain.dataset import read_dataset
 from odtrain.detectors import load_detector
 from odtrain.errors import ConfigError
@@ -185,6 +186,7 @@ def test_artifacts_are_where_the_design_says(client, run):
         "data/train_labels.csv",
         "data/validation_labels.csv",
         "data/test_labels.csv",
+        *(f"data/pictures/{name}" for name in FILES),
         "eval/metrics.json",
         "eval/per_class.csv",
         "eval/pr_curves.png",
