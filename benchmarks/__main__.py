@@ -11,7 +11,17 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks import evaluation, inputs, latency, pictures, preparing, tracking, training, zoo
+from benchmarks import (
+    evaluation,
+    inputs,
+    latency,
+    pictures,
+    preparing,
+    serving,
+    tracking,
+    training,
+    zoo,
+)
 from benchmarks.processes import ProcessError
 from odtrain.config import EXPORT_FORMATS
 from odtrain.costs import NUM_CLASSES
@@ -272,6 +282,28 @@ ZOO: Columns = {
     **{f"{name} fast": _milliseconds(name, "fast") for name in zoo.FAST},
     "load": lambda row: f"{row.load:.1f}",
 }
+
+
+def _serving(quick: bool) -> Section:
+    rows = serving.measure(serving.QUICK if quick else serving.WHOLE)
+    text = (
+        f"`odtrain serve` on {serving.MODEL} with {NUM_CLASSES} classes and random weights; pictures are sent "
+        "as JPEG by clients on the same cores. Memory is the server's, early in a row and at its end."
+    )
+    columns: Columns = {
+        "file": lambda row: row.format,
+        "clients": lambda row: f"{row.clients}",
+        "requests": lambda row: f"{row.requests:,}",
+        "errors": lambda row: f"{row.errors}",
+        "requests/s": lambda row: f"{row.per_second:.1f}",
+        "p50": lambda row: f"{row.p50_ms:.1f} ms",
+        "p99": lambda row: f"{row.p99_ms:.1f} ms",
+        "memory": lambda row: f"{row.memory_mb[0]:.0f} -> {row.memory_mb[1]:.0f} MB",
+        "load": lambda row: f"{row.load:.1f}",
+    }
+    return Section("Serving", text, columns, rows)
+
+
 BENCHMARKS: dict[str, Callable[[bool], Section]] = {
     "training": _training,
     "preparing": _preparing,
@@ -279,6 +311,7 @@ BENCHMARKS: dict[str, Callable[[bool], Section]] = {
     "evaluation": _evaluation,
     "latency": _latency,
     "tracking": _tracking,
+    "serving": _serving,
     "zoo": _zoo,
 }
 """Name -> what measures it, small or whole."""

@@ -324,6 +324,13 @@ def _predict(config: Any, invocation: Invocation) -> int:
     return 0
 
 
+def _serve(config: Any, invocation: Invocation) -> int:
+    from odtrain.serving import serve_model
+
+    serve_model(config)
+    return 0
+
+
 def _webcam(config: Any, invocation: Invocation) -> int:
     from odtrain import webcam
 
@@ -598,6 +605,9 @@ COMMANDS: dict[str, Command] = {
     "benchmark": Command("latency, size and memory of the file source=", _with_config(_benchmark)),
     "predict": Command(
         "draw what source= finds in input=; write CSV and JSON to output=", _with_config(_predict)
+    ),
+    "serve": Command(
+        "a local page to drop pictures on, and REST, for source=", _with_config(_serve)
     ),
     "webcam": Command(
         "a local page: the live stream of input= with what source= sees", _with_config(_webcam)

@@ -264,6 +264,18 @@ class WebcamConfig:
 
 
 @dataclass
+class ServeConfig:
+    """Where a model is served, to whom, and how large a request may be."""
+
+    host: str = "127.0.0.1"
+    port: int = 8766
+    allowed_hosts: list[str] = field(default_factory=list)
+    open_browser: bool = True
+    max_megabytes: float = 20.0
+    max_megapixels: float = 50.0
+
+
+@dataclass
 class ZooConfig:
     """Where published weights are looked for."""
 
@@ -307,6 +319,7 @@ class Config:
     predict: PredictConfig = field(default_factory=PredictConfig)
     zoo: ZooConfig = field(default_factory=ZooConfig)
     webcam: WebcamConfig = field(default_factory=WebcamConfig)
+    serve: ServeConfig = field(default_factory=ServeConfig)
     sweep: SweepConfig = field(default_factory=SweepConfig)
     outputs: str = MISSING
     source: str | None = None
@@ -456,6 +469,7 @@ AT_LEAST = {
     "predict.max_download_mb": 0,
     "predict.max_download_seconds": 0,
     "webcam.port": 0,
+    "serve.port": 0,
     "sweep.n_trials": 1,
     "sweep.seed": 0,
 }

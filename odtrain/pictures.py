@@ -156,13 +156,13 @@ def read_turned(file: Path, orientation: int) -> UInt8Image:
     return np.asarray(upright_rgb(file, _open_image(file, data), orientation))
 
 
-def decode(file: Path, data: bytes) -> UInt8Image:
+def decode(file: Path, data: bytes, pixel_limit: int = PIXEL_LIMIT) -> UInt8Image:
     """`read_upright` of a file's bytes; `file` is where they came from, for messages.
 
     Raises:
         UnusableError: no picture, damaged, too large, or of a format that is not read.
     """
-    image = _open_image(file, data)
+    image = _open_image(file, data, pixel_limit)
     return np.asarray(upright_rgb(file, image, _exif_orientation(image)))
 
 
@@ -198,11 +198,11 @@ def frame_count(file: Path) -> int:
         return 1 if image.format == "MPO" else _frames(image)
 
 
-def _open_image(file: Path, data: bytes) -> Image.Image:
+def _open_image(file: Path, data: bytes, pixel_limit: int = PIXEL_LIMIT) -> Image.Image:
     """The picture in `data`, its header read, its pixels not yet.
 
     Raises:
-        UnusableError: no picture, not of `FORMATS`, or beyond `PIXEL_LIMIT`.
+        UnusableError: no picture, not of `FORMATS`, or beyond the limit of pixels.
     """
     try:
         image = Image.open(io.BytesIO(data), formats=OPENED)
@@ -212,8 +212,8 @@ def _open_image(file: Path, data: bytes) -> Image.Image:
         raise UnusableError(_too_large(file)) from None
     except Exception as error:  # Pillow's plugins let anything out when the bytes are damaged
         raise UnusableError(_damaged(file, error)) from None
-    if image.width * image.height > PIXEL_LIMIT:
-        raise UnusableError(_too_large(file))
+    if image.width * image.height > pixel_limit:
+        raise UnusableError(_too_large(file, pixel_limit))
     return image
 
 
@@ -381,8 +381,8 @@ def _damaged(file: Path, error: Exception) -> Finding:
     return found("OD010", file, f"cannot be decoded: {text}.")
 
 
-def _too_large(file: Path) -> Finding:
-    return found("OD019", file, f"has more than {PIXEL_LIMIT // 1_000_000} million pixels.")
+def _too_large(file: Path, pixel_limit: int = PIXEL_LIMIT) -> Finding:
+    return found("OD019", file, f"has more than {pixel_limit // 1_000_000} million pixels.")
 
 
 def _unidentified(file: Path, data: bytes) -> Finding:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import io
+import os
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -23,12 +24,15 @@ from mlflow.pyfunc.model import PythonModel
 from PIL import Image, UnidentifiedImageError
 
 from odtrain.boxes import UInt8Image
-from odtrain.detectors import load_detector
+from odtrain.detectors import load_detectors
 from odtrain.pictures import FORMATS, ORIENTATION_TAG, PIXEL_LIMIT, UnusableError, upright_rgb
 
 COLUMN = "image"
 DEFAULT_THRESHOLD = 0.5
 LONGEST_PATH = 4096
+MOST_WORKERS = 8
+"""Interpreters of a .tflite: MLflow's server answers requests in threads, and one interpreter runs one
+picture at a time."""
 
 TOO_LARGE = f"it has more than {PIXEL_LIMIT // 1_000_000} million pixels."
 READ = tuple(name for name in FORMATS if name != "MPO")
@@ -47,7 +51,8 @@ class DetectorModel(PythonModel):
         """Open the exported file, with the label list beside it for a file that has none."""
         labels = Path(context.artifacts["labels"]).read_text(encoding="utf-8").splitlines()
         chosen = context.model_config["detector"]
-        self.detector = load_detector(Path(context.artifacts[chosen]), class_names=labels)
+        file, workers = Path(context.artifacts[chosen]), min(os.cpu_count() or 1, MOST_WORKERS)
+        self.detector = load_detectors(file, workers, class_names=labels)
 
     # MLflow makes a schema of the hint of `model_input`, except of this one: all kinds come in.
     def predict(

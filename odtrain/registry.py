@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version as installed
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
@@ -352,6 +353,23 @@ def resolve_model(uri: str, store: str) -> Path:
         if urlsplit(location).scheme in ("file", "") and here.is_dir():
             return here
         return _cached(model_id, store)
+    except (MlflowException, OSError) as problem:
+        raise _not_complete(uri, store, problem) from problem
+
+
+def scoring_app(uri: str, store: str) -> Any:
+    """MLflow's own scoring server for a registered model, as an ASGI application.
+
+    Raises:
+        TrackingError: there is no such model, or its files cannot be had.
+    """
+    from mlflow.pyfunc import load_model
+    from mlflow.pyfunc.scoring_server import init
+
+    find_version(uri, store)
+    try:
+        with _mlflow_uses(store):
+            return init(load_model(uri))
     except (MlflowException, OSError) as problem:
         raise _not_complete(uri, store, problem) from problem
 

@@ -50,7 +50,7 @@ ORDER = (
     "spool machine server store delivery runs track lease versions registry pyfunc_model "
     # whole jobs
     "sources compare report promotion thresholds pipeline live media journal predictions looking predict web "
-    "webcam verification worth prelabel merging pipeline_config pipeline_import "
+    "webcam serving verification worth prelabel merging pipeline_config pipeline_import "
     "experiment sweep_space sweep_front sweep_trial sweep cli __main__"
 ).split()
 """Every module, each importing earlier ones alone: a new module gets its place here."""

@@ -115,8 +115,6 @@ def test_the_readme_names_every_command_or_says_it_is_not_there():
     assert [
         name for name in COMMANDS if f"odtrain {name}" not in README and name != "prepare"
     ] == []
-    for missing in ("serve",):
-        assert missing not in COMMANDS, f"{missing} is there now: say so in README.md"
 
 
 def test_the_readme_names_the_entry_points_of_mlproject():
