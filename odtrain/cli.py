@@ -157,7 +157,7 @@ def _split(rest: Sequence[str], flags: Sequence[str]) -> tuple[list[str], list[s
             if not has_value and not pending:
                 raise ConfigError(token, "has no value.", "Give --key value, or key=value.")
             overrides.append(token[2:] if has_value else f"{token[2:]}={pending.popleft()}")
-        elif has_value:
+        elif has_value and "://" not in flag:  # a URL may have = behind its ?
             overrides.append(token)
         else:
             own.append(token)

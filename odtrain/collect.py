@@ -23,7 +23,7 @@ from PIL import Image
 
 from odtrain.errors import DataError
 from odtrain.fetching import Fetcher
-from odtrain.likeness import NEAR, WORDS, as_words, difference_hash, distances
+from odtrain.likeness import NEAR, WORDS, as_words, distances
 from odtrain.manifest import Row, append_row, read_manifest
 from odtrain.picture_sources import Candidate, RefusedError, Source, open_source
 from odtrain.pictures import UnusableError, encode, inspect, record_format
@@ -275,8 +275,6 @@ def _looked_at(candidate: Candidate, data: bytes) -> Looked:
     picture = inspect(name, data, None)
     kept = encode(name, data, picture)
     source_sha256 = picture.content
-    with Image.open(io.BytesIO(kept)) as image:
-        likeness = difference_hash(image)
     changes = [f"from {picture.format}"] if picture.format not in ("JPEG", "MPO", "PNG") else []
     if picture.orientation != 1:
         changes.append("turned upright")
@@ -296,7 +294,7 @@ def _looked_at(candidate: Candidate, data: bytes) -> Looked:
         changes=", ".join(changes),
         duplicate_of="",
         differing_bits="",
-        likeness=likeness,
+        likeness=picture.likeness,
     )
     return Looked(row, kept, candidate.frame)
 

@@ -391,6 +391,13 @@ def test_of_a_list_of_urls_only_pictures_are_kept(card, web, tmp_path, to):
     assert collect([str(links)], to, private=True).known == 1
 
 
+def test_a_url_with_a_query_is_a_source_and_this_machine_is_refused(web, tmp_path, capsys):
+    url = f"{web}/DCIM/IMG_2.jpg?size=large"
+    assert main(["collect", url, "--to", str(tmp_path / "new")]) == 1
+    assert f"{url}: leads to 127.0.0.1, an address of this machine" in capsys.readouterr().out
+    assert main(["collect", url, "--private", "--to", str(tmp_path / "new")]) == 0
+
+
 def test_a_source_that_is_not_there_is_told_before_anything_is_collected(card, to):
     with pytest.raises(DataError, match=r"^nowhere: no such file or folder\.") as raised:
         collect([str(card), "nowhere"], to)
