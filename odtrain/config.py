@@ -193,6 +193,7 @@ class EvaluateConfig:
     every: int = 0
     bootstrap: int = 1000
     drawn: int = 16
+    precision: float = 0.9
     split: str = "test"
 
 

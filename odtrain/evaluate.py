@@ -201,6 +201,27 @@ def _of_classes(found: Detections, count: int) -> Detections:
     return Detections(found.boxes[known], found.scores[known], found.classes[known])
 
 
+def operating_thresholds(
+    truths: Sequence[GroundTruth],
+    detections: Sequence[Detections],
+    class_names: Sequence[str],
+    precision: float,
+) -> dict[str, float]:
+    """By class, the lowest score from which at least `precision` of what is shown is right, at IoU .5.
+
+    Classes that are never so precise, or that no picture shows, are absent.
+
+    Raises:
+        DataError: there is no picture.
+    """
+    points = (
+        matching.at_precision(matches, precision)
+        for matches in match_classes(truths, detections, class_names)
+    )
+    found = dict(zip(class_names, points, strict=False))
+    return {name: round(point[0], 4) for name, point in found.items() if point is not None}
+
+
 def quick_map(
     truths: Sequence[GroundTruth], detections: Sequence[Detections], class_names: Sequence[str]
 ) -> dict[str, float]:

@@ -26,7 +26,13 @@ from odtrain.detection_files import Kept, write_kept, write_labelled
 from odtrain.drawing import draw, draw_truth, side_by_side
 from odtrain.drawing import fit as fit_size
 from odtrain.errors import ConfigError, DataError, OdtrainError
-from odtrain.evaluate import Evaluation, check_evaluator, quick_map, write_report
+from odtrain.evaluate import (
+    Evaluation,
+    check_evaluator,
+    operating_thresholds,
+    quick_map,
+    write_report,
+)
 from odtrain.evaluate import evaluate as score
 from odtrain.export import export as write_exports
 from odtrain.export import inference_copy
@@ -36,6 +42,7 @@ from odtrain.inputs import Pictures, training_batches
 from odtrain.inspection import read_memories
 from odtrain.models import build_detector
 from odtrain.models.ssd import SSD
+from odtrain.passport import THRESHOLDS, write_thresholds
 from odtrain.proof import Proof, prove
 from odtrain.records import labelled_images, prepare, read_labelled, read_names, read_truths
 from odtrain.runs import NOT_OF_THE_RESULT, config_digest, find_resumable, is_begun
@@ -571,6 +578,7 @@ def _proven(
         "architecture": config.model.architecture,
         "data": dataset.name,
         "data_digest": dataset.digest,
+        **_stored_thresholds(config, dataset, detector),
     }
     training = Pictures(dataset.records("train"))
     files = write_exports(
@@ -592,6 +600,18 @@ def _proven(
         config.export.max_map_drop,
         config.benchmark,
     )
+
+
+def _stored_thresholds(config: Config, dataset: Dataset, detector: SSD) -> dict[str, str]:
+    """Operating thresholds for the passport, chosen on the validation pictures, if there are any."""
+    pictures = Split.read(dataset, "validation")
+    if not any(len(truth.classes) for truth in pictures.truths):
+        return {}
+    found = list(map(detector.as_detect(), pictures.images))
+    chosen = operating_thresholds(
+        pictures.truths, found, dataset.class_names, config.evaluate.precision
+    )
+    return {THRESHOLDS: write_thresholds(chosen)} if chosen else {}
 
 
 def _description(

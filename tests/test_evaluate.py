@@ -15,7 +15,13 @@ from PIL import Image
 from odtrain import matching
 from odtrain.boxes import Detections, GroundTruth, UInt8Image
 from odtrain.errors import DataError
-from odtrain.evaluate import check_evaluator, evaluate, quick_map, write_report
+from odtrain.evaluate import (
+    check_evaluator,
+    evaluate,
+    operating_thresholds,
+    quick_map,
+    write_report,
+)
 from tests.conftest import SHARED
 
 Scene = tuple[list[GroundTruth], list[Detections]]
@@ -593,6 +599,14 @@ def test_there_is_no_operating_point_where_none_is_precise_enough():
     truths = [truth("a.jpg", [[10, 10, 60, 60]], [1])]
     (matches,) = evaluate(truths, detections, ("a",), 0, 0).matches
     assert matching.at_precision(matches, 0.9) is None
+
+
+def test_operating_thresholds_are_by_class_and_absent_where_nothing_is_precise_enough():
+    boxes = [[10, 10, 60, 60], [100, 100, 160, 160]]
+    detections = [found([*boxes, [300, 10, 350, 60]], [0.9, 0.8, 0.95], [1, 1, 2])]
+    truths = [truth("a.jpg", [*boxes, [10, 100, 60, 160]], [1, 1, 2])]
+    names = ("circle", "square", "star")
+    assert operating_thresholds(truths, detections, names, 0.9) == {"circle": 0.8}
 
 
 def test_small_pictures_are_enlarged_in_the_report(report):

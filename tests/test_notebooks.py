@@ -1,0 +1,89 @@
+"""The notebooks, run from top to bottom as people run them, on small models."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+from conftest import TINY_RUN, TrainedRun
+from nbclient import NotebookClient
+
+NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
+SHIPPED = sorted(file.name for file in NOTEBOOKS.glob("*.ipynb"))
+
+
+def run(name: str, folder: Path, **parameters: Any) -> Any:
+    """The notebook after it was run in `folder`, with other values in its cell of parameters."""
+    notebook = nbformat.read(NOTEBOOKS / name, as_version=4)
+    (cell,) = [each for each in notebook.cells if "parameters" in each.metadata.get("tags", ())]
+    cell.source += "".join(f"\n{key} = {value!r}" for key, value in parameters.items())
+    shutil.copytree(NOTEBOOKS, folder / "notebooks")
+    NotebookClient(notebook, timeout=500, resources={"metadata": {"path": folder}}).execute()
+    return notebook
+
+
+def outputs(notebook: Any, kind: str) -> list[Any]:
+    return [
+        output.data[kind]
+        for cell in notebook.cells
+        for output in cell.get("outputs", ())
+        if kind in output.get("data", {})
+    ]
+
+
+def printed(notebook: Any) -> str:
+    streams = [
+        output.text
+        for cell in notebook.cells
+        for output in cell.get("outputs", ())
+        if output.output_type == "stream" and output.name == "stdout"
+    ]
+    return "".join(streams)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_notebooks_were_run_to_their_end(name):
+    notebook = nbformat.read(NOTEBOOKS / name, as_version=4)
+    nbformat.validate(notebook)
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    assert not [o for cell in cells for o in cell.outputs if o.output_type == "error"]
+
+
+@pytest.mark.slow
+def test_the_prediction_notebook_draws_pictures(trained: TrainedRun, shapes, tmp_path):
+    model = trained.run / "export" / "model.tflite"
+    done = run("predict.ipynb", tmp_path, SOURCE=str(model), PICTURES=str(shapes), SHOWN=2)
+    assert "('circle', 'square')" in printed(done)
+    assert len(outputs(done, "image/png")) == 2
+
+
+@pytest.mark.slow
+def test_the_webcam_notebook_shows_a_video_in_place_of_a_camera(
+    trained: TrainedRun, shapes, tmp_path
+):
+    from test_video import make_video
+
+    video = make_video(tmp_path / "clip.mp4", 8, size=(96, 80))
+    model = trained.run / "export" / "model.tflite"
+    done = run("webcam.ipynb", tmp_path, SOURCE=str(model), CAMERA=str(video))
+    assert printed(done).startswith("8 frames, ")
+    assert len(outputs(done, "image/png")) == 1
+
+
+@pytest.mark.long
+def test_the_comparing_notebook_trains_twice_and_says_which_is_better(shapes, tmp_path):
+    common = [*TINY_RUN, f"data.images={shapes}", "export.formats=[tflite_fp32]"]
+    done = run(
+        "train_and_compare.ipynb",
+        tmp_path,
+        COMMON=common,
+        FIRST=["train.seed=0"],
+        SECOND=["train.seed=1"],
+    )
+    text = printed(done)
+    assert text.count("Registered models:/shapes/") == 2
+    assert "on 4 pictures" in text, text
