@@ -172,7 +172,7 @@ def _listen(host: str, port: int, what: str) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
-        listener.listen()  # from here on clients wait instead of being refused
+        listener.listen()  # so that whoever reads the address can call at once
     except (OSError, OverflowError) as error:
         listener.close()
         reason = getattr(error, "strerror", None) or str(error)

@@ -199,9 +199,9 @@ class Camera:
                 self._publish(frame)
                 if not self._wanted():
                     return None
-        if video.live or not newest.seen:
-            return video.problem or "gives no frames."
-        return None
+        if video.live:
+            return video.problem or "gives no frames any more."
+        return None if newest.seen else video.problem or "holds no frame that can be read."
 
     def _publish(self, frame: Frame) -> None:
         begun = time.perf_counter()

@@ -43,7 +43,9 @@ async function run() {
   try {
     await loop(() => mine === turn);
   } catch (error) {
-    if (mine === turn) say(error.message || String(error));
+    if (mine !== turn) return;
+    say(error.message || String(error));
+    $("again").hidden = false;
   }
 }
 
@@ -79,14 +81,14 @@ async function watchBrowser(current) {
     stream = await navigator.mediaDevices.getUserMedia(
       { video: { facingMode: "environment", width: { ideal: 1280 } }, audio: false });
   } catch (error) {
-    throw new Error(`The browser's camera cannot be used: ${error.message}. Allow it, then choose the camera again.`);
+    throw new Error(`The browser's camera cannot be used: ${error.message}. Is it plugged in, free, and allowed to this page?`);
   }
   const track = stream.getVideoTracks()[0];
   const video = Object.assign(document.createElement("video"), { srcObject: stream, muted: true, playsInline: true });
   try {
     await video.play();
     while (current()) {
-      if (track.readyState === "ended") throw new Error("The camera was unplugged. Choose it again to go on.");
+      if (track.readyState === "ended") throw new Error("The camera was unplugged.");
       if (frozen || document.hidden) { await pause(100); continue; }
       await lookAt(video, current);
     }
@@ -140,8 +142,9 @@ function show(next) {
 }
 
 function say(text) {
-  $("message").textContent = text;
+  $("said").textContent = text;
   $("message").hidden = !text;
+  $("again").hidden = true;
   $("save").disabled = !shot;
 }
 
@@ -174,11 +177,13 @@ function draw() {
   context.font = `600 ${size}px system-ui, sans-serif`;
   context.textBaseline = "middle";
   const indices = shown();
-  for (const i of indices.slice().reverse()) drawBox(context, i, width, height, size, line);
+  const best = indices.slice().reverse();                   // the first ones last, so that they lie on top
+  for (const i of best) drawBox(context, i, width, height, line);
+  for (const i of best) drawTag(context, i, width, height, size, line);
   count(indices);
 }
 
-function drawBox(context, i, width, height, size, line) {
+function drawBox(context, i, width, height, line) {
   const [top, left, bottom, right] = shot.boxes[i];
   const x = left * width, y = top * height, w = (right - left) * width, h = (bottom - top) * height;
   const colour = colourOf(shot.classes[i]);
@@ -188,6 +193,10 @@ function drawBox(context, i, width, height, size, line) {
   context.lineWidth = line;
   context.strokeStyle = colour;
   context.strokeRect(x, y, w, h);
+}
+
+function drawTag(context, i, width, height, size, line) {
+  const x = shot.boxes[i][1] * width, y = shot.boxes[i][0] * height, colour = colourOf(shot.classes[i]);
   const text = `${nameOf(shot.classes[i])} ${shot.scores[i].toFixed(2)}`;
   const tagWidth = context.measureText(text).width + size * 0.6, tagHeight = size * 1.35;
   const tagX = Math.max(0, Math.min(x - line / 2, width - tagWidth)), tagY = y >= tagHeight ? y - tagHeight : y;
@@ -287,6 +296,7 @@ $("threshold").addEventListener("input", () => {
 $("freeze").addEventListener("click", toggleFreeze);
 $("save").addEventListener("click", save);
 $("camera").addEventListener("change", run);
+$("again").addEventListener("click", run);
 $("search").addEventListener("input", listClasses);
 $("all").addEventListener("click", () => { hidden.clear(); listClasses(); draw(); });
 $("none").addEventListener("click", () => {
