@@ -16,6 +16,7 @@ from benchmarks import (
     inputs,
     latency,
     pictures,
+    prediction,
     preparing,
     serving,
     tracking,
@@ -170,6 +171,19 @@ def _latency(quick: bool) -> Section:
     return Section(_titled("Latency of exports", quick), text, LATENCY, latency.measure(extent))
 
 
+def _prediction(quick: bool) -> Section:
+    extent = prediction.QUICK if quick else prediction.WHOLE
+    text = (
+        f"{extent.count} JPEGs ({pictures.source_name()}) to drawn JPEGs and tables, against the bare "
+        "interpreters on pictures made ready beforehand; both in one process, in turn, "
+        f"{extent.rounds} rounds. The ratio is to the bare throughput of the same file, interpreters and "
+        f"threads (goal {prediction.GOAL:.0%}); beside it, to that of one interpreter with one thread. "
+        "Where the interpreters take all cores, the rest of the work takes its processor time from them: "
+        "bare by whole CPU ms is then the most that the ratio can be."
+    )
+    return Section(_titled("Prediction", quick), text, PREDICTION, prediction.measure(extent))
+
+
 def _tracking(quick: bool) -> Section:
     text = (
         f"Steps of about {tracking.STEP_SECONDS:g} s that log {len(tracking.METRICS)} metrics to "
@@ -284,6 +298,20 @@ ZOO: Columns = {
 }
 
 
+PREDICTION: Columns = {
+    "file": lambda row: row.file,
+    "interpreters": lambda row: str(row.choice.workers),
+    "threads of each": lambda row: str(row.threads),
+    "bare/s": lambda row: f"{row.bare:.1f}",
+    "predict/s": lambda row: f"{row.whole:.1f}",
+    "ratio": lambda row: f"{row.ratio:.0%}",
+    "to one thread": lambda row: f"{row.of_one:.0%}",
+    "bare CPU ms": lambda row: f"{row.bare_cpu_ms:.1f}",
+    "predict CPU ms": lambda row: f"{row.whole_cpu_ms:.1f}",
+    "load": lambda row: f"{row.load:.1f}",
+}
+
+
 def _serving(quick: bool) -> Section:
     rows = serving.measure(serving.QUICK if quick else serving.WHOLE)
     text = (
@@ -310,6 +338,7 @@ BENCHMARKS: dict[str, Callable[[bool], Section]] = {
     "inputs": _inputs,
     "evaluation": _evaluation,
     "latency": _latency,
+    "prediction": _prediction,
     "tracking": _tracking,
     "serving": _serving,
     "zoo": _zoo,

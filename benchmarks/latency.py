@@ -159,17 +159,22 @@ def _exported(extent: Extent, folder: Path) -> Iterator[File]:
 
 
 def write_files(
-    overrides: list[str], checkpoint: str, formats: list[str], nms: str, folder: str
+    overrides: list[str],
+    checkpoint: str,
+    formats: list[str],
+    nms: str,
+    folder: str,
+    num_classes: int = NUM_CLASSES,
 ) -> dict[str, str]:
     """Export a network, with random weights if no checkpoint is named; return each format's path."""
     from odtrain.export import export
     from odtrain.models import build_detector
     from odtrain.zoo import restore
 
-    detector = build_detector(compose_config(overrides).model, NUM_CLASSES)
+    detector = build_detector(compose_config(overrides).model, num_classes)
     if checkpoint:
         restore(detector, Path(checkpoint), "all")
-    names = [f"class {number}" for number in range(1, NUM_CLASSES + 1)]
+    names = [f"class {number}" for number in range(1, num_classes + 1)]
     calibration = pictures.decoded(CALIBRATION_PICTURES)
     written = export(detector, names, formats, Path(folder), calibration, nms, passport={})
     return {name: str(path) for name, path in written.items()}

@@ -280,9 +280,13 @@ def _cut(text: str, font: Font, width: int) -> str:
     return text[:cut] + "…"
 
 
-@lru_cache(maxsize=256)
 def _font(text: str, size: int) -> Font:
-    path = font_file(text)
+    return _opened_font(font_file(text), size)
+
+
+@lru_cache(maxsize=256)
+def _opened_font(path: Path | None, size: int) -> Font:
+    """Opened once for all texts: every score makes another text."""
     return ImageFont.load_default(size) if path is None else ImageFont.truetype(str(path), size)
 
 

@@ -50,19 +50,30 @@ def predict(config: Config) -> None:
         DataError: there is nothing to look at, none of it can be read, the camera went away, or the
             output cannot be written.
     """
-    folder = Path(config.output or "predictions")
-    number = camera_number(config.input)
-    with _written(folder):
-        media = (
-            [] if number is not None else find_media(config.predict, config.input, folder, DRAWN)
-        )
+    folder = _folder(config)
+    media = _media(config, folder)
     source = open_source(config, config.predict.workers or cores(), config.predict.threads)
     tell_nameless(source)
+    _predict(source, config, folder, media)
+
+
+def predict_with(source: Source, config: Config) -> None:
+    """`predict` with a model that is open already, whatever `source=` names."""
+    folder = _folder(config)
+    _predict(source, config, folder, _media(config, folder))
+
+
+def _predict(source: Source, config: Config, folder: Path, media: Sequence[Medium]) -> None:
+    camera = camera_number(config.input)
     with _written(folder), _alone(folder):
-        if number is None:
+        if camera is None:
             _predict_media(media, source, config, folder)
         else:
-            _predict_camera(number, source, config, folder)
+            _predict_camera(camera, source, config, folder)
+
+
+def _folder(config: Config) -> Path:
+    return Path(config.output or "predictions")
 
 
 def tell_nameless(source: Source) -> None:
@@ -108,8 +119,12 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 def _media(config: Config, folder: Path) -> list[Medium]:
+    """What is to be looked at; nothing where that is a camera."""
+    if camera_number(config.input) is not None:
+        return []
     stopped = (folder / JOURNAL).is_file()
-    return find_media(config.predict, config.input, folder, DRAWN, going_on=stopped)
+    with _written(folder):
+        return find_media(config.predict, config.input, folder, DRAWN, going_on=stopped)
 
 
 def _predict_media(media: Sequence[Medium], source: Source, config: Config, folder: Path) -> None:

@@ -31,7 +31,7 @@ NO_FONT_HAS_THIS = "\u0378\u0379"
 @pytest.fixture
 def fresh_fonts() -> Iterator[None]:
     """Forget which fonts were found, before and after."""
-    caches = (drawing._font, drawing.font_file, drawing._font_files, drawing._letters)
+    caches = (drawing._opened_font, drawing.font_file, drawing._font_files, drawing._letters)
     for cache in caches:
         cache.cache_clear()
     yield

@@ -365,7 +365,7 @@ def test_the_page_shows_filters_freezes_and_saves(serve, browser, tmp_path):
     assert read_upright(picture).shape == (480, 640, 3)
     names = [name.text for name in etree.parse(picture.with_suffix(".xml")).iter("name")]
     assert names == ["circle"]
-    assert page.get_log("browser") == []
+    assert [line for line in page.get_log("browser") if line["level"] == "SEVERE"] == []
 
 
 @pytest.mark.slow
@@ -382,7 +382,7 @@ def test_the_page_shows_the_camera_of_the_browser(serve, browser, tmp_path):
         "circle",
         "square",
     ]
-    assert page.get_log("browser") == []
+    assert [line for line in page.get_log("browser") if line["level"] == "SEVERE"] == []
 
 
 @pytest.mark.slow
