@@ -19,6 +19,7 @@ from benchmarks import (
     prediction,
     preparing,
     serving,
+    sweep,
     tracking,
     training,
     zoo,
@@ -210,6 +211,18 @@ def _zoo(quick: bool) -> Section:
     return Section(_titled("Zoo models on this CPU", quick), text, ZOO, rows)
 
 
+def _sweep(quick: bool) -> Section:
+    seeds = sweep.SEEDS[:2] if quick else sweep.SEEDS
+    text = (
+        "The driver's own code over the trainings in `benchmarks/recorded_trainings.json`: "
+        f"{sweep.TRAININGS} trainings a sweep, {len(seeds)} seeds. Steps: share of those that it takes "
+        "to train everything to its end. Lost: hypervolume of mAP and latency, against TPE without "
+        "stopping and the same seed. Of all: hypervolume, as a share of that of all recorded trainings."
+    )
+    rows = sweep.compare(seeds)
+    return Section(_titled("Sweeps replayed", quick), text, SWEEP, rows)
+
+
 def _titled(title: str, quick: bool) -> str:
     return f"{title} (quick: not the real size)" if quick else title
 
@@ -332,6 +345,16 @@ def _serving(quick: bool) -> Section:
     return Section("Serving", text, columns, rows)
 
 
+SWEEP: Columns = {
+    "sweep": lambda row: row.name,
+    "steps": lambda row: f"{row.steps:.1%}",
+    "stopped": lambda row: f"{row.stopped:.1f}",
+    "lost": lambda row: f"{row.lost:.2%}",
+    "lost, worst seed": lambda row: f"{row.worst:.2%}",
+    "of all": lambda row: f"{row.of_all:.1%}",
+}
+
+
 BENCHMARKS: dict[str, Callable[[bool], Section]] = {
     "training": _training,
     "preparing": _preparing,
@@ -342,6 +365,7 @@ BENCHMARKS: dict[str, Callable[[bool], Section]] = {
     "tracking": _tracking,
     "serving": _serving,
     "zoo": _zoo,
+    "sweep": _sweep,
 }
 """Name -> what measures it, small or whole."""
 ON_REQUEST = ("zoo",)

@@ -23,6 +23,7 @@ from typing import IO, Any, NamedTuple, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
+from odtrain import turns
 from odtrain.boxes import Detections, UInt8Image, pairwise_iou
 from odtrain.detectors import FileDetector, load_detector
 from odtrain.errors import ModelFileError
@@ -106,7 +107,8 @@ def measure(file: Path, images: Iterable[UInt8Image], runs: int, threads: int) -
         found = Path(folder) / "found.npz"
         command = [sys.executable, "-m", "odtrain.benchmark", file, found, runs, threads]
         with tempfile.TemporaryFile() as messages:
-            status = _run([str(each) for each in command], images, messages)
+            with turns.away():
+                status = _run([str(each) for each in command], images, messages)
             if status:
                 _explain(file, status, _tail(messages))
         return _read_measured(found, file)
@@ -235,6 +237,7 @@ ERROR_LINE = re.compile(r"^ODTRAIN (?P<problem>.*)\n  (?P<remedy>.*)$", re.MULTI
 def main(arguments: Sequence[str]) -> int:
     """Run as `FILE OUT RUNS THREADS`, with pictures on standard input; the exit status."""
     file, out, runs, threads = arguments
+    turns.take_part()
     try:
         _measure_here(Path(file), Path(out), int(runs), int(threads))
     except ModelFileError as error:
@@ -249,9 +252,11 @@ def _measure_here(file: Path, out: Path, runs: int, threads: int) -> None:
     detector = load_detector(file, threads)
     images = _received()
     first = next(images, None)
-    seconds = _time(detector, first, runs)
+    with turns.alone():
+        seconds = _time(detector, first, runs)
     peak = _peak_memory_mb()
-    found = [] if first is None else [detector(first), *(detector(image) for image in images)]
+    rest = turns.giving_way(images)
+    found = [] if first is None else [detector(first), *(detector(image) for image in rest)]
     np.savez(
         out,
         seconds=seconds,

@@ -339,17 +339,21 @@ def _webcam(config: Any, invocation: Invocation) -> int:
 
 
 def _sweep(config: Any, invocation: Invocation) -> int:
-    from odtrain import sweep
+    from odtrain import sweep, sweep_pick
 
     flags = invocation.flags
     if flags.action is None:
         sweep.sweep(config, invocation.overrides, flags.config_dir)
         return 0
-    if flags.action != "pick":
-        raise ConfigError(f"sweep {flags.action}", "no such action.", "Choose one of: pick.")
-    limits = (flags.max_latency_ms, flags.min_map, flags.max_size_mb)
-    print(sweep.pick(config, *limits, flags.register))
-    return 0
+    if flags.action == "pick":
+        limits = (flags.max_latency_ms, flags.min_map, flags.max_size_mb)
+        print(sweep_pick.pick(config, *limits, flags.register))
+        return 0
+    if flags.action == "verify":
+        table, same = sweep_pick.verify(config)
+        print(table)
+        return int(not same)
+    raise ConfigError(f"sweep {flags.action}", "no such action.", "Choose one of: pick, verify.")
 
 
 def _zoo(invocation: Invocation) -> int:
@@ -613,10 +617,10 @@ COMMANDS: dict[str, Command] = {
         "a local page: the live stream of input= with what source= sees", _with_config(_webcam)
     ),
     "sweep": Command(
-        "many trainings, ending with the files that nothing beats; pick: choose one of them",
+        "many trainings, ending with the files that nothing beats; pick one, verify all",
         _with_config(_sweep),
         (
-            ("action", {"nargs": "?", "help": "pick, or nothing to run the sweep"}),
+            ("action", {"nargs": "?", "help": "pick, verify, or nothing to run the sweep"}),
             ("--max-latency-ms", {"type": float, "metavar": "X", "help": "pick: at most so slow"}),
             ("--min-map", {"type": float, "metavar": "X", "help": "pick: the quickest of so good"}),
             ("--max-size-mb", {"type": float, "metavar": "X", "help": "pick: at most so large"}),

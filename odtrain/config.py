@@ -290,6 +290,7 @@ class SweepConfig:
     name: str = MISSING
     storage: str | None = None
     n_trials: int = MISSING
+    workers: int = 1
     max_minutes: float | None = None
     sampler: str = "tpe"
     seed: int = 0
@@ -298,7 +299,12 @@ class SweepConfig:
     max_latency_ms: float | None = None
     max_size_mb: float | None = None
     stop_hopeless: bool = True
+    judged_from: float = 0.25
+    gain: float = 1.0
     margin: float = 0.02
+    latency_noise: float = 0.05
+    grace: float = 60.0
+    keep: str = "all"
     overrides: list[str] = field(default_factory=list)
     baselines: list[Any] = field(default_factory=list)
     space: dict[str, Any] = MISSING
@@ -437,6 +443,7 @@ CHOICES: dict[str, list[Any]] = {
     "registry.promote": ["auto", "never"],
     "registry.format": [None, *EXPORT_FORMATS],
     "sweep.sampler": ["tpe", "nsga2", "random"],
+    "sweep.keep": ["all", "front"],
 }
 STORED_THRESHOLDS = "stored"
 """`predict.threshold`: the scores that the model's file carries."""
@@ -472,6 +479,10 @@ AT_LEAST = {
     "webcam.port": 0,
     "serve.port": 0,
     "sweep.n_trials": 1,
+    "sweep.workers": 1,
+    "sweep.margin": 0,
+    "sweep.latency_noise": 0,
+    "sweep.grace": 1,
     "sweep.seed": 0,
 }
 FRACTIONS = [
@@ -482,6 +493,8 @@ FRACTIONS = [
     "augment.brightness",
     "augment.contrast",
     "augment.saturation",
+    "sweep.gain",
+    "sweep.judged_from",
 ]
 
 

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 
 from tqdm import tqdm
 
-from odtrain import __version__, detection_files, promotion, proof, registry
+from odtrain import __version__, detection_files, promotion, proof, registry, turns
 from odtrain.anchor_fit import fit_findings
 from odtrain.benchmark import Measured, measure
 from odtrain.boxes import Detect, Detections, GroundTruth, UInt8Image
@@ -45,8 +46,14 @@ from odtrain.models.ssd import SSD
 from odtrain.passport import THRESHOLDS, write_thresholds
 from odtrain.proof import Proof, prove
 from odtrain.records import labelled_images, prepare, read_labelled, read_names, read_truths
-from odtrain.runs import NOT_OF_THE_RESULT, config_digest, find_resumable, is_begun
-from odtrain.sources import load_first_weights, open_source, run_config
+from odtrain.runs import (
+    NOT_OF_THE_RESULT,
+    config_digest,
+    drop_artifacts,
+    find_resumable,
+    is_begun,
+)
+from odtrain.sources import load_first_weights, open_source, run_config, run_file
 from odtrain.store import is_outage, ui_command
 from odtrain.tfrecord import index_records
 from odtrain.track import Terminated, Tracker
@@ -122,6 +129,7 @@ class TrialResult:
         curve: (share of the steps, validation mAP) of every evaluation.
         evaluation: of the chosen weights on the validation split.
         proofs: of the files, on the validation split; none if the training was stopped.
+        intervals: of the files' mAP, by format: `mAP_lo` and `mAP_hi`, where they are defined.
         stopped: why it ended early, or None.
     """
 
@@ -129,6 +137,7 @@ class TrialResult:
     curve: list[tuple[float, float]]
     evaluation: Evaluation
     proofs: list[Proof]
+    intervals: dict[str, dict[str, float]]
     stopped: str | None
 
 
@@ -137,7 +146,6 @@ def train_trial(
     overrides: Sequence[str],
     parent: str,
     judge: Callable[[float, float], str | None],
-    timing: AbstractContextManager[object],
 ) -> TrialResult:
     """Train for a sweep: measured on the validation split, below the run `parent`, not registered.
 
@@ -146,7 +154,6 @@ def train_trial(
         overrides: that made it.
         parent: id of the sweep's run.
         judge: given the share of the steps done and the validation mAP, says why to stop, or None.
-        timing: entered while the files are measured, so that no two measurements meet.
 
     Raises:
         OdtrainError: something the user can put right; the run, if begun, is marked FAILED.
@@ -171,19 +178,40 @@ def train_trial(
         found, evaluation = evaluate_split(
             tracker, config, dataset, detector.as_detect(), "validation", fitted.step
         )
-        proofs = []
+        proofs, intervals = [], {}
         if stopped is None:
-            with timing:
-                proofs = _export_and_prove(
-                    tracker, config, dataset, detector, found, fitted.step, "validation"
-                )
+            proofs = _export_and_prove(
+                tracker, config, dataset, detector, found, fitted.step, "validation"
+            )
+            intervals = _intervals(tracker, config, dataset, proofs, fitted.step)
         else:
             tracker.set_tags({"odtrain.stopped_early": stopped})
         described = _description(
             config, overrides, dataset, evaluation, proofs, fitted, "validation"
         )
         tracker.describe(described)
-        return TrialResult(tracker.name, curve, evaluation, proofs, stopped)
+        return TrialResult(tracker.name, curve, evaluation, proofs, intervals, stopped)
+
+
+def _intervals(
+    tracker: Tracker, config: Config, dataset: Dataset, proofs: Sequence[Proof], step: int
+) -> dict[str, dict[str, float]]:
+    """The 95 % interval of each file's own mAP on the validation split, logged beside it."""
+    truths = read_truths(dataset, "validation")
+    found: dict[str, dict[str, float]] = {}
+    for one in proofs:
+        turns.give_way()
+        values = score(
+            truths,
+            one.measured.detections,
+            dataset.class_names,
+            config.evaluate.bootstrap,
+            config.data.seed,
+        ).metrics
+        found[one.format] = {key: values[key] for key in ("mAP_lo", "mAP_hi") if key in values}
+        logged = {f"export/{one.format}/{key}": value for key, value in found[one.format].items()}
+        tracker.log(logged, step)
+    return found
 
 
 def measure_untrained(config: Config) -> dict[str, Measured]:
@@ -237,6 +265,45 @@ def register_picked(config: Config, run_id: str, format: str) -> str:
         model = _register(tracker, made_with, dataset, evaluation, proofs, step)
     print(f"{headline(evaluation)} on the test split.\n{proof.table(proofs)}")
     return model
+
+
+def measure_again(config: Config, run_id: str, file: str) -> dict[str, float]:
+    """Numbers of a file of a sweep's training on the validation split, by name, as they are now.
+
+    Raises:
+        TrackingError: the run or the file is not to be had.
+    """
+    made_with = run_config(run_id, config)
+    dataset = prepare(made_with.data)
+    pictures = Split.read(dataset, "validation")
+    measured = measure(
+        run_file(run_id, file, config),
+        pictures.images,
+        made_with.benchmark.runs,
+        made_with.benchmark.threads,
+    )
+    scores = quick_map(pictures.truths, measured.detections, dataset.class_names)
+    numbers = ("latency_ms_p50", "latency_ms_p90", "size_mb", "peak_memory_mb")
+    return scores | {name: getattr(measured, name) for name in numbers}
+
+
+def drop_exports(config: Config, run_id: str, files: Mapping[str, str]) -> None:
+    """Delete exported files of a run, in its folder and in MLflow, and say so in its tags.
+
+    Args:
+        config: of the sweep.
+        run_id: of the training.
+        files: format -> path among the run's artifacts.
+    """
+    drop_artifacts(config.tracking, run_id, list(files.values()))
+    tracker = Tracker(config.tracking, Path(config.outputs))
+    with tracker.start("drop", resume=run_id):
+        for name, file in files.items():
+            tracker.set_tags({f"odtrain.export.{name}": "dropped: not on the front of its sweep"})
+            local = tracker.folder / file
+            if local.is_dir():
+                shutil.rmtree(local)
+            local.unlink(missing_ok=True)
 
 
 # ---- before training
@@ -449,7 +516,7 @@ def _validation(
         return None
 
     def validate() -> dict[str, float]:
-        found = list(map(detector.as_detect(), split.images))
+        found = list(map(detector.as_detect(), turns.giving_way(split.images)))
         for i in range(min(SHOWN_PER_VALIDATION, len(found))):
             shown = _beside_truth(split.images[i], split.truths[i], found[i], dataset.class_names)
             tracker.log_image(shown, f"val/{split.truths[i].name}", int(fit.step.numpy()))
@@ -514,7 +581,8 @@ def evaluate_split(
     """
     pictures = Split.read(dataset, split)
     check_evaluator(pictures.truths, dataset.class_names)
-    found = [detect(image) for image in tqdm(pictures.images, desc="evaluate", unit="picture")]
+    shown = tqdm(pictures.images, desc="evaluate", unit="picture")
+    found = [detect(image) for image in turns.giving_way(shown)]
     evaluation = score(
         pictures.truths, found, dataset.class_names, config.evaluate.bootstrap, config.data.seed
     )

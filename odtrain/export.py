@@ -16,7 +16,7 @@ from tensorflow.python.framework.convert_to_constants import (
 )
 from tqdm import tqdm
 
-from odtrain import framing, tflite_metadata
+from odtrain import framing, tflite_metadata, turns
 from odtrain import passport as passports
 from odtrain.boxes import UInt8Image
 from odtrain.errors import ConfigError, choose
@@ -65,7 +65,7 @@ def export(
     (folder / LABEL_MAP_FILE).write_text(label_map_text(tuple(class_names)), "utf-8")
     source = _Source(inference_copy(detector), class_names, calibration, nms, passport)
     written = {}
-    for name in tqdm(formats, desc="export", unit="file", disable=None):
+    for name in turns.giving_way(tqdm(formats, desc="export", unit="file", disable=None)):
         file_name, write = FORMATS[name]
         written[name] = folder / file_name
         write(source, name, written[name])
@@ -274,7 +274,7 @@ def _quantize_all(converter: Any, source: _Source) -> None:
 
 def _calibration(source: _Source) -> Iterator[list[tf.Tensor]]:
     detector, empty = source.detector, True
-    for image in source.calibration:
+    for image in turns.giving_way(source.calibration):
         empty = False
         yield [detector.normalize(detector.resize(image))[None]]
     if empty:

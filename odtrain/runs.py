@@ -8,7 +8,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from tqdm import tqdm
 
 from odtrain.config import Config, TrackingConfig, as_dict, flattened
@@ -235,6 +236,24 @@ def _sync_run(folder: Path, record: RunRecord, say: Callable[[str], None]) -> st
             delivery.spool.close(discard=delivery.record.status == "FINISHED")
     say(f"{folder}: {entries} entries and {files} files sent to run {delivery.run_id}.")
     return delivery.run_id
+
+
+def drop_artifacts(config: TrackingConfig, run_id: str, artifacts: Sequence[str]) -> None:
+    """Delete artifacts of a run; what is not there any more is left out.
+
+    Raises:
+        TrackingError: the run is not there, or the store refuses or cannot be reached.
+    """
+    uri = tracking_uri(config)
+    run = existing_run(open_client(uri), uri, run_id)
+    repository = get_artifact_repository(str(run.info.artifact_uri), tracking_uri=uri)
+    folders = {artifact.rpartition("/")[0] for artifact in artifacts}
+    try:
+        there = {item.path for folder in folders for item in repository.list_artifacts(folder)}
+        for artifact in there & set(artifacts):
+            repository.delete_artifacts(artifact)  # type: ignore[no-untyped-call]
+    except Exception as problem:
+        raise failure(uri, problem) from problem
 
 
 def run_folders(folder: Path) -> Iterator[tuple[Path, RunRecord]]:

@@ -7,6 +7,13 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Protocol
 
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+
 from odtrain.config import Config, compose_config
 from odtrain.errors import ConfigError
 
@@ -69,6 +76,15 @@ class Dimension:
         return trial.suggest_float(
             self.key, float(self.low), float(self.high), step=self.step, log=self.log
         )
+
+    def distribution(self) -> BaseDistribution:
+        """What Optuna keeps of it."""
+        if self.choices is not None:
+            return CategoricalDistribution(self.choices)
+        assert self.low is not None and self.high is not None
+        if isinstance(self.low, int) and isinstance(self.high, int):
+            return IntDistribution(self.low, self.high, self.log, int(self.step or 1))
+        return FloatDistribution(float(self.low), float(self.high), self.log, self.step)
 
     def holds(self, value: Any) -> bool:
         """Whether the key can be given that value."""

@@ -7,6 +7,7 @@ The request says what to train, the result what came of it; progress goes to std
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -16,14 +17,17 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock
-
+from odtrain import __version__, turns
 from odtrain.errors import OdtrainError
-from odtrain.sweep_front import Finished, hopeless
+from odtrain.sweep_rule import Finished, Rule, hopeless
 
-SECONDS_BETWEEN_LOOKS = 2.0
+if TYPE_CHECKING:
+    from odtrain.config import Config
+    from odtrain.experiment import TrialResult
+
+SECONDS_BETWEEN_LOOKS = 0.5
 """At whether the process that began this one is still there."""
 UNTRAINED = ("latency_ms_p50", "latency_ms_p90", "size_mb", "peak_memory_mb")
 """What does not depend on the weights."""
@@ -40,8 +44,10 @@ class Request:
         max_latency_ms: a network whose quickest file takes longer is not trained; None for any.
         max_size_mb: the same for the size of its smallest file.
         finished: files to beat; empty if no training is to be stopped early.
-        margin: mAP granted before a training counts as hopeless.
-        timing_lock: file that is locked while files are timed.
+        rule: how much is granted to a training before it counts as hopeless.
+        machine: folder of the locks that keep trainings quiet while a file is timed.
+        threads: to train with; None for all.
+        known: networks that were timed untrained before, by digest: format -> metrics.
         config_dir: folder of the user's own configs.
     """
 
@@ -51,8 +57,10 @@ class Request:
     max_latency_ms: float | None
     max_size_mb: float | None
     finished: list[Finished]
-    margin: float
-    timing_lock: str
+    rule: Rule
+    machine: str
+    threads: int | None = None
+    known: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
     config_dir: str | None = None
 
 
@@ -69,6 +77,7 @@ class Result:
         untrained: format -> latency, size and memory of the network's files before it was trained.
         files: format -> metrics of the trained file by name, `file` and `failed` included.
         seconds: that it took.
+        network: digest of what the untrained numbers depend on.
     """
 
     state: str
@@ -79,11 +88,22 @@ class Result:
     untrained: dict[str, dict[str, float]] = field(default_factory=dict)
     files: dict[str, dict[str, Any]] = field(default_factory=dict)
     seconds: float = 0.0
+    network: str = ""
 
 
 def write_request(request: Request, file: Path) -> None:
     """Write what `main` reads."""
     file.write_text(json.dumps(asdict(request)), encoding="utf-8")
+
+
+def read_request(file: Path) -> Request:
+    """Read what `write_request` wrote."""
+    values = json.loads(file.read_text(encoding="utf-8"))
+    finished = [
+        Finished(tuple(map(tuple, one["curve"])), one["best"], one["latency_ms"])
+        for one in values.pop("finished")
+    ]
+    return Request(**{**values, "finished": finished, "rule": Rule(**values["rule"])})
 
 
 def read_result(file: Path) -> Result:
@@ -94,15 +114,12 @@ def read_result(file: Path) -> Result:
 def main(arguments: Sequence[str]) -> int:
     """Train as the request says and write the result; the exit status is 0 unless this is a bug."""
     request_file, result_file = map(Path, arguments)
-    values = json.loads(request_file.read_text(encoding="utf-8"))
-    finished = [
-        Finished(tuple(map(tuple, one["curve"])), one["best"], one["latency_ms"])
-        for one in values.pop("finished")
-    ]
-    _follow_parent()
+    request = read_request(request_file)
+    follow_parent()
     began = time.monotonic()
     try:
-        result = run(Request(**values, finished=finished))
+        turns.take_part(Path(request.machine))
+        result = run(request)
     except OdtrainError as error:
         result = Result("failed", str(error))
     taken = {**asdict(result), "seconds": time.monotonic() - began}
@@ -117,36 +134,60 @@ def run(request: Request) -> Result:
     from odtrain.config import compose_config
     from odtrain.experiment import measure_untrained, train_trial
 
+    if request.threads:
+        _limit_tensorflow(request.threads)
     config = compose_config(request.overrides, request.config_dir)
     config.export.formats = request.formats
-    with FileLock(request.timing_lock):
-        untrained = {
-            name: {key: getattr(one, key) for key in UNTRAINED}
-            for name, one in measure_untrained(config).items()
-        }
+    network = digest_of_network(config)
+    untrained = request.known.get(network) or {
+        name: {key: getattr(one, key) for key in UNTRAINED}
+        for name, one in measure_untrained(config).items()
+    }
     if reason := over_budget(untrained, request.max_latency_ms, request.max_size_mb):
-        return Result("infeasible", reason, untrained=untrained)
+        return Result("infeasible", reason, untrained=untrained, network=network)
     quickest = min(one["latency_ms_p50"] for one in untrained.values())
 
     def judge(share: float, score: float) -> str | None:
-        return hopeless(share, score, quickest, request.finished, request.margin)
+        return hopeless(share, score, quickest, request.finished, request.rule)
 
-    alone = FileLock(request.timing_lock)
-    done = train_trial(config, request.overrides, request.parent, judge, alone)
-    score = done.evaluation.metrics["mAP"]
-    bounds = {key: done.evaluation.metrics.get(key) for key in ("mAP_lo", "mAP_hi")}
+    done = train_trial(config, request.overrides, request.parent, judge)
+    return Result(
+        state="stopped" if done.stopped else "done",
+        reason=done.stopped or "",
+        run_id=done.run_id,
+        curve=done.curve,
+        score=done.evaluation.metrics["mAP"],
+        untrained=untrained,
+        files=_files(done),
+        network=network,
+    )
+
+
+def _files(done: TrialResult) -> dict[str, dict[str, Any]]:
+    """Format -> metrics of the file by name, `file` and `failed` included."""
     files: dict[str, dict[str, Any]] = {}
     for proof in done.proofs:
         metrics = {key.rpartition("/")[2]: value for key, value in proof.metrics().items()}
-        known = {key: value for key, value in bounds.items() if value is not None}
-        files[proof.format] = {
-            **metrics,
-            **known,
-            "file": f"export/{proof.file.name}",
-            "failed": proof.failed,
-        }
-    state = "stopped" if done.stopped else "done"
-    return Result(state, done.stopped or "", done.run_id, done.curve, score, untrained, files)
+        place = {"file": f"export/{proof.file.name}", "failed": proof.failed}
+        files[proof.format] = {**metrics, **done.intervals[proof.format], **place}
+    return files
+
+
+def digest_of_network(config: Config) -> str:
+    """Of all that latency and size of an untrained network follow from."""
+    from odtrain.config import as_dict
+
+    groups = as_dict(config)
+    values = {key: groups[key] for key in ("model", "export", "benchmark", "data")}
+    values["version"] = __version__
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _limit_tensorflow(threads: int) -> None:
+    import tensorflow as tf
+
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    tf.config.threading.set_inter_op_parallelism_threads(threads)
 
 
 def over_budget(
@@ -164,8 +205,8 @@ def over_budget(
     return None
 
 
-def _follow_parent() -> None:
-    """End this process, its run marked KILLED, if the one that began it is gone."""
+def follow_parent() -> None:
+    """End this process as SIGTERM does (a training's run is KILLED) if the one that began it is gone."""
     parent = os.getppid()
 
     def watch() -> None:

@@ -23,6 +23,7 @@ from official.core import base_task, base_trainer
 from official.core.config_definitions import ExperimentConfig
 from tqdm import tqdm
 
+from odtrain import turns
 from odtrain.config import TrainConfig
 from odtrain.errors import TrainingError
 from odtrain.inputs import Batch
@@ -240,6 +241,7 @@ class Fit:
         stopped = self._caught_up(start, validate, validate_every, listener)
         with tqdm(total=self.config.steps, initial=start, unit="step", desc="train") as bar:
             while (step := int(self.step.numpy())) < self.config.steps and not stopped:
+                turns.give_way()
                 began = time.monotonic()
                 chunk = min(self._log_every() - step % self._log_every(), self.config.steps - step)
                 logs = trainer.train(tf.constant(chunk))

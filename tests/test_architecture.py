@@ -39,7 +39,7 @@ ORDER = (
     "models.ssd_ppn models.resnet_v1 models.ssd_fpn models.retinanet models.__init__ "
     "checkpoints download costs catalogue zoo "
     # training
-    "augment inputs targets mining retinanet_loss losses schedules optimizers train "
+    "augment inputs targets mining retinanet_loss losses schedules optimizers turns train "
     # evaluation
     "matching drawing findings_page coco_eval charts data_charts data_pictures evaluate mistakes "
     "paired detection_files "
@@ -51,7 +51,8 @@ ORDER = (
     # whole jobs
     "sources compare report promotion thresholds pipeline live media journal predictions looking predict web "
     "webcam serving verification worth prelabel merging pipeline_config pipeline_import "
-    "experiment sweep_space sweep_front sweep_trial sweep cli __main__"
+    "experiment sweep_space sweep_front sweep_rule sweep_trial sweep_study sweep_trials sweep_results "
+    "sweep_worker sweep_page sweep_pick sweep cli __main__"
 ).split()
 """Every module, each importing earlier ones alone: a new module gets its place here."""
 

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import socket
 from pathlib import Path
 
 import optuna
 import pytest
 from conftest import TINY_RUN, odtrain
+from made_up_training import chosen, made_up
 from mlflow import MlflowClient
-from optuna.trial import TrialState
 
 from odtrain import sweep as driver
+from odtrain import sweep_pick, sweep_results
 from odtrain.config import compose_config
 from odtrain.errors import ConfigError
-from odtrain.sweep_trial import Result, over_budget
 
 SPACE = """
 train.learning_rate: {low: 0.001, high: 0.01, log: true}
@@ -32,6 +30,7 @@ def settings(shapes, database, tmp_path, monkeypatch):
     (tmp_path / "conf/sweep/space/two.yaml").write_text(SPACE)
     shutil.copy(database, tmp_path / "mlflow.db")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID"):
         monkeypatch.delenv(name, raising=False)
     return [
@@ -48,58 +47,29 @@ def composed(settings, *more):
     return compose_config([*settings, *more], "conf")
 
 
-def made_up(point, latency=None):
-    """A training whose mAP grows with input and learning rate, and its latency with the input."""
-    side, rate = point["model.input_size"], point["train.learning_rate"]
-    files = {
-        name: {
-            "mAP": side / 200 + rate - loss,
-            "mAP_50": side / 100,
-            "latency_ms_p50": latency or side * factor,
-            "latency_ms_p90": side * factor,
-            "size_mb": 1.0,
-            "peak_memory_mb": 50.0,
-            "file": f"export/{name}",
-            "failed": None,
-        }
-        for name, factor, loss in (("tflite_fp32", 0.1, 0.0), ("tflite_int8", 0.05, 0.05))
-    }
-    untrained = {name: {"latency_ms_p50": 1.0, "size_mb": 1.0} for name in files}
-    run_id = f"{hash(tuple(point.items())) & 0xFFFFFFFF:032x}"
-    return Result("done", "", run_id, [(1.0, side / 200)], side / 200, untrained, files)
-
-
 @pytest.fixture
 def trainings(monkeypatch):
     """Points that were trained, in order; nothing is trained."""
     done = []
 
-    def train(job, point):
-        done.append(dict(point))
-        return made_up(point)
+    def train(job, request):
+        done.append(point_of(request))
+        return made_up(done[-1])
 
-    monkeypatch.setattr(driver, "_train", train)
+    monkeypatch.setattr(driver, "train_in_process", train)
     return done
+
+
+def point_of(request):
+    values = chosen(request.overrides)
+    return {
+        "model.input_size": int(values["model.input_size"]),
+        "train.learning_rate": float(values["train.learning_rate"]),
+    }
 
 
 def study_of(config):
     return optuna.load_study(study_name=config.sweep.name, storage="sqlite:///optuna.db")
-
-
-def test_n_trials_counts_trainings_and_each_gives_a_trial_per_file(settings, trainings):
-    config = composed(settings)
-    driver.sweep(config, settings)
-    assert len(trainings) == 4
-    trials = study_of(config).trials
-    assert len(trials) == 8
-    assert {trial.state for trial in trials} == {TrialState.COMPLETE}
-    assert sorted(trial.params["export.format"] for trial in trials) == (
-        ["tflite_fp32"] * 4 + ["tflite_int8"] * 4
-    )
-    shared = [trial for trial in trials if "shares" in trial.user_attrs]
-    assert sorted(trial.user_attrs["shares"] for trial in shared) == sorted(
-        trial.number for trial in trials if "point" in trial.user_attrs
-    )
 
 
 def test_the_same_command_goes_on_with_the_study_in_the_same_run(settings, trainings):
@@ -118,15 +88,17 @@ def test_the_same_command_goes_on_with_the_study_in_the_same_run(settings, train
 def test_the_front_is_logged_and_picked_from(settings, trainings):
     config = composed(settings)
     driver.sweep(config, settings)
-    best = driver.points(study_of(config))
+    best = sweep_results.points(study_of(config))
     assert {round(point.metrics["latency_ms_p50"], 3) for point in best} == {6.4, 3.2, 9.6, 4.8}
-    rates = [one["train.learning_rate"] for one in trainings if one["model.input_size"] == 96]
-    lines = driver.pick(config, 5.0, None, None, False).splitlines()
-    assert f"| tflite_int8 | {0.43 + max(rates):.3f} | 0.960 | 4.80 ms | 1.00 MB |" in lines[2]
-    assert lines[3].startswith("next quicker: tflite_int8 of trial")
-    assert "-1.60 ms" in lines[3]
-    assert lines[4].startswith("next slower: tflite_fp32 of trial")
-    assert lines[4].endswith("+4.80 ms, +0.050 mAP, +0.00 MB")
+    large = [one for one in trainings if one["model.input_size"] == 96]
+    score = max(made_up(one).files["tflite_int8"]["mAP"] for one in large)
+    lines = sweep_pick.pick(config, 5.0, None, None, False).splitlines()
+    assert f"| tflite_int8 | {score:.3f} | 0.960 | 4.80 ms | 1.00 MB |" in lines[2]
+    assert lines[3] == f"its mAP lies between {score - 0.05:.3f} and {score + 0.05:.3f} (95 %)"
+    assert lines[4].startswith("next quicker: tflite_int8 of trial")
+    assert "-1.60 ms" in lines[4]
+    assert lines[5].startswith("next slower: tflite_fp32 of trial")
+    assert lines[5].endswith("+4.80 ms, +0.050 mAP, +0.00 MB")
     assert lines[-1].startswith("file: runs:/")
 
 
@@ -134,7 +106,7 @@ def test_nothing_within_the_limits_is_told_with_the_front(settings, trainings):
     config = composed(settings)
     driver.sweep(config, settings)
     with pytest.raises(ConfigError) as error:
-        driver.pick(config, 0.1, None, None, False)
+        sweep_pick.pick(config, 0.1, None, None, False)
     lines = str(error.value).splitlines()
     assert lines[0] == "sweep pick: no file on the front is within these limits:"
     assert lines[-1] == "  Allow more, or sweep further: sweep.n_trials."
@@ -146,95 +118,32 @@ def test_baselines_come_first(settings, trainings):
     assert trainings[0] == {"train.learning_rate": 0.005, "model.input_size": 96}
 
 
-def test_a_training_that_fails_is_tried_once_more_and_does_not_count(settings, monkeypatch):
-    done = []
-
-    def train(job, point):
-        done.append(dict(point))
-        return Result("failed", "killed") if len(done) == 1 else made_up(point)
-
-    monkeypatch.setattr(driver, "_train", train)
-    config = composed(settings, "sweep.n_trials=2")
-    driver.sweep(config, settings)
-    assert done[0] == done[1]
-    assert len(done) == 3
-    states = [trial.state for trial in study_of(config).trials]
-    assert states.count(TrialState.FAIL) == 1
-
-
-def test_what_a_killed_driver_left_running_is_tried_again(settings, trainings):
-    config = composed(settings, "sweep.n_trials=1")
-    study = driver.open_study(config)
-    lost = study.ask()
-    point = {"train.learning_rate": 0.002, "model.input_size": 64}
-    lost.suggest_float("train.learning_rate", 0.002, 0.0020001, log=True)
-    lost.suggest_categorical("model.input_size", [64, 96])
-    for key, value in {
-        "host": socket.gethostname(),
-        "process": 2**22 + 1,
-        "point": point,
-    }.items():
-        lost.set_user_attr(key, value)
-    driver.sweep(config, settings)
-    trials = study_of(config).trials
-    assert trials[lost.number].state == TrialState.FAIL
-    assert trials[lost.number].user_attrs["reason"] == "the process of the sweep ended"
-    assert len(trainings) == 1
-    assert trainings[0]["model.input_size"] == trials[lost.number].params["model.input_size"]
-
-
-def test_what_another_live_driver_runs_is_left_alone(settings, trainings):
-    config = composed(settings, "sweep.n_trials=2")
-    study = driver.open_study(config)
-    other = study.ask()
-    for key, value in {"host": socket.gethostname(), "process": os.getpid(), "point": {}}.items():
-        other.set_user_attr(key, value)
-    driver.sweep(config, settings)
-    assert study_of(config).trials[other.number].state == TrialState.RUNNING
-    assert len(trainings) == 1
-
-
-def test_a_network_over_the_budget_is_recorded_and_not_on_the_front(settings, monkeypatch):
-    untrained = {"tflite_fp32": {"latency_ms_p50": 9.0, "size_mb": 1.0}}
-    untrained["tflite_int8"] = untrained["tflite_fp32"]
-    result = Result("infeasible", "its quickest file takes 9.00 ms", untrained=untrained)
-    monkeypatch.setattr(driver, "_train", lambda job, point: result)
-    config = composed(settings, "sweep.n_trials=2")
-    driver.sweep(config, settings)
-    study = study_of(config)
-    assert [trial.user_attrs["state"] for trial in study.trials] == ["infeasible"] * 2
-    assert [trial.constraints for trial in study.trials] == [{"budget": 1.0}] * 2
-    assert driver.points(study) == []
-
-
-@pytest.mark.parametrize(
-    ("latency", "size", "expected"),
-    [
-        pytest.param(None, None, None, id="no budget"),
-        pytest.param(5.0, 3.0, None, id="within"),
-        pytest.param(
-            3.0, None, "its quickest file takes 4.00 ms; sweep.max_latency_ms=3", id="too slow"
-        ),
-        pytest.param(
-            None, 1.5, "its smallest file has 2.00 MB; sweep.max_size_mb=1.5", id="too large"
-        ),
-    ],
-)
-def test_a_network_is_over_the_budget_if_none_of_its_files_is_within(latency, size, expected):
-    files = {
-        "tflite_fp32": {"latency_ms_p50": 8.0, "size_mb": 8.0},
-        "tflite_int8": {"latency_ms_p50": 4.0, "size_mb": 2.0},
-    }
-    assert over_budget(files, latency, size) == expected
-
-
 def test_a_study_is_not_gone_on_with_in_other_directions(settings, trainings):
     driver.sweep(composed(settings, "sweep.n_trials=1"), settings)
     changed = composed(settings, "sweep.directions.latency_ms_p50=maximize")
     with pytest.raises(ConfigError) as error:
         driver.sweep(changed, settings)
-    assert "sweep.sampler" not in str(error.value)
-    assert "Give another sweep" in str(error.value)
+    assert str(error.value) == (
+        "sweep.name=shapes: is a study that compares mAP: maximize, latency_ms_p50: minimize.\n"
+        "  Give another sweep.name, or the directions it was begun with."
+    )
+
+
+def test_a_study_is_not_gone_on_with_under_other_settings_or_choices(settings, trainings):
+    driver.sweep(composed(settings, "sweep.n_trials=1"), [*settings, "train.steps=7"])
+    with pytest.raises(ConfigError) as error:
+        driver.sweep(composed(settings, "sweep.n_trials=2"), [*settings, "train.steps=8"])
+    assert str(error.value) == (
+        "sweep.name=shapes: is a study that was begun with train.steps=7.\n"
+        "  Give another sweep.name, or the settings it was begun with."
+    )
+    changed = composed(settings, "sweep.space={model.input_size: {choices: [64, 128]}}")
+    with pytest.raises(ConfigError) as error:
+        driver.sweep(changed, [*settings, "train.steps=7"])
+    assert str(error.value) == (
+        "sweep.space: model.input_size: the study shapes was begun with the choices 64, 96.\n"
+        "  Give another sweep.name, or go on with what it was begun with."
+    )
 
 
 def test_a_metric_that_no_file_has_is_refused_before_anything_is_trained(settings, trainings):
