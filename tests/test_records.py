@@ -550,9 +550,7 @@ def test_the_lists_of_a_drawn_split_give_that_split_again(tiny_voc, tmp_path):
     for suffix in ("jpg", "xml"):
         (tiny_voc / f"img4.{suffix}").rename(tiny_voc / f"more/img1.{suffix}")
     drawn = prepare(config(tiny_voc))
-    lists = {
-        part: str(drawn.folder / f"{part}_list.txt") for part in ("train", "validation", "test")
-    }
+    lists = {file.stem: str(file) for file in drawn.folder.glob("*_list.txt")}
     assert sorted(line for file in lists.values() for line in Path(file).read_text().split()) == [
         "tiny_voc/img1.jpg",
         "tiny_voc/img2.png",

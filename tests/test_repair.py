@@ -5,6 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -336,3 +339,22 @@ def test_the_folder_of_the_copy_may_be_left_to_odtrain(cats, monkeypatch, argume
     named = [f"data.images={cats}", "data.name=cats", "data.prepared=none"]
     assert main(["check", *arguments, *named]) == 0
     assert (cats.parent / folder / "CHANGES.md").is_file()
+
+
+def test_a_kill_at_any_moment_leaves_no_copy_or_a_whole_one(cats, tmp_path):
+    """Killed as soon as so many files of the copy are there; the next run ends as if nothing was."""
+    write_xml(cats / "a3.xml", "a3.jpg", SIZE, [("cat", 120, 200, 40, 60)])
+    before = digests(cats)
+    command = [sys.executable, "-m", "odtrain", "check", "--fix", "fixed"]
+    named = [f"data.images={cats}", "data.name=cats", "data.prepared=none"]
+    for files in (1, 9, 24):
+        process = subprocess.Popen([*command, *named], cwd=tmp_path, stdout=subprocess.DEVNULL)
+        while process.poll() is None:
+            if sum(1 for _ in tmp_path.glob(".fixed.new-*/**/*.*")) >= files:
+                process.kill()
+        assert process.wait() == -signal.SIGKILL
+        assert not (tmp_path / "fixed").exists()
+    assert subprocess.run([*command, *named], cwd=tmp_path, check=False).returncode == 0
+    assert len(list((tmp_path / "fixed/images").iterdir())) == 12
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cats", "fixed"]
+    assert digests(cats) == before
