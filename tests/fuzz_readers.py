@@ -3,7 +3,8 @@
     python tests/fuzz_readers.py --inputs 20000 --seed 1
 
 mutates the real files of tests/labelled and the inputs kept in tests/fuzz_seeds, byte by byte and value
-by value. What goes wrong is printed and kept in tests/fuzz_seeds, which the tests read from then on.
+by value. What goes wrong is printed and kept in tests/fuzz_seeds, which the tests read from then on (or in
+`--keep FOLDER`).
 `--atheris FOLDER` lets the fuzzer of that name, if it is installed, look for inputs by coverage.
 """
 
@@ -309,6 +310,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--inputs", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--keep", metavar="FOLDER", default=str(SEEDS))
     parser.add_argument("--atheris", metavar="FOLDER")
     arguments = parser.parse_args()
     resource.setrlimit(resource.RLIMIT_AS, (MEGABYTES << 20,) * 2)
@@ -317,7 +319,7 @@ if __name__ == "__main__":
             resource.setrlimit(resource.RLIMIT_AS, (MEGABYTES << 20, resource.RLIM_INFINITY))
             run_atheris(arguments.atheris, Path(temporary))
         started = time.process_time()
-        broken = run(arguments.inputs, arguments.seed, Path(temporary), SEEDS)
+        broken = run(arguments.inputs, arguments.seed, Path(temporary), Path(arguments.keep))
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
         spent = time.process_time() - started
         print(f"{arguments.inputs} inputs, {broken} failed; {spent:.0f} s of CPU, peak {peak} MB")
