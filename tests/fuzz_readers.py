@@ -313,10 +313,10 @@ if __name__ == "__main__":
     parser.add_argument("--keep", metavar="FOLDER", default=str(SEEDS))
     parser.add_argument("--atheris", metavar="FOLDER")
     arguments = parser.parse_args()
-    resource.setrlimit(resource.RLIMIT_AS, (MEGABYTES << 20,) * 2)
+    if not arguments.atheris:  # which has a limit of its own
+        resource.setrlimit(resource.RLIMIT_AS, (MEGABYTES << 20,) * 2)
     with tempfile.TemporaryDirectory() as temporary:
         if arguments.atheris:
-            resource.setrlimit(resource.RLIMIT_AS, (MEGABYTES << 20, resource.RLIM_INFINITY))
             run_atheris(arguments.atheris, Path(temporary))
         started = time.process_time()
         broken = run(arguments.inputs, arguments.seed, Path(temporary), Path(arguments.keep))

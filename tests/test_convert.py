@@ -280,7 +280,7 @@ def test_a_full_disk_leaves_nothing(voc, small_disk, capsys):
         label_picture(voc / f"more{i}.png", (64, 48), [("cat", 4, 6, 30, 40)], seed=i)
     said = refused(capsys, "input=voc", f"output={small_disk}/out", "--to", "yolo")
     assert re.search(
-        r": cannot be converted: No space left on device\.\n  Give another output=DIR", said
+        r": cannot be written: No space left on device\.\n  Give another output=DIR", said
     )
     assert list(small_disk.iterdir()) == []
 
