@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from glob import escape
 from pathlib import Path
 from typing import NamedTuple
 
@@ -125,7 +126,7 @@ def written_whole(output: Path) -> Iterator[Path]:
     prefix = f".{output.name}.new-"
     folder = output.parent / f"{prefix}{os.getpid()}"
     try:
-        for left in output.parent.glob(f"{prefix}*"):
+        for left in output.parent.glob(f"{escape(prefix)}*"):
             process = left.name.removeprefix(prefix)
             if process.isdecimal() and (left == folder or not psutil.pid_exists(int(process))):
                 shutil.rmtree(left)

@@ -99,8 +99,8 @@ def test_yolo_names_the_classes_and_the_split(voc):
     main(["convert", "input=voc", "output=yolo", "--to", "yolo"])
     assert Path("yolo/labels/classes.txt").read_text() == "circle\nred square\n단추\n"
     assert Path("yolo/labels/p1.txt").read_text() == (
-        "0 0.250000000 0.450000000 0.333333333 0.600000000\n"
-        "1 0.750000000 0.443750000 0.500000000 0.862500000\n"
+        "0 0.250000000000 0.450000000000 0.333333333333 0.600000000000\n"
+        "1 0.750000000000 0.443750000000 0.500000000000 0.862500000000\n"
     )
     listed = "".join(Path(f"yolo/{part}.txt").read_text() for part in ("train", "val", "test"))
     assert sorted(listed.splitlines()) == sorted(f"./images/{name}" for name in EVERYTHING)

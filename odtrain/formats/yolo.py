@@ -211,7 +211,7 @@ def _fractions(yxyx: Corners) -> str:
     """Centre and size; more digits than labelImg's six, so that pixels come back as they were."""
     ymin, xmin, ymax, xmax = yxyx
     values = (xmin + xmax) / 2, (ymin + ymax) / 2, xmax - xmin, ymax - ymin
-    return " ".join(f"{value:.9f}" for value in values)
+    return " ".join(f"{value:.12f}" for value in values)
 
 
 def data_yaml(parts: Mapping[str, str], classes: Sequence[str]) -> str:
