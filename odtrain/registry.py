@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -367,11 +368,14 @@ def scoring_app(uri: str, store: str) -> Any:
     from mlflow.pyfunc.scoring_server import init
 
     find_version(uri, store)
+    path = list(sys.path)
     try:
         with _mlflow_uses(store):
             return init(load_model(uri))
     except (MlflowException, OSError) as problem:
         raise _not_complete(uri, store, problem) from problem
+    finally:
+        sys.path[:] = path  # the model brings its own copy of a part of odtrain: it is not for us
 
 
 def _not_complete(uri: str, store: str, problem: Exception) -> TrackingError:

@@ -56,7 +56,9 @@ def test_shipped_notebooks_were_run_to_their_end(name):
 @pytest.mark.slow
 def test_the_prediction_notebook_draws_pictures(trained: TrainedRun, shapes, tmp_path):
     model = trained.run / "export" / "model.tflite"
-    done = run("predict.ipynb", tmp_path, SOURCE=str(model), PICTURES=str(shapes), SHOWN=2)
+    done = run(
+        "predict.ipynb", tmp_path, FOLDER=".", SOURCE=str(model), PICTURES=str(shapes), SHOWN=2
+    )
     assert "('circle', 'square')" in printed(done)
     assert len(outputs(done, "image/png")) == 2
 
@@ -69,7 +71,7 @@ def test_the_webcam_notebook_shows_a_video_in_place_of_a_camera(
 
     video = make_video(tmp_path / "clip.mp4", 8, size=(96, 80))
     model = trained.run / "export" / "model.tflite"
-    done = run("webcam.ipynb", tmp_path, SOURCE=str(model), CAMERA=str(video))
+    done = run("webcam.ipynb", tmp_path, FOLDER=".", SOURCE=str(model), CAMERA=str(video))
     assert printed(done).startswith("8 frames, ")
     assert len(outputs(done, "image/png")) == 1
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from odtrain import pyfunc_model
 from odtrain.boxes import UInt8Image
-from odtrain.pyfunc_model import DetectorModel
+from odtrain.pyfunc_model import SERVERS, DetectorModel
 
 STRANGER = "zoo/ssd_mobilenet_v1_0.75_depth_quantized_coco.tflite"
 """A model that others trained, on COCO."""
@@ -91,6 +91,14 @@ FORMS: dict[str, Callable[[Path], Any]] = {
 }
 
 
+@pytest.fixture
+def no_server(monkeypatch):
+    """A process that serves nobody, whatever other tests have imported: there a text may be a path."""
+    for name in SERVERS:
+        monkeypatch.delitem(sys.modules, name, raising=False)
+
+
+@pytest.mark.usefixtures("no_server")
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_of_a_picture_gives_the_same(model, picture, expected, form):
     given = FORMS[form](picture)

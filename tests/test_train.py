@@ -204,7 +204,7 @@ def test_bfloat16_computes_nearly_the_same_with_float32_variables(batches, tmp_p
     losses = {}
     for precision in ("fp32", "bf16"):
         told = Told()
-        config = settings(steps=2, precision=precision)
+        config = settings(steps=2, precision=precision, learning_rate=0.001)
         detector = detector_for(config)
         run(Fit(detector, config, tmp_path / precision), batches, told)
         losses[precision] = told.values()

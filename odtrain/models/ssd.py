@@ -100,7 +100,7 @@ def resize(image: tf.Tensor, config: ModelConfig) -> tf.Tensor:
 def extent(image: tf.Tensor, config: ModelConfig) -> tf.Tensor:
     """As `SSD.extent`, without a network."""
     if config.resize == framing.STRETCH:
-        return tf.ones(4)
+        return tf.constant((1.0,) * 4)
     sides = tf.cast(tf.shape(image)[-3:-1], tf.float32)
     return tf.tile(_fitted(sides, config) / config.size, [2])
 
