@@ -207,12 +207,21 @@ class SSD(tf.Module):  # type: ignore[misc]
             (self.decode(encodings) / extent)[:, :, None],
             self.scores(logits),
             max_output_size_per_class=limit,
-            max_total_size=min(limit * self.num_classes, len(self.anchors) * self.num_classes),
+            max_total_size=min(self._most(), len(self.anchors) * self.num_classes),
             iou_threshold=self.config.nms_iou,
             score_threshold=SCORE_THRESHOLD,
             clip_boxes=False,
         )
         return _clip_and_cut(boxes, scores, classes, limit)
+
+    def _most(self) -> int:
+        """How many detections are looked through for those inside the picture.
+
+        Where pictures are padded, no more than are given: a .tflite does not know which part of its
+        input is the picture, so what it finds in the rest takes places too.
+        """
+        limit = self.config.max_detections
+        return limit if self.config.resize == framing.PAD else limit * self.num_classes
 
     def detect_batch(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
         """What `postprocess` returns, for (B, H, W, 3) uint8 pictures of any one size."""
