@@ -164,17 +164,16 @@ def write_files(
     formats: list[str],
     nms: str,
     folder: str,
-    num_classes: int = NUM_CLASSES,
 ) -> dict[str, str]:
     """Export a network, with random weights if no checkpoint is named; return each format's path."""
     from odtrain.export import export
     from odtrain.models import build_detector
     from odtrain.zoo import restore
 
-    detector = build_detector(compose_config(overrides).model, num_classes)
+    detector = build_detector(compose_config(overrides).model, NUM_CLASSES)
     if checkpoint:
         restore(detector, Path(checkpoint), "all")
-    names = [f"class {number}" for number in range(1, num_classes + 1)]
+    names = [f"class {number}" for number in range(1, NUM_CLASSES + 1)]
     calibration = pictures.decoded(CALIBRATION_PICTURES)
     written = export(detector, names, formats, Path(folder), calibration, nms, passport={})
     return {name: str(path) for name, path in written.items()}
