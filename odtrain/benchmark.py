@@ -182,8 +182,11 @@ def _run(command: Sequence[str], images: Iterable[UInt8Image], messages: IO[byte
 
 
 def _search_path() -> list[str]:
-    """Where this process finds odtrain, for the one it starts."""
-    return [each for each in sys.path if each]
+    """Where this process finds packages, for the one it starts; first where its odtrain is.
+
+    A model that MLflow loaded into this process has put a part of odtrain before that.
+    """
+    return [str(Path(__file__).parents[1]), *(each for each in sys.path if each)]
 
 
 def _send(stream: IO[bytes] | None, images: Iterable[UInt8Image]) -> None:

@@ -92,7 +92,7 @@ class Layers:
         layer = tf_keras.layers.Conv2D(
             filters,
             kernel,
-            stride,
+            _strides(x, stride),
             padding=padding,
             use_bias=False,
             kernel_initializer=self._kernel(name),
@@ -131,7 +131,7 @@ class Layers:
         layer = tf_keras.layers.SeparableConv2D(
             filters,
             kernel,
-            stride,
+            max(_strides(x, stride)),
             padding="same",
             depth_multiplier=multiplier,
             use_bias=False,
@@ -149,7 +149,7 @@ class Layers:
         """Depthwise convolution, batch norm, activation: `name/{depthwise_weights,BatchNorm/*}`."""
         layer = tf_keras.layers.DepthwiseConv2D(
             kernel,
-            stride,
+            max(_strides(x, stride)),
             padding="same",
             use_bias=False,
             depthwise_initializer=self._kernel(name, fan_in=kernel * kernel),
@@ -226,6 +226,16 @@ class Layers:
     def dtype(self) -> Any:
         """The tf_keras policy that layers made outside this class are to have too."""
         return tf_keras.mixed_precision.Policy(self.policy)
+
+
+def _strides(x: tf.Tensor, stride: int) -> tuple[int, int]:
+    """The stride down and across the map `x`; 1 where it has one cell, which comes to the same.
+
+    TensorFlow 2.20's bfloat16 gradient of a kernel that strides over a single cell reads memory
+    which nothing has written, on Intel processors.
+    """
+    rows, columns = (1 if side == 1 else stride for side in x.shape[1:3])
+    return rows, columns
 
 
 class StageEnd(tf_keras.layers.Layer):  # type: ignore[misc]
