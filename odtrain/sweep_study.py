@@ -169,7 +169,9 @@ def _create(settings: SweepConfig, storage: optuna.storages.BaseStorage) -> optu
         StudyDirection.MAXIMIZE if way == "maximize" else StudyDirection.MINIMIZE
         for way in settings.directions.values()
     ]
-    return optuna.create_study(storage=storage, study_name=settings.name, directions=ways)
+    study = optuna.create_study(storage=storage, study_name=settings.name, directions=ways)
+    study.set_metric_names(list(settings.directions))  # for optuna-dashboard
+    return study
 
 
 def _sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:

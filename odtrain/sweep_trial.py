@@ -49,6 +49,7 @@ class Request:
         threads: to train with; None for all.
         known: networks that were timed untrained before, by digest: format -> metrics.
         config_dir: folder of the user's own configs.
+        process: number of the one that asks, and waits for the result.
     """
 
     overrides: list[str]
@@ -62,6 +63,7 @@ class Request:
     threads: int | None = None
     known: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
     config_dir: str | None = None
+    process: int = field(default_factory=os.getpid)
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,7 @@ def main(arguments: Sequence[str]) -> int:
     """Train as the request says and write the result; the exit status is 0 unless this is a bug."""
     request_file, result_file = map(Path, arguments)
     request = read_request(request_file)
-    follow_parent()
+    follow(request.process)
     began = time.monotonic()
     try:
         turns.take_part(Path(request.machine))
@@ -205,9 +207,11 @@ def over_budget(
     return None
 
 
-def follow_parent() -> None:
-    """End this process as SIGTERM does (a training's run is KILLED) if the one that began it is gone."""
-    parent = os.getppid()
+def follow(parent: int) -> None:
+    """End this process as SIGTERM does (a training's run is KILLED) if `parent`, which began it, is gone.
+
+    The number comes from the parent itself: it may be gone before this process looks for the first time.
+    """
 
     def watch() -> None:
         while os.getppid() == parent:

@@ -29,7 +29,7 @@ from odtrain.config import SweepConfig
 from odtrain.errors import OdtrainError, TrainingError
 from odtrain.sweep_rule import Rule
 from odtrain.sweep_study import FORMAT, patiently
-from odtrain.sweep_trial import Request, Result, follow_parent, read_result, write_request
+from odtrain.sweep_trial import Request, Result, follow, read_result, write_request
 
 MOST_FAILURES = 4
 """Trainings that fail one after the other, two points twice, before a worker gives up."""
@@ -54,6 +54,7 @@ class Job:
         deadline: when the last training may begin, in seconds since 1970; None for no limit.
         worker: number of this one.
         made: whether this machine began the study.
+        process: number of the driver.
     """
 
     settings: SweepConfig
@@ -70,6 +71,7 @@ class Job:
     deadline: float | None = None
     worker: int = 0
     made: bool = True
+    process: int = field(default_factory=os.getpid)
 
 
 Train = Callable[[Job, Request], Result]
@@ -223,7 +225,7 @@ def read_job(file: Path) -> Job:
 def main(arguments: Sequence[str]) -> int:
     """Work as the job says; the exit status is 0 when nothing is left, 1 after an error."""
     job = read_job(Path(arguments[0]))
-    follow_parent()
+    follow(job.process)
     try:
         with sweep_study.quiet():
             dimensions = sweep_space.read_space(job.settings.space)

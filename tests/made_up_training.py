@@ -13,7 +13,7 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from odtrain.sweep_trial import Result, follow_parent, read_request
+from odtrain.sweep_trial import Result, follow, read_request
 
 
 def chosen(overrides):
@@ -46,8 +46,9 @@ def made_up(values):
 
 def main():
     request, answer = map(Path, sys.argv[1:])
-    follow_parent()
-    values = chosen(read_request(request).overrides)
+    asked = read_request(request)
+    follow(asked.process)
+    values = chosen(asked.overrides)
     time.sleep(float(values.get("train.max_minutes", 0)))
     answer.with_suffix(".part").write_text(json.dumps(asdict(made_up(values))))
     answer.with_suffix(".part").replace(answer)

@@ -76,6 +76,20 @@ def test_every_corner_of_a_shipped_space_composes(name):
         compose_config([*config.sweep.overrides, *as_overrides(baseline)])
 
 
+def test_speed_and_accuracy_are_sought_in_model_size_depth_and_precision():
+    sweep = compose_config(["sweep=speed_accuracy"]).sweep
+    assert sweep.formats == ["tflite_fp32", "tflite_fp16", "tflite_dynamic", "tflite_int8"]
+    dimensions = read_space(sweep.space)
+    small = draw(dimensions, Lowest(model="ssdlite_mobilenet_v2_0.35_depth_224"))
+    assert small["model.depth_multiplier"] == 0.25
+    composed = compose_config([*sweep.overrides, *as_overrides(small)])
+    assert (composed.train.steps, composed.train.checkpoint) == (1500, None)
+    published = draw(dimensions, Lowest())
+    assert "model.depth_multiplier" not in published
+    composed = compose_config([*sweep.overrides, *as_overrides(published)])
+    assert (composed.train.steps, composed.train.checkpoint) == (300, "zoo")
+
+
 def test_every_choice_and_both_ends_are_composed():
     composed = list(check_space(read_space(SPACE), ["train.steps=7"]))
     assert {one.model.name for one in composed} == set(SPACE["model"]["choices"])

@@ -10,12 +10,12 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import optuna
 import psutil
 import pytest
-from conftest import TINY
 from made_up_training import made_up
 from mlflow import MlflowClient
 from optuna.trial import TrialState
@@ -71,8 +71,12 @@ class Driver:
 
     def workers(self):
         """The processes of its workers."""
-        children = psutil.Process(self.process.pid).children()
-        return [one for one in children if "odtrain.sweep_worker" in one.cmdline()]
+        found = []
+        with suppress(psutil.NoSuchProcess):  # a driver or a worker that has just ended
+            for one in psutil.Process(self.process.pid).children():
+                if "odtrain.sweep_worker" in one.cmdline():
+                    found.append(one)
+        return found
 
     def said(self):
         return self.log.read_text("utf-8", "replace")
@@ -97,6 +101,7 @@ def overrides(server, shapes, name, trainings, seconds, workers=3):
 
 
 def study_of(server, name):
+    """The study, as somebody who looks at it has it."""
     storage = optuna.storages.RDBStorage(server.url, engine_kwargs={"pool_pre_ping": True})
     return optuna.load_study(study_name=name, storage=storage)
 
@@ -148,9 +153,24 @@ def check_accounts(study, trainings):
     return best
 
 
+@pytest.fixture
+def drive(place):
+    """Begins drivers, and ends them if the test has not."""
+    begun = []
+
+    def begin(overrides):
+        begun.append(Driver(place, overrides))
+        return begun[-1]
+
+    yield begin
+    for one in begun:
+        one.process.kill()
+        one.process.wait()
+
+
 @pytest.mark.slow
-def test_workers_share_a_study_and_one_that_is_killed_is_replaced(server, place, shapes):
-    driver = Driver(place, overrides(server, shapes, "short", 6, 1.0, workers=2))
+def test_workers_share_a_study_and_one_that_is_killed_is_replaced(server, place, shapes, drive):
+    driver = drive(overrides(server, shapes, "short", 6, 1.0, workers=2))
     until = time.monotonic() + 200
     while not (complete(server, "short") and driver.workers()) and time.monotonic() < until:
         assert driver.process.poll() is None, driver.said()
@@ -171,24 +191,24 @@ def test_workers_share_a_study_and_one_that_is_killed_is_replaced(server, place,
 
 
 @pytest.mark.long
-def test_ten_kills_and_a_database_that_goes_away_lose_nothing(server, place, shapes):
-    assert TINY
+def test_ten_kills_and_a_database_that_goes_away_lose_nothing(server, place, shapes, drive):
     given = overrides(server, shapes, "long", 30, 1.0)
     draw, kills, away = random.Random(0), 0, False
-    driver = Driver(place, given)
-    other = None
+    driver = drive(given)
+    again = None
     until = time.monotonic() + 1500
     while driver.process.poll() is None and time.monotonic() < until:
         time.sleep(draw.uniform(0.5, 3.0))
         workers = driver.workers() if driver.process.poll() is None else []
         if kills < 10 and workers and complete(server, "long"):
             victim = draw.choice(workers)
-            os.kill(victim.pid, signal.SIGKILL)
-            kills += 1
-        if kills == 4 and other is None:  # the driver itself, and the same command again
+            with suppress(ProcessLookupError):
+                os.kill(victim.pid, signal.SIGKILL)
+                kills += 1
+        if kills == 4 and again is None:  # the driver itself, and the same command again
             driver.process.kill()
             driver.process.wait()
-            other = driver = Driver(place, given)
+            again = driver = drive(given)
         if kills == 6 and not away:
             server.stop()
             time.sleep(5)
