@@ -23,6 +23,10 @@ MOST_IN_A_BATCH = {"metrics": 800, "tags": 100}
 
 LONGEST_TAG = 8000
 
+MADE_BY_ANOTHER = ("UniqueViolation", "UNIQUE constraint failed")
+"""What PostgreSQL and SQLite say where two runs name a dataset for the first time at once: MLflow looks
+first and inserts then, and hands the second one's refusal on."""
+
 
 @dataclass(frozen=True)
 class RunRecord:
@@ -231,7 +235,13 @@ class Delivery:
     def deliver_dataset(self, run_id: str, entries: Sequence[Entry]) -> None:
         """Say which data was used."""
         tag = InputTag("mlflow.data.context", entries[0].body["context"])
-        self.client.log_inputs(run_id, [DatasetInput(Dataset(**entries[0].body["dataset"]), [tag])])
+        used = DatasetInput(Dataset(**entries[0].body["dataset"]), [tag])
+        try:
+            self.client.log_inputs(run_id, [used])
+        except MlflowException as problem:
+            if not any(word in str(problem) for word in MADE_BY_ANOTHER):
+                raise
+            self.client.log_inputs(run_id, [used])  # the dataset is there now
 
     def will_hold(self, folder: str, names: Iterable[str], *, alone: bool = False) -> None:
         """Say what a mirrored folder is going to hold, before it is sent; `alone`: no more."""

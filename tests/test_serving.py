@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import requests
+from browsers import browser, soon
 from conftest import SHAPES, TrainedRun
 from PIL import Image
 from test_looking import model
 from test_web import running
-from test_webcam import browser, soon
 
 from odtrain.boxes import Detections
 from odtrain.config import ServeConfig

@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import BAD_REQUEST
 from stores import Server, free_port, migrated_database, store_at
 
 from odtrain import __version__
@@ -219,6 +221,26 @@ def test_a_dataset_is_an_input_of_the_run(store, tracker_of, tmp_path):
     assert json.loads(given.dataset.source) == {"uri": (tmp_path / "a b").as_uri()}
     assert [(tag.key, tag.value) for tag in given.tags] == [("mlflow.data.context", "training")]
     assert run.data.tags["odtrain.data_digest"] == "ab" * 32
+
+
+@pytest.mark.parametrize("said", ["UniqueViolation", "UNIQUE constraint failed"])
+def test_a_dataset_that_another_run_names_at_the_same_moment_is_named_again(
+    store, tracker_of, tmp_path, monkeypatch, said
+):
+    with tracker_of(store).start("train") as tracker:
+        log_inputs = tracker.client.log_inputs
+        answers = iter([MlflowException(f"({said}) dataset_pk", error_code=BAD_REQUEST)])
+
+        def first_refused(*arguments):
+            for answer in answers:
+                raise answer
+            return log_inputs(*arguments)
+
+        monkeypatch.setattr(tracker.client, "log_inputs", first_refused)
+        tracker.log_dataset("raccoon", "ab" * 32, tmp_path)
+        tracker.flush()
+    assert len(run_of(store, tracker.run_id).inputs.dataset_inputs) == 1
+    assert not (tracker.folder / "refused.jsonl").exists()
 
 
 def test_files_folders_pictures_and_tables_are_artifacts(store, tracker_of, tmp_path):

@@ -2,9 +2,11 @@
 
 import contextlib
 import http.client
+import os
 import socket
 import threading
 import time
+from pathlib import Path
 
 import pytest
 import uvicorn
@@ -21,8 +23,7 @@ from odtrain.web import LOOPBACK, Guard, TooLargeError, read_body
 @contextlib.contextmanager
 def running(app):
     """The port at which an app is served, for a while."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
+    with contextlib.closing(web._listen("127.0.0.1", 0, "test page")) as listener:
         settings = uvicorn.Config(
             app, log_level="critical", lifespan="off", timeout_graceful_shutdown=1
         )
@@ -129,3 +130,19 @@ def test_a_port_in_use_is_told():
         f"webcam.host=127.0.0.1 webcam.port={number}: cannot listen there: Address already in use.\n"
         "  Choose another port (webcam.port=0 takes any free one), or an address of this machine."
     )
+
+
+def test_answers_do_not_wait_until_the_client_acknowledges_their_beginning():
+    async def without_delay(request: Request) -> PlainTextResponse:
+        for file in Path("/proc/self/fd").iterdir():
+            with contextlib.suppress(OSError), socket.socket(fileno=os.dup(int(file.name))) as each:
+                if each.getpeername() == tuple(request.client):
+                    flag = each.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+                    return PlainTextResponse(f"TCP_NODELAY {flag}")
+        return PlainTextResponse("not found")
+
+    with running(Starlette(routes=[Route("/", without_delay)])) as port:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=9)
+        connection.request("GET", "/")
+        assert connection.getresponse().read() == b"TCP_NODELAY 1"
+        connection.close()

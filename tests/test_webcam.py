@@ -1,7 +1,6 @@
 """The live page: what it is sent and sends, and the page itself in a browser."""
 
 import json
-import shutil
 import signal
 import struct
 import subprocess
@@ -11,6 +10,7 @@ import time
 import numpy as np
 import pytest
 import requests
+from browsers import browser, soon
 from lxml import etree
 from PIL import Image
 from test_looking import model
@@ -28,7 +28,7 @@ from odtrain.thresholds import Thresholds
 from odtrain.web import LOOPBACK, Guard
 from odtrain.webcam import build_app
 
-__all__ = ["camera", "model", "write_constant_model"]
+__all__ = ["browser", "camera", "model", "write_constant_model"]
 
 
 @pytest.fixture
@@ -286,43 +286,6 @@ def test_the_command_says_where_and_ends_with_ctrl_c(model, clip, tmp_path):
 
 
 # ---- in a browser
-
-
-@pytest.fixture
-def browser(tmp_path):
-    """Opens headless Chromium with more flags; skips where there is none."""
-    webdriver = pytest.importorskip("selenium.webdriver")
-    programs = [shutil.which(name) for name in ("chromium", "chromedriver")]
-    if None in programs:
-        pytest.skip("needs the programs chromium and chromedriver")
-    opened = []
-
-    def browser(*flags):
-        options = webdriver.ChromeOptions()
-        options.binary_location = programs[0]
-        quiet = "no-first-run disable-background-networking disable-component-update disable-sync"
-        for flag in (
-            *(f"--{name}" for name in f"headless no-sandbox disable-gpu {quiet}".split()),
-            f"--user-data-dir={tmp_path}/browser",
-            *flags,
-        ):
-            options.add_argument(flag)
-        options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-        service = webdriver.ChromeService(programs[1])
-        opened.append(webdriver.Chrome(options=options, service=service))
-        return opened[-1]
-
-    yield browser
-    for each in opened:
-        each.quit()
-
-
-def soon(condition, seconds=30):
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    return found
 
 
 def text_of(page, name):
