@@ -223,13 +223,13 @@ def test_a_dataset_is_an_input_of_the_run(store, tracker_of, tmp_path):
     assert run.data.tags["odtrain.data_digest"] == "ab" * 32
 
 
-@pytest.mark.parametrize("said", ["UniqueViolation", "UNIQUE constraint failed"])
+@pytest.mark.parametrize("refusal", ["UniqueViolation", "UNIQUE constraint failed"])
 def test_a_dataset_that_another_run_names_at_the_same_moment_is_named_again(
-    store, tracker_of, tmp_path, monkeypatch, said
+    store, tracker_of, tmp_path, monkeypatch, refusal
 ):
     with tracker_of(store).start("train") as tracker:
         log_inputs = tracker.client.log_inputs
-        answers = iter([MlflowException(f"({said}) dataset_pk", error_code=BAD_REQUEST)])
+        answers = iter([MlflowException(f"({refusal}) dataset_pk", error_code=BAD_REQUEST)])
 
         def first_refused(*arguments):
             for answer in answers:
