@@ -28,13 +28,14 @@ from odtrain import sweep_front, sweep_page, sweep_results, sweep_space, sweep_s
 from odtrain.config import Config
 from odtrain.errors import ConfigError, DataError, TrackingError, TrainingError
 from odtrain.experiment import drop_exports, experiment_id
+from odtrain.models import build_detector
 from odtrain.records import prepare
+from odtrain.sources import load_first_weights
 from odtrain.store import shown, tracking_uri, ui_command
 from odtrain.sweep_space import Dimension
 from odtrain.sweep_study import AWAY, FORMAT, METRICS, patiently
 from odtrain.sweep_worker import Job, train_in_process, work, write_job
 from odtrain.track import Terminated, Tracker
-from odtrain.zoo import resolve
 
 OWN_KEYS = ("sweep=", "sweep.", "sweep/")
 """Beginnings of overrides that are not for the trainings."""
@@ -130,7 +131,8 @@ def checked_space(
 
     Raises:
         ConfigError: a metric, key, choice or range that does not exist.
-        CheckpointError: published weights that a model of the space needs cannot be had.
+        CheckpointError: weights that a model of the space is to begin with cannot be had, or are not
+            that model's.
     """
     for metric, way in config.sweep.directions.items():
         if metric not in METRICS or way not in ("maximize", "minimize"):
@@ -143,14 +145,14 @@ def checked_space(
     fixed = [*config.sweep.overrides, *own]
     dimensions = sweep_space.read_space(config.sweep.space)
     sweep_space.check_baselines(dimensions, config.sweep.baselines)
-    needed: dict[str, Config] = {}
+    needed: dict[tuple[object, ...], Config] = {}
     for composed in sweep_space.check_space(dimensions, fixed, config_dir):
-        needed[composed.model.name] = composed
+        model, train = composed.model, composed.train
+        if train.checkpoint is not None:
+            weights = (train.checkpoint, train.restore)
+            needed[model.name, model.architecture, model.depth_multiplier, weights] = composed
     for composed in needed.values():
-        if composed.train.checkpoint is not None and not composed.train.checkpoint.startswith(
-            ("runs:/", "models:/")
-        ):
-            resolve(composed.train.checkpoint, composed.model, composed.zoo.mirrors)
+        load_first_weights(build_detector(composed.model, num_classes=1), composed)
     return dimensions, fixed
 
 

@@ -15,7 +15,7 @@ from mlflow import MlflowClient
 from odtrain import sweep as driver
 from odtrain import sweep_pick, sweep_results
 from odtrain.config import compose_config
-from odtrain.errors import ConfigError
+from odtrain.errors import CheckpointError, ConfigError
 
 SPACE = """
 train.learning_rate: {low: 0.001, high: 0.01, log: true}
@@ -167,6 +167,49 @@ def test_data_without_validation_pictures_is_refused(settings, trainings):
         "shapes: has no validation pictures, and a sweep is judged on them.",
         "  Give data.validation_fraction=0.1, or data.validation_list.",
     ]
+
+
+@pytest.mark.parametrize(
+    ("model", "checkpoint", "message"),
+    [
+        (
+            "ssd_mobilenet_v1_0.25_depth_192",
+            "zoo",
+            "train.checkpoint=zoo: ssd_mobilenet_v1_0.25_depth_192 has no published weights.\n"
+            "  Give train.checkpoint=PATH, or null to start from random weights.",
+        ),
+        (
+            "ssd_mobilenet_v1_coco",
+            "weights.tar.gz",
+            "weights.tar.gz: no such tarball, folder or checkpoint.\n"
+            "  Looked for weights.tar.gz and weights.tar.gz.index. Give a .tar.gz, a folder or a "
+            "model.ckpt prefix.",
+        ),
+    ],
+)
+def test_a_model_without_the_weights_it_begins_with_is_refused_before_anything_is_trained(
+    settings, trainings, model, checkpoint, message
+):
+    space = f"model: {{choices: [{model}]}}\n"
+    Path("conf/sweep/space/two.yaml").write_text(space)
+    overrides = [*settings, f"train.checkpoint={checkpoint}"]
+    with pytest.raises(CheckpointError) as error:
+        driver.sweep(compose_config(overrides, "conf"), overrides, "conf")
+    assert str(error.value) == message
+    assert (trainings, Path("optuna.db").exists()) == ([], False)
+
+
+def test_a_depth_that_the_weights_do_not_have_is_refused_before_anything_is_trained(
+    settings, trainings, shared
+):
+    weights = shared / "zoo/ssd_mobilenet_v1_0.75_depth_coco_dequantized.tar.gz"
+    space = "model.depth_multiplier: {choices: [0.75, 0.5]}\n"
+    Path("conf/sweep/space/two.yaml").write_text(space)
+    overrides = [*settings, "model=ssd_mobilenet_v1_0.75_depth_coco", f"train.checkpoint={weights}"]
+    with pytest.raises(CheckpointError) as error:
+        driver.sweep(compose_config(overrides, "conf"), overrides, "conf")
+    assert "it looks like ssd_mobilenet_v1 of depth 0.75" in str(error.value)
+    assert (trainings, Path("optuna.db").exists()) == ([], False)
 
 
 @pytest.mark.slow
