@@ -15,6 +15,7 @@ from benchmarks import (
     evaluation,
     inputs,
     latency,
+    noise,
     pictures,
     prediction,
     preparing,
@@ -25,7 +26,7 @@ from benchmarks import (
     zoo,
 )
 from benchmarks.processes import ProcessError
-from odtrain.config import EXPORT_FORMATS
+from odtrain.config import EXPORT_FORMATS, BenchmarkConfig
 from odtrain.costs import NUM_CLASSES
 from odtrain.errors import OdtrainError
 
@@ -223,6 +224,17 @@ def _sweep(quick: bool) -> Section:
     return Section(_titled("Sweeps replayed", quick), text, SWEEP, rows)
 
 
+def _noise(quick: bool) -> Section:
+    text = (
+        f"The demo network's files with random weights, each timed again and again as a sweep does "
+        f"({BenchmarkConfig().runs} runs, {BenchmarkConfig().threads} thread, median, a process each), "
+        "while nothing, or two processes, compute. How far nine of ten timings, and the farthest, lie from "
+        "the median of all timings of that file beside those neighbours."
+    )
+    rows = noise.measure(2 if quick else 20)
+    return Section(_titled("Noise of latencies", quick), text, NOISE, rows)
+
+
 def _titled(title: str, quick: bool) -> str:
     return f"{title} (quick: not the real size)" if quick else title
 
@@ -355,6 +367,17 @@ SWEEP: Columns = {
 }
 
 
+NOISE: Columns = {
+    "file": lambda row: row.format,
+    "neighbours": lambda row: row.neighbours,
+    "timings": lambda row: str(len(row.latencies)),
+    "median": lambda row: f"{row.median:.2f} ms",
+    "nine of ten within": lambda row: f"{row.within(0.9):.1%}",
+    "farthest": lambda row: f"{row.within(1):.1%}",
+    "load": lambda row: f"{row.load:.1f}",
+}
+
+
 BENCHMARKS: dict[str, Callable[[bool], Section]] = {
     "training": _training,
     "preparing": _preparing,
@@ -366,6 +389,7 @@ BENCHMARKS: dict[str, Callable[[bool], Section]] = {
     "serving": _serving,
     "zoo": _zoo,
     "sweep": _sweep,
+    "noise": _noise,
 }
 """Name -> what measures it, small or whole."""
 ON_REQUEST = ("zoo",)

@@ -302,7 +302,7 @@ class SweepConfig:
     judged_from: float = 0.25
     gain: float = 1.0
     margin: float = 0.02
-    latency_noise: float = 0.05
+    latency_noise: float = 0.1
     grace: float = 60.0
     keep: str = "all"
     overrides: list[str] = field(default_factory=list)

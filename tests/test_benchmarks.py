@@ -14,7 +14,7 @@ import tf_keras
 from conftest import label_picture
 from PIL import Image
 
-from benchmarks import preparing, processes, tutorial, zoo
+from benchmarks import noise, preparing, processes, tutorial, zoo
 from benchmarks.__main__ import BENCHMARKS, Section, machine, markdown
 from benchmarks.pictures import Source, make, read_labels, sources
 from benchmarks.processes import ProcessError
@@ -244,3 +244,8 @@ def test_an_export_that_ends_early_is_told(monkeypatch):
     monkeypatch.setattr(processes, "run", run)
     (row,) = zoo.measure(zoo.Extent(("ssd_mobilenet_v1_coco",), {"regular": ("pb",)}))
     assert row.failed == ["ssd_mobilenet_v1_coco, nms regular: Killed"]
+
+
+def test_noise_is_how_far_timings_lie_from_their_median():
+    row = noise.Row("pb", "none", (*[10.0] * 8, 11.0, 15.0), load=0.0)
+    assert (row.median, row.within(0.8), row.within(0.9), row.within(1)) == (10, 0, 0.1, 0.5)
