@@ -52,6 +52,7 @@ from odtrain.runs import (
     drop_artifacts,
     find_resumable,
     is_begun,
+    read_story,
 )
 from odtrain.sources import load_first_weights, open_source, run_config, run_file
 from odtrain.store import is_outage, ui_command
@@ -68,6 +69,8 @@ WARNINGS_OF_EACH = 3
 """Warnings of one code that a training repeats."""
 UNTRAINED_BIAS = -8.0
 """Class scores near 3e-4: 0 in an int8 file, whose scores are multiples of 1/256."""
+PICKED = "Picked from a sweep and measured again, as"
+"""What a run's description goes on with once one of its files is registered from a front."""
 STOPPED_BY_SIGNAL = ("interrupted", "terminated")
 
 
@@ -254,6 +257,7 @@ def register_picked(config: Config, run_id: str, format: str) -> str:
     made_with = run_config(run_id, config)
     made_with.export.formats = [format]
     dataset = prepare(made_with.data)
+    described = read_story(run_id, config.tracking).tags.get("mlflow.note.content", "")
     tracker = Tracker(config.tracking, Path(config.outputs))
     with tracker.start("register", resume=run_id):
         step = made_with.train.steps
@@ -263,6 +267,9 @@ def register_picked(config: Config, run_id: str, format: str) -> str:
         proofs = _export_and_prove(tracker, made_with, dataset, source.detector, found, step)
         made_with.registry = config.registry
         model = _register(tracker, made_with, dataset, evaluation, proofs, step)
+        before = described.partition(f"\n\n{PICKED}")[0]
+        after = f"**{headline(evaluation)}** on the test split.\n\n{proof.table(proofs)}"
+        tracker.describe(f"{before}\n\n{PICKED} `{model}`: {after}")
     print(f"{headline(evaluation)} on the test split.\n{proof.table(proofs)}")
     return model
 

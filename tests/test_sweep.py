@@ -240,3 +240,8 @@ def test_a_sweep_trains_below_its_run_and_its_pick_is_registered(settings):
     assert version.run_id == child.info.run_id
     assert "registered as models:/shapes@" in picked.stdout
     assert client.get_run(child.info.run_id).data.tags["odtrain.eval_split"] == "test"
+    described = client.get_run(child.info.run_id).data.tags["mlflow.note.content"].split("\n\n")
+    assert "on the validation split" in described[1]
+    assert described[4].startswith("Picked from a sweep and measured again, as `models:/shapes@")
+    assert described[4].endswith("** on the test split.")
+    assert len(described) == 6
