@@ -136,6 +136,7 @@ def reference(
     """
     theirs = task(config, num_classes)
     theirs.task_config.init_checkpoint = str(prefix)
+    theirs.task_config.init_checkpoint_modules = "all"  # its own says backbone, for one of ImageNet
     model, colours = theirs.build_model(), Normalised()
     model(tf.zeros((1, *config.size, 3)), training=False)  # makes the head's variables
     theirs.initialize(model)
