@@ -15,9 +15,9 @@ from odtrain.dataset import read_dataset
 from odtrain.detectors import load_detector
 from odtrain.errors import ConfigError
 from odtrain.evaluate import quick_map
-from odtrain.experiment import Split
+from odtrain.experiment import Split, drop_exports
 from odtrain.registry import resolve_model
-from odtrain.track import as_text
+from odtrain.track import Tracker, as_text
 
 pytestmark = pytest.mark.slow
 
@@ -430,3 +430,25 @@ def test_the_registered_model_can_be_a_source(again, trained, capsys):
 def test_a_file_of_a_run_can_be_a_source(again, trained):
     config = compose_config([f"source=runs:/{trained.run.name}/export/model_int8.tflite"])
     assert experiment.open_source(config).class_names == ("circle", "square")
+
+
+def test_files_that_are_dropped_are_gone_here_and_in_the_store_and_the_run_says_so(new):
+    config = compose_config(["tracking.system_metrics=false"])
+    with Tracker(config.tracking, Path(config.outputs)).start("train") as tracker:
+        export = tracker.folder / "export"
+        for name in ("saved_model/saved_model.pb", "model.tflite", "model_int8.tflite"):
+            (export / name).parent.mkdir(parents=True, exist_ok=True)
+            (export / name).write_text(name)
+        tracker.log_folder(export, "export")
+    run_id = str(tracker.run_id)
+    files = {"saved_model": "export/saved_model", "tflite_fp32": "export/model.tflite"}
+    drop_exports(config, run_id, files)
+    assert [file.name for file in export.iterdir()] == ["model_int8.tflite"]
+    assert [file.path for file in new.list_artifacts(run_id, "export")] == [
+        "export/model_int8.tflite"
+    ]
+    run = new.get_run(run_id)
+    assert run.info.status == "FINISHED"
+    assert {run.data.tags[f"odtrain.export.{name}"] for name in files} == {
+        "dropped: not on the front of its sweep"
+    }

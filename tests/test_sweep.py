@@ -118,6 +118,25 @@ def test_baselines_come_first(settings, trainings):
     assert trainings[0] == {"train.learning_rate": 0.005, "model.input_size": 96}
 
 
+def test_files_off_the_front_are_dropped_when_all_trainings_are_done(
+    settings, trainings, monkeypatch
+):
+    dropped = {}
+    monkeypatch.setattr(
+        driver, "drop_exports", lambda _, run_id, files: dropped.update({run_id: files})
+    )
+    config = composed(settings, "sweep.keep=front")
+    driver.sweep(config, settings)
+    study = study_of(config)
+    kept = {(point.run_id, point.format) for point in sweep_results.front(study)}
+    files = {(point.run_id, point.format): point.file for point in sweep_results.points(study)}
+    assert kept
+    assert {(run, name): file for run, own in dropped.items() for name, file in own.items()} == {
+        key: file for key, file in files.items() if key not in kept
+    }
+    assert len(kept) < len(files)
+
+
 def test_a_study_is_not_gone_on_with_in_other_directions(settings, trainings):
     driver.sweep(composed(settings, "sweep.n_trials=1"), settings)
     changed = composed(settings, "sweep.directions.latency_ms_p50=maximize")
