@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +30,8 @@ from odtrain.models.ssd import SCORE_THRESHOLD, SSD, centres_and_sides
 LABEL_MAP_FILE = "label_map.pbtxt"
 NMS = {"regular": True, "fast": False}
 """Suppression in a .tflite: per class, as the checkpoint does it, or over all classes at once."""
+STDERR = 2
+"""The file descriptor that TensorFlow's own code writes to."""
 PICTURES = tf.TensorSpec((None, None, None, 3), tf.uint8, "inputs")
 """Of a SavedModel."""
 
@@ -68,8 +73,26 @@ def export(
     for name in turns.giving_way(tqdm(formats, desc="export", unit="file", disable=None)):
         file_name, write = FORMATS[name]
         written[name] = folder / file_name
-        write(source, name, written[name])
+        with _told_only_of_failures():
+            write(source, name, written[name])
     return written
+
+
+@contextmanager
+def _told_only_of_failures() -> Iterator[None]:
+    """What TensorFlow prints past Python's `sys.stderr` is shown where an export fails, else dropped."""
+    sys.stderr.flush()
+    with os.fdopen(os.dup(STDERR), "wb") as terminal, tempfile.TemporaryFile() as said:
+        os.dup2(said.fileno(), STDERR)
+        try:
+            yield
+        except Exception:
+            said.seek(0)
+            shutil.copyfileobj(said, terminal)
+            raise
+        finally:
+            sys.stderr.flush()
+            os.dup2(terminal.fileno(), STDERR)
 
 
 def inference_copy(detector: SSD) -> SSD:

@@ -25,10 +25,13 @@ import mlflow.pyfunc
 from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
+from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import Array
+from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
+from mlflow.utils.validation import MAX_METRICS_PER_BATCH
 
 from odtrain.archives import cache_folder
 from odtrain.checksums import SUMS, checksums, of_files, verify
@@ -53,6 +56,8 @@ LITERT = ("mlflow", "ai-edge-litert", "flatbuffers", "numpy", "pandas", "pillow"
 NEEDS = {"pb": (*LITERT, "tensorflow"), "saved_model": (*LITERT, "tensorflow")}
 """What to install to run a format, where it is more than `LITERT`."""
 
+NO_STEP = -1
+"""Model.log copies a step's metrics from run to model, without the data that they are of; this one has none."""
 LABEL_FILES = {"labels": "labels.txt", "label_map": "label_map.pbtxt"}
 PENDING = "register.json"
 
@@ -187,6 +192,8 @@ def _register(client: MlflowClient, uri: str, run_id: str, candidate: Candidate)
                 model_id=model_id,
             )
         number = str(made.version)
+        shown_there = json.dumps([{"name": candidate.name, "version": number}])
+        client.set_logged_model_tags(model_id, {MLFLOW_MODEL_VERSIONS: shown_there})
     with alone_at(client, candidate.name) as lease:
         refresh_aliases(client, candidate.name, lease)
     return number
@@ -223,7 +230,7 @@ def _log_model(client: MlflowClient, uri: str, run_id: str, candidate: Candidate
             flavor=mlflow.pyfunc,
             run_id=run_id,
             model_id=model_id,
-            step=candidate.step,
+            step=NO_STEP,
             python_model=str(PYFUNC_MODEL),
             code_paths=[str(_code(Path(scratch)))],
             artifacts={**candidate.files, **_beside(candidate), "sums": str(sums_file)},
@@ -231,7 +238,30 @@ def _log_model(client: MlflowClient, uri: str, run_id: str, candidate: Candidate
             signature=SIGNATURE,
             pip_requirements=[f"{name}=={installed(name)}" for name in NEEDS.get(served, LITERT)],
         )
+    _show_numbers(client, run_id, model_id, candidate)
     return model_id
+
+
+def _show_numbers(client: MlflowClient, run_id: str, model_id: str, candidate: Candidate) -> None:
+    """Show the run's final numbers with the model, as numbers of the split that they are of."""
+    run = client.get_run(run_id)
+    split = run.data.tags.get("odtrain.eval_split", "")
+    used = run.inputs.dataset_inputs if run.inputs else []
+    data = {tag.value: one.dataset for one in used for tag in one.tags}.get(split)
+    metrics = [
+        Metric(
+            *(found.key, found.value, found.timestamp, found.step),
+            model_id=model_id,
+            dataset_name=data.name if data else None,
+            dataset_digest=data.digest if data else None,
+            run_id=run_id,
+        )
+        for key, value in candidate.metrics.items()
+        for found in client.get_metric_history(run_id, key)
+        if (found.step, found.value) == (candidate.step, value)
+    ]
+    for start in range(0, len(metrics), MAX_METRICS_PER_BATCH):
+        client.log_batch(run_id, metrics[start : start + MAX_METRICS_PER_BATCH])
 
 
 def _create_logged_model(

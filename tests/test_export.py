@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tarfile
 import zipfile
 from pathlib import Path
@@ -318,6 +319,24 @@ def test_suppression_is_the_one_asked_for(nms, per_class, detector, tmp_path):
 
 
 # ---- around it
+
+
+def test_what_the_converter_prints_stays_off_the_terminal(detector, tmp_path, capfd):
+    export(
+        detector, NAMES, ["tflite_int8"], tmp_path, drawn_pictures(1, seed=2), "regular", PASSPORT
+    )
+    assert capfd.readouterr() == ("", "")
+
+
+def test_what_the_converter_printed_is_shown_where_it_fails(detector, tmp_path, capfd, monkeypatch):
+    def fail(source, name, path):
+        os.write(2, b"the converter's own words\n")
+        raise RuntimeError("not converted")
+
+    monkeypatch.setitem(FORMATS, "pb", ("frozen_inference_graph.pb", fail))
+    with pytest.raises(RuntimeError, match="not converted"):
+        export(detector, NAMES, ["pb"], tmp_path, [], "regular", PASSPORT)
+    assert capfd.readouterr() == ("", "the converter's own words\n")
 
 
 def test_exporting_again_replaces_what_was_there(detector, tmp_path):

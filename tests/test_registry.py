@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 import shutil
 import signal
@@ -106,7 +107,12 @@ def registered(
     def run(candidate: Candidate) -> tuple[str | None, str | None]:
         with Tracker(store, tmp_path / "outputs").start("train") as tracker:
             tracker.log_params({"train.steps": 100})
-            tracker.log(candidate.metrics, candidate.step)
+            tracker.log_dataset("raccoon-test", "d" * 64, tmp_path, context="test")
+            tracker.log(
+                {"eval/mAP": 0.4}, candidate.step
+            )  # of the validation split, until measured
+            tracker.log(candidate.metrics, candidate.step, replace=True)
+            tracker.set_tags({"odtrain.eval_split": "test"})
             return register(tracker, candidate), tracker.run_id
 
     return run
@@ -143,8 +149,21 @@ def test_the_model_belongs_to_its_run_and_shows_its_metrics(store, registered, c
     assert model.source_run_id == run_id
     assert str(model.status) == "READY"
     assert model.params["train.steps"] == "100"
-    assert {metric.key: metric.value for metric in model.metrics}["eval/mAP"] == 0.5
+    assert {metric.key: metric.value for metric in model.metrics} == candidate.metrics
     assert model.tags["odtrain.served_by"] == "tflite_fp32"
+
+
+def test_the_table_of_models_names_the_data_and_the_version(store, registered, candidate):
+    number, run_id = registered(candidate)
+    client = open_client(uri_of(store))
+    (output,) = client.get_run(str(run_id)).outputs.model_outputs
+    model = client.get_logged_model(output.model_id)
+    assert {(one.dataset_name, one.dataset_digest) for one in model.metrics} == {
+        ("raccoon-test", "d" * 36)
+    }
+    assert json.loads(model.tags["mlflow.modelVersions"]) == [
+        {"name": "raccoon", "version": number}
+    ]
 
 
 def test_registering_the_same_files_of_a_run_again_gives_the_same_version(
