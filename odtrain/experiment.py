@@ -454,6 +454,9 @@ def _fit(
     begun = fit.resume()
     if begun:
         _say(f"Going on after step {begun} of {config.train.steps}.")
+    else:  # MLflow's image grid opens at step 0
+        first = map(detector.as_detect(), validation.images[:SHOWN_PER_VALIDATION])
+        _log_found(tracker, dataset, validation, list(first), 0)
     with _stop_on_signals(fit):
         fitted = fit.run(
             lambda first_step: _batches(tracker, config, dataset, detector, first_step),
@@ -524,15 +527,22 @@ def _validation(
 
     def validate() -> dict[str, float]:
         found = list(map(detector.as_detect(), turns.giving_way(split.images)))
-        for i in range(min(SHOWN_PER_VALIDATION, len(found))):
-            shown = _beside_truth(split.images[i], split.truths[i], found[i], dataset.class_names)
-            tracker.log_image(shown, f"val/{split.truths[i].name}", int(fit.step.numpy()))
+        _log_found(tracker, dataset, split, found[:SHOWN_PER_VALIDATION], int(fit.step.numpy()))
         scores = quick_map(split.truths, found, dataset.class_names)
         if judge is not None and (why := judge(int(fit.step.numpy()), scores["mAP"])):
             fit.ask_to_stop(why)
         return scores
 
     return validate
+
+
+def _log_found(
+    tracker: Tracker, dataset: Dataset, split: Split, found: Sequence[Detections], step: int
+) -> None:
+    """Log the first pictures of a split, what was found beside what is labelled."""
+    for one, truth, image in zip(found, split.truths, split.images, strict=False):
+        shown = _beside_truth(image, truth, one, dataset.class_names)
+        tracker.log_image(shown, f"val/{truth.name}", step)
 
 
 def _beside_truth(

@@ -1,4 +1,5 @@
 import os
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -162,6 +163,15 @@ def test_the_data_of_every_split_is_an_input(trained, run):
     }
     assert inputs == {
         split: (f"shapes-{split}", digest[:36]) for split in ("train", "validation", "test")
+    }
+
+
+def test_pictures_of_detections_begin_with_the_first_weights(client, run):
+    shown = [path for path in artifacts(client, run.info.run_id) if path.startswith("images/val~")]
+    validated = client.get_metric_history(run.info.run_id, "val/mAP")
+    assert {re.search(r"\+step\+(\d+)\+", path)[1] for path in shown} == {
+        "0",
+        *(str(metric.step) for metric in validated),
     }
 
 
