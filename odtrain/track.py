@@ -60,7 +60,8 @@ RANDOM_NAME = re.compile(r"[a-z]+-[a-z]+-\d+")
 """What MLflow calls a run that was given no name."""
 
 LONGEST_IMAGE_KEY = 100
-THUMBNAIL = 256
+THUMBNAIL = 640
+"""Pixels of the longer side at most; MLflow shows it in its image grid, up to the whole window."""
 """Longest side of the small copies that MLflow's picture grid shows."""
 
 
