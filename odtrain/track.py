@@ -61,8 +61,7 @@ RANDOM_NAME = re.compile(r"[a-z]+-[a-z]+-\d+")
 
 LONGEST_IMAGE_KEY = 100
 THUMBNAIL = 640
-"""Pixels of the longer side at most; MLflow shows it in its image grid, up to the whole window."""
-"""Longest side of the small copies that MLflow's picture grid shows."""
+"""Longest side of the smaller copies that MLflow's image grid shows, up to the whole window."""
 
 
 class Terminated(SystemExit):

@@ -146,6 +146,17 @@ def test_the_page_draws_and_lists_what_is_found(address, browser, tmp_path):
     assert severe == []
 
 
+def test_a_dropped_folder_is_told_from_a_server_that_does_not_answer(address, browser, tmp_path):
+    from selenium.webdriver.common.by import By
+
+    (tmp_path / "pictures").mkdir()
+    page = browser()
+    page.get(address)
+    page.find_element(By.ID, "file").send_keys(str(tmp_path / "pictures"))
+    message = "pictures cannot be read: drop a picture, not a folder."
+    soon(lambda: page.find_element(By.ID, "message").text == message)
+
+
 # ---- the registered model
 
 

@@ -25,7 +25,10 @@ async function look(file) {
   $("facts").textContent = "Looking…";
   try {
     if (file.size > about.max_megabytes * 1e6) throw new Error(`The picture is larger than ${about.max_megabytes} MB.`);
-    const answer = await fetch(`detect?threshold=${LOWEST}`, { method: "POST", body: file });
+    const body = await file.arrayBuffer().catch(() => {
+      throw new Error(`${file.name} cannot be read: drop a picture, not a folder.`);
+    });
+    const answer = await fetch(`detect?threshold=${LOWEST}`, { method: "POST", body });
     const said = await answer.json();
     if (!answer.ok) throw new Error(said.message);
     const image = await createImageBitmap(file, { imageOrientation: "from-image" });
