@@ -55,7 +55,7 @@ from odtrain.runs import (
     read_story,
 )
 from odtrain.sources import load_first_weights, open_source, run_config, run_file
-from odtrain.store import is_outage, ui_command
+from odtrain.store import is_outage, repeated, ui_command
 from odtrain.tfrecord import index_records
 from odtrain.track import Terminated, Tracker
 from odtrain.train import Fit, Fitted, Listener
@@ -120,7 +120,7 @@ def train(config: Config, overrides: Sequence[str]) -> None:
         tracker.describe(_description(config, overrides, dataset, evaluation, proofs, fitted))
         model = _register(tracker, config, dataset, evaluation, proofs, fitted.step)
         ui = ui_command(tracker.uri, experiment_id(tracker))
-    print(_closing_words(evaluation, proofs, model, ui))
+    print(_closing_words(evaluation, proofs, model, ui, overrides))
 
 
 @dataclass(frozen=True)
@@ -799,10 +799,16 @@ def experiment_id(tracker: Tracker) -> str | None:
 
 
 def _closing_words(
-    evaluation: Evaluation, proofs: Sequence[Proof], model: str, ui: tuple[str | None, str]
+    evaluation: Evaluation,
+    proofs: Sequence[Proof],
+    model: str,
+    ui: tuple[str | None, str],
+    overrides: Sequence[str],
 ) -> str:
     """The result, and where to look next."""
     command, url = ui
+    store = repeated(overrides, ["tracking.uri"])
+    data = repeated(overrides, ["data.", "tracking.uri"])
     return "\n".join(
         [
             "",
@@ -812,9 +818,9 @@ def _closing_words(
             "Where to look next:",
             f"  the runs side by side  {command or 'the server is up'}",
             f"                         {url}",
-            f"  try the model          odtrain predict source={model} input=PICTURES output=drawn",
-            f"  take the files         odtrain models download {model} --to DIR",
-            "  the best of many       odtrain sweep",
+            f"  try the model          odtrain predict source={model}{store} input=PICTURES output=drawn",
+            f"  take the files         odtrain models download {model}{store} --to DIR",
+            f"  the best of many       odtrain sweep{data}",
             "  your own pictures      odtrain train data.images=DIR data.annotations=DIR data.name=NAME"
             " model=ssd_mobilenet_v1_coco",
         ]

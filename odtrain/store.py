@@ -9,7 +9,7 @@ import shlex
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
@@ -88,6 +88,21 @@ def shown(uri: str) -> str:
     if parts.password is None:
         return uri
     return urlunsplit(parts._replace(netloc=parts.netloc.replace(f":{parts.password}@", ":***@")))
+
+
+def repeated(overrides: Sequence[str], keys: Sequence[str]) -> str:
+    """What the next command needs of a command's overrides, ready to be put behind it, without passwords.
+
+    Args:
+        overrides: as they were given, `key=value`.
+        keys: whole keys, or with a dot at the end all below it.
+    """
+    words = []
+    for override in overrides:
+        key, _, value = override.lstrip("+").partition("=")
+        if any(key.startswith(one) if one.endswith(".") else key == one for one in keys):
+            words.append(f" {shlex.quote(f'{key}={shown(value)}')}")
+    return "".join(words)
 
 
 def open_client(uri: str) -> MlflowClient:

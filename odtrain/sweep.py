@@ -31,7 +31,7 @@ from odtrain.experiment import drop_exports, experiment_id
 from odtrain.models import build_detector
 from odtrain.records import prepare
 from odtrain.sources import load_first_weights
-from odtrain.store import shown, tracking_uri, ui_command
+from odtrain.store import repeated, shown, tracking_uri, ui_command
 from odtrain.sweep_space import Dimension
 from odtrain.sweep_study import AWAY, FORMAT, METRICS, patiently
 from odtrain.sweep_worker import Job, train_in_process, work, write_job
@@ -39,6 +39,8 @@ from odtrain.track import Terminated, Tracker
 
 OWN_KEYS = ("sweep=", "sweep.", "sweep/")
 """Beginnings of overrides that are not for the trainings."""
+NEXT = ("data.name", "sweep.name", "sweep.storage", "registry.name", "tracking.uri", "outputs")
+"""Settings that say which study is meant, and where its files are registered."""
 NOT_COMPARED = ("tracking.", "outputs=", "data.", "registry.")
 """Beginnings of overrides that may differ between the machines of one study, or are seen in the data."""
 SECONDS_BETWEEN_LOOKS = 1.0
@@ -121,7 +123,7 @@ def sweep(
         _show(whole)
         _drop_unkept(whole)
         ui = _ui(config, whole)
-    print(_closing_words(whole, ui))
+    print(_closing_words(whole, ui, repeated(overrides, NEXT)))
 
 
 def checked_space(
@@ -481,7 +483,7 @@ def _ui(config: Config, whole: Sweep) -> tuple[str | None, str]:
     return ui_command(whole.job.uri, experiment)
 
 
-def _closing_words(whole: Sweep, ui: tuple[str | None, str]) -> str:
+def _closing_words(whole: Sweep, ui: tuple[str | None, str], same: str) -> str:
     study, (command, url) = whole.study, ui
     best = sweep_results.front(study)
     saved, stopped = sweep_results.saved(study)
@@ -496,9 +498,9 @@ def _closing_words(whole: Sweep, ui: tuple[str | None, str]) -> str:
             "Where to look next:",
             f"  the front              {command or 'the server is up'}",
             f"                         {url}",
-            "  the best under 5 ms    odtrain sweep pick --max-latency-ms 5",
-            "  the same, registered   odtrain sweep pick --max-latency-ms 5 --register",
-            "  measured once more     odtrain sweep verify",
+            f"  the best under 5 ms    odtrain sweep pick{same} --max-latency-ms 5",
+            f"  the same, registered   odtrain sweep pick{same} --max-latency-ms 5 --register",
+            f"  measured once more     odtrain sweep verify{same}",
         ]
     )
 

@@ -8,7 +8,15 @@ from stores import migrated_database, store_at
 
 from odtrain.config import TrackingConfig
 from odtrain.errors import TrackingError
-from odtrain.store import experiment_id, first_line, open_client, shown, tracking_uri, ui_command
+from odtrain.store import (
+    experiment_id,
+    first_line,
+    open_client,
+    repeated,
+    shown,
+    tracking_uri,
+    ui_command,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -60,6 +68,18 @@ def test_a_folder_is_refused_with_what_to_do(folder):
 def test_a_password_is_not_shown():
     uri = "postgresql://mlflow:secret@host:5432/mlflow"
     assert shown(uri) == "postgresql://mlflow:***@host:5432/mlflow"
+
+
+def test_the_next_command_is_given_what_it_needs_and_no_password():
+    given = [
+        "+data.name=my data",
+        "model=x",
+        "sweep.storage=postgresql://me:secret@host/db",
+        "data",
+    ]
+    assert repeated(given, ["data.", "sweep.storage"]) == (
+        " 'data.name=my data' 'sweep.storage=postgresql://me:***@host/db'"
+    )
 
 
 def test_a_deleted_experiment_is_an_error_that_says_how_to_restore_it(tmp_path, database):
