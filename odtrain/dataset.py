@@ -24,7 +24,7 @@ from odtrain.findings import by_severity, errors, found
 from odtrain.findings import findings_json as findings_json
 from odtrain.findings import findings_table as findings_table
 from odtrain.formats import FORMATS
-from odtrain.inspection import FileStat, Memory, inspect_all, read_json, read_memories
+from odtrain.inspection import FileStat, Memory, expect_looks, inspect_all, read_json, read_memories
 from odtrain.label_map import read_label_map
 from odtrain.leaks import scene_findings
 from odtrain.pairing import matched_entries, scan_sources, unpacked_pictures
@@ -201,8 +201,10 @@ def examine(
             return examine(config, files, own)
     findings: list[Finding] = []
     files = {**files, **unpacked_pictures(config, files, findings)}
+    known = read_memories(Path(config.prepared))
+    expect_looks(files, known, workers)
     entries, given, label_format = matched_entries(config, files, findings)
-    memories = inspect_all(entries, files, read_memories(Path(config.prepared)), findings, workers)
+    memories = inspect_all(entries, files, known, findings, workers)
     pictures = {
         picture: memories[str(picture)].picture for picture in entries if str(picture) in memories
     }

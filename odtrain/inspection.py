@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 
 from odtrain.annotations import Entry
 from odtrain.findings import Finding, found
-from odtrain.pictures import Picture, UnusableError, inspect
+from odtrain.pictures import SUFFIXES, Picture, UnusableError, inspect
 from odtrain.processes import Workers
 
 FileStat = tuple[int, int]
 """Size in bytes and modification time in ns."""
 STATE_FILE = "state.json"
-STATE_VERSION = 3
+STATE_VERSION = 4
 """Raised whenever the same file would be remembered differently."""
 
 
@@ -86,6 +86,17 @@ class Look(NamedTuple):
     stat: FileStat
     labelled_size: tuple[int, int] | None
     known: Memory | None
+
+
+def expect_looks(files: dict[Path, FileStat], known: dict[str, Memory], workers: Workers) -> None:
+    """Have processes started for the pictures that will be looked into, while labels are still read."""
+    new = [
+        file
+        for file, stat in files.items()
+        if file.suffix.lower() in SUFFIXES
+        and (str(file) not in known or known[str(file)].stat != stat)
+    ]
+    workers.start(look_at, len(new))
 
 
 def inspect_all(

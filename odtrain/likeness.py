@@ -32,9 +32,9 @@ def difference_hash(image: Image.Image) -> str:
     Returns:
         `BITS` bits as hexadecimal digits.
     """
-    grey = image if image.mode == "L" else image.convert("L")
-    small = grey.resize((SIDE + 1, SIDE), Image.Resampling.LANCZOS, reducing_gap=2.0)
-    values = np.asarray(small)
+    plain = image if image.mode in ("L", "RGB") else image.convert("RGB")
+    small = plain.resize((SIDE + 1, SIDE), Image.Resampling.LANCZOS, reducing_gap=2.0)
+    values = np.asarray(small.convert("L"))
     return np.packbits(values[:, 1:] > values[:, :-1]).tobytes().hex()
 
 

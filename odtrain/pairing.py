@@ -93,7 +93,7 @@ def unpacked_pictures(
 
     They are unpacked into the prepared folder, once. Adds OD234.
     """
-    records = record_files([file for file in files if file.is_relative_to(_labels_root(config))])
+    records = record_files([file for file in files if _lies_in(file, _labels_root(config))])
     if not records or config.format not in ("auto", "tfrecord"):
         return {}
     others = _pictures_in(Path(config.images), files) and not _labels_root(config).is_file()
@@ -113,7 +113,12 @@ def _unpacked(config: DataConfig) -> Path:
 
 def _pictures_in(root: Path, files: dict[Path, FileStat]) -> list[Path]:
     known = SUFFIXES | UNSUPPORTED_SUFFIXES
-    return [file for file in files if file.suffix.lower() in known and file.is_relative_to(root)]
+    return [file for file in files if file.suffix.lower() in known and _lies_in(file, root)]
+
+
+def _lies_in(file: Path, root: Path) -> bool:
+    """What `Path.is_relative_to` says, several times as fast: it is asked of every file."""
+    return file.parts[: len(root.parts)] == root.parts
 
 
 def matched_entries(
@@ -150,12 +155,12 @@ def _labels(config: DataConfig, files: dict[Path, FileStat], pictures: Sequence[
     root = _labels_root(config)
     named = (config.train_list, config.validation_list, config.test_list, config.label_map)
     lists = [Path(file) for file in named if file is not None and Path(file).is_file()]
-    mine = [file for file in files if file.is_relative_to(root) and not _is_one_of(file, lists)]
-    others = [file for file in files if not file.is_relative_to(root)]
+    mine = [file for file in files if _lies_in(file, root) and not _is_one_of(file, lists)]
+    others = [file for file in files if not _lies_in(file, root)]
     if config.label_map is not None:
         others.insert(0, Path(config.label_map))
     stems = frozenset(normalised(picture.stem) for picture in pictures)
-    unpacked = any(picture.is_relative_to(_unpacked(config)) for picture in pictures)
+    unpacked = any(_lies_in(picture, _unpacked(config)) for picture in pictures)
     sources = Sources(mine, others, stems, config.format != "auto", unpacked)
     return read_labels(sources, root, config.format)
 

@@ -52,6 +52,12 @@ class Workers:
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
 
+    def start(self, function: Callable[[T], R], pictures: int) -> None:
+        """Begin to start processes for `function`, if so many pictures are worth it; waits for nothing."""
+        if self.count > 1 and pictures >= WORTH_PROCESSES:
+            for _ in range(self.count):
+                self._started().submit(_each, (function, []))
+
     def map(
         self,
         function: Callable[[T], R],

@@ -70,9 +70,7 @@ def local_name(element: etree._Element) -> str:
 
 def children(parent: etree._Element, tag: str) -> Iterator[etree._Element]:
     """The direct children called `tag` in any namespace: a VOC <part> has a <bndbox> too."""
-    for child in parent.iterchildren(tag=etree.Element):
-        if local_name(child) == tag:
-            yield child
+    return parent.iterchildren(f"{{*}}{tag}")
 
 
 def child(parent: etree._Element, tag: str) -> etree._Element | None:
