@@ -89,7 +89,7 @@ class Fetcher:
             self._sockets.pop(thread, None)
 
     def _get_once(self, url: str) -> bytes:
-        headers = {"Accept-Encoding": "identity", "Connection": "close", "User-Agent": "odtrain"}
+        headers = {"Accept-Encoding": "identity", "User-Agent": "odtrain"}
         with requests.Session() as session:
             session.max_redirects = MOST_REDIRECTS
             for scheme in ("http://", "https://"):

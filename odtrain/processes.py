@@ -5,17 +5,21 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import islice
 from multiprocessing.connection import wait
+from pathlib import Path
 from types import TracebackType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
+ROOT = Path(__file__).resolve().parents[1]
 CHUNK = 32
 """Items that a process is given at once."""
 WORTH_PROCESSES = 400
@@ -36,7 +40,7 @@ class Workers:
     def __init__(self, count: int | None = None) -> None:
         """`count` None: as many as this process may use cores."""
         self.count = count or len(os.sched_getaffinity(0))
-        self._pool: ProcessPoolExecutor | None = None
+        self._pool: _Processes | None = None
 
     def __enter__(self) -> Workers:
         """Nothing is started yet."""
@@ -89,12 +93,33 @@ class Workers:
                 yield from part
                 progress.update(len(part))
 
-    def _started(self) -> ProcessPoolExecutor:
+    def _started(self) -> _Processes:
         if self._pool is None:
             # Not forked: TensorFlow's threads, if it is loaded, would be missing in a fork.
             spawn = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(self.count, spawn, _follow_parent)
+            self._pool = _Processes(self.count, spawn, _follow_parent)
         return self._pool
+
+
+class _Processes(ProcessPoolExecutor):
+    """Processes that find this odtrain; they are started by `submit`, as they are needed."""
+
+    def submit(self, function: Callable[..., R], /, *args: Any, **kwargs: Any) -> Future[R]:
+        """As the executor's own."""
+        with _this_odtrain_first():
+            return super().submit(function, *args, **kwargs)
+
+
+@contextmanager
+def _this_odtrain_first() -> Iterator[None]:
+    """A model that MLflow loaded has put its part of odtrain on `sys.path`, which processes are given."""
+    before = list(sys.path)
+    places = (i for i, place in enumerate(before) if Path(place, __package__).is_dir())
+    sys.path.insert(next(places, len(before)), str(ROOT))
+    try:
+        yield
+    finally:
+        sys.path[:] = before
 
 
 def _follow_parent() -> None:

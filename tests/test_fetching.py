@@ -13,6 +13,7 @@ from odtrain.fetching import Fetcher, FetchError
 class Server(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     asked: ClassVar = {}
+    ports: ClassVar = []
 
     def do_GET(self):
         times = self.asked[self.path] = self.asked.get(self.path, 0) + 1
@@ -27,6 +28,7 @@ class Server(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def do_good(self, times):
+        self.ports.append(self.client_address[1])
         self.answer(200, b"good", Content_Type="application/x-lie")
 
     def do_busy(self, times):
@@ -47,6 +49,7 @@ class Server(BaseHTTPRequestHandler):
         self.close_connection = True
 
     def do_redirects(self, times):
+        self.ports.append(self.client_address[1])
         self.answer(302, Location="/good")
 
     def do_circle(self, times):
@@ -133,6 +136,13 @@ def test_what_a_server_has_is_fetched_also_at_the_second_or_third_attempt(web, p
 )
 def test_what_cannot_be_had_is_told(web, path, why):
     assert refusal(f"{web}/{path}") == why
+
+
+def test_a_redirect_on_one_server_goes_through_one_connection(web):
+    Server.ports.clear()
+    assert Fetcher(private=True).get(f"{web}/redirects") == b"good"
+    first, second = Server.ports
+    assert first == second
 
 
 def test_a_body_without_end_is_cut_at_the_limit(web, monkeypatch):

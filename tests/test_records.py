@@ -405,6 +405,16 @@ def many(tmp_path_factory):
     return folder
 
 
+def test_a_part_of_odtrain_that_a_loaded_model_put_first_is_not_taken_by_processes(
+    many, tmp_path, monkeypatch
+):
+    (tmp_path / "code/odtrain").mkdir(parents=True)
+    (tmp_path / "code/odtrain/__init__.py").touch()
+    monkeypatch.setattr("sys.path", [str(tmp_path / "code"), *sys.path])
+    dataset = prepare(config(many, prepared=str(tmp_path / "prepared"), workers=2))
+    assert dataset.counts["train"]["images"] > 0
+
+
 def test_the_bytes_are_the_same_whatever_the_number_of_processes(many, tmp_path):
     written = [
         all_files(
