@@ -17,7 +17,7 @@ SIDE = 16
 BITS = SIDE * SIDE
 NEAR = 26
 """Pictures that differ in at most so many bits count as near duplicates. Of the 200 raccoon photographs
-eight pairs do, by at most 17 bits, and all are copies; the next pair differs in 82."""
+eight pairs do, by at most 14 bits, and all are copies; the next pair differs in 82."""
 WORDS = BITS // 64
 PAIRS_AT_ONCE = 2**20
 

@@ -118,7 +118,8 @@ def _pictures_in(root: Path, files: dict[Path, FileStat]) -> list[Path]:
 
 def _lies_in(file: Path, root: Path) -> bool:
     """What `Path.is_relative_to` says, several times as fast: it is asked of every file."""
-    return file.parts[: len(root.parts)] == root.parts
+    parts = root.parts  # none for the folder "."
+    return file.parts[: len(parts)] == parts and file.is_absolute() == root.is_absolute()
 
 
 def matched_entries(

@@ -69,6 +69,20 @@ def test_a_good_data_set_gives_every_picture_and_no_finding(pets):
     assert not (pets.parent / "prepared").exists()
 
 
+def test_labels_in_the_folder_one_is_in_are_taken_without_those_beside_the_pictures(
+    pets, tmp_path, monkeypatch
+):
+    (tmp_path / "labels").mkdir()
+    monkeypatch.chdir(tmp_path / "labels")
+    for i in range(5):
+        dog = [("dog", *CAT[0][1:])]
+        write_xml(tmp_path / f"labels/p{i}.xml", f"p{i}.jpg", SIZE, dog)
+    splits, findings = check(config(pets, annotations="."))
+    assert findings == ()
+    objects = [one for part in splits.values() for image in part for one in image.objects]
+    assert {one.name for one in objects} == {"dog"}
+
+
 def test_the_tiny_data_set_keeps_its_background_picture(tiny_voc):
     splits, findings = check(config(tiny_voc, test_fraction=0.5))
     kept = {image.image.name: len(image.objects) for part in splits.values() for image in part}
