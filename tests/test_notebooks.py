@@ -78,7 +78,7 @@ def test_the_webcam_notebook_shows_a_video_in_place_of_a_camera(
 
 @pytest.mark.long
 def test_the_comparing_notebook_trains_twice_and_says_which_is_better(shapes, tmp_path):
-    common = [*TINY_RUN, f"data.images={shapes}", "export.formats=[tflite_fp32]"]
+    common = [*TINY_RUN, f"data.images={shapes}", "export.formats=[tflite_fp32,tflite_int8]"]
     done = run(
         "train_and_compare.ipynb",
         tmp_path,
