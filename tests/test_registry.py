@@ -108,9 +108,8 @@ def registered(
         with Tracker(store, tmp_path / "outputs").start("train") as tracker:
             tracker.log_params({"train.steps": 100})
             tracker.log_dataset("raccoon-test", "d" * 64, tmp_path, context="test")
-            tracker.log(
-                {"eval/mAP": 0.4}, candidate.step
-            )  # of the validation split, until measured
+            # As after a sweep: the validation split's number first, then that of the test split.
+            tracker.log({"eval/mAP": 0.4}, candidate.step)
             tracker.log(candidate.metrics, candidate.step, replace=True)
             tracker.set_tags({"odtrain.eval_split": "test"})
             return register(tracker, candidate), tracker.run_id

@@ -139,9 +139,9 @@ def test_a_team_trains_sweeps_promotes_and_downloads(team, shapes, tmp_path):
     pick = ["sweep", "pick", data, *AS_TINY, "--min-map", "0", "--register"]
     ok(odtrain(pick, tmp_path, **store))
     assert find_version("models:/shapes@challenger", team.uri).number == "2"
-    promote = ["models", "promote", "shapes", "1", "registry.max_map_loss=1"]
-    said = ok(odtrain(promote, tmp_path, **store))
-    assert "models:/shapes/1: passed" in said
+    better = find_version("models:/shapes@champion", team.uri).number
+    said = ok(odtrain(["models", "promote", "shapes", better], tmp_path, **store))
+    assert f"models:/shapes/{better}: passed" in said
     said = ok(
         odtrain(["models", "compare", "models:/shapes/1", "models:/shapes/2"], tmp_path, **store)
     )
