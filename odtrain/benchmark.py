@@ -166,12 +166,14 @@ def _match(reference: Detections, found: Detections, score: float) -> NDArray[np
 
 
 def _run(command: Sequence[str], images: Iterable[UInt8Image], messages: IO[bytes]) -> int:
+    from odtrain.processes import search_path  # the process that is measured does without
+
     with subprocess.Popen(
         command,
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=messages,
-        env=os.environ | QUIET | {"PYTHONPATH": os.pathsep.join(_search_path())},
+        env=os.environ | QUIET | {"PYTHONPATH": os.pathsep.join(filter(None, search_path()))},
     ) as process:
         try:
             _send(process.stdin, images)
@@ -179,14 +181,6 @@ def _run(command: Sequence[str], images: Iterable[UInt8Image], messages: IO[byte
             process.kill()
             raise
         return process.wait()
-
-
-def _search_path() -> list[str]:
-    """Where this process finds packages, for the one it starts; first where its odtrain is.
-
-    A model that MLflow loaded into this process has put a part of odtrain before that.
-    """
-    return [str(Path(__file__).parents[1]), *(each for each in sys.path if each)]
 
 
 def _send(stream: IO[bytes] | None, images: Iterable[UInt8Image]) -> None:

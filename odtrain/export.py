@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,12 +25,11 @@ from odtrain.errors import ConfigError, choose
 from odtrain.label_map import label_map_text
 from odtrain.models import build_detector
 from odtrain.models.ssd import SCORE_THRESHOLD, SSD, centres_and_sides
+from odtrain.native_output import STDERR, stderr_into
 
 LABEL_MAP_FILE = "label_map.pbtxt"
 NMS = {"regular": True, "fast": False}
 """Suppression in a .tflite: per class, as the checkpoint does it, or over all classes at once."""
-STDERR = 2
-"""The file descriptor that TensorFlow's own code writes to."""
 PICTURES = tf.TensorSpec((None, None, None, 3), tf.uint8, "inputs")
 """Of a SavedModel."""
 
@@ -81,18 +79,14 @@ def export(
 @contextmanager
 def _told_only_of_failures() -> Iterator[None]:
     """What TensorFlow prints past Python's `sys.stderr` is shown where an export fails, else dropped."""
-    sys.stderr.flush()
-    with os.fdopen(os.dup(STDERR), "wb") as terminal, tempfile.TemporaryFile() as said:
-        os.dup2(said.fileno(), STDERR)
+    with tempfile.TemporaryFile() as said:
         try:
-            yield
+            with stderr_into(said):
+                yield
         except Exception:
             said.seek(0)
-            shutil.copyfileobj(said, terminal)
+            os.write(STDERR, said.read())
             raise
-        finally:
-            sys.stderr.flush()
-            os.dup2(terminal.fileno(), STDERR)
 
 
 def inference_copy(detector: SSD) -> SSD:

@@ -90,11 +90,11 @@ class Look(NamedTuple):
 
 def expect_looks(files: dict[Path, FileStat], known: dict[str, Memory], workers: Workers) -> None:
     """Have processes started for the pictures that will be looked into, while labels are still read."""
+    seen = {file: memory.stat for file, memory in known.items()}
     new = [
         file
         for file, stat in files.items()
-        if file.suffix.lower() in SUFFIXES
-        and (str(file) not in known or known[str(file)].stat != stat)
+        if file.suffix.lower() in SUFFIXES and seen.get(str(file)) != stat
     ]
     workers.start(look_at, len(new))
 

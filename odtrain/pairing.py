@@ -93,17 +93,18 @@ def unpacked_pictures(
 
     They are unpacked into the prepared folder, once. Adds OD234.
     """
-    records = record_files([file for file in files if _lies_in(file, _labels_root(config))])
+    root = _labels_root(config)
+    records = record_files([file for file in files if _lies_in(file, root)])
     if not records or config.format not in ("auto", "tfrecord"):
         return {}
-    others = _pictures_in(Path(config.images), files) and not _labels_root(config).is_file()
+    others = _pictures_in(Path(config.images), files) and not root.is_file()
     if others and config.format == "auto":
         return {}
     folder = _unpacked(config)
     pictures = unpack(records, folder)
     if pictures:
         cause = f"{len(pictures):,} pictures were unpacked from records into {folder}."
-        findings.append(found("OD234", _labels_root(config), cause))
+        findings.append(found("OD234", root, cause))
     return {picture: _stat(picture) for picture in pictures}
 
 
@@ -156,12 +157,16 @@ def _labels(config: DataConfig, files: dict[Path, FileStat], pictures: Sequence[
     root = _labels_root(config)
     named = (config.train_list, config.validation_list, config.test_list, config.label_map)
     lists = [Path(file) for file in named if file is not None and Path(file).is_file()]
-    mine = [file for file in files if _lies_in(file, root) and not _is_one_of(file, lists)]
-    others = [file for file in files if not _lies_in(file, root)]
+    mine: list[Path] = []
+    others: list[Path] = []
+    for file in files:
+        (mine if _lies_in(file, root) else others).append(file)
+    mine = [file for file in mine if not _is_one_of(file, lists)]
     if config.label_map is not None:
         others.insert(0, Path(config.label_map))
     stems = frozenset(normalised(picture.stem) for picture in pictures)
-    unpacked = any(_lies_in(picture, _unpacked(config)) for picture in pictures)
+    folder = _unpacked(config)
+    unpacked = any(_lies_in(picture, folder) for picture in pictures)
     sources = Sources(mine, others, stems, config.format != "auto", unpacked)
     return read_labels(sources, root, config.format)
 

@@ -58,7 +58,7 @@ class Workers:
 
     def start(self, function: Callable[[T], R], pictures: int) -> None:
         """Begin to start processes for `function`, if so many pictures are worth it; waits for nothing."""
-        if self.count > 1 and pictures >= WORTH_PROCESSES:
+        if self._worth(pictures):
             for _ in range(self.count):
                 self._started().submit(_each, (function, []))
 
@@ -80,8 +80,7 @@ class Workers:
             chunk: items to send at once.
             pictures: how many the items are; None: as many as items.
         """
-        many = (len(items) if pictures is None else pictures) >= WORTH_PROCESSES
-        if self.count == 1 or not many:
+        if not self._worth(len(items) if pictures is None else pictures):
             yield from in_threads(function, items, doing, self.count)
             return
         chunks = [items[start : start + chunk] for start in range(0, len(items), chunk)]
@@ -92,6 +91,9 @@ class Workers:
             for part in parts:
                 yield from part
                 progress.update(len(part))
+
+    def _worth(self, pictures: int) -> bool:
+        return self.count > 1 and pictures >= WORTH_PROCESSES
 
     def _started(self) -> _Processes:
         if self._pool is None:
@@ -112,14 +114,23 @@ class _Processes(ProcessPoolExecutor):
 
 @contextmanager
 def _this_odtrain_first() -> Iterator[None]:
-    """A model that MLflow loaded has put its part of odtrain on `sys.path`, which processes are given."""
+    """Processes are given the `sys.path` that this one has when they start."""
     before = list(sys.path)
-    places = (i for i, place in enumerate(before) if Path(place, __package__).is_dir())
-    sys.path.insert(next(places, len(before)), str(ROOT))
+    sys.path[:] = search_path()
     try:
         yield
     finally:
         sys.path[:] = before
+
+
+def search_path() -> list[str]:
+    """Where this process finds packages, for those it starts; this odtrain comes before any other.
+
+    A model that MLflow loaded into this process has put a part of odtrain before that.
+    """
+    others = (i for i, place in enumerate(sys.path) if Path(place, __package__).is_dir())
+    first = next(others, len(sys.path))
+    return [*sys.path[:first], str(ROOT), *sys.path[first:]]
 
 
 def _follow_parent() -> None:

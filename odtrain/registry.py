@@ -25,7 +25,7 @@ import mlflow.pyfunc
 from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
-from mlflow.entities import Metric
+from mlflow.entities import Metric, Run
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
@@ -220,7 +220,8 @@ def _log_model(client: MlflowClient, uri: str, run_id: str, candidate: Candidate
         name for name in SERVED_BY if name in candidate.files.keys() - candidate.failed.keys()
     ]
     served = passed[0] if passed else next(iter(candidate.files))
-    model_id = _create_logged_model(client, run_id, candidate, served)
+    run = client.get_run(run_id)
+    model_id = _create_logged_model(client, run, candidate, served)
     with tempfile.TemporaryDirectory() as scratch, _mlflow_uses(uri), warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*An input example was not provided")
         sums_file = Path(scratch, SUMS)
@@ -238,13 +239,13 @@ def _log_model(client: MlflowClient, uri: str, run_id: str, candidate: Candidate
             signature=SIGNATURE,
             pip_requirements=[f"{name}=={installed(name)}" for name in NEEDS.get(served, LITERT)],
         )
-    _show_numbers(client, run_id, model_id, candidate)
+    _show_numbers(client, run, model_id, candidate)
     return model_id
 
 
-def _show_numbers(client: MlflowClient, run_id: str, model_id: str, candidate: Candidate) -> None:
+def _show_numbers(client: MlflowClient, run: Run, model_id: str, candidate: Candidate) -> None:
     """Show the run's final numbers with the model, as numbers of the split that they are of."""
-    run = client.get_run(run_id)
+    run_id = run.info.run_id
     split = run.data.tags.get("odtrain.eval_split", "")
     used = run.inputs.dataset_inputs if run.inputs else []
     data = {tag.value: one.dataset for one in used for tag in one.tags}.get(split)
@@ -264,15 +265,12 @@ def _show_numbers(client: MlflowClient, run_id: str, model_id: str, candidate: C
         client.log_batch(run_id, metrics[start : start + MAX_METRICS_PER_BATCH])
 
 
-def _create_logged_model(
-    client: MlflowClient, run_id: str, candidate: Candidate, served: str
-) -> str:
+def _create_logged_model(client: MlflowClient, run: Run, candidate: Candidate, served: str) -> str:
     # Left to itself, Model.log puts the model into the default experiment instead of the run's.
-    run = client.get_run(run_id)
     model = client.create_logged_model(
         run.info.experiment_id,
         name=re.sub(FORBIDDEN_IN_NAMES, "_", candidate.architecture),
-        source_run_id=run_id,
+        source_run_id=run.info.run_id,
         tags={"odtrain.data_digest": candidate.data_digest, "odtrain.served_by": served},
         params=run.data.params,
         model_type="detector",

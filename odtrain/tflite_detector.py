@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from odtrain import passport as passports
 from odtrain.boxes import FloatArray, UInt8Image
 from odtrain.errors import ModelFileError
 from odtrain.file_detector import DETECTORS_ONLY, FileDetector, Raw, cannot_run
+from odtrain.native_output import stderr_into
 from odtrain.tflite_metadata import BOXES, CLASSES, COUNT, SCORES
 
 
@@ -131,21 +130,11 @@ def _verify(path: Path) -> None:
     Interpreter(str(path), experimental_op_resolver_type=plain)
 
 
-_stderr = threading.Lock()
-
-
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """LiteRT announces its delegate on the process's standard error, and has no setting for it."""
-    with _stderr, Path(os.devnull).open("w") as nowhere:
-        sys.stderr.flush()
-        saved = os.dup(2)
-        os.dup2(nowhere.fileno(), 2)
-        try:
-            yield
-        finally:
-            os.dup2(saved, 2)
-            os.close(saved)
+    with Path(os.devnull).open("w") as nowhere, stderr_into(nowhere):
+        yield
 
 
 def _image_input(path: Path, inputs: Sequence[Any]) -> Any:

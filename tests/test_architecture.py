@@ -16,7 +16,7 @@ WITHOUT_TENSORFLOW = (
     "annotations "
     "formats.tfrecords scenes splits inspection leaks class_names balance anchors anchor_fit pairing "
     "dataset tfrecord record_files records repair data_diff drawing matching coco_eval charts "
-    "data_charts evaluate passport tflite_metadata detectors benchmark spool machine archives "
+    "data_charts evaluate passport tflite_metadata native_output detectors benchmark spool machine archives "
     "video fetching picture_sources manifest collect download cli "
     "costs findings_page catalogue paired detection_files"
 ).split()
@@ -44,8 +44,8 @@ ORDER = (
     "matching drawing findings_page coco_eval charts data_charts data_pictures evaluate mistakes "
     "paired detection_files "
     # exported files
-    "checksums passport flat_tables tflite_metadata export file_detector graph_detector tflite_detector "
-    "detectors benchmark proof gate model_card "
+    "checksums passport flat_tables tflite_metadata native_output export file_detector graph_detector "
+    "tflite_detector detectors benchmark proof gate model_card "
     # tracking
     "spool machine server store delivery runs track lease versions registry pyfunc_model "
     # whole jobs
