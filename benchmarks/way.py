@@ -1,0 +1,66 @@
+"""The way a command takes through the modules of odtrain, on a tiny run.
+
+    python benchmarks/way.py train data.images=DIR data.name=tiny train.steps=4 ...
+
+Each function counts when it is entered for the first time, in the main thread. Functions entered one after
+the other in one module are one stay in it; a stay in a module that was left before is a return. So a
+picture or a step more changes nothing, and what is counted is how often a reader who follows the command
+has to open another file, and how often one that was closed already.
+"""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import json
+import sys
+from collections.abc import Sequence
+from types import FrameType
+
+ROOM = "odtrain"
+
+
+def entered(arguments: Sequence[str]) -> list[tuple[str, str]]:
+    """(module, function) in the order in which one command enters them for the first time."""
+    seen: dict[tuple[str, str], None] = {}
+
+    def note(frame: FrameType, event: str, _: object) -> None:
+        module = frame.f_globals.get("__name__", "")
+        if event == "call" and module.partition(".")[0] == ROOM:
+            code = frame.f_code
+            # Bodies of modules and classes are no functions; <lambda>, <genexpr> are parts of one.
+            if code.co_flags & inspect.CO_OPTIMIZED and not code.co_name.startswith("<"):
+                seen.setdefault((module, f"{code.co_firstlineno} {code.co_name}"))
+
+    main = command()
+    sys.setprofile(note)
+    try:
+        main(list(arguments))
+    finally:
+        sys.setprofile(None)
+    return list(seen)
+
+
+def command():  # type: ignore[no-untyped-def]
+    """The program's `main`, wherever this version keeps it."""
+    try:
+        from odtrain.cli.main import main
+    except ImportError:
+        from odtrain.cli import main  # type: ignore[attr-defined, no-redef]
+    return main
+
+
+def counted(way: Sequence[tuple[str, str]]) -> dict[str, int]:
+    """Functions entered, modules seen, stays in a module, and returns to one left before."""
+    stays = [module for module, _ in itertools.groupby(module for module, _ in way)]
+    modules = len(set(stays))
+    return {
+        "functions": len(way),
+        "modules": modules,
+        "stays": len(stays),
+        "returns": len(stays) - modules,
+    }
+
+
+if __name__ == "__main__":
+    print(json.dumps(counted(entered(sys.argv[1:]))))
