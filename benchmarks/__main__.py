@@ -26,9 +26,10 @@ from benchmarks import (
     zoo,
 )
 from benchmarks.processes import ProcessError
-from odtrain.config import EXPORT_FORMATS, BenchmarkConfig
+from odtrain.config import BenchmarkConfig
 from odtrain.costs import NUM_CLASSES
 from odtrain.errors import OdtrainError
+from odtrain.export_formats import FORMATS
 
 PACKAGES = ("tensorflow", "tf-keras", "ai-edge-litert", "faster-coco-eval", "mlflow", "pillow")
 
@@ -317,7 +318,7 @@ TRACKING: Columns = {
 }
 ZOO: Columns = {
     "model": lambda row: row.model,
-    **{name: _milliseconds(name, "regular") for name in EXPORT_FORMATS},
+    **{name: _milliseconds(name, "regular") for name in FORMATS},
     **{f"{name} fast": _milliseconds(name, "fast") for name in zoo.FAST},
     "load": lambda row: f"{row.load:.1f}",
 }

@@ -18,7 +18,8 @@ from tqdm import tqdm
 
 from benchmarks import pictures, processes
 from odtrain import benchmark
-from odtrain.config import EXPORT_FORMATS, compose_config
+from odtrain.config import compose_config
+from odtrain.export_formats import FORMATS
 
 NUM_CLASSES = 90
 CALIBRATION_PICTURES = 20
@@ -64,9 +65,7 @@ class Extent:
     runs: int = 50
 
 
-WHOLE = Extent(
-    (FULL, COCO), {"regular": tuple(EXPORT_FORMATS), "fast": ("tflite_fp32", "tflite_int8")}
-)
+WHOLE = Extent((FULL, COCO), {"regular": tuple(FORMATS), "fast": ("tflite_fp32", "tflite_int8")})
 QUICK = Extent((SMALL,), {"regular": ("pb", "tflite_fp32"), "fast": ("tflite_int8",)}, 10)
 
 

@@ -20,9 +20,10 @@ from tqdm import tqdm
 from benchmarks import pictures, processes
 from odtrain import benchmark
 from odtrain.catalogue import model_names
-from odtrain.config import EXPORT_FORMATS, as_dict, compose_config
+from odtrain.config import as_dict, compose_config
 from odtrain.costs import NUM_CLASSES
 from odtrain.errors import ModelFileError
+from odtrain.export_formats import FORMATS
 
 CALIBRATION_PICTURES = 4
 """How far int8 ranges reach does not change how long a file takes."""
@@ -57,7 +58,7 @@ SLOW = "retinanet"
 """How the names of the models begin that take longest to export; they come last."""
 WHOLE = Extent(
     tuple(sorted(model_names(), key=lambda name: name.startswith(SLOW))),
-    {"regular": tuple(EXPORT_FORMATS), "fast": FAST},
+    {"regular": tuple(FORMATS), "fast": FAST},
 )
 QUICK = Extent(
     ("ssd_mobilenet_v1_0.25_depth_192",), {"regular": ("pb",), "fast": ("tflite_int8",)}, 3

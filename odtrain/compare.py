@@ -18,15 +18,15 @@ from odtrain import charts, detection_files
 from odtrain.benchmark import measure
 from odtrain.boxes import Detections
 from odtrain.checksums import fingerprint
-from odtrain.config import EXPORT_FORMATS, Config, DataConfig
+from odtrain.config import Config, DataConfig
 from odtrain.dataset import Dataset
 from odtrain.detection_files import Kept, read_kept, read_labelled, under_names
 from odtrain.drawing import printable_label
 from odtrain.errors import ConfigError, DataError, TrackingError
+from odtrain.export_formats import FORMATS
 from odtrain.inputs import Pictures
 from odtrain.paired import POINTS, Comparison, Difference, in_words
 from odtrain.paired import compare as compare_detections
-from odtrain.passport import FILE_NAMES
 from odtrain.proof import keep
 from odtrain.records import LabelledSplit, prepare
 from odtrain.records import read_labelled as labels_of
@@ -114,8 +114,8 @@ def compare(
         ConfigError, TrackingError, ModelFileError: one of them is not there or cannot be run.
         DataError: they have no test picture or no class in common.
     """
-    if format is not None and format not in EXPORT_FORMATS:
-        choices = f"Choose one of: {', '.join(EXPORT_FORMATS)}."
+    if format is not None and format not in FORMATS:
+        choices = f"Choose one of: {', '.join(FORMATS)}."
         raise ConfigError(f"--format {format}", "no such format.", choices)
     sides = [_side(name, config, format) for name in (a, b)]
     result = _compared(config, overrides, sides, again)
@@ -165,7 +165,7 @@ def _run_side(name: str, config: Config, format: str | None) -> Side:
     run = open_client(tracking_uri(config.tracking)).get_run(run_id)
     file = None
     if format is not None and kept is None:
-        file = run_file(run_id, f"export/{FILE_NAMES[format]}", config)
+        file = run_file(run_id, f"export/{FORMATS[format].file}", config)
     part = f", {format}" if format else ""
     what = f"run {run.info.run_name} ({run_id[:8]}){part}"
     return Side(name, what, run_id, file, kept, split, _numbers(run.data.metrics))
@@ -359,9 +359,7 @@ def _row(row: Difference) -> str:
 
 
 def _files_table(a: Side, b: Side) -> list[str]:
-    formats = [
-        name for name in EXPORT_FORMATS if name in {**(a.numbers or {}), **(b.numbers or {})}
-    ]
+    formats = [name for name in FORMATS if name in {**(a.numbers or {}), **(b.numbers or {})}]
     strange = sorted({*(a.numbers or {}), *(b.numbers or {})} - {*formats})
     if not (formats or strange):
         return []

@@ -22,6 +22,7 @@ from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from odtrain.errors import ConfigError
+from odtrain.export_formats import FORMATS
 
 PACKAGE = Path(__file__).resolve().parent
 
@@ -410,14 +411,6 @@ def flattened(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-EXPORT_FORMATS = [
-    "pb",
-    "saved_model",
-    "tflite_fp32",
-    "tflite_fp16",
-    "tflite_dynamic",
-    "tflite_int8",
-]
 CHOICES: dict[str, list[Any]] = {
     "data.format": [
         *("auto", "voc", "yolo", "coco", "createml", "labelme", "label_studio"),
@@ -441,7 +434,7 @@ CHOICES: dict[str, list[Any]] = {
     "evaluate.split": ["train", "validation", "test"],
     "export.nms": ["regular", "fast"],
     "registry.promote": ["auto", "never"],
-    "registry.format": [None, *EXPORT_FORMATS],
+    "registry.format": [None, *FORMATS],
     "sweep.sampler": ["tpe", "nsga2", "random"],
     "sweep.keep": ["all", "front"],
 }
@@ -510,10 +503,10 @@ def check_values(config: Config) -> None:
             raise ConfigError(f"{key}={values[key]}", "no such choice.", _one_of(choices))
     for key in ("export.formats", "sweep.formats"):
         for name in values[key]:
-            if name not in EXPORT_FORMATS:
-                raise ConfigError(f"{key}: {name}", "no such choice.", _one_of(EXPORT_FORMATS))
+            if name not in FORMATS:
+                raise ConfigError(f"{key}: {name}", "no such choice.", _one_of(list(FORMATS)))
         if not values[key]:
-            raise ConfigError(f"{key}=[]", "names no file to make.", _one_of(EXPORT_FORMATS))
+            raise ConfigError(f"{key}=[]", "names no file to make.", _one_of(list(FORMATS)))
     for key, least in AT_LEAST.items():
         if values[key] is not None and values[key] < least:
             raise ConfigError(f"{key}={values[key]}", "too small.", f"Give at least {least}.")

@@ -37,6 +37,7 @@ from odtrain.evaluate import (
 from odtrain.evaluate import evaluate as score
 from odtrain.export import export as write_exports
 from odtrain.export import inference_copy
+from odtrain.export_formats import served_format
 from odtrain.findings import Finding, by_severity, findings_json, findings_table
 from odtrain.findings_page import findings_page
 from odtrain.inputs import Pictures, training_batches
@@ -745,30 +746,33 @@ def _register(
     A file that failed stays in the run alone.
 
     Returns:
-        Where the model is to be had: a models:/ URI, or the run's export folder while the server is
-        away.
+        Where the model is to be had: a models:/ URI, or a file of the run while the server is away.
     """
     failed = {one.format: one.failed for one in proofs if one.failed}
     metrics = {f"eval/{name}": value for name, value in evaluation.metrics.items()}
     for one in proofs:
         metrics |= one.metrics()
-    here = str(tracker.folder / "export" / "model.tflite")
-    if len(failed) == len(proofs):
+    files = {one.format: str(one.file) for one in proofs if not one.failed}
+    if not files:
         _say("Nothing is registered: no exported file agrees with the checkpoint (see the table).")
-        return here
+        best = served_format([one.format for one in proofs], config.registry.format)
+        return next(str(one.file) for one in proofs if one.format == best)
     candidate = registry.Candidate(
         name=config.registry.name,
         architecture=config.model.name,
-        files={one.format: str(one.file) for one in proofs if not one.failed},
+        files=files,
         metrics=metrics,
         failed=failed,
         data_digest=dataset.digest,
         step=step,
         data=dataset.name,
         pictures=len(evaluation.images),
+        format=config.registry.format,
     )
     version = registry.register(tracker, candidate)
-    return here if version is None else _promote(tracker, config, candidate, version)
+    if version is None:
+        return files[candidate.served]
+    return _promote(tracker, config, candidate, version)
 
 
 def _promote(tracker: Tracker, config: Config, candidate: registry.Candidate, version: str) -> str:

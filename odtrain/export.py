@@ -22,6 +22,7 @@ from odtrain import framing, tflite_metadata, turns
 from odtrain import passport as passports
 from odtrain.boxes import UInt8Image
 from odtrain.errors import ConfigError, choose
+from odtrain.export_formats import FORMATS
 from odtrain.label_map import label_map_text
 from odtrain.models import build_detector
 from odtrain.models.ssd import SCORE_THRESHOLD, SSD, centres_and_sides
@@ -48,7 +49,7 @@ def export(
     Args:
         detector: whatever precision it was trained in; files hold float32 or less.
         class_names: index 0 = class id 1.
-        formats: names in `FORMATS`.
+        formats: names in `export_formats.FORMATS`.
         folder: made if it is missing; files of an earlier export are replaced.
         calibration: clean training pictures of any size, read for `tflite_int8` only.
         nms: a name in `NMS`, for .tflite files.
@@ -69,10 +70,9 @@ def export(
     source = _Source(inference_copy(detector), class_names, calibration, nms, passport)
     written = {}
     for name in turns.giving_way(tqdm(formats, desc="export", unit="file", disable=None)):
-        file_name, write = FORMATS[name]
-        written[name] = folder / file_name
+        written[name] = folder / FORMATS[name].file
         with _told_only_of_failures():
-            write(source, name, written[name])
+            WRITERS[name](source, name, written[name])
     return written
 
 
@@ -318,8 +318,4 @@ WRITERS: dict[str, Writer] = {
     "tflite_fp16": _write_lite,
     "tflite_dynamic": _write_lite,
     "tflite_int8": _write_lite,
-}
-
-FORMATS: dict[str, tuple[str, Writer]] = {
-    name: (passports.FILE_NAMES[name], write) for name, write in WRITERS.items()
 }

@@ -18,8 +18,9 @@ from odtrain.boxes import Detections, GroundTruth, IntArray, pairwise_iou
 from odtrain.config import RegistryConfig
 from odtrain.detection_files import Kept, under_names
 from odtrain.evaluate import quick_map
+from odtrain.export_formats import EXACT_FORMATS
 from odtrain.paired import POINTS, Difference, compare, in_words
-from odtrain.proof import EXACT_FORMATS, not_exact
+from odtrain.proof import not_exact
 from odtrain.records import LabelledSplit
 
 RECORDED_TOLERANCE = 0.005
@@ -73,7 +74,7 @@ class Evidence:
         recorded: format -> mAP that the version's tags state.
         left_out: format -> why its file did not come into the version.
         damaged: why the files are not those that were registered; None if the checksums hold.
-        judged: the format by which versions are compared.
+        judged: the format that the version serves, by which it is compared.
         max_map_drop: `export.max_map_drop` of the run.
         champion: the number of the champion, if there is one.
         champion_found: what the champion's file found in the same pictures, and its class names; a text
@@ -385,6 +386,10 @@ def _against_champion(evidence: Evidence, ran: Mapping[str, Kept]) -> Difference
 
 
 def _accuracy(evidence: Evidence, difference: Difference | None, limits: RegistryConfig) -> Check:
+    if limits.format not in (None, evidence.judged):
+        asked = f"registry.format={limits.format}"
+        served = evidence.judged or "nothing"
+        return Check("accuracy", f"{asked} is not what the version serves, which is {served}", "")
     if evidence.champion is None:
         return Check("accuracy", None, "there is no champion to compare with")
     if isinstance(evidence.champion_found, str):

@@ -8,12 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from odtrain.passport import FILE_NAMES
+from odtrain.export_formats import FORMATS
 
 CARD = "model_card.md"
-
-NEEDS_FLOAT = ("tflite_fp32", "tflite_fp16", "tflite_dynamic")
-LITE = (*NEEDS_FLOAT, "tflite_int8")
 
 
 def write_card(
@@ -26,6 +23,7 @@ def write_card(
     data: str,
     data_digest: str,
     pictures: int,
+    served: str,
 ) -> str:
     """The card's text.
 
@@ -39,14 +37,15 @@ def write_card(
         data: name of the dataset.
         data_digest: of its content.
         pictures: that the metrics are of.
+        served: the format that stands for the version.
     """
-    lite = [each for each in LITE if each in files]
+    lite = [each.name for each in FORMATS.values() if each.lite and each.name in files]
     sections = [
         f"# {name}: {architecture}",
         _what(class_names, run_id),
         "## Data\n\n" + _data(data, data_digest, pictures),
         "## How good\n\n" + _scores(metrics, class_names),
-        "## Files\n\n" + _files(files, metrics),
+        "## Files\n\n" + _files(files, metrics, served),
         "## Run it\n\n" + RUN,
     ]
     if lite:
@@ -93,7 +92,7 @@ def _scores(metrics: Mapping[str, float], class_names: Sequence[str]) -> str:
     return said + "\n\n" + "\n".join(rows)
 
 
-def _files(files: Sequence[str], metrics: Mapping[str, float]) -> str:
+def _files(files: Sequence[str], metrics: Mapping[str, float], served: str) -> str:
     rows = [
         "| file | format | mAP | mAP_50 | latency p50 / p90 | size |",
         "|---|---|---|---|---|---|",
@@ -108,12 +107,15 @@ def _files(files: Sequence[str], metrics: Mapping[str, float]) -> str:
             f"{_cell(value['latency_ms_p50'], '.1f')} / {_cell(value['latency_ms_p90'], '.1f')} ms"
         )
         size = f"{_cell(value['size_mb'], '.1f')} MB"
-        rows.append(f"| `{FILE_NAMES[each]}` | {each} | {' | '.join(cells)} | {times} | {size} |")
+        rows.append(f"| `{FORMATS[each].file}` | {each} | {' | '.join(cells)} | {times} | {size} |")
     said = (
         "Each file was run from disk in a process of its own: its own mAP on the same pictures, and the median "
         "and ninth decile of its own run on one picture, on the machine that trained it (a PC, not your "
         "device). `labels.txt` has a class name a line, the first for id 1; `label_map.pbtxt` the same for the "
         "TensorFlow Object Detection API."
+    )
+    said += (
+        f" `{FORMATS[served].file}` stands for the version: it is served, and judged by the gate."
     )
     return said + "\n\n" + "\n".join(rows)
 
@@ -131,7 +133,7 @@ RUN = (
 
 def _android(lite: Sequence[str]) -> str:
     best = "tflite_int8" if "tflite_int8" in lite else lite[0]
-    file = FILE_NAMES[best]
+    file = FORMATS[best].file
     return f"""### Android
 
 `{file}` carries its labels and normalisation as TFLite metadata, so that the Task Library reads it as it is
@@ -166,7 +168,7 @@ from ai_edge_litert.interpreter import Interpreter
 from PIL import Image
 
 names = open("labels.txt", encoding="utf-8").read().splitlines()
-model = Interpreter("{FILE_NAMES[best]}", num_threads=1)
+model = Interpreter("{FORMATS[best].file}", num_threads=1)
 model.allocate_tensors()
 wanted = model.get_input_details()[0]
 height, width = wanted["shape"][1:3]

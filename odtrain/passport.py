@@ -1,4 +1,4 @@
-"""What every exported file is called and carries with it: its label list and its passport.
+"""What every exported file carries with it: its label list and its passport.
 
 The passport is a flat table of texts: the run and the data a model came from, the version that
 wrote it, its format, its input size, and operating thresholds where some were chosen. The label
@@ -16,16 +16,6 @@ LABELS_FILE = "labels.txt"
 PASSPORT_FILE = "passport.json"
 LABELS_NODE = "odtrain/labels"
 PASSPORT_NODE = "odtrain/passport"
-
-FILE_NAMES = {
-    "pb": "frozen_inference_graph.pb",
-    "saved_model": "saved_model",
-    "tflite_fp32": "model.tflite",
-    "tflite_fp16": "model_fp16.tflite",
-    "tflite_dynamic": "model_dynamic.tflite",
-    "tflite_int8": "model_int8.tflite",
-}
-"""What the file of each format is called."""
 
 THRESHOLDS = "thresholds"
 """Entry of a passport: JSON of class name -> lowest score at which its detections are to be shown."""

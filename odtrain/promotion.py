@@ -32,9 +32,7 @@ from odtrain.records import read_labelled as labels_of
 from odtrain.registry import (
     LABEL_FILES,
     PENDING,
-    SERVED_BY,
     downloaded,
-    files_of,
     register_postponed,
 )
 from odtrain.runs import in_use, run_folders, say_on_stderr, sync
@@ -44,9 +42,11 @@ from odtrain.versions import (
     SOUND,
     Version,
     champion_of,
+    files_of,
     find_version,
     refresh_aliases,
     roll_back,
+    served_by,
     set_champion,
     versions_of,
 )
@@ -302,7 +302,6 @@ def _gathered(case: Case) -> Iterator[Evidence]:
     with downloaded(version, case.store) as (folder, damaged):
         names = {name: file for name, file in files_of(version, folder).items()}
         found = {name: _found(case, split, folder / file) for name, file in names.items()}
-        served = [name for name in SERVED_BY if name in names]
         yield Evidence(
             split=split,
             reference=_reference(case, split),
@@ -313,7 +312,7 @@ def _gathered(case: Case) -> Iterator[Evidence]:
             recorded=_recorded(version, names),
             left_out=_left_out(version),
             damaged=damaged,
-            judged=case.limits.format or (served[0] if served else ""),
+            judged=served_by(version, folder) or "",
             max_map_drop=case.made_with().export.max_map_drop,
         )
 
@@ -429,11 +428,9 @@ def _found_by_champion(case: Case, split: LabelledSplit, champion: Version) -> K
     """What the champion's file finds in these pictures: as its run kept it, else found now."""
     with downloaded(champion, case.store) as (folder, damaged):
         files = files_of(champion, folder)
-        served = [name for name in SERVED_BY if name in files]
-        wanted = case.limits.format if case.limits.format in files else None
-        if damaged is not None or not served:
+        chosen = served_by(champion, folder)
+        if damaged is not None or chosen is None:
             return damaged or "it holds no exported file"
-        chosen = wanted or served[0]
         file = folder / files[chosen]
         if champion.run_id:
             kept = _kept_by_run(case, champion.run_id, chosen)

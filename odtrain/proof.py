@@ -25,9 +25,7 @@ from odtrain.checksums import fingerprint
 from odtrain.config import BenchmarkConfig
 from odtrain.detection_files import Kept
 from odtrain.evaluate import quick_map
-
-EXACT_FORMATS = ("pb", "saved_model", "tflite_fp32")
-"""Formats that compute what the checkpoint computes; the others may lose a little."""
+from odtrain.export_formats import EXACT_FORMATS
 
 
 @dataclass(frozen=True)
@@ -35,7 +33,7 @@ class Proof:
     """What one exported file does.
 
     Attributes:
-        format: a key of `odtrain.export.FORMATS`.
+        format: a key of `export_formats.FORMATS`.
         file: where it is.
         measured: its detections, latency, size and memory.
         scores: mAP, mAP_50, ... of its own detections.

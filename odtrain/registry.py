@@ -37,24 +37,28 @@ from odtrain.archives import cache_folder
 from odtrain.checksums import SUMS, checksums, of_files, verify
 from odtrain.delivery import RunRecord
 from odtrain.errors import TrackingError
+from odtrain.export_formats import FORMATS, served_format
 from odtrain.lease import alone_at
 from odtrain.model_card import CARD, write_card
-from odtrain.passport import FILE_NAMES, read_labels
+from odtrain.passport import read_labels
 from odtrain.runs import say_on_stderr
 from odtrain.spool import write_json
 from odtrain.store import cause, failure, is_outage, open_client, shown
 from odtrain.track import Tracker
-from odtrain.versions import LATENCY, Version, find_version, refresh_aliases, versions_of
-
-SERVED_BY = ("tflite_fp32", "tflite_fp16", "tflite_dynamic", "tflite_int8", "pb", "saved_model")
-"""Which export a served model runs: the first of these that there is and that has not failed."""
+from odtrain.versions import (
+    FILES,
+    LATENCY,
+    SERVED_BY,
+    Version,
+    files_of,
+    find_version,
+    refresh_aliases,
+    served_by,
+    versions_of,
+)
 
 PACKAGE = Path(__file__).resolve().parent
 PYFUNC_MODEL = PACKAGE / "pyfunc_model.py"
-
-LITERT = ("mlflow", "ai-edge-litert", "flatbuffers", "numpy", "pandas", "pillow")
-NEEDS = {"pb": (*LITERT, "tensorflow"), "saved_model": (*LITERT, "tensorflow")}
-"""What to install to run a format, where it is more than `LITERT`."""
 
 NO_STEP = -1
 """Model.log copies a step's metrics from run to model, without the data that they are of; this one has none."""
@@ -93,6 +97,7 @@ class Candidate:
         step: at which the run logged its final metrics; MLflow then shows them with the model.
         data: name of the dataset.
         pictures: of the split that the metrics are of.
+        format: that is served if it is among the files and has not failed; None for the best by rank.
     """
 
     name: str
@@ -104,6 +109,14 @@ class Candidate:
     step: int
     data: str = ""
     pictures: int = 0
+    format: str | None = None
+
+    @property
+    def served(self) -> str:
+        """The format that stands for the model, wherever one file of it is run, timed or judged."""
+        sound = [name for name in self.files if name not in self.failed]
+        chosen = served_format(sound or list(self.files), self.format)
+        return chosen or next(iter(self.files))
 
 
 # Registering
@@ -216,12 +229,8 @@ def _registered_before(client: MlflowClient, name: str, run_id: str, digest: str
 
 def _log_model(client: MlflowClient, uri: str, run_id: str, candidate: Candidate, sums: str) -> str:
     """Log the model in its run; returns its id."""
-    passed = [
-        name for name in SERVED_BY if name in candidate.files.keys() - candidate.failed.keys()
-    ]
-    served = passed[0] if passed else next(iter(candidate.files))
     run = client.get_run(run_id)
-    model_id = _create_logged_model(client, run, candidate, served)
+    model_id = _create_logged_model(client, run, candidate)
     with tempfile.TemporaryDirectory() as scratch, _mlflow_uses(uri), warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*An input example was not provided")
         sums_file = Path(scratch, SUMS)
@@ -235,9 +244,11 @@ def _log_model(client: MlflowClient, uri: str, run_id: str, candidate: Candidate
             python_model=str(PYFUNC_MODEL),
             code_paths=[str(_code(Path(scratch)))],
             artifacts={**candidate.files, **_beside(candidate), "sums": str(sums_file)},
-            model_config={"detector": served},
+            model_config={"detector": candidate.served},
             signature=SIGNATURE,
-            pip_requirements=[f"{name}=={installed(name)}" for name in NEEDS.get(served, LITERT)],
+            pip_requirements=[
+                f"{name}=={installed(name)}" for name in FORMATS[candidate.served].needs
+            ],
         )
     _show_numbers(client, run, model_id, candidate)
     return model_id
@@ -265,13 +276,13 @@ def _show_numbers(client: MlflowClient, run: Run, model_id: str, candidate: Cand
         client.log_batch(run_id, metrics[start : start + MAX_METRICS_PER_BATCH])
 
 
-def _create_logged_model(client: MlflowClient, run: Run, candidate: Candidate, served: str) -> str:
+def _create_logged_model(client: MlflowClient, run: Run, candidate: Candidate) -> str:
     # Left to itself, Model.log puts the model into the default experiment instead of the run's.
     model = client.create_logged_model(
         run.info.experiment_id,
         name=re.sub(FORBIDDEN_IN_NAMES, "_", candidate.architecture),
         source_run_id=run.info.run_id,
-        tags={"odtrain.data_digest": candidate.data_digest, "odtrain.served_by": served},
+        tags={"odtrain.data_digest": candidate.data_digest, SERVED_BY: candidate.served},
         params=run.data.params,
         model_type="detector",
     )
@@ -322,6 +333,7 @@ def _write_card(candidate: Candidate, run_id: str) -> None:
         data=candidate.data,
         data_digest=candidate.data_digest,
         pictures=candidate.pictures,
+        served=candidate.served,
     )
     Path(files["card"]).write_text(card, encoding="utf-8")
 
@@ -333,22 +345,11 @@ def _version_tags(run_id: str, candidate: Candidate) -> dict[str, str]:
         "odtrain.run": run_id,
         "odtrain.architecture": candidate.architecture,
         "odtrain.data_digest": candidate.data_digest,
-        "odtrain.files": json.dumps(
-            {key: Path(file).name for key, file in candidate.files.items()}
-        ),
+        FILES: json.dumps({key: Path(file).name for key, file in candidate.files.items()}),
+        SERVED_BY: candidate.served,
     }
-    fastest = _lowest_latency(candidate)
-    return tags if fastest is None else {**tags, LATENCY: f"{fastest:.6g}"}
-
-
-def _lowest_latency(candidate: Candidate) -> float | None:
-    """Milliseconds of the fastest file that has not failed."""
-    names = [
-        f"export/{name}/latency_ms_p50" for name in candidate.files if name not in candidate.failed
-    ]
-    return min(
-        (candidate.metrics[name] for name in names if name in candidate.metrics), default=None
-    )
+    latency = candidate.metrics.get(f"export/{candidate.served}/latency_ms_p50")
+    return tags if latency is None else {**tags, LATENCY: f"{latency:.6g}"}
 
 
 @contextmanager
@@ -418,38 +419,22 @@ def file_of_version(version: Version, store: str, format: str | None = None) -> 
     Args:
         version: whose.
         store: URI of the MLflow store.
-        format: of the file; None for the one that a served model runs.
+        format: of the file; None for the one that is served.
 
     Raises:
         TrackingError: the version holds no such file, or it cannot be had.
     """
-    files = files_of(version)
     uri = f"models:/{version.name}/{version.number}"
-    served = [name for name in SERVED_BY if name in files]
+    folder = resolve_model(uri, store)
+    files = files_of(version, folder)
     if format is not None and format not in files:
         raise TrackingError(uri, f'holds no "{format}".', f"It holds: {', '.join(files)}.")
-    if not served:
+    chosen = format or served_by(version, folder)
+    if chosen is None:
         raise TrackingError(
             uri, "holds no file that odtrain can run.", "Was it registered by odtrain?"
         )
-    chosen = format or served[0]
-    return chosen, resolve_model(uri, store) / files[chosen]
-
-
-def files_of(version: Version, folder: Path | None = None) -> dict[str, str]:
-    """Format -> name of each exported file of a version.
-
-    Args:
-        version: whose tag `odtrain.files` lists them.
-        folder: of its files; looked at if there is no such tag.
-    """
-    try:
-        listed = json.loads(version.tags.get("odtrain.files", "{}"))
-    except ValueError:
-        listed = {}
-    if not listed and folder is not None:
-        listed = {key: name for key, name in FILE_NAMES.items() if (folder / name).exists()}
-    return {key: Path(name).name for key, name in listed.items()}
+    return chosen, folder / files[chosen]
 
 
 @contextmanager
@@ -519,7 +504,7 @@ def download(uri: str, to: Path, store: str, format: str | None = None) -> list[
         TrackingError: there is no such model or format, or a file is damaged.
     """
     folder = resolve_model(uri, store)
-    files = files_of(find_version(uri, store))
+    files = files_of(find_version(uri, store), folder)
     if format is not None and format not in files:
         raise TrackingError(uri, f'holds no "{format}".', f"It holds: {', '.join(files)}.")
     wanted = [files[format]] if format else list(files.values())

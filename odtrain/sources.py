@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 
 from odtrain.boxes import Detect, Detections, UInt8Image
 from odtrain.config import Config, from_yaml
-from odtrain.detectors import FileDetector, load_detectors
+from odtrain.detectors import OPENERS, FileDetector, load_detectors
 from odtrain.errors import CheckpointError, ConfigError
+from odtrain.graph_detector import SAVED_MODEL_FILE
 from odtrain.label_map import read_class_names, read_label_map
 
 if TYPE_CHECKING:
@@ -25,15 +26,6 @@ if TYPE_CHECKING:
 
 RUN_ID = re.compile(r"(?:runs:/)?([0-9a-f]{32}|offline-[0-9a-f]{12})")
 RUN_FILE = re.compile(r"runs:/([^/]+)/(.+)")
-PREFERRED = (
-    "model.tflite",
-    "saved_model",
-    "frozen_inference_graph.pb",
-    "model_fp16.tflite",
-    "model_dynamic.tflite",
-    "model_int8.tflite",
-)
-"""Which file of a registered model is used where any would do."""
 GRAPH_BATCH = 4
 """A frozen graph took 14 % less processor time a picture in fours than one by one; eights gave no more."""
 
@@ -112,7 +104,7 @@ def open_source(config: Config, workers: int = 1, threads: int | None = None) ->
             "Name a run id, models:/NAME@ALIAS, a .pb, a SavedModel folder, a .tflite or a TF1 "
             "checkpoint.",
         )
-    if path.suffix in (".pb", ".tflite") or (path / "saved_model.pb").is_file():
+    if path.suffix in OPENERS or (path / SAVED_MODEL_FILE).is_file():
         return open_file(path)
     return _open_checkpoint(name, config)
 
@@ -214,16 +206,13 @@ def _open_run(name: str, config: Config) -> Source:
 
 
 def _registered_file(uri: str, config: Config) -> Path:
-    from odtrain.registry import resolve_model
+    """The one file of a version that is served."""
+    from odtrain.registry import file_of_version
     from odtrain.store import tracking_uri
+    from odtrain.versions import find_version
 
-    folder = resolve_model(uri, tracking_uri(config.tracking))
-    for file_name in PREFERRED:
-        for found in sorted(folder.rglob(file_name)):
-            return found
-    raise CheckpointError(
-        uri, "holds no file that odtrain can run.", "Was it registered by odtrain?"
-    )
+    store = tracking_uri(config.tracking)
+    return file_of_version(find_version(uri, store), store)[1]
 
 
 def _open_file(name: str, file: Path, config: Config, workers: int, threads: int) -> Source:

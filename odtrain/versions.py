@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any
 
 from mlflow import MlflowClient
@@ -14,11 +15,16 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from odtrain.errors import TrackingError
+from odtrain.export_formats import FORMATS, served_format
 from odtrain.lease import Lease
 from odtrain.store import open_client, shown
 
 MODEL_URI = re.compile(r"(?:models:/)?(?P<name>[^/@]+)(?:@(?P<alias>[^/]+)|/(?P<version>[^/]+))?")
 
+FILES = "odtrain.files"
+"""Tag: JSON of format -> file name."""
+SERVED_BY = "odtrain.served_by"
+"""Tag: the format that stands for the version, wherever one file of it is run, timed or judged."""
 LATENCY = "odtrain.latency_ms_p50"
 SOUND = "odtrain.gate.files"
 """Tag: `passed` if the gate found every file of the version to be what its run says."""
@@ -93,6 +99,42 @@ def _version(version: ModelVersion, aliases: Mapping[str, str]) -> Version:
     return Version(version.name, number, own, run, source, dict(version.tags))
 
 
+def files_of(version: Version, folder: Path | None = None) -> dict[str, str]:
+    """Format -> name of each exported file of a version.
+
+    Args:
+        version: whose tag `odtrain.files` lists them.
+        folder: of its files; looked at if there is no such tag.
+    """
+    try:
+        listed = json.loads(version.tags.get(FILES, "{}"))
+    except ValueError:
+        listed = {}
+    if not listed and folder is not None:
+        listed = {
+            name: each.file for name, each in FORMATS.items() if (folder / each.file).exists()
+        }
+    return {key: Path(name).name for key, name in listed.items()}
+
+
+def served_by(version: Version, folder: Path | None = None) -> str | None:
+    """The format of the one file of a version that stands for it; None if it holds none to run.
+
+    It is the one that the tag names, else, in versions registered before there was that tag, the first by
+    rank of those that have not failed.
+    """
+    files = files_of(version, folder)
+    sound = [name for name in files if f"export/{name}/failed" not in version.tags]
+    return served_format(sound or list(files), version.tags.get(SERVED_BY))
+
+
+def latency_of(version: Version) -> str | None:
+    """Milliseconds of the file that stands for the version, as its tags have them; None if untimed."""
+    return version.tags.get(
+        f"export/{served_by(version)}/latency_ms_p50", version.tags.get(LATENCY)
+    )
+
+
 def _no_model(client: MlflowClient, uri: str, name: str, store: str) -> TrackingError:
     names = ", ".join(sorted(model.name for model in client.search_registered_models()))
     return TrackingError(
@@ -109,14 +151,14 @@ def _no_version(uri: str, name: str, versions: Sequence[Version]) -> TrackingErr
 
 
 def refresh_aliases(client: MlflowClient, name: str, lease: Lease) -> None:
-    """Let `challenger` mean the newest version, and `fastest` the one with the quickest sound file.
+    """Let `challenger` mean the newest version, and `fastest` the sound one that is served quickest.
 
     A version whose files the gate has not found to be sound is never the fastest.
     """
     versions = versions_of(client, name)
-    timed = [v for v in versions if LATENCY in v.tags and v.tags.get(SOUND) == "passed"]
+    timed = [v for v in versions if latency_of(v) and v.tags.get(SOUND) == "passed"]
     wanted: dict[str, str | None] = {"challenger": versions[0].number if versions else None}
-    best = min(timed, key=lambda v: (float(v.tags[LATENCY]), int(v.number)), default=None)
+    best = min(timed, key=lambda v: (float(latency_of(v) or "inf"), int(v.number)), default=None)
     wanted["fastest"] = best.number if best else None
     lease.check()
     for alias, number in wanted.items():
@@ -223,7 +265,7 @@ def table(versions: Sequence[Version]) -> str:
                 tags.get("odtrain.architecture", "-"),
                 tags.get("eval/mAP", "-"),
                 tags.get("eval/mAP_50", "-"),
-                tags.get(LATENCY, "-"),
+                latency_of(version) or "-",
                 version.run_id or "-",
             )
         )

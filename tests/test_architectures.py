@@ -18,7 +18,8 @@ from odtrain.config import (
 )
 from odtrain.detectors import load_detector
 from odtrain.errors import ConfigError
-from odtrain.export import FORMATS, export
+from odtrain.export import export
+from odtrain.export_formats import FORMATS
 from odtrain.models import ARCHITECTURES, SSD, build_detector
 from odtrain.models.retinanet import EXPERIMENTS
 

@@ -19,7 +19,8 @@ from odtrain.boxes import Detections, UInt8Image, pairwise_iou
 from odtrain.config import ModelConfig
 from odtrain.detectors import load_detector
 from odtrain.errors import ConfigError
-from odtrain.export import FORMATS, export
+from odtrain.export import WRITERS, export
+from odtrain.export_formats import FORMATS
 from odtrain.models import SSD, build_detector
 from odtrain.tflite_metadata import read_metadata
 
@@ -333,7 +334,7 @@ def test_what_the_converter_printed_is_shown_where_it_fails(detector, tmp_path, 
         os.write(2, b"the converter's own words\n")
         raise RuntimeError("not converted")
 
-    monkeypatch.setitem(FORMATS, "pb", ("frozen_inference_graph.pb", fail))
+    monkeypatch.setitem(WRITERS, "pb", fail)
     with pytest.raises(RuntimeError, match="not converted"):
         export(detector, NAMES, ["pb"], tmp_path, [], "regular", PASSPORT)
     assert capfd.readouterr() == ("", "the converter's own words\n")

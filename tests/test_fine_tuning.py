@@ -11,7 +11,8 @@ from conftest import odtrain
 from golden_training import OPTIONS, golden_config
 from mlflow import MlflowClient
 
-from odtrain.config import EXPORT_FORMATS, Config, as_dict, flattened
+from odtrain.config import Config, as_dict, flattened
+from odtrain.export_formats import FORMATS
 
 FOCAL = [name for name, options in OPTIONS.items() if "encode_background_as_zeros" in options]
 
@@ -61,7 +62,7 @@ def test_fifty_steps_lower_the_loss_and_every_file_agrees(shared, tmp_path, name
     assert len(losses) == 50
     assert np.mean(losses[-10:]) < 0.9 * np.mean(losses[:5])
     data = client.get_run(run.name).data
-    said = {f: data.tags[f"odtrain.export.{f}"] for f in EXPORT_FORMATS}
+    said = {f: data.tags[f"odtrain.export.{f}"] for f in FORMATS}
     int8 = said.pop("tflite_int8")  # so young a network may lose more than the allowed 0.02
     assert said == dict.fromkeys(said, "passed")
     assert int8 == "passed" or int8.startswith("loses 0.0")

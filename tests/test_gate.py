@@ -113,6 +113,15 @@ def test_a_file_that_cannot_be_run_fails(good):
     ]
 
 
+def test_a_version_that_does_not_serve_what_registry_format_asks_for_is_not_promoted(good):
+    limits = replace(LIMITS, format="tflite_int8")
+    assert reasons(good, limits) == [
+        "accuracy: registry.format=tflite_int8 is not what the version serves, which is tflite_fp32"
+    ]
+    assert judge(good, limits).sound
+    assert judge(replace(good, judged="tflite_int8"), limits).passed
+
+
 def test_a_version_without_files_fails(good):
     verdict = judge(replace(good, found={}, recorded={}, judged=""), LIMITS)
     assert "runs: the version lists no exported file" in verdict.reasons()

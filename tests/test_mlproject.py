@@ -1,3 +1,4 @@
+import ast
 import os
 import subprocess
 import sys
@@ -34,6 +35,37 @@ def test_requirements_pin_what_the_package_needs():
         needed = Requirement(text)
         if needed.marker is None:
             assert needed.specifier.contains(pins[needed.name.lower()]), text
+
+
+DISTRIBUTIONS = {
+    "PIL": "pillow",
+    "google": "protobuf",
+    "official": "tf-models-official",
+    "yaml": "pyyaml",
+}
+"""Of packages that are not called like what brings them."""
+NOT_IMPORTED = {
+    "setuptools": "tensorflow_hub, which tf-models-official imports, needs pkg_resources"
+}
+
+
+def imported_distributions():
+    tops = set()
+    for file in (ROOT / "odtrain").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                tops |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                tops.add(str(node.module).split(".")[0])
+    others = tops - {*sys.stdlib_module_names, "odtrain"}
+    return {DISTRIBUTIONS.get(top, top.replace("_", "-")) for top in others}
+
+
+def test_what_is_imported_is_a_dependency_and_the_other_way_round():
+    tomllib = pytest.importorskip("tomllib", reason="Python 3.11 brings it")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    declared = {Requirement(text).name.lower() for text in project["dependencies"]}
+    assert declared == imported_distributions() | NOT_IMPORTED.keys()
 
 
 def test_requirements_name_no_index():
