@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 import os
 import re
-import shutil
 import tarfile
 import zlib
 from collections.abc import Iterator
@@ -14,9 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from filelock import FileLock
-
+from odtrain.atomic import replacing_folder
+from odtrain.checksums import sha256_of
 from odtrain.errors import CheckpointError
+from odtrain.locks import alone
 
 TARBALLS = (".tar.gz", ".tgz", ".tar")
 
@@ -77,26 +76,11 @@ def unpack(archive: Path) -> Path:
     """
     with _writing(archive):
         folder = cache_folder() / sha256_of(archive)[:16]
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{folder}.lock"):
+        with alone(folder.with_name(f"{folder.name}.lock")):
             if not folder.is_dir():
-                part = folder.with_name(f"{folder.name}.part")
-                shutil.rmtree(part, ignore_errors=True)  # of a process that was killed
-                try:
+                with replacing_folder(folder) as part:
                     _extract(archive, part)
-                    part.replace(folder)
-                finally:
-                    shutil.rmtree(part, ignore_errors=True)
     return folder
-
-
-def sha256_of(file: Path) -> str:
-    """The file's SHA-256 as 64 hexadecimal digits."""
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while block := stream.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 class BombError(Exception):
@@ -136,7 +120,7 @@ class Bounded:
 
 
 def _extract(archive: Path, folder: Path) -> None:
-    """Unpack `archive` into the new `folder`, or raise."""
+    """Unpack `archive` into the empty `folder`, or raise."""
     broken = (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error)
     try:
         with _decompressed(archive) as stream:

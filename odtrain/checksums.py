@@ -11,19 +11,30 @@ from odtrain.errors import TrackingError
 SUMS = "SHA256SUMS"
 
 
+def sha256_of(file: Path) -> str:
+    """The file's SHA-256 as 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while block := stream.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
 def checksums(tops: Iterable[Path]) -> str:
     """A line for every file at or below `tops`, named from the folder that holds its top."""
     lines = []
     for top in sorted(tops):
         files = sorted(path for path in top.rglob("*") if path.is_file()) if top.is_dir() else [top]
-        lines += [f"{_sha256(file)}  {file.relative_to(top.parent).as_posix()}\n" for file in files]
+        lines += [
+            f"{sha256_of(file)}  {file.relative_to(top.parent).as_posix()}\n" for file in files
+        ]
     return "".join(lines)
 
 
 def fingerprint(path: Path) -> str:
     """SHA-256 of a file, or of the list of a folder's files with theirs."""
     return (
-        hashlib.sha256(checksums([path]).encode()).hexdigest() if path.is_dir() else _sha256(path)
+        hashlib.sha256(checksums([path]).encode()).hexdigest() if path.is_dir() else sha256_of(path)
     )
 
 
@@ -48,18 +59,10 @@ def verify(folder: Path) -> None:
         ) from problem
     for wanted, name in map(_listed, lines):
         file = folder / name
-        if not file.is_file() or _sha256(file) != wanted:
+        if not file.is_file() or sha256_of(file) != wanted:
             raise TrackingError(file, "is damaged or missing.", "Download the model again.")
 
 
 def _listed(line: str) -> tuple[str, str]:
     digest, _, name = line.rstrip("\n").partition("  ")
     return digest, name
-
-
-def _sha256(file: Path) -> str:
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

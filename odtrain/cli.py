@@ -7,7 +7,6 @@ at once.
 from __future__ import annotations
 
 import argparse
-import errno
 import os
 import re
 import shlex
@@ -19,16 +18,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from odtrain import __version__
-from odtrain.errors import ConfigError, OdtrainError
-
-REFUSED = {
-    errno.ENOSPC: "Free space on that disk, or choose a folder on another one.",
-    errno.EDQUOT: "Free space in your quota, or choose a folder elsewhere.",
-    errno.EACCES: "Choose a folder that you may write to.",
-    errno.EPERM: "Choose a folder that you may write to.",
-    errno.EROFS: "Choose a folder that you may write to.",
-}
-"""What to do where the operating system refuses to read or write."""
+from odtrain.errors import ConfigError, OdtrainError, os_remedy
 
 SHOWN_OF_EACH = 5
 """Findings of one code that `check` prints; --json and --html have all."""
@@ -88,12 +78,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     except OSError as error:
-        if error.errno not in REFUSED:
+        remedy = os_remedy(error)
+        if remedy is None:
             raise
-        print(
-            f"{error.filename or 'disk'}: {error.strerror}.\n  {REFUSED[error.errno]}",
-            file=sys.stderr,
-        )
+        print(f"{error.filename or 'disk'}: {error.strerror}.\n  {remedy}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\nInterrupted.", file=sys.stderr)

@@ -12,19 +12,20 @@ import io
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock, Timeout
 from PIL import Image
 
+from odtrain.atomic import Settling, make_folder, write_bytes, write_text
 from odtrain.errors import DataError
 from odtrain.fetching import Fetcher
 from odtrain.likeness import NEAR, WORDS, as_words, distances
-from odtrain.manifest import Row, append_row, read_manifest
+from odtrain.locks import alone
+from odtrain.manifest import MANIFEST, Row, append_row, read_manifest
 from odtrain.picture_sources import Candidate, RefusedError, Source, open_source
 from odtrain.pictures import UnusableError, encode, inspect, record_format
 from odtrain.processes import in_threads
@@ -110,12 +111,13 @@ def collect(
     without = (folder, aside)
     opened = [open_source(name, every=every, fetcher=fetcher, without=without) for name in sources]
     with _alone(folder):
-        shelf = _Shelf(folder, aside, near)
+        shelf = _Shelf(make_folder(folder), aside, near)
         try:
             for source in opened:
                 _take(source, shelf)
         finally:
             fetcher.stop()
+            shelf.settling.now()
             _write_refused(folder, shelf.done.refused)
     return shelf.done
 
@@ -131,17 +133,9 @@ def _take(source: Source, shelf: _Shelf) -> None:
             shelf.keep(looked)
 
 
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder.parent / f".{folder.name}.lock", timeout=0)
-    try:
-        with lock:
-            yield
-    except Timeout:
-        raise DataError(
-            folder, "another odtrain collects into it.", "Wait until it is done."
-        ) from None
+def _alone(folder: Path) -> AbstractContextManager[None]:
+    busy = DataError(folder, "another odtrain collects into it.", "Wait until it is done.")
+    return alone(folder.parent / f".{folder.name}.lock", busy=busy)
 
 
 class _Shelf:
@@ -159,6 +153,7 @@ class _Shelf:
             self._remember(row)
         self.unlisted = self._unlisted()
         self.last = max(self._numbers(), default=0)
+        self.settling = Settling(folder / MANIFEST)
 
     def _remember(self, row: Row) -> None:
         self.seen.add((row.source, row.source_sha256))
@@ -217,6 +212,7 @@ class _Shelf:
         else:
             row = self._put_aside(replace(row, duplicate_of=twin, differing_bits=bits), looked.data)
         append_row(self.folder, row)
+        self.settling.due(self.folder / row.file)
         self._remember(row)
 
     def _twin(self, row: Row) -> tuple[str | None, str]:
@@ -236,7 +232,7 @@ class _Shelf:
         if name is None:
             self.last += 1
             name = f"img{self.last}{Path(row.file).suffix}"
-            _write(self.folder / name, data)
+            write_bytes(self.folder / name, data, durable=False)  # but with its row
         return replace(row, file=name)
 
     def _put_aside(self, row: Row, data: bytes) -> Row:
@@ -248,7 +244,7 @@ class _Shelf:
         self.aside.mkdir(exist_ok=True)
         file = self._free_copy(Path(row.duplicate_of).stem, row)
         if not file.exists():
-            _write(file, data)
+            write_bytes(file, data, durable=False)  # but with its row
         return replace(row, file=f"../{self.aside.name}/{file.name}")
 
     def _free_copy(self, stem: str, row: Row) -> Path:
@@ -318,16 +314,6 @@ def _has_labels(source: str) -> bool:
     return any(path.with_suffix(suffix).is_file() for suffix in LABEL_SUFFIXES)
 
 
-def _write(file: Path, data: bytes) -> None:
-    """Write `file` whole or not at all."""
-    aside = file.with_name(f".{file.name}.part")
-    try:
-        aside.write_bytes(data)
-        aside.replace(file)
-    finally:
-        aside.unlink(missing_ok=True)
-
-
 def _write_refused(folder: Path, refused: Sequence[Refused]) -> None:
     """What this call could not keep, for a look and another try; none leaves no file."""
     file = folder / REFUSED
@@ -338,7 +324,7 @@ def _write_refused(folder: Path, refused: Sequence[Refused]) -> None:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["source", "reason"])
     writer.writerows([each.source, each.why] for each in refused)
-    _write(file, text.getvalue().encode("utf-8", "surrogateescape"))
+    write_text(file, text.getvalue())
 
 
 def describe(done: Collected) -> str:

@@ -6,17 +6,16 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from glob import escape
 from pathlib import Path
 from typing import NamedTuple
 
-import psutil
 from tqdm import tqdm
 
 from odtrain.annotations import LabelledImage
+from odtrain.atomic import replacing_folder
 from odtrain.config import Config, DataConfig
 from odtrain.dataset import Examined, check_config, examine
-from odtrain.errors import ConfigError, DataError, choose
+from odtrain.errors import ConfigError, DataError, choose, told_if_not_written
 from odtrain.findings import Finding
 from odtrain.formats import FORMATS, coco, csv_table, voc, yolo
 from odtrain.pairing import scan_sources
@@ -123,21 +122,11 @@ def common_names(pictures: Sequence[Path]) -> list[Path]:
 @contextmanager
 def written_whole(output: Path) -> Iterator[Path]:
     """A folder beside `output` that takes its place at the end; what killed runs left is removed."""
-    prefix = f".{output.name}.new-"
-    folder = output.parent / f"{prefix}{os.getpid()}"
-    try:
-        for left in output.parent.glob(f"{escape(prefix)}*"):
-            process = left.name.removeprefix(prefix)
-            if process.isdecimal() and (left == folder or not psutil.pid_exists(int(process))):
-                shutil.rmtree(left)
-        folder.mkdir(parents=True)
+    with (
+        told_if_not_written(output, "Give another output=DIR."),
+        replacing_folder(output) as folder,
+    ):
         yield folder
-        folder.rename(output)
-    except OSError as error:
-        where, why = error.filename or output, error.strerror or str(error)
-        raise DataError(where, f"cannot be written: {why}.", "Give another output=DIR.") from None
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _copy_pictures(folder: Path, images: Sequence[LabelledImage], names: Sequence[Path]) -> int:

@@ -14,8 +14,9 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repo import ArtifactRepository
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
+from odtrain.atomic import append, write_json
 from odtrain.errors import TrackingError
-from odtrain.spool import Entry, Spool, write_json
+from odtrain.spool import Entry, Spool
 from odtrain.store import REFUSALS, experiment_id, first_line, open_client
 
 MOST_IN_A_BATCH = {"metrics": 800, "tags": 100}
@@ -156,6 +157,7 @@ class Delivery:
         Raises:
             Exception: whatever the store threw; what has arrived is not sent again.
         """
+        self.spool.sync()
         run_id = self.run_id
         while waiting := self.spool.waiting():
             some = _one_batch(waiting)
@@ -188,10 +190,8 @@ class Delivery:
     def _set_aside(self, entries: Sequence[Entry], problem: MlflowException) -> None:
         """Keep what the server will never take where the user can find it."""
         refused = self.folder / "refused.jsonl"
-        with refused.open("a", encoding="utf-8") as stream:
-            stream.writelines(
-                json.dumps({"kind": entry.kind, **entry.body}) + "\n" for entry in entries
-            )
+        lines = [json.dumps({"kind": entry.kind, **entry.body}) + "\n" for entry in entries]
+        append(refused, "".join(lines).encode())
         self._say(f"tracking: refused by MLflow, kept in {refused}: {first_line(problem)}")
 
     def deliver_batch(self, run_id: str, entries: Sequence[Entry]) -> None:

@@ -8,7 +8,6 @@ so that every number follows from them again.
 from __future__ import annotations
 
 import json
-import os
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from odtrain.atomic import replacing
 from odtrain.boxes import Detections, GroundTruth
 from odtrain.errors import DataError
 from odtrain.records import LabelledSplit
@@ -124,11 +124,8 @@ def _place(name: str, names: Sequence[str]) -> int:
 
 
 def _write(file: Path, **arrays: Any) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f".{file.name}.{os.getpid()}")
-    with partial.open("wb") as stream:
+    with replacing(file) as part, part.open("wb") as stream:
         np.savez_compressed(stream, version=np.array(VERSION), **arrays)
-    partial.replace(file)
 
 
 def _read(file: Path, keys: str) -> dict[str, NDArray[Any]]:

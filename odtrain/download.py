@@ -5,18 +5,18 @@ from __future__ import annotations
 import hashlib
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
 import requests
-from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from odtrain.archives import sha256_of
+from odtrain.atomic import make_folder, put, write_text
+from odtrain.checksums import sha256_of
 from odtrain.errors import CheckpointError
+from odtrain.locks import alone
 
 ATTEMPTS = 5
 WAIT_SECONDS = 1.0
@@ -85,7 +85,7 @@ def download(wanted: Wanted) -> Path:
         CheckpointError: no place has it, a digest that differs, a full disk.
     """
     try:
-        wanted.file.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(wanted.file.parent)
         with _alone(wanted):
             if wanted.file.is_file():
                 return _unchanged(wanted)
@@ -95,19 +95,10 @@ def download(wanted: Wanted) -> Path:
         raise CheckpointError(wanted.url, problem, wanted.by_hand) from error
 
 
-@contextmanager
-def _alone(wanted: Wanted) -> Iterator[None]:
+def _alone(wanted: Wanted) -> AbstractContextManager[None]:
     """One process at a time; the others say that they wait, and find the file there."""
-    lock = FileLock(f"{wanted.file}.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        tqdm.write(f"{wanted.file.name}: another process fetches it; waiting.", file=sys.stderr)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
+    lock = wanted.file.with_name(f"{wanted.file.name}.lock")
+    return alone(lock, waits=f"{wanted.file.name}: another process fetches it; waiting.")
 
 
 def _from_any_place(wanted: Wanted) -> Path:
@@ -233,14 +224,14 @@ def _accepted(wanted: Wanted, place: str) -> Path:
         wanted.version.unlink(missing_ok=True)
         raise _NotAccepted(f"{problem} It was not kept.")
     if not wanted.expected:
-        wanted.pin.write_text(f"{digest}\n", encoding="ascii")
+        write_text(wanted.pin, f"{digest}\n")
         tqdm.write(
             f"{place}: no checksum is published. From now on its sha256 must be\n"
             f"  {digest} ({wanted.pin})",
             file=sys.stderr,
         )
     wanted.version.unlink(missing_ok=True)
-    wanted.part.replace(wanted.file)
+    put(wanted.part, wanted.file)
     return wanted.file
 
 

@@ -11,6 +11,20 @@ OdtrainError
 
 from __future__ import annotations
 
+import errno
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+MAY_NOT = "{choose} that you may write to."
+REMEDIES = {
+    errno.ENOSPC: "Free space on that disk, or {choose} on another one.",
+    errno.EDQUOT: "Free space in your quota, or {choose} elsewhere.",
+    errno.EACCES: MAY_NOT,
+    errno.EPERM: MAY_NOT,
+    errno.EROFS: MAY_NOT,
+}
+"""What to do where the operating system refuses to read or write."""
+
 
 class OdtrainError(Exception):
     """Says where, what, and what to do: `where: problem` and, on lines of its own, the remedy."""
@@ -59,3 +73,37 @@ def choose(where: str, name: str, choices: dict[str, object] | list[str]) -> str
             where, f'unknown "{name}".', f"Choose one of: {', '.join(sorted(choices))}."
         )
     return name
+
+
+def os_remedy(error: OSError, choose: str = "choose a folder") -> str | None:
+    """What to do about what the operating system refused; None where that is not about disk or rights.
+
+    Args:
+        error: what it said.
+        choose: how the user takes another place.
+    """
+    remedy = REMEDIES.get(error.errno or 0)
+    if remedy is None:
+        return None
+    return remedy.format(choose=choose[0].upper() + choose[1:] if remedy == MAY_NOT else choose)
+
+
+@contextmanager
+def told_if_not_written(
+    where: object,
+    remedy: str | Callable[[OSError], str],
+    kind: Callable[[object, str, str], OdtrainError] = DataError,
+) -> Iterator[None]:
+    """Turn what the operating system refuses meanwhile into an error that says what to do.
+
+    Args:
+        where: what is written, for errors that name no file.
+        remedy: what to do, for some error or for any.
+        kind: of the error that is raised.
+    """
+    try:
+        yield
+    except OSError as error:
+        told = remedy if isinstance(remedy, str) else remedy(error)
+        problem = f"cannot be written: {error.strerror or error}."
+        raise kind(error.filename or where, problem, told) from error

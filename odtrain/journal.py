@@ -1,19 +1,21 @@
 """What a prediction has found so far, safe on disk, so that the same command goes on where it stopped.
 
-One line of JSON for each picture or frame, appended when it is done; a line cut off by a kill is not
-counted. The file is gone once the tables are written.
+One line of JSON for each picture or frame, appended when it is done: a kill costs what was under way, a power
+cut the last second. A line cut off is not counted. The file is gone once the tables are written.
 """
 
 from __future__ import annotations
 
 import json
 import os
+from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from odtrain.atomic import Settling
 from odtrain.boxes import Detections
 
 Key = tuple[str, int | None]
@@ -40,6 +42,9 @@ class Journal:
         self._stream.truncate()
         if not keep:
             self._append(head)
+        self._settling = Settling(file)
+        self._settling.due(at_once=True)
+        self._after: deque[Path] = deque()
         self.before = len(self._offsets)
 
     def _read(self, head: str) -> int:
@@ -90,6 +95,11 @@ class Journal:
         self._stream.seek(0, os.SEEK_END)
         self._offsets[key] = self._stream.tell()
         self._append(json.dumps(entry))
+        self._settling.due(*(self._after.popleft() for _ in range(len(self._after))))
+
+    def after(self, file: Path) -> None:
+        """What was written, by any thread, of a picture that is noted next: on disk before the note is."""
+        self._after.append(file)
 
     def get(self, key: Key) -> dict[str, Any] | None:
         """What was noted of a picture or frame: `stamp`, `size`, `seconds` and `found`."""
@@ -112,6 +122,7 @@ class Journal:
 
     def close(self) -> None:
         """Keep it for the next run of the same job."""
+        self._settling.now()
         self._stream.close()
 
     def remove(self) -> None:

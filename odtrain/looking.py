@@ -12,6 +12,7 @@ from typing import Any
 from PIL import Image
 from tqdm import tqdm
 
+from odtrain.atomic import write_bytes
 from odtrain.boxes import Detections, UInt8Image
 from odtrain.config import PredictConfig
 from odtrain.drawing import draw
@@ -20,7 +21,7 @@ from odtrain.journal import Journal, stamp_of
 from odtrain.media import Medium
 from odtrain.pictures import UnusableError, frame_count, read_upright
 from odtrain.pipeline import in_chunks, in_order
-from odtrain.predictions import Prediction, voc_xml, write_whole
+from odtrain.predictions import Prediction, voc_xml
 from odtrain.sources import Source
 from odtrain.thresholds import Thresholds
 from odtrain.video import Frame, Video, VideoWriter, open_video
@@ -214,7 +215,7 @@ class Look:
         if shot.labelled:
             self._write_xml(shot, image, found)
         if shot.frame is None and drawn is not None:
-            write_whole(self.folder / self.names[shot.medium.file][0], jpeg(drawn, DRAWN_QUALITY))
+            self._write(self.folder / self.names[shot.medium.file][0], jpeg(drawn, DRAWN_QUALITY))
             drawn = None
         return Seen(shot, (image.shape[0], image.shape[1]), found, drawn)
 
@@ -224,9 +225,13 @@ class Look:
         if shot.frame is not None:
             file = xml.with_suffix("") / f"frame-{shot.frame.number:06d}.jpg"
             xml = file.with_suffix(".xml")
-            write_whole(file, jpeg(image, FRAME_QUALITY))
+            self._write(file, jpeg(image, FRAME_QUALITY))
         one = Prediction(file, image.shape[0], image.shape[1], found, image_id=0)
-        write_whole(xml, voc_xml(one, self.source.class_names))
+        self._write(xml, voc_xml(one, self.source.class_names))
+
+    def _write(self, file: Path, content: bytes) -> None:
+        write_bytes(file, content, durable=False)
+        self.journal.after(file)
 
 
 def tell(text: object) -> None:

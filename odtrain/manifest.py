@@ -94,7 +94,7 @@ def _foreign(file: Path) -> DataError:
 
 
 def append_row(folder: Path, row: Row) -> None:
-    """Add `row`, in one write, so that a kill leaves it whole or not at all."""
+    """Add `row`, in one write, so that a kill leaves it whole or not at all; it is not on disk yet."""
     file = folder / MANIFEST
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")

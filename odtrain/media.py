@@ -16,6 +16,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from odtrain import pictures, video
+from odtrain.atomic import replacing
 from odtrain.config import PredictConfig
 from odtrain.errors import ConfigError, DataError
 
@@ -158,21 +159,15 @@ def fetch(url: str, folder: Path, config: PredictConfig, going_on: bool = False)
     file = folder / f"{hashlib.sha256(url.encode()).hexdigest()[:8]}-{_file_name(url)}"
     if going_on and file.is_file():
         return file
-    part = file.with_name(f"{file.name}.part")
     try:
         with requests.get(url, stream=True, timeout=TIMEOUT_SECONDS) as answer:
             answer.raise_for_status()
-            folder.mkdir(parents=True, exist_ok=True)
-            _receive(answer, part, url, config)
+            with replacing(file) as part:
+                _receive(answer, part, url, config)
     except (requests.RequestException, ValueError) as error:
-        part.unlink(missing_ok=True)
         raise DataError(
             url, f"cannot be fetched: {_why(error)}.", "Is the address right?"
         ) from None
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-    part.replace(file)
     return file
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
@@ -12,12 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from odtrain.annotations import LabelledImage
+from odtrain.atomic import copy, sync
 from odtrain.boxes import pairwise_iou
 from odtrain.config import Config, DataConfig
 from odtrain.dataset import diagnose, read_dataset
-from odtrain.errors import ConfigError, DataError
+from odtrain.errors import ConfigError, DataError, told_if_not_written
 from odtrain.formats import voc
-from odtrain.predictions import write_whole
 from odtrain.prelabel import MANIFEST, Proposal, Row, read_manifest, write_manifest
 from odtrain.records import prepare, refuse_errors
 from odtrain.splits import SPLITS
@@ -73,7 +72,10 @@ def merge(config: Config) -> str:
     before = _digest(config.data)
     contents = _check_target(config.data)
     taken = [one for one in taken if one.row.merged or one.row.sha256 not in contents]
-    with _told_of_the_disk(config.data.images):
+    with told_if_not_written(
+        config.data.images,
+        f"What was taken until then is noted in {MANIFEST}; the same command goes on.",
+    ):
         for one in taken:
             name = one.row.merged or _free_name(config.data, Path(one.row.source).name)
             rows = _noted(folder, source, rows, replace(one.row, merged=name))
@@ -171,10 +173,11 @@ def _noted(folder: Path, source: str, rows: Sequence[Row], changed: Row) -> list
 
 
 def _copy(folder: Path, one: Taken, config: DataConfig, name: str) -> None:
-    """Copy a picture and its labels into the data set, the XML last."""
+    """Copy a picture and its labels into the data set, the XML last; then they are on disk."""
     images, labels = _targets(config)
-    write_whole(images / name, (folder / one.row.name).read_bytes())
+    copy(folder / one.row.name, images / name)
     voc.write(labels, [one.image], [Path(name)])
+    sync((labels / name).with_suffix(".xml"))
 
 
 def _targets(config: DataConfig) -> tuple[Path, Path]:
@@ -195,18 +198,6 @@ def _free_name(config: DataConfig, name: str) -> str:
         if not (images / tried).exists() and not (labels / tried.with_suffix(".xml")).exists():
             break
     return tried.name
-
-
-@contextmanager
-def _told_of_the_disk(where: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise DataError(
-            error.filename or where,
-            f"cannot be written: {error.strerror}.",
-            f"What was taken until then is noted in {MANIFEST}; the same command goes on.",
-        ) from error
 
 
 # ---- what is said

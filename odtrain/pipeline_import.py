@@ -11,9 +11,10 @@ from typing import Any
 import yaml
 
 from odtrain.archives import locate
+from odtrain.atomic import write_text
 from odtrain.catalogue import model_names
 from odtrain.config import Config, as_dict, compose_config, flattened, shipped
-from odtrain.errors import CheckpointError, ConfigError, DataError
+from odtrain.errors import CheckpointError, ConfigError, DataError, told_if_not_written
 from odtrain.formats.tfrecords import RECORD_NAME, SPLIT_WORDS, record_files
 from odtrain.label_map import read_label_map
 from odtrain.pipeline_config import PLACEHOLDER, Imported, read_pipeline
@@ -61,24 +62,14 @@ def import_pipeline(file: Path, folder: Path, name: str | None = None) -> str:
             "is there already, and says something else.",
             "Give another name, --name NAME, or move it away.",
         )
-    try:
-        _write(target, text)
-    except OSError as error:
-        problem = f"cannot be written: {error.strerror}."
-        raise ConfigError(target, problem, "Give another folder: --to DIR.") from error
+    with told_if_not_written(target, "Give another folder: --to DIR.", ConfigError):
+        write_text(target, text)
     try:
         compose_config([f"experiment={experiment.name}"], str(folder))
     except ConfigError:  # a number that no network can have
         target.unlink()
         raise
     return _report(experiment, target, folder)
-
-
-def _write(target: Path, text: str) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    aside = target.with_name(f".{target.name}.new")
-    aside.write_text(text, encoding="utf-8")
-    aside.replace(target)
 
 
 def _name(file: Path, given: str | None) -> str:

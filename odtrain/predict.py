@@ -11,23 +11,23 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from odtrain import __version__
 from odtrain.config import Config, as_dict
-from odtrain.errors import ConfigError, DataError
+from odtrain.errors import ConfigError, DataError, told_if_not_written
 from odtrain.journal import Journal, stamp_of
 from odtrain.live import Newest
+from odtrain.locks import alone
 from odtrain.looking import Look, tell
 from odtrain.media import Medium, camera_number, find_media
 from odtrain.pipeline import cores
-from odtrain.predictions import Prediction, write_tables
+from odtrain.predictions import NO_PLACE, Prediction, write_tables
 from odtrain.sources import Source, open_source
 from odtrain.thresholds import choose_thresholds
 from odtrain.video import open_camera, open_video
@@ -86,33 +86,19 @@ def tell_nameless(source: Source) -> None:
         )
 
 
-@contextmanager
-def _written(folder: Path) -> Iterator[None]:
-    """What the disk refuses, as an error that says what to do."""
-    try:
-        yield
-    except OSError as error:
-        raise DataError(
-            error.filename or folder,
-            f"cannot be written: {error.strerror}.",
-            "Free space there, or choose another folder: output=DIR.",
-        ) from error
+def _written(folder: Path) -> AbstractContextManager[None]:
+    return told_if_not_written(folder, NO_PLACE)
 
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Hold the output folder: two predictions would overwrite each other's tables."""
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(folder / LOCK, timeout=0):
-            try:
-                yield
-            finally:
-                (folder / LOCK).unlink(missing_ok=True)
-    except Timeout:
-        raise ConfigError(
-            f"output={folder}", "another prediction writes there.", "Choose another: output=DIR."
-        ) from None
+    problem, remedy = "another prediction writes there.", "Choose another: output=DIR."
+    with alone(folder / LOCK, busy=ConfigError(f"output={folder}", problem, remedy)):
+        try:
+            yield
+        finally:
+            (folder / LOCK).unlink(missing_ok=True)
 
 
 # ---- pictures and videos

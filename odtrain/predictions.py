@@ -13,12 +13,14 @@ from typing import IO
 import numpy as np
 from lxml import etree
 
+from odtrain.atomic import replacing
 from odtrain.boxes import Detections
 from odtrain.drawing import class_label
 
 CSV_HEADER = ("filename", "width", "height", "class", "xmin", "ymin", "xmax", "ymax", "score")
 FRAME_HEADER = ("frame", "seconds")
 """Two more columns where there are videos."""
+NO_PLACE = "Free space there, or choose another folder: output=DIR."
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,17 +58,6 @@ class Prediction:
         return [[round(float(v), 1) for v in box[[1, 0, 3, 2]]] for box in self.found.boxes * sides]
 
 
-def write_whole(file: Path, content: bytes) -> None:
-    """Write a file, in folders made for it, so that an unfinished one is never in its place."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_name(f".{file.name}.part")
-    try:
-        part.write_bytes(content)
-        part.replace(file)
-    finally:
-        part.unlink(missing_ok=True)
-
-
 def write_tables(
     done: Iterable[Prediction], class_names: Sequence[str], folder: Path, moving: bool
 ) -> None:
@@ -78,19 +69,13 @@ def write_tables(
         folder: where the two go.
         moving: whether there are videos, whose rows say the frame too.
     """
-    table, results = folder / "predictions.csv", folder / "predictions.json"
-    parts = [file.with_name(f".{file.name}.part") for file in (table, results)]
-    try:
-        with (
-            parts[0].open("w", encoding="utf-8", errors="surrogateescape", newline="") as rows,
-            parts[1].open("w", encoding="utf-8") as objects,
-        ):
-            _write(done, class_names, moving, rows, objects)
-        for part, file in zip(parts, (table, results), strict=True):
-            part.replace(file)
-    finally:
-        for part in parts:
-            part.unlink(missing_ok=True)
+    with (
+        replacing(folder / "predictions.csv") as table,
+        replacing(folder / "predictions.json") as results,
+        table.open("w", encoding="utf-8", errors="surrogateescape", newline="") as rows,
+        results.open("w", encoding="utf-8") as objects,
+    ):
+        _write(done, class_names, moving, rows, objects)
 
 
 def _write(

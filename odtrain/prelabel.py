@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sys
 from collections import Counter
@@ -14,15 +13,17 @@ from typing import Any
 from PIL import Image
 from tqdm import tqdm
 
+from odtrain.atomic import sync, write_bytes, write_text
 from odtrain.boxes import Detect, Detections
+from odtrain.checksums import sha256_of
 from odtrain.config import Config
 from odtrain.dataset import Examined, diagnose
-from odtrain.errors import ConfigError, DataError
+from odtrain.errors import ConfigError, DataError, told_if_not_written
 from odtrain.likeness import difference_hash
 from odtrain.media import find_pictures
 from odtrain.passport import write_labels
 from odtrain.pictures import UnusableError, read_upright
-from odtrain.predictions import Prediction, voc_xml, write_whole
+from odtrain.predictions import NO_PLACE, Prediction, voc_xml
 from odtrain.sources import Source, open_source
 from odtrain.thresholds import Thresholds, choose_thresholds
 from odtrain.worth import Worth, order
@@ -122,19 +123,14 @@ def prelabel(config: Config) -> str:
         [held.likeness for held in known.pictures.values()] if known else (),
         _boxes_by_class(known, source.class_names) if known else {},
     )
-    try:
+    with told_if_not_written(folder, NO_PLACE):
         rows = [
             _write(folder, looks[place], worth, rank, thresholds, source.class_names)
             for rank, (place, worth) in enumerate(tqdm(ordered, desc="write", unit="picture"), 1)
         ]
-        write_whole(folder / CLASS_LIST, write_labels(source.class_names).encode())
+        write_text(folder / CLASS_LIST, write_labels(source.class_names))
+        sync(folder)
         write_manifest(folder, source.name, rows)
-    except OSError as error:
-        raise DataError(
-            error.filename or folder,
-            f"cannot be written: {error.strerror}.",
-            "Free space there, or choose another folder: output=DIR.",
-        ) from error
     return _told(folder, rows, left_out, config)
 
 
@@ -142,7 +138,7 @@ def write_manifest(folder: Path, source: str, rows: Sequence[Row]) -> None:
     """Write what was proposed, so that `merge` can say what became of it."""
     content = {"version": VERSION, "source": source, "pictures": [asdict(row) for row in rows]}
     text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
-    write_whole(folder / MANIFEST, text.encode("utf-8", "surrogateescape"))
+    write_text(folder / MANIFEST, text)
 
 
 def read_manifest(folder: Path) -> tuple[str, list[Row]]:
@@ -220,7 +216,7 @@ def _look_at(
     left_out: Counter[str] = Counter()
     for file in tqdm(files, desc="look", unit="picture"):
         try:
-            digest = hashlib.sha256(file.read_bytes()).hexdigest()
+            digest = sha256_of(file)
             if digest in known or digest in looks:
                 left_out["in the data set already" if digest in known else "there twice"] += 1
                 continue
@@ -245,10 +241,10 @@ def _write(
 ) -> Row:
     """Copy a picture, whose name begins with its rank since labelImg sorts by name, and write its XML."""
     copy = folder / f"{rank:05d}-{look.file.name}"
-    write_whole(copy, look.file.read_bytes())
+    write_bytes(copy, look.file.read_bytes(), durable=False)  # but before the manifest
     shown = thresholds.keep(look.found)
     one = Prediction(copy, look.size[0], look.size[1], shown, image_id=rank)
-    write_whole(copy.with_suffix(".xml"), voc_xml(one, class_names))
+    write_bytes(copy.with_suffix(".xml"), voc_xml(one, class_names), durable=False)
     proposals = tuple(
         Proposal(class_names[number - 1], _as_written(corners), round(score, 4))
         for number, corners, score in zip(

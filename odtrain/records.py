@@ -7,23 +7,20 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import shutil
-import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
-from tqdm import tqdm
 
 from odtrain.annotations import LabelledImage, LabelledObject
+from odtrain.atomic import PART, put, sync, write_text
 from odtrain.boxes import GroundTruth, UInt8Image
 from odtrain.config import DataConfig
 from odtrain.dataset import (
@@ -35,7 +32,7 @@ from odtrain.dataset import (
     examine,
     read_dataset,
 )
-from odtrain.errors import DataError
+from odtrain.errors import DataError, os_remedy, told_if_not_written
 from odtrain.findings import Finding, errors
 from odtrain.formats import csv_table
 from odtrain.inspection import (
@@ -47,10 +44,10 @@ from odtrain.inspection import (
     read_memories,
 )
 from odtrain.label_map import label_map_text
+from odtrain.locks import alone
 from odtrain.pairing import scan_sources
 from odtrain.processes import Workers, in_threads
 from odtrain.record_files import shard_counts, write_lists, write_records
-from odtrain.shards import PART
 from odtrain.splits import SPLITS
 from odtrain.tfrecord import decode_example
 from odtrain.tfrecord import index_records as index_records
@@ -63,14 +60,6 @@ OURS = "odtrain_dataset"
 STAGING = ".new"
 KEY_FILE = "key"
 """In the folder `STAGING`: which files are being written there."""
-
-REMEDIES = {
-    errno.ENOSPC: "Free space on that disk, or set data.prepared to a folder on another one.",
-    errno.EDQUOT: "Free space in your quota, or set data.prepared to a folder elsewhere.",
-    errno.EACCES: "Set data.prepared to a folder that you may write to.",
-    errno.EPERM: "Set data.prepared to a folder that you may write to.",
-    errno.EROFS: "Set data.prepared to a folder that you may write to.",
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +87,11 @@ def prepare(config: DataConfig) -> Dataset:
     unchanged = _unchanged_dataset(config, folder, scan_sources(config))
     if unchanged is not None:
         return unchanged
-    with _telling_of(folder), _locked(folder), Workers(config.workers) as workers:
+    with (
+        told_if_not_written(folder, _remedy),
+        _locked(folder),
+        Workers(config.workers) as workers,
+    ):
         files = scan_sources(config)
         return _unchanged_dataset(config, folder, files) or _renewed(config, folder, files, workers)
 
@@ -160,7 +153,8 @@ def _renewed(
         written,
         examined.label_format,
     )
-    _write_json(folder / DATASET_FILE, {"key": key, **_dataset_as_json(dataset)})
+    values = {"key": key, **_dataset_as_json(dataset)}
+    write_text(folder / DATASET_FILE, json.dumps(values, indent=1))
     state = {
         "key": key,
         "config": _settings(config),
@@ -168,7 +162,8 @@ def _renewed(
         "version": STATE_VERSION,
         "pictures": memories_as_json(examined.memories),
     }
-    _write_json(folder / STATE_FILE, state)
+    # Large, and for us alone: without it every picture is looked at again.
+    write_text(folder / STATE_FILE, json.dumps(state), durable=False)
     return dataset
 
 
@@ -222,33 +217,15 @@ def _refuse_foreign_files(folder: Path) -> None:
         raise DataError(foreign[0], problem, "Set data.prepared to a folder of its own.")
 
 
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def _locked(folder: Path) -> AbstractContextManager[None]:
     """Alone on `folder`, by a lock file beside it."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder.parent / f".{folder.name}.lock")
-    try:
-        lock.acquire(timeout=1)
-    except Timeout:
-        tqdm.write(f"waiting for another odtrain that prepares {folder}", file=sys.stderr)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
+    waits = f"waiting for another odtrain that prepares {folder}"
+    return alone(folder.parent / f".{folder.name}.lock", waits=waits, after=1)
 
 
-@contextmanager
-def _telling_of(folder: Path) -> Iterator[None]:
-    """Turn what the operating system refuses while `folder` is written into a DataError."""
-    try:
-        yield
-    except OSError as error:
-        where = error.filename or folder
-        remedy = REMEDIES.get(
-            error.errno or 0, "Set data.prepared to a folder that can be written."
-        )
-        raise DataError(where, f"cannot be written: {error.strerror}.", remedy) from None
+def _remedy(error: OSError) -> str:
+    choose = "set data.prepared to a folder"
+    return os_remedy(error, choose) or "Set data.prepared to a folder that can be written."
 
 
 def _write_files(
@@ -288,7 +265,7 @@ def _begin(staging: Path, key: str) -> None:
     if not (staging / KEY_FILE).is_file() or (staging / KEY_FILE).read_text() != key:
         shutil.rmtree(staging, ignore_errors=True)
         staging.mkdir(parents=True)
-        _write_whole(staging / KEY_FILE, key)
+        write_text(staging / KEY_FILE, key)
     for file in staging.glob(f"*{PART}"):
         file.unlink()
 
@@ -297,23 +274,13 @@ def _swap(folder: Path, staging: Path, written: dict[str, int]) -> None:
     """Move `written` from `staging` into `folder`, marked as incomplete while it lasts."""
     old = read_json(folder / DATASET_FILE).get("files", {})
     marked = {OURS: FORMAT_VERSION, "complete": False, "files": {**old, **written}}
-    _write_json(folder / DATASET_FILE, marked)
+    sync(staging)
+    write_text(folder / DATASET_FILE, json.dumps(marked, indent=1))
     for name in old.keys() - written.keys():
         (folder / name).unlink(missing_ok=True)
     for name in written:
-        (staging / name).replace(folder / name)
-
-
-def _write_json(file: Path, values: dict[str, Any]) -> None:
-    """Write `file` so that it is either the old or the new one, whole."""
-    compact = file.name == STATE_FILE  # for us alone, and large
-    _write_whole(file, json.dumps(values, indent=None if compact else 1))
-
-
-def _write_whole(file: Path, text: str) -> None:
-    aside = file.with_name(f".{file.name}.new")
-    aside.write_text(text, encoding="utf-8")
-    aside.replace(file)
+        put(staging / name, folder / name, durable=False)
+    sync(folder / DATASET_FILE)
 
 
 def read_truths(dataset: Dataset, split: str) -> list[GroundTruth]:

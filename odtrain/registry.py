@@ -22,7 +22,6 @@ from urllib.request import url2pathname
 
 import mlflow
 import mlflow.pyfunc
-from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
 from mlflow.entities import Metric, Run
@@ -34,15 +33,16 @@ from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 from mlflow.utils.validation import MAX_METRICS_PER_BATCH
 
 from odtrain.archives import cache_folder
+from odtrain.atomic import copy, put, replacing_folder, sync, write_json, write_text
 from odtrain.checksums import SUMS, checksums, of_files, verify
 from odtrain.delivery import RunRecord
 from odtrain.errors import TrackingError
 from odtrain.export_formats import FORMATS, served_format
 from odtrain.lease import alone_at
+from odtrain.locks import alone
 from odtrain.model_card import CARD, write_card
 from odtrain.passport import read_labels
 from odtrain.runs import say_on_stderr
-from odtrain.spool import write_json
 from odtrain.store import cause, failure, is_outage, open_client, shown
 from odtrain.track import Tracker
 from odtrain.versions import (
@@ -166,6 +166,7 @@ def check_name(name: str) -> None:
 
 def postpone(folder: Path, candidate: Candidate) -> None:
     """Leave in a run's folder what is to be registered and judged when the server is back."""
+    sync(*map(Path, candidate.files.values()))
     write_json(folder / PENDING, asdict(candidate))
     say_on_stderr(
         f"registry: the server is away; the model is registered by: odtrain track sync {folder}"
@@ -476,15 +477,14 @@ def _damage(folder: Path, version: Version) -> str | None:
 
 def _cached(model_id: str, store: str) -> Path:
     target = cache_folder().parent / "models" / model_id
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{target}.lock"):
+    with alone(target.with_name(f"{target.name}.lock")):
         if not target.is_dir():
             with tempfile.TemporaryDirectory(dir=target.parent) as scratch, _mlflow_uses(store):
                 got = download_artifacts(
                     f"models:/{model_id}", dst_path=scratch, tracking_uri=store
                 )
                 verify(Path(got) / "artifacts")
-                (Path(got) / "artifacts").replace(target)
+                put(Path(got) / "artifacts", target)
     return target
 
 
@@ -509,10 +509,9 @@ def download(uri: str, to: Path, store: str, format: str | None = None) -> list[
         raise TrackingError(uri, f'holds no "{format}".', f"It holds: {', '.join(files)}.")
     wanted = [files[format]] if format else list(files.values())
     names = [*wanted, *LABEL_FILES.values(), CARD]
-    to.mkdir(parents=True, exist_ok=True)
     copied = [_copy(folder / name, to) for name in names if (folder / name).exists()]
     sums = (folder / SUMS).read_text(encoding="utf-8")
-    (to / SUMS).write_text(of_files(sums, names), encoding="utf-8")
+    write_text(to / SUMS, of_files(sums, names))
     verify(to)
     return copied
 
@@ -520,8 +519,9 @@ def download(uri: str, to: Path, store: str, format: str | None = None) -> list[
 def _copy(source: Path, to: Path) -> Path:
     target = to / source.name
     if source.is_dir():
-        shutil.rmtree(target, ignore_errors=True)
-        shutil.copytree(source, target)
+        with replacing_folder(target) as part:
+            shutil.copytree(source, part, dirs_exist_ok=True)
+            shutil.rmtree(target, ignore_errors=True)
     else:
-        shutil.copyfile(source, target)
+        copy(source, target)
     return target

@@ -15,10 +15,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
 from odtrain import __version__, charts, detection_files, matching
+from odtrain.atomic import write_text
 from odtrain.boxes import Detections
 from odtrain.config import Config
 from odtrain.detection_files import EVALUATED, LABELS, read_kept, read_labelled
-from odtrain.errors import ConfigError, DataError, TrackingError
+from odtrain.errors import ConfigError, TrackingError, told_if_not_written
 from odtrain.evaluate import Evaluation, evaluate
 from odtrain.mistakes import KINDS, Mistake, count_mistakes
 from odtrain.records import LabelledSplit
@@ -73,15 +74,8 @@ def write_report(run: str, config: Config, to: Path | None, precision: float) ->
     story = read_story(run_id, config.tracking)
     page = _page(story, config, precision)
     file = to or Path(f"report-{run_id[:8]}.html")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        partial = file.with_name(f".{file.name}.part")
-        partial.write_text(page, encoding="utf-8")
-        partial.replace(file)
-    except OSError as error:
-        raise DataError(
-            file, f"cannot be written: {error.strerror}.", "Give another file: --to FILE."
-        ) from error
+    with told_if_not_written(file, "Give another file: --to FILE."):
+        write_text(file, page)
     return file
 
 

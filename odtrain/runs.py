@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
-from filelock import FileLock, Timeout
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
@@ -23,6 +22,7 @@ from tqdm import tqdm
 from odtrain.config import Config, TrackingConfig, as_dict, flattened
 from odtrain.delivery import Delivery, RunRecord
 from odtrain.errors import TrackingError
+from odtrain.locks import alone
 from odtrain.store import REFUSALS, cause, failure, is_outage, open_client, shown, tracking_uri
 
 UNFINISHED = ("RUNNING", "FAILED", "KILLED")
@@ -215,7 +215,7 @@ def sync(
 
 def _sync_run(folder: Path, record: RunRecord, say: Callable[[str], None]) -> str | None:
     """Send what one run has left; its id, or None if there was nothing."""
-    with FileLock(folder / ".lock", timeout=0):
+    with alone(folder / ".lock", busy=at_work(record.local_id)):
         delivery = Delivery(folder, record, say)
         try:
             if record.status == "RUNNING":  # nobody works on it any more
@@ -275,10 +275,16 @@ def run_folder(outputs: Path, run: str) -> Path | None:
 def in_use(folder: Path) -> bool:
     """Whether a process on this machine is working on the run of this folder."""
     try:
-        with FileLock(folder / ".lock", timeout=0):
+        with alone(folder / ".lock", busy=at_work(folder.name)):
             return False
-    except Timeout:
+    except TrackingError:
         return True
+
+
+def at_work(run: str) -> TrackingError:
+    """What is said of a run that another process is working on."""
+    remedy = "Wait until it is done, or stop it."
+    return TrackingError(f"run {run}", "another process is working on it.", remedy)
 
 
 def existing_run(client: MlflowClient, uri: str, run_id: str) -> Run:

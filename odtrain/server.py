@@ -19,14 +19,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
 import requests
-from filelock import FileLock, Timeout
 
 from odtrain.errors import ConfigError, TrackingError
+from odtrain.locks import alone
 
 PROGRAMS = ("initdb", "pg_ctl", "createdb")
 USER = "odtrain"
@@ -116,20 +117,10 @@ def _check_port(host: str, port: int) -> None:
             ) from None
 
 
-@contextlib.contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise ConfigError(
-            folder, "another server is at work in it.", "Stop that one, or give --folder DIR."
-        ) from None
-    try:
-        yield
-    finally:
-        lock.release()
+def _alone_in(folder: Path) -> AbstractContextManager[None]:
+    remedy = "Stop that one, or give --folder DIR."
+    busy = ConfigError(folder, "another server is at work in it.", remedy)
+    return alone(folder / ".lock", busy=busy)
 
 
 # ---- PostgreSQL

@@ -7,12 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from odtrain.annotations import LabelledImage
+from odtrain.atomic import replacing
 from odtrain.errors import DataError
 from odtrain.pictures import Picture, UnusableError, encode, record_format
 from odtrain.tfrecord import BYTES, FLOATS, INTS, Kind, Values, encode_example, frame
-
-PART = ".part"
-"""What is appended to the name of a file that is not whole yet."""
 
 
 @dataclass(frozen=True)
@@ -42,12 +40,10 @@ def write_shard(shard: Shard) -> None:
     """
     if shard.file.exists():
         return
-    part = shard.file.with_name(f"{shard.file.name}{PART}")
-    with part.open("wb") as stream:
+    with replacing(shard.file) as part, part.open("wb") as stream:
         rows = zip(shard.images, shard.pictures, shard.source_ids, strict=True)
         for image, picture, source_id in rows:
             stream.write(frame(_serialized(image, picture, source_id, shard.class_ids)))
-    part.replace(shard.file)
 
 
 def _serialized(

@@ -8,7 +8,6 @@ empties it from one background thread, and keeps trying when the other side is g
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import threading
 import time
@@ -18,7 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from odtrain.atomic import Settling, copy, make_folder, write_text
+
 LONGEST_PAUSE_SECONDS = 60.0
+OFTEN = ("metrics",)
+"""Kinds of entries that come by the step."""
 
 
 @dataclass(frozen=True)
@@ -60,17 +63,22 @@ class Spool:
         self._sent = folder / "sent"
         self._files = folder / "files"
         self._lock = threading.Lock()
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         self._waiting = deque(entry for entry in self.journal() if entry.end > self._sent_bytes())
         self._end = self._journal.stat().st_size if self._journal.exists() else 0
         self._stream = self._journal.open("ab", buffering=0)
         self._torn = not _ends_a_line(self._journal)
+        self._settling = Settling(self._journal)
 
     def append(self, kind: str, body: Mapping[str, Any]) -> None:
-        """Take one entry in; it is on disk when this returns."""
+        """Take one entry in; a kill does not lose it when this returns.
+
+        Nor does a power cut, but for metrics of the last second or so: see `sync`.
+        """
         line = json.dumps({"kind": kind, "body": body}, ensure_ascii=False).encode() + b"\n"
         with self._lock:
             self._write(line)
+            self._settle(at_once=kind not in OFTEN)
             self._waiting.append(Entry(kind, dict(body), self._end))
 
     def _write(self, line: bytes) -> None:
@@ -83,6 +91,20 @@ class Spool:
             written = 0
         self._end += written or 0
         self._torn = written != len(line)
+
+    def _settle(self, at_once: bool) -> None:
+        try:
+            self._settling.due(at_once=at_once)
+        except OSError as problem:
+            self.problem = problem
+
+    def sync(self) -> None:
+        """Have every entry on disk when this returns, where the disk takes it."""
+        try:
+            with self._lock:
+                self._settling.now()
+        except OSError as problem:
+            self.problem = problem
 
     def journal(self) -> list[Entry]:
         """Every entry ever taken in, sent or not; a line left half written by a kill is none."""
@@ -108,19 +130,20 @@ class Spool:
         with self._lock:
             for _ in range(count):
                 last = self._waiting.popleft()
-        _write_whole(self._sent, str(last.end).encode(), self)
+        try:
+            write_text(self._sent, str(last.end))
+        except OSError as problem:
+            self.problem = problem
 
     def keep_file(self, local: Path, artifact: str) -> None:
         """Copy a file to wait here as `artifact` (posix path); a newer one replaces an older one.
 
+        It is on disk when this returns.
+
         Raises:
             OSError: it could not be copied.
         """
-        target = self._files / artifact
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.folder / f"incoming-{threading.get_ident()}"
-        shutil.copyfile(local, partial)
-        partial.replace(target)
+        copy(local, self._files / artifact)
 
     def files(self) -> list[WaitingFile]:
         """The artifacts that have not arrived."""
@@ -148,7 +171,8 @@ class Spool:
         return not self._waiting and not self.files()
 
     def close(self, *, discard: bool = False) -> None:
-        """Close the journal; with `discard`, and if everything has arrived, delete the folder."""
+        """Close the journal, on disk; with `discard`, and if everything has arrived, delete the folder."""
+        self.sync()
         self._stream.close()
         if discard and self.empty:
             shutil.rmtree(self.folder, ignore_errors=True)
@@ -169,15 +193,6 @@ def _ends_a_line(journal: Path) -> bool:
 def _stamp(path: Path) -> tuple[int, int]:
     status = path.stat()
     return (status.st_ino, status.st_mtime_ns)
-
-
-def _write_whole(path: Path, content: bytes, spool: Spool) -> None:
-    partial = path.with_suffix(".partial")
-    try:
-        partial.write_bytes(content)
-        partial.replace(path)
-    except OSError as problem:
-        spool.problem = problem
 
 
 class Outbox:
@@ -254,10 +269,3 @@ class Outbox:
         if self.down:
             self.down = False
             self._back()
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write `content` so that a reader finds the old file or the new one, never half of it."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    partial.replace(path)

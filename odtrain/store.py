@@ -14,13 +14,13 @@ from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 import mlflow
-from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
 from mlflow.exceptions import MlflowException
 
 from odtrain.config import TrackingConfig
 from odtrain.errors import TrackingError
+from odtrain.locks import alone
 
 UNLESS_SET = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
@@ -132,8 +132,7 @@ def _alone(uri: str) -> Iterator[None]:
         yield
         return
     database = _database(uri)
-    database.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{database}.lock"):
+    with alone(database.with_name(f"{database.name}.lock")):
         yield
 
 

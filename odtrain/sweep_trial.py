@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from odtrain import __version__, turns
+from odtrain.atomic import write_text
 from odtrain.errors import OdtrainError
 from odtrain.sweep_rule import Finished, Rule, hopeless
 
@@ -125,9 +126,8 @@ def main(arguments: Sequence[str]) -> int:
     except OdtrainError as error:
         result = Result("failed", str(error))
     taken = {**asdict(result), "seconds": time.monotonic() - began}
-    unfinished = result_file.with_suffix(".part")
-    unfinished.write_text(json.dumps(taken), encoding="utf-8")
-    unfinished.replace(result_file)
+    # The worker waits for this process and reads it at once: nobody looks for it after a power cut.
+    write_text(result_file, json.dumps(taken), durable=False)
     return 0
 
 

@@ -21,12 +21,12 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from filelock import FileLock
 from optuna.trial import FrozenTrial, TrialState
 
 from odtrain import sweep_results, sweep_space, sweep_study, sweep_trials
 from odtrain.config import SweepConfig
 from odtrain.errors import OdtrainError, TrainingError
+from odtrain.locks import alone
 from odtrain.sweep_rule import Rule
 from odtrain.sweep_study import FORMAT, patiently
 from odtrain.sweep_trial import Request, Result, follow, read_result, write_request
@@ -103,7 +103,7 @@ def work(
     patiently(lambda: sweep_study.with_sampler(study, settings, job.worker, host))
     watch = sweep_trials.Watch(settings.grace)
     while not (job.deadline and time.time() > job.deadline):
-        with FileLock(Path(job.machine) / "trials.lock"):
+        with alone(Path(job.machine) / "trials.lock"):
             patiently(lambda: sweep_trials.reclaim(study, settings, watch))
         complete, begun = patiently(lambda: _counts(study))
         if complete >= settings.n_trials or (begun >= settings.n_trials and not waits):

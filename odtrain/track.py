@@ -20,24 +20,26 @@ import threading
 import uuid
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from types import FrameType, TracebackType
 from typing import Any
 
 import yaml
-from filelock import FileLock, Timeout
 from mlflow import MlflowClient
 from mlflow.tracking.context.registry import resolve_tags
 from PIL import Image
 
 from odtrain import __version__
+from odtrain.atomic import make_folder
 from odtrain.boxes import UInt8Image
 from odtrain.config import Config, TrackingConfig, as_dict, as_yaml, flattened
 from odtrain.delivery import LONGEST_TAG, MOST_IN_A_BATCH, Delivery, RunRecord, create_run
 from odtrain.errors import TrackingError
+from odtrain.locks import alone
 from odtrain.machine import EVERY_SECONDS, MachineMetrics
-from odtrain.runs import config_digest, existing_run, now, run_folder, say_on_stderr
+from odtrain.runs import at_work, config_digest, existing_run, now, run_folder, say_on_stderr
 from odtrain.spool import Outbox
 from odtrain.store import (
     cause,
@@ -98,6 +100,7 @@ class Tracker:
         self._tables: list[dict[str, str]] = []
         self._old_handler: Any = None
         self._finished = False
+        self._alone = ExitStack()
 
     def start(
         self,
@@ -223,16 +226,9 @@ class Tracker:
     def _claim_folder(self, record: RunRecord) -> Path:
         fresh = self._outputs / _as_file_name(record.experiment) / record.local_id
         folder = run_folder(self._outputs, record.local_id) or fresh
+        busy = at_work(record.local_id)
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._lock = FileLock(folder / ".lock")
-            self._lock.acquire(timeout=0)
-        except Timeout:
-            raise TrackingError(
-                f"run {record.local_id}",
-                "another process is working on it.",
-                "Wait until it is done, or stop it.",
-            ) from None
+            self._alone.enter_context(alone(make_folder(folder) / ".lock", busy=busy))
         except OSError as problem:
             raise TrackingError(
                 folder,
@@ -262,7 +258,7 @@ class Tracker:
             self._append("status", {"status": status, "end": now()})
         sent = self._outbox.close()
         self._delivery.spool.close(discard=self._delivery.record.status == "FINISHED")
-        self._lock.release()
+        self._alone.close()
         if self._old_handler is not None:
             signal.signal(signal.SIGTERM, self._old_handler)
         if not sent:
@@ -476,7 +472,11 @@ class Tracker:
         self.set_tags({"mlflow.loggedArtifacts": json.dumps(self._tables)})
 
     def flush(self) -> bool:
-        """Send everything now (before a checkpoint is written, say); False if it could not be."""
+        """Send everything now (before a checkpoint is written, say); False if it could not be.
+
+        Then it is on disk.
+        """
+        self._delivery.spool.sync()
         return self._outbox.flush()
 
     def _log_artifact(self, local: Path, artifact: str) -> None:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from official.core.config_definitions import ExperimentConfig
 from tqdm import tqdm
 
 from odtrain import turns
+from odtrain.atomic import sync
 from odtrain.config import TrainConfig
 from odtrain.errors import TrainingError
 from odtrain.inputs import Batch
@@ -318,8 +320,9 @@ class Fit:
 
     def _save(self, manager: tf.train.CheckpointManager, step: int) -> None:
         try:
-            manager.save(checkpoint_number=step)
-        except tf.errors.OpError as error:
+            manager.save(checkpoint_number=step, options=ON_DISK)
+            sync(Path(manager.directory, "checkpoint"))
+        except (tf.errors.OpError, OSError) as error:
             raise TrainingError(
                 manager.directory,
                 f"the checkpoint of step {step} cannot be written: {_first_sentence(error)}",
@@ -400,9 +403,18 @@ class Fit:
         )
 
 
-def _first_sentence(error: tf.errors.OpError) -> str:
-    """What TensorFlow says went wrong, without the nodes of its graph."""
-    line = str(error.message).partition("\n")[0]
+def _on_disk(prefix: str) -> None:
+    """Have the files of a checkpoint on disk before it is the newest one and an older one is deleted."""
+    sync(*Path(prefix).parent.glob(f"{escape(Path(prefix).name)}.*"))
+
+
+ON_DISK = tf.train.CheckpointOptions(experimental_write_callbacks=[_on_disk])
+
+
+def _first_sentence(error: tf.errors.OpError | OSError) -> str:
+    """What went wrong, without the nodes of TensorFlow's graph."""
+    text = error.strerror if isinstance(error, OSError) else error.message
+    line = str(text).partition("\n")[0]
     return re.sub(r"^\{\{.*?\}\} |\s*\[Op:.*", "", line).rpartition("; ")[2] + "."
 
 

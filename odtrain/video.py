@@ -19,6 +19,7 @@ from typing import Any
 import av
 import numpy as np
 
+from odtrain.atomic import part_of, put
 from odtrain.boxes import UInt8Image
 from odtrain.errors import DataError
 from odtrain.pictures import PIXEL_LIMIT
@@ -251,8 +252,7 @@ class VideoWriter:
 
     def __init__(self, file: Path, video: Video) -> None:
         self.file = file
-        self._part = file.with_name(f".{file.name}.part")
-        file.parent.mkdir(parents=True, exist_ok=True)
+        self._part = part_of(file)
         self._video = video
         self._output = av.open(
             str(self._part), "w", format="mp4", options={"movflags": "faststart"}
@@ -276,10 +276,13 @@ class VideoWriter:
         """Finish the file and move it to its place; without any frame there is none."""
         if self._stream is None:
             return self.discard()
-        self._output.mux(self._stream.encode(None))
-        self._copy_audio()
-        self._output.close()
-        self._part.replace(self.file)
+        try:
+            self._output.mux(self._stream.encode(None))
+            self._copy_audio()
+            self._output.close()
+            put(self._part, self.file)
+        finally:
+            self._part.unlink(missing_ok=True)
 
     def discard(self) -> None:
         """Leave nothing behind."""

@@ -23,6 +23,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from odtrain.atomic import write_bytes
 from odtrain.boxes import Detections
 from odtrain.config import Config
 from odtrain.drawing import Colour, class_colour
@@ -33,7 +34,7 @@ from odtrain.media import camera_number, find_media
 from odtrain.pictures import UnusableError, decode
 from odtrain.pipeline import cores
 from odtrain.predict import tell_nameless
-from odtrain.predictions import Prediction, voc_xml, write_whole
+from odtrain.predictions import Prediction, voc_xml
 from odtrain.sources import Source, open_source
 from odtrain.thresholds import Thresholds, choose_thresholds
 from odtrain.video import Frame, Video, open_camera, open_video
@@ -327,9 +328,9 @@ def _save(body: bytes, source: Source, folder: Path) -> str:
         raise ValueError("The picture is no JPEG.")
     height, width = decode(Path("frame"), picture).shape[:2]
     file = _new_file(folder)
-    write_whole(file, picture)
+    write_bytes(file, picture)
     one = Prediction(file.resolve(), height, width, found, image_id=0)
-    write_whole(file.with_suffix(".xml"), voc_xml(one, source.class_names))
+    write_bytes(file.with_suffix(".xml"), voc_xml(one, source.class_names))
     return file.name
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
+from odtrain import atomic
 from odtrain.config import DataConfig
 from odtrain.dataset import Dataset
 from odtrain.records import prepare
@@ -145,6 +146,13 @@ def mounted(folder: Path, options: str) -> Iterator[Path]:
         yield folder
     finally:
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def left_by_a_killed_process(place: Path) -> Path:
+    """Where a process that was killed has begun to write the folder `place`."""
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    return place.with_name(f".{place.name}.new-{atomic._host()}-{gone.pid}-{gone.pid}")
 
 
 @pytest.fixture

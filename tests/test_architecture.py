@@ -12,7 +12,7 @@ MLFLOW = {"store", "delivery", "runs", "track", "lease", "versions", "registry",
 HYDRA = {"config"}
 AV = {"video"}
 WITHOUT_TENSORFLOW = (
-    "errors boxes export_formats config framing findings label_map likeness pictures processes shards "
+    "errors atomic locks checksums boxes export_formats config framing findings label_map likeness pictures processes shards "
     "annotations "
     "formats.tfrecords scenes splits inspection leaks class_names balance anchors anchor_fit pairing "
     "dataset tfrecord record_files records repair data_diff drawing matching coco_eval charts "
@@ -23,7 +23,7 @@ WITHOUT_TENSORFLOW = (
 
 
 ORDER = (
-    "__init__ errors boxes export_formats config framing "
+    "__init__ errors atomic locks checksums boxes export_formats config framing "
     # data
     "findings text_format label_map "
     "likeness tfrecord annotations formats.reading formats.xml_files formats.voc "
@@ -44,7 +44,7 @@ ORDER = (
     "matching drawing findings_page coco_eval charts data_charts data_pictures evaluate mistakes "
     "paired detection_files "
     # exported files
-    "checksums passport flat_tables tflite_metadata native_output export file_detector graph_detector "
+    "passport flat_tables tflite_metadata native_output export file_detector graph_detector "
     "tflite_detector detectors benchmark proof gate model_card "
     # tracking
     "spool machine server store delivery runs track lease versions registry pyfunc_model "

@@ -10,9 +10,11 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from conftest import left_by_a_killed_process
 
 from odtrain import archives
 from odtrain.archives import locate, unpack
+from odtrain.checksums import sha256_of
 from odtrain.errors import CheckpointError
 
 
@@ -72,7 +74,7 @@ def test_an_archive_is_unpacked_once(tmp_path):
 
 def test_what_a_killed_process_left_is_cleared_away(tmp_path, cache):
     archive = tarball(tmp_path / "zoo.tar.gz", *CHECKPOINT)
-    left = cache / f"{archives.sha256_of(archive)[:16]}.part"
+    left = left_by_a_killed_process(cache / sha256_of(archive)[:16])
     left.mkdir(parents=True)
     (left / "half").write_text("half a file")
     assert sorted(p.name for p in unpack(archive).iterdir()) == ["m"]

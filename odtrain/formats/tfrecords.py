@@ -15,6 +15,7 @@ from typing import Any
 from tqdm import tqdm
 
 from odtrain.annotations import Entry, UnreadableError, WrittenObject
+from odtrain.atomic import write_bytes
 from odtrain.errors import DataError
 from odtrain.findings import found
 from odtrain.formats.reading import (
@@ -288,7 +289,4 @@ def _write(file: Path, data: bytes) -> None:
     """Write `file` so that it is there whole or not at all; not again if it holds `data`."""
     if file.is_file() and _stat(file)[0] == len(data) and file.read_bytes() == data:
         return
-    file.parent.mkdir(parents=True, exist_ok=True)
-    aside = file.with_name(f".{file.name}.new")
-    aside.write_bytes(data)
-    aside.replace(file)
+    write_bytes(file, data, durable=False)  # one that a power cut cuts short is unpacked again
