@@ -18,7 +18,8 @@ from tqdm import tqdm
 
 from benchmarks import pictures, processes
 from odtrain import benchmark
-from odtrain.config import EXPORT_FORMATS, compose_config
+from odtrain.config.compose import compose_config
+from odtrain.config.schema import EXPORT_FORMATS
 
 NUM_CLASSES = 90
 CALIBRATION_PICTURES = 20

@@ -20,7 +20,8 @@ from tqdm import tqdm
 from benchmarks import pictures, processes
 from odtrain import benchmark
 from odtrain.catalogue import model_names
-from odtrain.config import EXPORT_FORMATS, as_dict, compose_config
+from odtrain.config.compose import as_dict, compose_config
+from odtrain.config.schema import EXPORT_FORMATS
 from odtrain.costs import NUM_CLASSES
 from odtrain.errors import ModelFileError
 

@@ -13,7 +13,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from odtrain.boxes import Detections, UInt8Image
-from odtrain.config import PredictConfig
+from odtrain.config.schema import PredictConfig
 from odtrain.drawing import draw
 from odtrain.errors import DataError
 from odtrain.journal import Journal, stamp_of

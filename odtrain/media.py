@@ -16,7 +16,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from odtrain import pictures, video
-from odtrain.config import PredictConfig
+from odtrain.config.schema import PredictConfig
 from odtrain.errors import ConfigError, DataError
 
 CAMERA = re.compile(r"camera:(\d+)")

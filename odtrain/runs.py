@@ -20,7 +20,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from tqdm import tqdm
 
-from odtrain.config import Config, TrackingConfig, as_dict, flattened
+from odtrain.config.compose import as_dict, flattened
+from odtrain.config.schema import Config, TrackingConfig
 from odtrain.delivery import Delivery, RunRecord
 from odtrain.errors import TrackingError
 from odtrain.store import REFUSALS, cause, failure, is_outage, open_client, shown, tracking_uri

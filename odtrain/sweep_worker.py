@@ -25,7 +25,7 @@ from filelock import FileLock
 from optuna.trial import FrozenTrial, TrialState
 
 from odtrain import sweep_results, sweep_space, sweep_study, sweep_trials
-from odtrain.config import SweepConfig
+from odtrain.config.schema import SweepConfig
 from odtrain.errors import OdtrainError, TrainingError
 from odtrain.sweep_rule import Rule
 from odtrain.sweep_study import FORMAT, patiently

@@ -24,7 +24,7 @@ from official.core.config_definitions import ExperimentConfig
 from tqdm import tqdm
 
 from odtrain import turns
-from odtrain.config import TrainConfig
+from odtrain.config.schema import TrainConfig
 from odtrain.errors import TrainingError
 from odtrain.inputs import Batch
 from odtrain.losses import training_loss

@@ -1,6 +1,6 @@
 import pytest
 
-from odtrain.config import as_dict, as_yaml, compose_config, flattened, from_yaml, shipped
+from odtrain.config.compose import as_dict, as_yaml, compose_config, flattened, from_yaml, shipped
 from odtrain.errors import ConfigError
 
 
@@ -102,7 +102,7 @@ def test_an_experiment_comes_after_the_model_and_an_override_after_both(tmp_path
         ),
         pytest.param(
             "data.test_fraction=1.5",
-            "data.test_fraction=1.5: not a fraction.\n  Give 0 to 1.",
+            "data.test_fraction=1.5: not a fraction.\n  Give 0 or more, and less than 1.",
             id="fraction",
         ),
     ],
