@@ -12,7 +12,8 @@ MLFLOW = {"store", "delivery", "runs", "track", "lease", "versions", "registry",
 HYDRA = {"config.compose"}
 AV = {"video"}
 WITHOUT_TENSORFLOW = (
-    "errors boxes config.schema config.checks config.compose framing findings label_map likeness pictures processes shards "
+    "errors boxes config.schema config.checks config.compose "
+    "framing findings label_map likeness pictures processes shards "
     "annotations "
     "formats.tfrecords scenes splits inspection leaks class_names balance anchors anchor_fit pairing "
     "dataset tfrecord record_files records repair data_diff drawing matching coco_eval charts "

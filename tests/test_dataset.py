@@ -164,9 +164,7 @@ def test_no_folder_is_told(tmp_path):
             "labelme, label_studio, cvat, csv, tfrecord.",
             id="format",
         ),
-        pytest.param(
-            {"shards": 0}, "data.shards=0: too small.\n  Give at least 1.", id="shards"
-        ),
+        pytest.param({"shards": 0}, "data.shards=0: too small.\n  Give at least 1.", id="shards"),
     ],
 )
 def test_a_value_that_cannot_be_is_told(pets, values, expected):

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -271,7 +273,7 @@ def test_a_detector_takes_pictures_of_any_size_and_follows_its_weights():
     ("options", "message"),
     [
         pytest.param(
-            {"config": config(initializer="xavier")},
+            {"config": replace(config(), initializer="xavier")},
             'model.initializer: unknown "xavier".\n  Choose one of: he, random_normal, truncated_normal.',
             id="initializer",
         ),

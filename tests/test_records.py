@@ -35,6 +35,7 @@ from odtrain.tfrecord import decode_example
 HEADER = "filename,width,height,class,xmin,ymin,xmax,ymax"
 PREPARE = """
 import sys
+from odtrain.config.compose import section
 from odtrain.config.schema import DataConfig
 from odtrain.records import prepare
 prepare(section(DataConfig, name="tiny", images=sys.argv[1], prepared=sys.argv[2], test_fraction=0.5))
@@ -535,6 +536,7 @@ def test_the_raccoon_rows_are_those_that_were_shipped(shared, tmp_path):
             annotations=str(data / "annotations"),
             train_list=str(data / "data/train_labels.csv"),
             test_list=str(data / "data/test_labels.csv"),
+            validation_fraction=0.1,
             prepared=str(tmp_path),
         )
     )

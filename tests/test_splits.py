@@ -15,6 +15,7 @@ from odtrain.splits import PictureNames, complete_split, given_split, read_list
 
 
 def config(**values: object) -> DataConfig:
+    values = {"validation_fraction": 0.1, **values}
     return section(DataConfig, name="x", images="data", prepared="out", **values)
 
 

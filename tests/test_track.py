@@ -308,6 +308,7 @@ def test_an_exception_marks_the_run_failed(store, tracker_of):
 WAIT_TO_BE_KILLED = """
 import sys, time
 from pathlib import Path
+from odtrain.config.compose import section
 from odtrain.config.schema import TrackingConfig
 from odtrain.track import Tracker
 config = section(TrackingConfig, uri=URI, experiment="tests", system_metrics=False, flush_seconds=3600.0)
@@ -483,6 +484,7 @@ def test_a_mirrored_folder_loses_what_is_no_longer_in_it(store, tracker_of, tmp_
 DIE_WITH_TWO_MIRRORS = """
 import os
 from pathlib import Path
+from odtrain.config.compose import section
 from odtrain.config.schema import TrackingConfig
 from odtrain.track import Tracker
 config = section(TrackingConfig, uri=URI, experiment="tests", system_metrics=False, flush_seconds=3600.0)
@@ -652,6 +654,7 @@ def test_a_nested_run_is_folded_under_its_parent(store, tracker_of):
 RACE = """
 import sys
 from pathlib import Path
+from odtrain.config.compose import section
 from odtrain.config.schema import TrackingConfig
 from odtrain.track import Tracker
 config = section(TrackingConfig, uri="sqlite:///new.db", experiment="race", system_metrics=False)

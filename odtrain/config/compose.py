@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import difflib
 import os
 from collections.abc import Mapping, Sequence
@@ -17,7 +16,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import MISSING, DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from odtrain.config.checks import check_values, choices_of
 from odtrain.config.schema import Config, keys, section_in, sections
@@ -73,13 +72,15 @@ def section(kind: type[Section], **values: object) -> Section:
         ConfigError: a key is unknown or has no value, a type or value is wrong.
     """
     key = next(name for name, of in sections() if of is kind)
-    node = copy.deepcopy(_given(_conf(), WITHOUT_CHOICES))
+    stated: dict[str, Any] = {
+        name: asdict(each) if is_dataclass(each) and not isinstance(each, type) else each
+        for name, each in values.items()
+    }
+    for name in reversed(key.split(".")):
+        stated = {name: stated}
     try:
-        for name, value in values.items():
-            plain = asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
-            OmegaConf.update(node, f"{key}.{name}", plain, merge=False)
-        own = OmegaConf.select(node, key)
-        made = _made(kind, OmegaConf.to_container(own, resolve=True, throw_on_missing=True))
+        node = OmegaConf.merge(_given(_conf(), WITHOUT_CHOICES), stated)
+        made = _made(kind, _plain(OmegaConf.select(node, key), f"{key}."))
     except OmegaConfBaseException as error:
         raise ConfigError(key, _first_line(error), "Give each key a value of its type.") from error
     check_values(made, f"{key}.")
@@ -176,7 +177,14 @@ def _typed(node: DictConfig, others: Sequence[str] = WITHOUT_CHOICES) -> Config:
         given = OmegaConf.to_container(_given(_conf(), tuple(others)))
         filled = _filled(OmegaConf.to_container(node), Config, given)
         node = cast(DictConfig, OmegaConf.merge(OmegaConf.structured(_open(Config)), filled))
-    return _made(Config, OmegaConf.to_container(node, resolve=True, throw_on_missing=True))
+    return _made(Config, _plain(node))
+
+
+def _plain(node: DictConfig, prefix: str = "") -> Any:
+    missing = sorted(OmegaConf.missing_keys(node))
+    if missing:
+        raise MissingMandatoryValue(f"{prefix}{missing[0]} has no value.")
+    return OmegaConf.to_container(node, resolve=True)
 
 
 def _filled(values: Any, kind: type, given: Any) -> dict[str, Any]:
