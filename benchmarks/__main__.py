@@ -26,7 +26,8 @@ from benchmarks import (
     zoo,
 )
 from benchmarks.processes import ProcessError
-from odtrain.config import BenchmarkConfig
+from odtrain.config import compose
+from odtrain.config.schema import BenchmarkConfig
 from odtrain.costs import NUM_CLASSES
 from odtrain.errors import OdtrainError
 from odtrain.export_formats import FORMATS
@@ -226,9 +227,10 @@ def _sweep(quick: bool) -> Section:
 
 
 def _noise(quick: bool) -> Section:
+    timing = compose.section(BenchmarkConfig)
     text = (
         f"The demo network's files with random weights, each timed again and again as a sweep does "
-        f"({BenchmarkConfig().runs} runs, {BenchmarkConfig().threads} thread, median, a process each), "
+        f"({timing.runs} runs, {timing.threads} thread, median, a process each), "
         "while nothing, or two processes, compute. How far nine of ten timings, and the farthest, lie from "
         "the median of all timings of that file beside those neighbours."
     )

@@ -12,14 +12,15 @@ import statistics
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from benchmarks import pictures, processes
-from odtrain.config import Config, compose_config
+from odtrain.config.compose import compose_config
+from odtrain.config.schema import Config
 from odtrain.records import prepare
 
 CACHE_MB = 512
@@ -149,10 +150,10 @@ def steps(overrides: list[str], seconds: float) -> float:
         if len(speeds) > 2 and time.monotonic() - begun > 3 * seconds:
             raise _EnoughError
 
-    config.train.steps, config.train.log_every, config.train.checkpoint_every = 10**6, 5, 10**6
+    settings = replace(config.train, steps=10**6, log_every=5, checkpoint_every=10**6)
     with tempfile.TemporaryDirectory() as checkpoints:
         try:
-            Fit(detector, config.train, Path(checkpoints)).run(
+            Fit(detector, settings, Path(checkpoints)).run(
                 lambda first_step: tf.data.Dataset.from_tensors(batch).repeat(),
                 lambda ids: [str(number) for number in ids],
                 None,

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from benchmarks import pictures, processes
 from odtrain import benchmark
-from odtrain.config import compose_config
+from odtrain.config.compose import compose_config
 from odtrain.export_formats import FORMATS
 
 NUM_CLASSES = 90

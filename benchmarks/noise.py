@@ -23,7 +23,8 @@ from tqdm import tqdm
 
 from benchmarks import pictures, processes, zoo
 from odtrain import benchmark, turns
-from odtrain.config import BenchmarkConfig
+from odtrain.config.compose import section
+from odtrain.config.schema import BenchmarkConfig
 
 MODEL = "panels_ssd_mobilenet_v1"
 FORMATS = ("tflite_fp32", "tflite_int8", "pb")
@@ -64,7 +65,7 @@ class Row:
 def measure(rounds: int = 20) -> list[Row]:
     """Time each file `rounds` times beside each kind of neighbours, the files in turn."""
     picture = pictures.decoded(1)
-    runs, threads = BenchmarkConfig().runs, BenchmarkConfig().threads
+    timing = section(BenchmarkConfig)
     rows = []
     with tempfile.TemporaryDirectory(prefix="odtrain-noise-") as scratch:
         folder = Path(scratch)
@@ -78,7 +79,9 @@ def measure(rounds: int = 20) -> list[Row]:
                 with _neighbours(count, folder / "turns" if waiting else None):
                     for _ in range(rounds):
                         for format, file in made:
-                            timed = benchmark.measure(Path(file), picture, runs, threads)
+                            timed = benchmark.measure(
+                                Path(file), picture, timing.runs, timing.threads
+                            )
                             found[format].append(timed.latency_ms_p50)
                         bar.update()
                 rows += [Row(format, kind, tuple(ms), load) for format, ms in found.items()]

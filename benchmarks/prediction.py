@@ -191,19 +191,18 @@ def _prediction(
 ) -> Callable[[], None]:
     """`odtrain predict` without opening the model, which is done once for however many pictures."""
     from odtrain import predict
-    from odtrain.config import compose_config
+    from odtrain.config.compose import compose_config
     from odtrain.sources import open_source
 
     config = compose_config(
         [
-            f"source={file}",
             f"input={place}",
             f"output={output}",
             f"predict.workers={workers}",
             f"predict.threads={threads}",
         ]
     )
-    source = open_source(config, workers, threads)
+    source = open_source(file, config, workers, threads)
     return lambda: predict.predict_with(source, config)
 
 

@@ -22,7 +22,8 @@ from tqdm import tqdm
 
 from benchmarks import pictures, processes, tutorial
 from benchmarks.processes import Finished
-from odtrain.config import DataConfig
+from odtrain.config.compose import section
+from odtrain.config.schema import DataConfig
 from odtrain.records import prepare
 
 PICTURES = 5000
@@ -190,7 +191,8 @@ def prepare_folder(folder: str) -> dict[str, Any]:
     """Prepare `images` and `annotations` of a folder to its `prepared`; return what came out."""
     root = Path(folder)
     dataset = prepare(
-        DataConfig(
+        section(
+            DataConfig,
             name="benchmark",
             images=str(root / "images"),
             annotations=str(root / "annotations"),

@@ -21,7 +21,8 @@ from tqdm import tqdm
 
 from odtrain import sweep_results, sweep_study, turns
 from odtrain.benchmark import measure
-from odtrain.config import Config, compose_config
+from odtrain.config.compose import compose_config
+from odtrain.config.schema import Config
 from odtrain.experiment import Split
 from odtrain.records import prepare
 from odtrain.sources import run_file

@@ -19,7 +19,8 @@ import optuna
 
 from benchmarks.recording import NETWORK_KEYS, Recorded, recorded
 from odtrain import sweep_results, sweep_study
-from odtrain.config import SweepConfig, compose_config
+from odtrain.config.compose import compose_config
+from odtrain.config.schema import SweepConfig
 from odtrain.sweep_rule import hopeless
 from odtrain.sweep_trial import Request, Result
 from odtrain.sweep_worker import Job, work

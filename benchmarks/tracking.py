@@ -20,7 +20,8 @@ import numpy as np
 from tqdm import tqdm
 
 from odtrain.boxes import FloatArray
-from odtrain.config import TrackingConfig
+from odtrain.config.compose import section
+from odtrain.config.schema import TrackingConfig
 from odtrain.track import Tracker
 
 METRICS = {f"train/metric_{number}": 0.5 for number in range(10)}
@@ -85,12 +86,13 @@ def main() -> None:
 def started(uri: str | None) -> Iterator[Tracker]:
     """A run to log to, in the store `uri` or in a new sqlite database that is deleted afterwards."""
     with tempfile.TemporaryDirectory() as scratch:
-        config = TrackingConfig(
+        config = section(
+            TrackingConfig,
             uri=uri or f"sqlite:///{scratch}/mlflow.db",
             experiment="benchmark",
             system_metrics=False,
+            flush_seconds=3600.0,  # sent at the end of each block, where it can be timed
         )
-        config.flush_seconds = 3600.0  # sent at the end of each block, where it can be timed
         with Tracker(config, Path(scratch) / "outputs").start("benchmark") as tracker:
             yield tracker
 

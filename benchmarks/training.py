@@ -21,7 +21,7 @@ from typing import Any
 from tqdm import tqdm
 
 from benchmarks import pictures, processes
-from odtrain.config import compose_config
+from odtrain.config.compose import compose_config
 from odtrain.records import prepare
 
 OLD_IMAGES_PER_SECOND = 4.8

@@ -10,11 +10,13 @@ has to open another file, and how often one that was closed already.
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import inspect
 import itertools
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import FrameType
 
 ROOM = "odtrain"
@@ -41,13 +43,13 @@ def entered(arguments: Sequence[str]) -> list[tuple[str, str]]:
     return list(seen)
 
 
-def command():  # type: ignore[no-untyped-def]
+def command() -> Callable[[list[str]], int]:
     """The program's `main`, wherever this version keeps it."""
-    try:
-        from odtrain.cli.main import main
-    except ImportError:
-        from odtrain.cli import main  # type: ignore[attr-defined, no-redef]
-    return main
+    for place in ("odtrain.cli.main", "odtrain.cli"):
+        with contextlib.suppress(ModuleNotFoundError):
+            main: Callable[[list[str]], int] = importlib.import_module(place).main
+            return main
+    raise ModuleNotFoundError("odtrain is not installed here.")
 
 
 def counted(way: Sequence[tuple[str, str]]) -> dict[str, int]:

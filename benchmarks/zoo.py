@@ -20,7 +20,7 @@ from tqdm import tqdm
 from benchmarks import pictures, processes
 from odtrain import benchmark
 from odtrain.catalogue import model_names
-from odtrain.config import as_dict, compose_config
+from odtrain.config.compose import as_dict, compose_config
 from odtrain.costs import NUM_CLASSES
 from odtrain.errors import ModelFileError
 from odtrain.export_formats import FORMATS

@@ -10,7 +10,7 @@ from odtrain import framing
 from odtrain.anchors import Grid, pyramid_grids, ssd_grids
 from odtrain.annotations import LabelledImage, LabelledObject
 from odtrain.boxes import FloatArray
-from odtrain.config import ModelConfig
+from odtrain.config.schema import ModelConfig
 from odtrain.findings import Finding, found
 
 TINY = 8

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from odtrain.boxes import FloatArray
-from odtrain.config import AnchorConfig, PyramidConfig
+from odtrain.config.schema import AnchorConfig, PyramidConfig
 
 REDUCED_SHAPES = ((0.1, 1.0), (None, 2.0), (None, 0.5))
 """(scale, aspect ratio) on the finest map where it is reduced; None is that map's own scale."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from odtrain.config import AugmentConfig
+from odtrain.config.schema import AugmentConfig
 
 CROP_OVERLAPS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
 """The seven settings of the reference's `ssd_random_crop`: how much of an object a crop must cover."""

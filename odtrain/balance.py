@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from math import sqrt
 
 from odtrain.annotations import LabelledImage
-from odtrain.config import DataConfig
+from odtrain.config.schema import DataConfig
 from odtrain.findings import Finding, found
 
 FEW = 10

@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from odtrain.archives import cache_folder
-from odtrain.config import as_dict, compose_config, shipped
+from odtrain.config.compose import as_dict, compose_config, shipped, shipped_model
 from odtrain.costs import Cost, kept_cost
 from odtrain.download import file_in
 from odtrain.errors import ConfigError
@@ -132,7 +130,7 @@ def _entry(name: str, config_dir: str | None) -> Entry:
         name,
         height,
         width,
-        model.get("depth_multiplier", 1.0),
+        model["depth_multiplier"],
         zoo.get("coco_map") if zoo else None,
         zoo.get("speed_ms") if zoo else None,
         kept_cost(name, model),
@@ -143,9 +141,7 @@ def _entry(name: str, config_dir: str | None) -> Entry:
 
 def _settings(name: str, config_dir: str | None) -> dict[str, Any]:
     """Of a shipped model the YAML alone: composing the whole configuration takes a tenth of a second."""
-    file = shipped("conf/model") / f"{name}.yaml"
-    if file.is_file():
-        model: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))["model"]
-        return model
+    if (shipped("conf/model") / f"{name}.yaml").is_file():
+        return shipped_model(name)
     composed: dict[str, Any] = as_dict(compose_config([f"model={name}"], config_dir))["model"]
     return composed

@@ -13,7 +13,7 @@ import shlex
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -158,7 +158,7 @@ def _is_word(pending: deque[str]) -> bool:
 
 
 def _help() -> str:
-    from odtrain.config import shipped
+    from odtrain.config.compose import shipped
 
     lines = ["usage: odtrain COMMAND [key=value ...]", "", "commands:"]
     for name, command in COMMANDS.items():
@@ -178,7 +178,7 @@ def _help() -> str:
 
 
 def _composed(invocation: Invocation) -> Any:
-    from odtrain.config import compose_config
+    from odtrain.config.compose import compose_config
 
     return compose_config(invocation.overrides, invocation.flags.config_dir)
 
@@ -189,7 +189,7 @@ def _with_config(action: Callable[[Any, Invocation], int]) -> Callable[[Invocati
     def run(invocation: Invocation) -> int:
         config = _composed(invocation)
         if invocation.flags.cfg:
-            from odtrain.config import as_yaml
+            from odtrain.config.compose import as_yaml
 
             print(as_yaml(config), end="")
             return 0
@@ -242,8 +242,8 @@ def _check(config: Any, invocation: Invocation) -> int:
     if flags.fix is not None:
         from odtrain import repair
 
-        config.output = flags.fix or config.output or f"{config.data.name}-repaired"
-        repaired = repair.repair(config, examined)
+        output = flags.fix or config.output or f"{config.data.name}-repaired"
+        repaired = repair.repair(replace(config, output=output), examined)
         print(repair.describe(repaired))
         findings = repaired.findings
     return int(bool(errors(findings)))

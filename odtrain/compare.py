@@ -18,7 +18,7 @@ from odtrain import charts, detection_files
 from odtrain.benchmark import measure
 from odtrain.boxes import Detections
 from odtrain.checksums import fingerprint
-from odtrain.config import Config, DataConfig
+from odtrain.config.schema import Config, DataConfig
 from odtrain.dataset import Dataset
 from odtrain.detection_files import Kept, read_kept, read_labelled, under_names
 from odtrain.drawing import printable_label
@@ -149,14 +149,10 @@ def _side(name: str, config: Config, format: str | None) -> Side:
         return _run_side(name, config, format)
     if name.startswith("models:/"):
         return _version_side(name, config, format)
-    source = open_source(_pointed_at(config, name))
+    source = open_source(name, config)
     run = RUN_FILE.fullmatch(name)
     where = source.file.name if source.file else "a checkpoint"
     return Side(name, f"{name} ({where})", run_id=run[1] if run else None, file=source.file)
-
-
-def _pointed_at(config: Config, name: str) -> Config:
-    return replace(config, source=name)
 
 
 def _run_side(name: str, config: Config, format: str | None) -> Side:
@@ -266,7 +262,7 @@ def _data(config: Config, sides: Sequence[Side], named_data: bool) -> DataConfig
 def _run_now(side: Side, config: Config, dataset: Dataset, split: LabelledSplit) -> Side:
     pictures = Pictures(dataset.records(config.evaluate.split))
     if side.file is None:
-        source = open_source(_pointed_at(config, side.given))
+        source = open_source(side.given, config)
         shown = tqdm(pictures, desc=f"run {side.given[:24]}", unit="picture")
         found = [source.detect(image) for image in shown]
         return replace(side, kept=Kept(split.digest, found, source.class_names), split=split)

@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,8 +14,8 @@ from tqdm import tqdm
 
 from odtrain.annotations import LabelledImage
 from odtrain.atomic import replacing_folder
-from odtrain.config import Config, DataConfig
-from odtrain.dataset import Examined, check_config, examine
+from odtrain.config.schema import Config, DataConfig
+from odtrain.dataset import Examined, examine
 from odtrain.errors import ConfigError, DataError, choose, told_if_not_written
 from odtrain.findings import Finding
 from odtrain.formats import FORMATS, coco, csv_table, voc, yolo
@@ -65,9 +66,8 @@ def convert(config: Config, target: str | None, labels_only: bool = False) -> st
     name = choose("--to", target or "", {name: name for name in TARGETS})
     data = _data_of(config)
     output = free_folder(config, data)
-    check_config(data)
     with written_whole(output) as folder:
-        data.prepared = str(folder / UNPACKED)
+        data = replace(data, prepared=str(folder / UNPACKED))
         examined = examine(data, scan_sources(data))
         findings = [found for found in examined.findings if found.code not in OF_THE_SPLIT]
         refuse_errors(data, findings)
@@ -90,10 +90,9 @@ def _data_of(config: Config) -> DataConfig:
     given = Path(config.input)
     if not given.exists():
         raise DataError(given, "is not there.", "Set input= to a folder or a label file.")
-    data.images, data.annotations = str(given), None
     if given.is_file():
-        data.images, data.annotations = str(given.parent), str(given)
-    return data
+        return replace(data, images=str(given.parent), annotations=str(given))
+    return replace(data, images=str(given), annotations=None)
 
 
 def free_folder(config: Config, data: DataConfig) -> Path:

@@ -15,9 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
-from odtrain.config import shipped
+from odtrain.config.compose import shipped, shipped_model
 
 NUM_CLASSES = 90
 """COCO's highest class id: what all models are counted with, so that they can be compared."""
@@ -88,7 +86,7 @@ def settings_digest(model: Mapping[str, Any]) -> str:
 
 def count(name: str) -> Cost:
     """Build a model of `conf/model` with COCO's classes, and count."""
-    from odtrain.config import compose_config
+    from odtrain.config.compose import compose_config
     from odtrain.models import build_detector
 
     return cost_of(build_detector(compose_config([f"model={name}"]).model, NUM_CLASSES).network)
@@ -98,9 +96,9 @@ def main() -> None:
     """Count every model of `conf/model` and keep the numbers."""
     rows = {}
     for file in sorted(shipped("conf/model").glob("*.yaml")):
-        model = yaml.safe_load(file.read_text(encoding="utf-8"))["model"]
+        settings = settings_digest(shipped_model(file.stem))
         found = count(file.stem)
-        rows[file.stem] = {"settings": settings_digest(model), **found._asdict()}
+        rows[file.stem] = {"settings": settings, **found._asdict()}
         print(f"{file.stem}: {found.parameters:,} parameters, {found.macs:,} MACs", flush=True)
     KEPT.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 

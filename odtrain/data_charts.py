@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from odtrain import framing
 from odtrain.boxes import GroundTruth, IntArray
 from odtrain.charts import families, plain, save
-from odtrain.config import ModelConfig
+from odtrain.config.schema import ModelConfig
 from odtrain.matching import Float64Array
 
 if TYPE_CHECKING:

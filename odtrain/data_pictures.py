@@ -15,7 +15,7 @@ from PIL import Image
 
 from odtrain import data_charts
 from odtrain.boxes import GroundTruth, UInt8Image
-from odtrain.config import AugmentConfig, ModelConfig
+from odtrain.config.schema import AugmentConfig, ModelConfig
 from odtrain.dataset import Dataset
 from odtrain.drawing import draw_truth, fit, printable_label, side_by_side
 from odtrain.inputs import training_batches

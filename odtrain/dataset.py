@@ -17,8 +17,8 @@ from odtrain.anchor_fit import fit_findings
 from odtrain.annotations import Entry, LabelledImage, place
 from odtrain.balance import balance_findings
 from odtrain.class_names import name_findings
-from odtrain.config import DataConfig, ModelConfig
-from odtrain.errors import ConfigError, DataError, choose
+from odtrain.config.schema import DataConfig, ModelConfig
+from odtrain.errors import ConfigError, DataError
 from odtrain.findings import Finding as Finding
 from odtrain.findings import by_severity, errors, found
 from odtrain.findings import findings_json as findings_json
@@ -133,7 +133,7 @@ def check(
         split -> its pictures ordered by name, and the findings, errors first.
 
     Raises:
-        ConfigError: a fraction, the format or the number of shards is out of range.
+        ConfigError: folds of a data set whose test and validation parts are given.
         DataError: a folder or list cannot be read at all.
     """
     examined = diagnose(config, model)
@@ -147,43 +147,11 @@ def diagnose(config: DataConfig, model: ModelConfig | None = None) -> Examined:
         ConfigError: as of `check`.
         DataError: as of `check`.
     """
-    check_config(config)
     examined = examine(config, scan_sources(config))
     if model is None or errors(examined.findings):
         return examined
     findings = [*examined.findings, *fit_findings(model, examined.images)]
     return replace(examined, findings=by_severity(findings))
-
-
-def check_config(config: DataConfig) -> None:
-    """Refuse fractions, formats and numbers of shards that cannot be.
-
-    Raises:
-        ConfigError: naming the key.
-    """
-    for key in ("test_fraction", "validation_fraction"):
-        value = getattr(config, key)
-        if not 0 <= value < 1:
-            raise ConfigError(
-                f"data.{key}", f"{value} is not a fraction.", "Give 0 to 1, such as 0.2."
-            )
-    if config.shards is not None and config.shards < 1:
-        raise ConfigError("data.shards", f"{config.shards} files hold nothing.", "Give 1 or more.")
-    _check_folds(config)
-    choose("data.format", config.format, ["auto", *FORMATS])
-
-
-def _check_folds(config: DataConfig) -> None:
-    if config.folds == 1:
-        raise ConfigError(
-            "data.folds", "1 fold leaves nothing to train on.", "Give 0, or 2 or more."
-        )
-    if config.fold and config.fold >= config.folds:
-        raise ConfigError(
-            f"data.fold={config.fold}",
-            f"is not one of {config.folds} folds.",
-            "The first fold is 0; data.folds says how many there are.",
-        )
 
 
 def examine(
@@ -192,7 +160,7 @@ def examine(
     """As `check`, with all that `records.prepare` needs.
 
     Args:
-        config: already checked.
+        config: which they are.
         files: as `scan_sources` gives them. Pictures that were seen before are not decoded again.
         workers: look into the pictures; None for some of its own.
     """

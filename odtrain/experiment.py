@@ -20,7 +20,8 @@ from odtrain import __version__, detection_files, promotion, proof, registry, tu
 from odtrain.anchor_fit import fit_findings
 from odtrain.benchmark import Measured, measure
 from odtrain.boxes import Detect, Detections, GroundTruth, UInt8Image
-from odtrain.config import Config, as_dict, compose_config, flattened
+from odtrain.config.compose import as_dict, compose_config, flattened
+from odtrain.config.schema import Config, replaced
 from odtrain.data_pictures import write_pictures
 from odtrain.dataset import Dataset
 from odtrain.detection_files import Kept, write_kept, write_labelled
@@ -252,11 +253,11 @@ def register_picked(config: Config, run_id: str, format: str) -> str:
     Raises:
         OdtrainError: the run is not there, or its checkpoint is not.
     """
-    config.source = run_id
-    source = open_source(config)
+    source = open_source(run_id, config)
     assert source.detector is not None
-    made_with = run_config(run_id, config)
-    made_with.export.formats = [format]
+    made_with = replaced(
+        run_config(run_id, config), {"export.formats": [format], "registry": config.registry}
+    )
     dataset = prepare(made_with.data)
     described = read_story(run_id, config.tracking).tags.get("mlflow.note.content", "")
     tracker = Tracker(config.tracking, Path(config.outputs))
@@ -266,7 +267,6 @@ def register_picked(config: Config, run_id: str, format: str) -> str:
             tracker, made_with, dataset, source.detect, "test", step, again=True
         )
         proofs = _export_and_prove(tracker, made_with, dataset, source.detector, found, step)
-        made_with.registry = config.registry
         model = _register(tracker, made_with, dataset, evaluation, proofs, step)
         before = described.partition(f"\n\n{PICKED}")[0]
         after = f"**{headline(evaluation)}** on the test split.\n\n{proof.table(proofs)}"
@@ -329,9 +329,8 @@ def _resumed(config: Config, overrides: Sequence[str]) -> tuple[Config, str | No
     wanted = wanted.removeprefix("runs:/")
     saved = run_config(wanted, config)
     _refuse_changes(config, saved, overrides, wanted)
-    saved.tracking, saved.outputs = config.tracking, config.outputs
-    saved.train.max_minutes = config.train.max_minutes
-    return saved, wanted
+    own = {name: getattr(config, name) for name in ("tracking", "outputs")}
+    return replaced(saved, own | {"train.max_minutes": config.train.max_minutes}), wanted
 
 
 def _begun_under_mlflow_run(config: Config) -> str | None:
@@ -840,7 +839,7 @@ def _say(text: str) -> None:
 
 def evaluate(config: Config, overrides: Sequence[str]) -> None:
     """Score whatever `source=` names on `evaluate.split` of the configured data."""
-    source = open_source(config)
+    source = open_source(config.source, config)
     made_with = run_config(source.run_id, config) if source.run_id else config
     dataset = prepare(made_with.data)
     if source.class_names and source.class_names != dataset.class_names:
@@ -871,13 +870,14 @@ def export(config: Config) -> None:
 
     With `output=` the files go to that folder and the run stays as it is.
     """
-    source = open_source(config)
+    source = open_source(config.source, config)
     if source.detector is None or source.run_id is None:
         raise ConfigError(
             f"source={config.source}", "is not a run.", "Give the id of a train run: source=RUN_ID."
         )
-    made_with = run_config(source.run_id, config)
-    made_with.export, made_with.benchmark = config.export, config.benchmark
+    made_with = replace(
+        run_config(source.run_id, config), export=config.export, benchmark=config.benchmark
+    )
     dataset = prepare(made_with.data)
     found = list(map(source.detect, Split.read(dataset, "test").images))
     if config.output is not None:
@@ -895,7 +895,7 @@ def export(config: Config) -> None:
 
 def benchmark(config: Config) -> None:
     """Time the exported file `source=` in a fresh process, on a picture of the configured data."""
-    source = open_source(config)
+    source = open_source(config.source, config)
     if source.file is None:
         raise ConfigError(
             f"source={config.source}",

@@ -15,7 +15,7 @@ import numpy as np
 
 from odtrain.benchmark import Agreement, agreement
 from odtrain.boxes import Detections, GroundTruth, IntArray, pairwise_iou
-from odtrain.config import RegistryConfig
+from odtrain.config.schema import RegistryConfig
 from odtrain.detection_files import Kept, under_names
 from odtrain.evaluate import quick_map
 from odtrain.export_formats import EXACT_FORMATS

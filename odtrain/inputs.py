@@ -19,7 +19,7 @@ import tensorflow as tf
 
 from odtrain.augment import augment
 from odtrain.boxes import IntArray, UInt8Image
-from odtrain.config import AugmentConfig
+from odtrain.config.schema import AugmentConfig
 from odtrain.records import parse_example
 from odtrain.tfrecord import Index, index_records
 

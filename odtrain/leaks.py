@@ -12,7 +12,7 @@ import numpy as np
 
 from odtrain.annotations import LabelledImage, LabelledObject
 from odtrain.boxes import pairwise_iou
-from odtrain.config import DataConfig
+from odtrain.config.schema import DataConfig
 from odtrain.findings import Finding, found
 from odtrain.scenes import Group, Scenes
 from odtrain.splits import SPLITS, drawn_splits

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from odtrain.atomic import write_bytes
 from odtrain.boxes import Detections, UInt8Image
-from odtrain.config import PredictConfig
+from odtrain.config.schema import PredictConfig
 from odtrain.drawing import draw
 from odtrain.errors import DataError
 from odtrain.journal import Journal, stamp_of

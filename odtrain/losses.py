@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from odtrain.config import ModelConfig
+from odtrain.config.schema import ModelConfig
 from odtrain.errors import choose
 from odtrain.mining import mine
 from odtrain.models.ssd import SSD

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from odtrain import pictures, video
 from odtrain.atomic import replacing
-from odtrain.config import PredictConfig
+from odtrain.config.schema import PredictConfig
 from odtrain.errors import ConfigError, DataError
 
 CAMERA = re.compile(r"camera:(\d+)")

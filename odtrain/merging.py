@@ -13,7 +13,8 @@ import numpy as np
 from odtrain.annotations import LabelledImage
 from odtrain.atomic import copy, sync
 from odtrain.boxes import pairwise_iou
-from odtrain.config import Config, DataConfig
+from odtrain.config.compose import section
+from odtrain.config.schema import Config, DataConfig
 from odtrain.dataset import diagnose, read_dataset
 from odtrain.errors import ConfigError, DataError, told_if_not_written
 from odtrain.formats import voc
@@ -127,7 +128,8 @@ def _verified(folder: Path, rows: Iterable[Row]) -> list[Taken]:
 
 
 def _read(folder: Path) -> dict[str, LabelledImage]:
-    config = DataConfig(
+    config = section(
+        DataConfig,
         name="proposals",
         images=str(folder),
         format="voc",

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from odtrain.config import ModelConfig
+from odtrain.config.schema import ModelConfig
 
 SPARE_NEGATIVES = 16
 """Negatives looked at beyond 5/4 of those that may be needed: some are suppressed."""

@@ -8,7 +8,7 @@ from typing import Any
 import tensorflow as tf
 import tf_keras
 
-from odtrain.config import TrainConfig
+from odtrain.config.schema import TrainConfig
 from odtrain.errors import choose
 
 

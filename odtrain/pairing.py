@@ -9,7 +9,7 @@ from itertools import takewhile
 from pathlib import Path, PurePosixPath
 
 from odtrain.annotations import Entry, normalised
-from odtrain.config import DataConfig
+from odtrain.config.schema import DataConfig
 from odtrain.errors import DataError
 from odtrain.findings import Finding, found
 from odtrain.formats import Labels, Sources, read_labels

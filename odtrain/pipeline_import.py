@@ -13,7 +13,8 @@ import yaml
 from odtrain.archives import locate
 from odtrain.atomic import write_text
 from odtrain.catalogue import model_names
-from odtrain.config import Config, as_dict, compose_config, flattened, shipped
+from odtrain.config.compose import compose_config, shipped_model
+from odtrain.config.schema import keys
 from odtrain.errors import CheckpointError, ConfigError, DataError, told_if_not_written
 from odtrain.formats.tfrecords import RECORD_NAME, SPLIT_WORDS, record_files
 from odtrain.label_map import read_label_map
@@ -183,28 +184,22 @@ def _check_classes(found: Imported) -> None:
 
 def _model(found: Imported) -> tuple[str, bool]:
     """The choice of `model=` to build on, and whether the checkpoint is the one published with it."""
-    models = dict(_models())
+    models = {name: shipped_model(name) for name in model_names()}
     folder = PurePosixPath((found.checkpoint or "").replace("\\", "/")).parent.name
     architecture = found.values["model.architecture"]
     same = [name for name, model in models.items() if model["architecture"] == architecture]
     for name in same:
-        url = (models[name].get("zoo") or {}).get("url", "")
+        url = (models[name]["zoo"] or {}).get("url", "")
         if folder and folder == PurePosixPath(url).name.removesuffix(".tar.gz"):
             return name, True
     depth = found.values["model.depth_multiplier"]
     return max(same, key=lambda name: _likeness(name, models[name], depth)), False
 
 
-def _models() -> Iterator[tuple[str, Mapping[str, Any]]]:
-    for name in model_names():
-        text = (shipped("conf/model") / f"{name}.yaml").read_text(encoding="utf-8")
-        yield name, yaml.safe_load(text)["model"]
-
-
 def _likeness(name: str, model: Mapping[str, Any], depth: object) -> tuple[bool, bool, bool]:
     return (
-        model.get("zoo") is not None,
-        model.get("depth_multiplier", 1.0) == depth,
+        model["zoo"] is not None,
+        model["depth_multiplier"] == depth,
         "quantized" not in name,
     )
 
@@ -253,7 +248,7 @@ def _yaml(experiment: Experiment) -> str:
 def _settings(values: Mapping[str, Any]) -> Iterator[str]:
     """Lines of YAML, in the order of the typed keys."""
     written: list[str] = []
-    for key in flattened(as_dict(Config())):
+    for key in keys():
         if key not in values:
             continue
         *sections, last = key.split(".")

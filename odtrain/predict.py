@@ -19,7 +19,8 @@ from typing import Any
 from tqdm import tqdm
 
 from odtrain import __version__
-from odtrain.config import Config, as_dict
+from odtrain.config.compose import as_dict
+from odtrain.config.schema import Config
 from odtrain.errors import ConfigError, DataError, told_if_not_written
 from odtrain.journal import Journal, stamp_of
 from odtrain.live import Newest
@@ -52,7 +53,9 @@ def predict(config: Config) -> None:
     """
     folder = _folder(config)
     media = _media(config, folder)
-    source = open_source(config, config.predict.workers or cores(), config.predict.threads)
+    source = open_source(
+        config.source, config, config.predict.workers or cores(), config.predict.threads
+    )
     tell_nameless(source)
     _predict(source, config, folder, media)
 

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from odtrain.atomic import sync, write_bytes, write_text
 from odtrain.boxes import Detect, Detections
 from odtrain.checksums import sha256_of
-from odtrain.config import Config
+from odtrain.config.schema import Config
 from odtrain.dataset import Examined, diagnose
 from odtrain.errors import ConfigError, DataError, told_if_not_written
 from odtrain.likeness import difference_hash
@@ -106,7 +106,7 @@ def prelabel(config: Config) -> str:
     """
     folder = _new_folder(config)
     files = find_pictures(config.input)
-    source = open_source(config)
+    source = open_source(config.source, config)
     thresholds = _thresholds(config, source)
     known = _known(config, source.class_names)
     contents = {held.content for held in known.pictures.values()} if known else set()

@@ -19,7 +19,8 @@ from tqdm import tqdm
 from odtrain import detection_files
 from odtrain.benchmark import measure
 from odtrain.checksums import fingerprint
-from odtrain.config import Config, RegistryConfig, from_yaml
+from odtrain.config.compose import from_yaml
+from odtrain.config.schema import Config, RegistryConfig
 from odtrain.detection_files import Kept, read_kept, read_labelled
 from odtrain.errors import DataError, ModelFileError, OdtrainError, TrackingError
 from odtrain.gate import Evidence, Verdict, judge
@@ -167,8 +168,8 @@ def _judged(run: Path, config: Config, store: str, name: str, number: str) -> st
         TrackingError: the store is away again.
     """
     try:
-        saved = from_yaml((run / "config/config.yaml").read_text(encoding="utf-8"))
-        saved.outputs = config.outputs
+        text = (run / "config/config.yaml").read_text(encoding="utf-8")
+        saved = replace(from_yaml(text), outputs=config.outputs)
         return outcome(promote_trained(saved, store, run, name, number), saved, name, number)
     except (OdtrainError, FileNotFoundError) as problem:
         return f"models:/{name}/{number} is registered and was not judged: {problem}"
@@ -362,7 +363,7 @@ def _reference(case: Case, split: LabelledSplit) -> Sequence[Any]:
     kept = _kept_by_run(case, case.run_id, detection_files.EVALUATED)
     if kept is not None and kept.split == split.digest:
         return kept.detections
-    source = open_source(replace(case.config, source=case.run_id))
+    source = open_source(case.run_id, case.config)
     _, pictures = case.pictures()
     shown = tqdm(pictures, desc="gate: checkpoint", unit="picture", leave=False)
     return [source.detect(picture) for picture in shown]

@@ -22,7 +22,7 @@ from odtrain.benchmark import (
 )
 from odtrain.boxes import Detections, GroundTruth, UInt8Image
 from odtrain.checksums import fingerprint
-from odtrain.config import BenchmarkConfig
+from odtrain.config.schema import BenchmarkConfig
 from odtrain.detection_files import Kept
 from odtrain.evaluate import quick_map
 from odtrain.export_formats import EXACT_FORMATS

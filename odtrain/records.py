@@ -22,12 +22,11 @@ import numpy as np
 from odtrain.annotations import LabelledImage, LabelledObject
 from odtrain.atomic import PART, put, sync, write_text
 from odtrain.boxes import GroundTruth, UInt8Image
-from odtrain.config import DataConfig
+from odtrain.config.schema import DataConfig
 from odtrain.dataset import (
     DATASET_FILE,
     Dataset,
     Examined,
-    check_config,
     content_digest,
     examine,
     read_dataset,
@@ -78,11 +77,9 @@ def prepare(config: DataConfig) -> Dataset:
     that is taken for whole.
 
     Raises:
-        ConfigError: a fraction, the format or the number of shards is out of range.
         DataError: the data set has errors (nothing is written then), or a file cannot be read or
             written.
     """
-    check_config(config)
     folder = Path(config.prepared)
     unchanged = _unchanged_dataset(config, folder, scan_sources(config))
     if unchanged is not None:

@@ -24,7 +24,7 @@ from odtrain.annotations import (
     place,
 )
 from odtrain.class_names import probable, slips
-from odtrain.config import Config, DataConfig
+from odtrain.config.schema import Config, DataConfig
 from odtrain.convert import common_names, free_folder, written_whole
 from odtrain.dataset import Examined, diagnose
 from odtrain.errors import DataError

@@ -17,7 +17,7 @@ from PIL import Image
 from odtrain import __version__, charts, detection_files, matching
 from odtrain.atomic import write_text
 from odtrain.boxes import Detections
-from odtrain.config import Config
+from odtrain.config.schema import Config
 from odtrain.detection_files import EVALUATED, LABELS, read_kept, read_labelled
 from odtrain.errors import ConfigError, TrackingError, told_if_not_written
 from odtrain.evaluate import Evaluation, evaluate

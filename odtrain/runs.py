@@ -19,7 +19,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from tqdm import tqdm
 
-from odtrain.config import Config, TrackingConfig, as_dict, flattened
+from odtrain.config.compose import as_dict, flattened
+from odtrain.config.schema import Config, TrackingConfig
 from odtrain.delivery import Delivery, RunRecord
 from odtrain.errors import TrackingError
 from odtrain.locks import alone

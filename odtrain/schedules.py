@@ -9,7 +9,7 @@ import tf_keras
 from official.modeling.optimization.lr_schedule import LinearWarmup
 from tf_keras.optimizers import schedules
 
-from odtrain.config import TrainConfig
+from odtrain.config.schema import TrainConfig
 
 Schedule: TypeAlias = schedules.LearningRateSchedule
 

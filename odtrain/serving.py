@@ -20,7 +20,7 @@ from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from odtrain.boxes import Detections, UInt8Image
-from odtrain.config import Config, ServeConfig
+from odtrain.config.schema import Config, ServeConfig
 from odtrain.drawing import class_colour, class_label
 from odtrain.errors import ConfigError, OdtrainError
 from odtrain.pictures import UnusableError, decode
@@ -45,7 +45,7 @@ def serve_model(config: Config) -> None:
         OdtrainError: the model is not there or cannot be run.
     """
     settings = config.serve
-    source = open_source(config, cores(), config.predict.threads)
+    source = open_source(config.source, config, cores(), config.predict.threads)
     tell_nameless(source)
     thresholds = choose_thresholds(config.predict, source.class_names, source.passport, source.name)
     scoring = (

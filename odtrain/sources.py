@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from odtrain.boxes import Detect, Detections, UInt8Image
-from odtrain.config import Config, from_yaml
+from odtrain.config.compose import from_yaml
+from odtrain.config.schema import Config
 from odtrain.detectors import OPENERS, FileDetector, load_detectors
 from odtrain.errors import CheckpointError, ConfigError
 from odtrain.graph_detector import SAVED_MODEL_FILE
@@ -69,11 +70,14 @@ class Source:
         return [self.detect(image) for image in images]
 
 
-def open_source(config: Config, workers: int = 1, threads: int | None = None) -> Source:
-    """The detector that `source=` names.
+def open_source(
+    name: str | None, config: Config, workers: int = 1, threads: int | None = None
+) -> Source:
+    """The detector of this name.
 
     Args:
-        config: names it.
+        name: as `source=` takes it.
+        config: where runs and models are, and which network a TF1 checkpoint is of.
         workers: threads that may run it at once.
         threads: of each .tflite interpreter; without it, those of a benchmark.
 
@@ -81,7 +85,6 @@ def open_source(config: Config, workers: int = 1, threads: int | None = None) ->
         ConfigError: nothing is named, or it cannot be told what it is.
         ModelFileError, CheckpointError, TrackingError: it is not there or cannot be read.
     """
-    name = config.source
     if name is None:
         raise ConfigError(
             "source",

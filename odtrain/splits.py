@@ -14,7 +14,7 @@ from itertools import takewhile
 from pathlib import Path, PurePath, PureWindowsPath
 
 from odtrain.annotations import LabelledImage, normalised
-from odtrain.config import DataConfig
+from odtrain.config.schema import DataConfig
 from odtrain.errors import DataError
 from odtrain.findings import Finding, found
 from odtrain.pictures import SUFFIXES

@@ -18,7 +18,7 @@ from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
 from mlflow.exceptions import MlflowException
 
-from odtrain.config import TrackingConfig
+from odtrain.config.schema import TrackingConfig
 from odtrain.errors import TrackingError
 from odtrain.locks import alone
 

@@ -25,7 +25,7 @@ from optuna.trial import FrozenTrial, TrialState
 from tqdm import tqdm
 
 from odtrain import sweep_front, sweep_page, sweep_results, sweep_space, sweep_study, sweep_trials
-from odtrain.config import Config
+from odtrain.config.schema import Config
 from odtrain.errors import ConfigError, DataError, TrackingError, TrainingError
 from odtrain.experiment import drop_exports, experiment_id
 from odtrain.models import build_detector

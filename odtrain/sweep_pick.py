@@ -9,7 +9,7 @@ from typing import Any
 from tqdm import tqdm
 
 from odtrain import sweep_front, sweep_results, sweep_study, turns
-from odtrain.config import Config
+from odtrain.config.schema import Config
 from odtrain.errors import ConfigError
 from odtrain.experiment import measure_again, register_picked
 from odtrain.sweep_front import Point

@@ -14,7 +14,8 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from odtrain.config import Config, compose_config
+from odtrain.config.compose import compose_config
+from odtrain.config.schema import Config
 from odtrain.errors import ConfigError
 
 FIELDS = ("choices", "low", "high", "log", "step", "when")

@@ -25,7 +25,7 @@ from optuna.distributions import (
 from optuna.study import StudyDirection
 from tqdm import tqdm
 
-from odtrain.config import SweepConfig
+from odtrain.config.schema import SweepConfig
 from odtrain.errors import ConfigError, TrackingError
 from odtrain.store import shown
 from odtrain.sweep_space import Dimension

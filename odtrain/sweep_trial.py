@@ -25,7 +25,7 @@ from odtrain.errors import OdtrainError
 from odtrain.sweep_rule import Finished, Rule, hopeless
 
 if TYPE_CHECKING:
-    from odtrain.config import Config
+    from odtrain.config.schema import Config
     from odtrain.experiment import TrialResult
 
 SECONDS_BETWEEN_LOOKS = 0.5
@@ -133,13 +133,15 @@ def main(arguments: Sequence[str]) -> int:
 
 def run(request: Request) -> Result:
     """Time the untrained network, and train it if it is within the budget."""
-    from odtrain.config import compose_config
+    from odtrain.config.compose import compose_config
+    from odtrain.config.schema import replaced
     from odtrain.experiment import measure_untrained, train_trial
 
     if request.threads:
         _limit_tensorflow(request.threads)
-    config = compose_config(request.overrides, request.config_dir)
-    config.export.formats = request.formats
+    config = replaced(
+        compose_config(request.overrides, request.config_dir), {"export.formats": request.formats}
+    )
     network = digest_of_network(config)
     untrained = request.known.get(network) or {
         name: {key: getattr(one, key) for key in UNTRAINED}
@@ -177,7 +179,7 @@ def _files(done: TrialResult) -> dict[str, dict[str, Any]]:
 
 def digest_of_network(config: Config) -> str:
     """Of all that latency and size of an untrained network follow from."""
-    from odtrain.config import as_dict
+    from odtrain.config.compose import as_dict
 
     groups = as_dict(config)
     values = {key: groups[key] for key in ("model", "export", "benchmark", "data")}

@@ -23,7 +23,7 @@ from optuna.distributions import CategoricalDistribution
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from odtrain.archives import cache_folder
-from odtrain.config import SweepConfig
+from odtrain.config.schema import SweepConfig
 from odtrain.sweep_study import AWAY, FORMAT, METRICS, patiently
 from odtrain.sweep_trial import Result
 

@@ -24,7 +24,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from odtrain import sweep_results, sweep_space, sweep_study, sweep_trials
-from odtrain.config import SweepConfig
+from odtrain.config.schema import SweepConfig
 from odtrain.errors import OdtrainError, TrainingError
 from odtrain.locks import alone
 from odtrain.sweep_rule import Rule

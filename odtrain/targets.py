@@ -8,7 +8,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from odtrain.boxes import FloatArray
-from odtrain.config import ModelConfig
+from odtrain.config.schema import ModelConfig
 from odtrain.models.ssd import BOX_SCALES, centres_and_sides
 
 EPSILON = 1e-8

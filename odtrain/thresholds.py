@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from odtrain.boxes import Detections
-from odtrain.config import STORED_THRESHOLDS, PredictConfig
+from odtrain.config.schema import STORED_THRESHOLDS, PredictConfig
 from odtrain.errors import ConfigError
 from odtrain.passport import read_thresholds
 

@@ -34,7 +34,8 @@ from PIL import Image
 from odtrain import __version__
 from odtrain.atomic import make_folder
 from odtrain.boxes import UInt8Image
-from odtrain.config import Config, TrackingConfig, as_dict, as_yaml, flattened
+from odtrain.config.compose import as_dict, as_yaml, flattened
+from odtrain.config.schema import Config, TrackingConfig
 from odtrain.delivery import LONGEST_TAG, MOST_IN_A_BATCH, Delivery, RunRecord, create_run
 from odtrain.errors import TrackingError
 from odtrain.locks import alone

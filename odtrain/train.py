@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from odtrain import turns
 from odtrain.atomic import sync
-from odtrain.config import TrainConfig
+from odtrain.config.schema import TrainConfig
 from odtrain.errors import TrainingError
 from odtrain.inputs import Batch
 from odtrain.losses import training_loss

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,8 @@ from odtrain.archives import locate
 from odtrain.benchmark import agreement
 from odtrain.boxes import Detections, UInt8Image
 from odtrain.checkpoints import read_checkpoint
-from odtrain.config import Config, shipped
+from odtrain.config.compose import shipped
+from odtrain.config.schema import Config
 from odtrain.detectors import load_detector
 from odtrain.errors import CheckpointError, ConfigError
 from odtrain.media import find_pictures
@@ -76,17 +78,17 @@ def verify_weights(config: Config, archive: Path) -> str:
 
 def _network_of(config: Config, archive: Path, prefix: Path) -> SSD:
     """The configured network, at the input size and with the classes that the archive has."""
-    pipeline = prefix.with_name("pipeline.config")
+    model, pipeline = config.model, prefix.with_name("pipeline.config")
     if pipeline.is_file():
         text = pipeline.read_text(encoding="utf-8", errors="replace")
         sides = [re.search(rf"{side}: *(\d+)", text) for side in ("height", "width")]
         if sides[0] and sides[1]:
-            config.model.input_size = [int(side[1]) for side in sides if side]
+            model = replace(model, input_size=[int(side[1]) for side in sides if side])
     shapes = read_checkpoint(prefix, where=archive).shapes
     (biases, *_) = [*(shape for name, shape in shapes.items() if _is_class_bias(name)), (0,)]
-    probe = build_detector(config.model, 1)
+    probe = build_detector(model, 1)
     (own, *_) = [v.shape for n, v in probe.variables_by_name().items() if _is_class_bias(n)]
-    return build_detector(config.model, max(1, biases[0] // (int(own[0]) // 2) - 1))
+    return build_detector(model, max(1, biases[0] // (int(own[0]) // 2) - 1))
 
 
 def _is_class_bias(name: str) -> bool:

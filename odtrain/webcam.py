@@ -25,7 +25,7 @@ from starlette.routing import Route
 
 from odtrain.atomic import write_bytes
 from odtrain.boxes import Detections
-from odtrain.config import Config
+from odtrain.config.schema import Config
 from odtrain.drawing import Colour, class_colour
 from odtrain.errors import ConfigError, DataError, OdtrainError
 from odtrain.live import Newest
@@ -63,7 +63,7 @@ def webcam(config: Config) -> None:
         ConfigError: the source is not given, the input is no camera or video, or the address cannot be had.
         ModelFileError: the model cannot be run.
     """
-    source = open_source(config, min(2, cores()), config.predict.threads)
+    source = open_source(config.source, config, min(2, cores()), config.predict.threads)
     tell_nameless(source)
     thresholds = choose_thresholds(config.predict, source.class_names, source.passport, source.name)
     folder = Path(config.output or DEFAULT_OUTPUT)

@@ -15,7 +15,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from odtrain.archives import cache_folder, locate
 from odtrain.boxes import FloatArray, UInt8Image
 from odtrain.checkpoints import RANGES, describe, read_checkpoint
-from odtrain.config import ModelConfig, ZooEntry
+from odtrain.config.schema import ModelConfig, ZooEntry
 from odtrain.download import Wanted, download, file_in
 from odtrain.errors import CheckpointError, choose
 from odtrain.models.ssd import SSD

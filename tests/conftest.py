@@ -15,7 +15,8 @@ import pytest
 from PIL import Image, ImageDraw
 
 from odtrain import atomic
-from odtrain.config import DataConfig
+from odtrain.config.compose import section
+from odtrain.config.schema import DataConfig
 from odtrain.dataset import Dataset
 from odtrain.records import prepare
 
@@ -127,7 +128,9 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def prepared_shapes(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     """The pictures of `shapes`, prepared: 14 for training, 2 for validation, 4 for test."""
     folder = tmp_path_factory.mktemp("prepared")
-    return prepare(DataConfig(name="shapes", images=str(shapes), prepared=str(folder / "shapes")))
+    return prepare(
+        section(DataConfig, name="shapes", images=str(shapes), prepared=str(folder / "shapes"))
+    )
 
 
 @contextmanager

@@ -21,7 +21,8 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
-from odtrain.config import AnchorConfig, ModelConfig, PyramidConfig, SharedPredictorConfig
+from odtrain.config.compose import section
+from odtrain.config.schema import AnchorConfig, ModelConfig, PyramidConfig, SharedPredictorConfig
 from odtrain.losses import detection_loss
 from odtrain.models import build_detector, resnet_v1
 from odtrain.models.ssd import SSD
@@ -41,7 +42,7 @@ PYRAMID = {
     "encode_background_as_zeros": True,
     "batch_norm_decay": 0.997,
     "localization_weight": 0.25,
-    "shared_predictor": SharedPredictorConfig(depth=32),
+    "shared_predictor": section(SharedPredictorConfig, depth=32),
 }
 OPTIONS: dict[str, dict[str, Any]] = {
     "ssd_mobilenet_v1": {},
@@ -50,16 +51,16 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "ssdlite_mobilenet_v3_large": LITE,
     "ssdlite_mobilenet_v3_small": LITE,
     "ssdlite_mobiledet_cpu": LITE,
-    "ssd_mobilenet_v1_fpn": {**PYRAMID, "pyramid": PyramidConfig(depth=32)},
-    "ssd_resnet50_v1_fpn": {**PYRAMID, "l2": 0.0004, "pyramid": PyramidConfig(depth=64)},
+    "ssd_mobilenet_v1_fpn": {**PYRAMID, "pyramid": section(PyramidConfig, depth=32)},
+    "ssd_resnet50_v1_fpn": {**PYRAMID, "l2": 0.0004, "pyramid": section(PyramidConfig, depth=64)},
     "ssd_mobilenet_v1_ppn": {
         "min_depth": 16,
         "encode_background_as_zeros": True,
         "batch_norm_decay": 0.97,
         "localization_weight": 0.375,
         "focal_alpha": 0.75,
-        "anchors": AnchorConfig(min_scale=0.15, reduce_boxes_in_lowest_layer=False),
-        "shared_predictor": SharedPredictorConfig(depth=64, layers=1),
+        "anchors": section(AnchorConfig, min_scale=0.15, reduce_boxes_in_lowest_layer=False),
+        "shared_predictor": section(SharedPredictorConfig, depth=64, layers=1),
     },
     "ssd_inception_v2": {},
 }
@@ -69,7 +70,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 def golden_config(name: str) -> ModelConfig:
     """The network of a golden, whose name is that of its architecture."""
     common = {"input_size": 300, "depth_multiplier": 0.25, "min_depth": 8}
-    return ModelConfig(**{"name": name, "architecture": name, **common, **OPTIONS[name]})
+    return section(ModelConfig, **{"name": name, "architecture": name, **common, **OPTIONS[name]})
 
 
 def loss_kind(golden: Any) -> str:

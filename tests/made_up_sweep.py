@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from odtrain import sweep as driver
-from odtrain.config import compose_config
+from odtrain.config.compose import compose_config
 from odtrain.errors import OdtrainError
 
 PROGRAM = (sys.executable, str(Path(__file__).with_name("made_up_training.py")))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from odtrain.config import Config
+from odtrain.config.schema import Config
 
 TYPES = {
     "ssd_mobilenet_v1": "ssd_mobilenet_v1",

@@ -13,10 +13,11 @@ from pathlib import Path
 
 import requests
 
-from odtrain.config import TrackingConfig
+from odtrain.config.compose import section
+from odtrain.config.schema import TrackingConfig
 from odtrain.store import open_client
 
-QUIET = TrackingConfig(experiment="tests", system_metrics=False, flush_seconds=0.2)
+QUIET = section(TrackingConfig, experiment="tests", system_metrics=False, flush_seconds=0.2)
 
 
 def migrated_database(folder: Path) -> Path:
@@ -29,7 +30,8 @@ def store_at(folder: Path, database: Path) -> TrackingConfig:
     """A configuration of a store of its own in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copy(database, folder / "mlflow.db")
-    return TrackingConfig(
+    return section(
+        TrackingConfig,
         uri=f"sqlite:///{folder}/mlflow.db",
         experiment="tests",
         system_metrics=False,

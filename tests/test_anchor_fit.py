@@ -10,14 +10,16 @@ import pytest
 from odtrain.anchor_fit import GRIDS, best_overlaps, fit_findings
 from odtrain.annotations import LabelledImage, LabelledObject
 from odtrain.boxes import pairwise_iou
-from odtrain.config import AnchorConfig, ModelConfig
+from odtrain.config.compose import section
+from odtrain.config.schema import AnchorConfig, ModelConfig
 
 SMALL = {"input_size": 96, "depth_multiplier": 0.25, "min_depth": 8}
 
 
 def model(**values: object) -> ModelConfig:
-    return ModelConfig(
-        **{"name": "net", "architecture": "ssd_mobilenet_v1", "input_size": 300, **values}
+    return section(
+        ModelConfig,
+        **{"name": "net", "architecture": "ssd_mobilenet_v1", "input_size": 300, **values},
     )
 
 
@@ -83,7 +85,7 @@ def test_the_best_overlap_is_that_with_the_best_anchor_of_the_network(architectu
 
     values = {**SMALL, "architecture": architecture, "input_size": [100, 150]}
     if architecture == "ssd_mobilenet_v1_ppn":
-        values["anchors"] = AnchorConfig(reduce_boxes_in_lowest_layer=False)
+        values["anchors"] = section(AnchorConfig, reduce_boxes_in_lowest_layer=False)
     corners = np.sort(np.random.default_rng(3).random((200, 2, 2), np.float32), axis=1)
     boxes = corners.reshape(200, 4)
     detector = build_detector(model(**values), 2)

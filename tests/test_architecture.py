@@ -9,10 +9,11 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "odtrain"
 MLFLOW = {"store", "delivery", "runs", "track", "lease", "versions", "registry", "pyfunc_model"}
-HYDRA = {"config"}
+HYDRA = {"config.compose"}
 AV = {"video"}
 WITHOUT_TENSORFLOW = (
-    "errors atomic locks checksums boxes export_formats config framing findings label_map likeness pictures processes shards "
+    "errors boxes config.schema config.checks config.compose "
+    "framing findings label_map likeness pictures processes shards "
     "annotations "
     "formats.tfrecords scenes splits inspection leaks class_names balance anchors anchor_fit pairing "
     "dataset tfrecord record_files records repair data_diff drawing matching coco_eval charts "
@@ -23,7 +24,7 @@ WITHOUT_TENSORFLOW = (
 
 
 ORDER = (
-    "__init__ errors atomic locks checksums boxes export_formats config framing "
+    "__init__ errors boxes config.__init__ config.schema config.checks config.compose framing "
     # data
     "findings text_format label_map "
     "likeness tfrecord annotations formats.reading formats.xml_files formats.voc "

@@ -8,14 +8,8 @@ import tensorflow as tf
 
 from odtrain.benchmark import BOX_TOLERANCE, SCORE_TOLERANCE, agreement
 from odtrain.boxes import UInt8Image
-from odtrain.config import (
-    AnchorConfig,
-    ModelConfig,
-    PyramidConfig,
-    SharedPredictorConfig,
-    compose_config,
-    shipped,
-)
+from odtrain.config.compose import compose_config, section, shipped
+from odtrain.config.schema import AnchorConfig, ModelConfig, PyramidConfig, SharedPredictorConfig
 from odtrain.detectors import load_detector
 from odtrain.errors import ConfigError
 from odtrain.export import export
@@ -34,11 +28,13 @@ def small(architecture: str, **changes) -> ModelConfig:
         "input_size": 96,
         "depth_multiplier": 0.25,
         "min_depth": 8,
-        "pyramid": PyramidConfig(depth=32),
-        "shared_predictor": SharedPredictorConfig(depth=16, layers=2),
-        "anchors": AnchorConfig(reduce_boxes_in_lowest_layer=architecture != PPN),
+        "pyramid": section(PyramidConfig, depth=32),
+        "shared_predictor": section(SharedPredictorConfig, depth=16, layers=2),
+        "anchors": section(AnchorConfig, reduce_boxes_in_lowest_layer=architecture != PPN),
     }
-    return ModelConfig(**{"name": "small", "architecture": architecture, **options, **changes})
+    return section(
+        ModelConfig, **{"name": "small", "architecture": architecture, **options, **changes}
+    )
 
 
 def noise(*shape: int) -> np.ndarray:
@@ -92,7 +88,7 @@ def test_any_input_size(architecture):
 
 
 def test_one_predictor_for_all_maps_needs_as_many_anchors_everywhere():
-    config = small(PPN, anchors=AnchorConfig(reduce_boxes_in_lowest_layer=True))
+    config = small(PPN, anchors=section(AnchorConfig, reduce_boxes_in_lowest_layer=True))
     with pytest.raises(ConfigError) as error:
         build_detector(config, 1)
     assert str(error.value) == (

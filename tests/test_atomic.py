@@ -19,7 +19,8 @@ from odtrain import atomic
 from odtrain.archives import unpack
 from odtrain.boxes import Detections
 from odtrain.collect import collect
-from odtrain.config import DataConfig
+from odtrain.config.compose import section
+from odtrain.config.schema import DataConfig
 from odtrain.delivery import RunRecord
 from odtrain.detection_files import Kept, write_kept
 from odtrain.download import Wanted, download
@@ -205,7 +206,7 @@ def test_an_unpacked_archive_survives_a_power_cut(tmp_path, disk, monkeypatch):
 
 def test_prepared_records_are_on_disk_before_they_count_as_prepared(tiny_voc, disk):
     folder = prepare(
-        DataConfig(images=str(tiny_voc), prepared=str(tiny_voc.parent / "p"), workers=1)
+        section(DataConfig, images=str(tiny_voc), prepared=str(tiny_voc.parent / "p"), workers=1)
     ).folder
     files = [file for file in folder.iterdir() if file.name != "state.json"]
     assert len(files) > 5
@@ -217,7 +218,9 @@ def test_the_number_of_flushes_does_not_follow_the_number_of_pictures(tmp_path, 
     for number in range(60):
         draw_picture(tmp_path / f"many/{number}.jpg", (32, 24), [], seed=number)
         write_xml(tmp_path / f"many/{number}.xml", f"{number}.jpg", (32, 24), [("c", 1, 1, 20, 20)])
-    config = DataConfig(images=str(tmp_path / "many"), prepared=str(tmp_path / "p"), workers=1)
+    config = section(
+        DataConfig, images=str(tmp_path / "many"), prepared=str(tmp_path / "p"), workers=1
+    )
     prepare(config)
     assert len(disk.flushes) < 40
 

@@ -3,11 +3,12 @@ import pytest
 import tensorflow as tf
 
 from odtrain.augment import augment
-from odtrain.config import AugmentConfig
+from odtrain.config.compose import section
+from odtrain.config.schema import AugmentConfig
 
-NOTHING = AugmentConfig(flip=False, crop=False)
-FLIP = AugmentConfig(flip=True, crop=False)
-CROP = AugmentConfig(flip=False, crop=True)
+NOTHING = section(AugmentConfig, flip=False, crop=False)
+FLIP = section(AugmentConfig, flip=True, crop=False)
+CROP = section(AugmentConfig, flip=False, crop=True)
 
 
 def marked(height=60, width=90):
@@ -47,7 +48,7 @@ def test_nothing_asked_nothing_changed():
 
 
 def test_the_same_seed_gives_the_same_change():
-    config = AugmentConfig(brightness=0.2, contrast=0.2, saturation=0.2)
+    config = section(AugmentConfig, brightness=0.2, contrast=0.2, saturation=0.2)
     for first, second in zip(changed(config, 7), changed(config, 7), strict=True):
         np.testing.assert_array_equal(first, second)
 
@@ -104,7 +105,7 @@ def test_a_picture_without_objects_is_changed_too(config):
 def test_light_stays_within_its_bounds():
     image = np.full((8, 8, 3), 128, np.uint8)
     boxes = np.zeros((0, 4), np.float32)
-    config = AugmentConfig(flip=False, crop=False, brightness=0.1)
+    config = section(AugmentConfig, flip=False, crop=False, brightness=0.1)
     means = [changed(config, seed, image, boxes)[0].mean() for seed in range(50)]
     assert min(means) >= 128 - 26
     assert max(means) <= 128 + 26

@@ -16,7 +16,7 @@ from PIL import Image
 from stores import free_port
 
 from odtrain.cli import main
-from odtrain.config import compose_config
+from odtrain.config.compose import compose_config
 from odtrain.sources import open_source
 
 SCREEN_LINES = 24
@@ -368,7 +368,7 @@ def test_without_validation_the_last_weights_are_the_run_s(offline, monkeypatch)
     assert len(keys) > 100
     for key in keys:
         assert np.array_equal(best.get_tensor(key), last.get_tensor(key)), key
-    assert open_source(compose_config([f"source={run.name}"])).class_names == ("circle", "square")
+    assert open_source(run.name, compose_config([])).class_names == ("circle", "square")
 
 
 @pytest.mark.slow

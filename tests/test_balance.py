@@ -7,9 +7,10 @@ from pathlib import Path
 
 from odtrain.annotations import LabelledImage, LabelledObject
 from odtrain.balance import balance_findings
-from odtrain.config import DataConfig
+from odtrain.config.compose import section
+from odtrain.config.schema import DataConfig
 
-CONFIG = DataConfig(name="x", images="pictures", prepared="out")
+CONFIG = section(DataConfig, name="x", images="pictures", prepared="out")
 
 
 def picture(**boxes: int) -> LabelledImage:

@@ -7,7 +7,7 @@ import pytest
 
 from odtrain.archives import cache_folder
 from odtrain.catalogue import model_names, table
-from odtrain.config import compose_config
+from odtrain.config.compose import compose_config
 from odtrain.download import file_in
 from odtrain.errors import ConfigError
 

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,8 @@ from PIL import Image
 from test_formats import EVERYTHING, LABELLED, data, easy, read
 
 from odtrain.cli import main
-from odtrain.config import DataConfig
+from odtrain.config.compose import section
+from odtrain.config.schema import DataConfig
 
 FLAGS = (
     "  lost: 1 box marked difficult; {0} has no place for it\n"
@@ -39,7 +41,7 @@ def voc(tmp_path, monkeypatch):
 
 
 def objects_in(folder):
-    found, findings = read(DataConfig(name="d", images=str(folder), prepared="nowhere"))
+    found, findings = read(section(DataConfig, name="d", images=str(folder), prepared="nowhere"))
     assert {finding.severity for finding in findings} <= {"info", "warning", "error"}
     assert [f for f in findings if f.severity == "error" and f.code not in ("OD017", "OD018")] == []
     return found
@@ -314,6 +316,5 @@ def test_a_large_export_may_lie_elsewhere(tmp_path):
     """`data.annotations` may be a file."""
     config = data(tmp_path, "cvat_coco_instances")
     one = Path(config.annotations) / "annotations/instances_train.json"
-    config.annotations = str(one)
-    objects, _ = read(config)
+    objects, _ = read(replace(config, annotations=str(one)))
     assert sorted(objects) == ["p  2.png", "p1.jpg", "p3.jpg"]

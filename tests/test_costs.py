@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import pytest
 import tf_keras
-import yaml
 
 from odtrain.catalogue import model_names
-from odtrain.config import shipped
+from odtrain.config.compose import shipped_model
 from odtrain.costs import Cost, cost_of, count, kept_cost
 
 QUICK = ["panels_ssd_mobilenet_v1", "ssdlite_mobilenet_v2_0.35_depth_224"]
 
 
 def settings(name: str) -> dict:
-    file = shipped("conf/model") / f"{name}.yaml"
-    return yaml.safe_load(file.read_text(encoding="utf-8"))["model"]
+    return shipped_model(name)
 
 
 def test_every_cell_of_every_convolution_counts():

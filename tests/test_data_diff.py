@@ -8,7 +8,8 @@ import pytest
 from conftest import draw_picture, label_picture
 
 from odtrain.cli import main
-from odtrain.config import DataConfig
+from odtrain.config.compose import section
+from odtrain.config.schema import DataConfig
 from odtrain.data_diff import Box, Change, as_json, as_table, box_changes, compare
 from odtrain.errors import DataError
 from odtrain.records import prepare
@@ -54,7 +55,7 @@ def versions(tmp_path):
         lists["test_list"].write_text("\n".join(test))
         given = {key: str(file) for key, file in lists.items()}
         settings = {"name": "pets", "images": str(pictures), "validation_fraction": 0, **given}
-        return prepare(DataConfig(prepared=str(tmp_path / name), **settings)).folder
+        return prepare(section(DataConfig, prepared=str(tmp_path / name), **settings)).folder
 
     first = prepared("first", ["p0", "p1", "p2", "p3"], ["p4", "p5"])
     label_picture(pictures / "p0.jpg", (200, 160), [("cat", 30, 20, 90, 90)], seed=0)

@@ -3,18 +3,20 @@
 import numpy as np
 import pytest
 from conftest import SHAPES
+from made_up_model import made_up_model
 from matplotlib.figure import Figure
 from PIL import Image
 
 from odtrain import data_charts
 from odtrain.boxes import GroundTruth
 from odtrain.cli import main
-from odtrain.config import AugmentConfig, ModelConfig
+from odtrain.config.compose import section
+from odtrain.config.schema import AugmentConfig
 from odtrain.data_pictures import FILES, contact_sheet, write_pictures
 
-PLAIN = AugmentConfig(flip=False, crop=False)
-SQUARE = ModelConfig(input_size=64)
-WIDE = ModelConfig(input_size=[80, 96])
+PLAIN = section(AugmentConfig, flip=False, crop=False)
+SQUARE = made_up_model(input_size=64)
+WIDE = made_up_model(input_size=[80, 96])
 
 
 def truth(*boxes, classes=None):
@@ -64,7 +66,7 @@ def test_many_classes_are_cut_in_the_middle_and_that_is_said(drawn, tmp_path):
 
 def test_sizes_are_in_pixels_of_the_networks_input(drawn, tmp_path):
     truths = {"train": [truth([0, 0, 0.5, 0.25], [0, 0, 0.01, 0.01])]}
-    data_charts.size_chart(tmp_path / "a.png", truths, ModelConfig(input_size=[100, 400]))
+    data_charts.size_chart(tmp_path / "a.png", truths, made_up_model(input_size=[100, 400]))
     left, right, *_ = drawn[0].axes
     assert left.get_title() == "1 of 2 boxes are below 8 pixels"
     counts = {
@@ -80,7 +82,7 @@ def test_sizes_are_in_pixels_of_the_networks_input(drawn, tmp_path):
 
 def test_sizes_are_those_of_the_picture_within_a_padded_input(drawn, tmp_path):
     truths = {"train": [truth([0, 0, 1, 1])]}  # 100 high, 200 wide
-    model = ModelConfig(input_size=400, resize="pad")
+    model = made_up_model(input_size=400, resize="pad")
     data_charts.size_chart(tmp_path / "a.png", truths, model)
     (shade,) = drawn[0].axes[1].collections[:1]
     row, column = np.argwhere(np.asarray(shade.get_array()).reshape(48, 48) == 1)[0]
@@ -108,7 +110,7 @@ def test_data_without_any_box_has_charts_too(tmp_path):
 def test_the_sheet_shows_each_picture_as_labelled_and_as_the_network_gets_it(prepared_shapes):
     still = contact_sheet(prepared_shapes, PLAIN, WIDE, 0)
     assert still.shape[2] == 3
-    changed = contact_sheet(prepared_shapes, AugmentConfig(), WIDE, 0)
+    changed = contact_sheet(prepared_shapes, section(AugmentConfig), WIDE, 0)
     assert not np.array_equal(still, changed)
     other = contact_sheet(prepared_shapes, PLAIN, WIDE, 1)
     assert not np.array_equal(still, other)

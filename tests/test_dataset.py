@@ -13,7 +13,8 @@ from PIL import Image
 
 from odtrain import dataset
 from odtrain.annotations import LabelledImage
-from odtrain.config import DataConfig
+from odtrain.config.compose import section
+from odtrain.config.schema import DataConfig
 from odtrain.dataset import Finding, describe, findings_json, findings_table, read_dataset
 from odtrain.errors import ConfigError, DataError
 from odtrain.records import prepare
@@ -24,7 +25,7 @@ SIZE = (64, 48)
 
 def config(folder: Path, **values: object) -> DataConfig:
     prepared = str(folder.parent / "prepared")
-    return DataConfig(name="tiny", images=str(folder), prepared=prepared, **values)
+    return section(DataConfig, name="tiny", images=str(folder), prepared=prepared, **values)
 
 
 OF_SMALL_SETS = {"OD115", "OD210"}
@@ -154,18 +155,16 @@ def test_no_folder_is_told(tmp_path):
     [
         pytest.param(
             {"test_fraction": 1.5},
-            "data.test_fraction: 1.5 is not a fraction.\n  Give 0 to 1, such as 0.2.",
+            "data.test_fraction=1.5: not a fraction.\n  Give 0 or more, and less than 1.",
             id="fraction",
         ),
         pytest.param(
             {"format": "vok"},
-            'data.format: unknown "vok".\n  Choose one of: auto, coco, createml, csv, cvat, '
-            "label_studio, labelme, tfrecord, voc, yolo.",
+            "data.format=vok: no such choice.\n  Choose one of: auto, voc, yolo, coco, createml, "
+            "labelme, label_studio, cvat, csv, tfrecord.",
             id="format",
         ),
-        pytest.param(
-            {"shards": 0}, "data.shards: 0 files hold nothing.\n  Give 1 or more.", id="shards"
-        ),
+        pytest.param({"shards": 0}, "data.shards=0: too small.\n  Give at least 1.", id="shards"),
     ],
 )
 def test_a_value_that_cannot_be_is_told(pets, values, expected):
@@ -394,7 +393,8 @@ def test_a_folder_that_holds_no_dataset_is_told(tmp_path):
 def test_raccoon_has_no_error(shared):
     data = shared / "data/raccoon"
     splits, findings = check(
-        DataConfig(
+        section(
+            DataConfig,
             name="raccoon",
             images=str(data / "images"),
             annotations=str(data / "annotations"),
@@ -461,7 +461,7 @@ def test_a_file_of_one_channel_is_remarked(pets):
 def test_raccoons_grey_pictures_and_flags_are_told(shared):
     data = shared / "data/raccoon"
     folders = {"images": str(data / "images"), "annotations": str(data / "annotations")}
-    _, findings = check(DataConfig(name="raccoon", prepared="nowhere", **folders))
+    _, findings = check(section(DataConfig, name="raccoon", prepared="nowhere", **folders))
     assert [Path(f.file).name for f in findings if f.code == "OD204"] == [
         f"raccoon-{number}.jpg" for number in (150, 152, 161)
     ]

@@ -99,10 +99,12 @@ def test_a_split_is_known_by_its_pictures_and_labels_and_not_by_their_names(
 
 @pytest.fixture
 def data_config(tmp_path):
-    from odtrain.config import DataConfig
+    from odtrain.config.compose import section
+    from odtrain.config.schema import DataConfig
 
     def config(images, name):
-        return DataConfig(
+        return section(
+            DataConfig,
             name="tiny",
             images=str(images),
             prepared=str(tmp_path / name),

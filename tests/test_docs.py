@@ -11,7 +11,8 @@ import yaml
 
 from odtrain.catalogue import table
 from odtrain.cli import COMMANDS, COMMON_FLAGS, MODEL_ACTIONS
-from odtrain.config import Config, as_dict, compose_config, flattened, shipped
+from odtrain.config.compose import compose_config, shipped
+from odtrain.config.schema import keys
 from odtrain.findings import KINDS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -20,7 +21,7 @@ DESIGN = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
 FINDINGS = (ROOT / "docs" / "findings.md").read_text(encoding="utf-8")
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 
-KEYS = set(flattened(as_dict(Config())))
+KEYS = set(keys())
 GROUPS = {
     group.name: {choice.stem for choice in group.glob("*.yaml")}
     for group in shipped("conf").iterdir()

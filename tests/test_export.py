@@ -16,7 +16,8 @@ from PIL import Image, ImageDraw
 
 from odtrain.benchmark import agreement, measure
 from odtrain.boxes import Detections, UInt8Image, pairwise_iou
-from odtrain.config import ModelConfig
+from odtrain.config.compose import section
+from odtrain.config.schema import ModelConfig
 from odtrain.detectors import load_detector
 from odtrain.errors import ConfigError
 from odtrain.export import WRITERS, export
@@ -28,7 +29,8 @@ pytestmark = pytest.mark.slow
 
 NAMES = ("open", "close", "엘리베이터")
 PASSPORT = {"run_id": "4f2a", "data_digest": "sha256:77"}
-CONFIG = ModelConfig(
+CONFIG = section(
+    ModelConfig,
     name="small",
     architecture="ssd_mobilenet_v1",
     input_size=[128, 160],
@@ -397,8 +399,12 @@ def test_real_weights_quantised_to_int8_see_the_same_objects(shared, tmp_path):
     name = "ssd_mobilenet_v1_0.75_depth_coco_dequantized"
     with tarfile.open(shared / "zoo" / f"{name}.tar.gz") as archive:
         archive.extractall(tmp_path, filter="data")
-    config = ModelConfig(
-        name="coco", architecture="ssd_mobilenet_v1", input_size=300, depth_multiplier=0.75
+    config = section(
+        ModelConfig,
+        name="coco",
+        architecture="ssd_mobilenet_v1",
+        input_size=300,
+        depth_multiplier=0.75,
     )
     detector = build_detector(config, 90)
     checkpoint = tf.train.load_checkpoint(str(tmp_path / name / "model.ckpt"))

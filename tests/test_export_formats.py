@@ -10,7 +10,8 @@ import pytest
 from stores import migrated_database, store_at
 
 from odtrain import promotion, serving, sources
-from odtrain.config import Config, RegistryConfig, TrackingConfig, compose_config
+from odtrain.config.compose import compose_config, section
+from odtrain.config.schema import RegistryConfig, TrackingConfig
 from odtrain.export import LITE_SETTINGS, WRITERS
 from odtrain.export_formats import FORMATS, served_format
 from odtrain.lease import alone_at
@@ -170,9 +171,9 @@ def judged_in(store, version, format, monkeypatch) -> tuple[str, object]:
     """What the gate judges a version by, and what it runs where the version is the champion."""
     monkeypatch.setattr(promotion, "_measured", lambda case, split, file: file.name)
     monkeypatch.setattr(promotion, "_reference", lambda case, split: [])
-    limits = RegistryConfig(name="shapes", format=format)
-    known = {"config": Config(), "pictures": (LabelledSplit(("circle", "square"), [], ()), [])}
-    case = promotion.Case(str(store.uri), Config(), limits, version, None, None, known)
+    limits = section(RegistryConfig, name="shapes", format=format)
+    known = {"config": compose_config([]), "pictures": (LabelledSplit(("circle", "square"), [], ()), [])}
+    case = promotion.Case(str(store.uri), compose_config([]), limits, version, None, None, known)
     with promotion._gathered(case) as evidence:
         return evidence.judged, promotion._found_by_champion(case, evidence.split, version)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from conftest import odtrain
 from golden_training import OPTIONS, golden_config
 from mlflow import MlflowClient
 
-from odtrain.config import Config, as_dict, flattened
+from odtrain.config.compose import flattened
 from odtrain.export_formats import FORMATS
 
 FOCAL = [name for name, options in OPTIONS.items() if "encode_background_as_zeros" in options]
@@ -19,7 +20,7 @@ FOCAL = [name for name, options in OPTIONS.items() if "encode_background_as_zero
 
 def settings(name: str) -> list[str]:
     """The golden's network as overrides."""
-    model = flattened(as_dict(Config(model=golden_config(name)))["model"])
+    model = flattened(asdict(golden_config(name)))
     del model["name"], model["zoo"]
     return [f"model.{key}={json.dumps(value)}" for key, value in model.items()]
 

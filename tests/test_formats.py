@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from odtrain.config import DataConfig
+from odtrain.config.compose import section
+from odtrain.config.schema import DataConfig
 from odtrain.dataset import check
 
 LABELLED = Path(__file__).parent / "labelled"
@@ -43,7 +44,8 @@ def data(tmp_path, *folders, **values):
     shutil.copytree(LABELLED / "pictures", tmp_path / "data/images")
     for folder in folders:
         shutil.copytree(LABELLED / folder, tmp_path / "data/labels", dirs_exist_ok=True)
-    return DataConfig(
+    return section(
+        DataConfig,
         name="d",
         **{
             "images": str(tmp_path / "data/images"),

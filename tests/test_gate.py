@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 
 from odtrain.boxes import Detections, GroundTruth
-from odtrain.config import RegistryConfig
+from odtrain.config.compose import section
+from odtrain.config.schema import RegistryConfig
 from odtrain.detection_files import Kept
 from odtrain.evaluate import quick_map
 from odtrain.gate import Evidence, judge
 from odtrain.records import LabelledSplit
 
 NAMES = ("circle", "square")
-LIMITS = RegistryConfig(name="shapes")
+LIMITS = section(RegistryConfig, name="shapes")
 
 
 def scene(seed: int = 1, count: int = 30) -> LabelledSplit:

@@ -22,9 +22,10 @@ from golden_training import (
     restore,
     train,
 )
+from made_up_model import made_up_model
 from PIL import Image
 
-from odtrain.config import ModelConfig
+from odtrain.config.schema import ModelConfig
 from odtrain.losses import detection_loss
 from odtrain.models import build_detector
 from odtrain.targets import assign
@@ -164,7 +165,7 @@ def mined(losses, image):
 @pytest.mark.parametrize("case", ["down", "up", "same"])
 def test_resizing_is_exact(shared, case):
     resize = np.load(shared / "golden" / "resize" / "resize.npz")
-    small = build_detector(ModelConfig(architecture="ssd_mobilenet_v1", input_size=60), 1)
+    small = build_detector(made_up_model(architecture="ssd_mobilenet_v1", input_size=60), 1)
     np.testing.assert_array_equal(small.resize(resize[f"{case}_in"]), resize[f"{case}_out"])
 
 
@@ -356,7 +357,7 @@ def test_published_weights_detect_what_their_frozen_graph_detects(shared, tmp_pa
     options, classes = ZOO[name]
     with tarfile.open(shared / "zoo" / f"{name}.tar.gz") as archive:
         archive.extractall(tmp_path, filter="data")
-    detector = build_detector(ModelConfig(architecture="ssd_mobilenet_v1", **options), classes)
+    detector = build_detector(made_up_model(architecture="ssd_mobilenet_v1", **options), classes)
     restore(detector, tmp_path / name / "model.ckpt")
     reference = frozen_graph(tmp_path / name / "frozen_inference_graph.pb")
     for picture in ("raccoon-1.jpg", "raccoon-5.jpg", "raccoon-17.jpg"):

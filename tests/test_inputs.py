@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from odtrain.config import AugmentConfig
+from odtrain.config.compose import section
+from odtrain.config.schema import AugmentConfig
 from odtrain.inputs import DecodedPictures, Pictures, training_batches
 from odtrain.records import read_examples
 from odtrain.tfrecord import index_records
 
-EVERYTHING = AugmentConfig(brightness=0.2, contrast=0.2, saturation=0.2)
-NOTHING = AugmentConfig(flip=False, crop=False)
+EVERYTHING = section(AugmentConfig, brightness=0.2, contrast=0.2, saturation=0.2)
+NOTHING = section(AugmentConfig, flip=False, crop=False)
 TRAINING_PICTURES = 14
 
 

@@ -3,8 +3,8 @@
 import pytest
 import tensorflow as tf
 import tf_keras
+from made_up_model import made_up_model
 
-from odtrain.config import ModelConfig
 from odtrain.models.layers import layers_for
 
 CALLS = {
@@ -17,7 +17,7 @@ CALLS = {
 def gradients(call, precision, picture):
     """The gradients of all kernels where the outputs are wanted as large as can be."""
     layers = layers_for(
-        ModelConfig(), frozen_stages=0, batch_norm_trained=False, precision=precision, seed=0
+        made_up_model(), frozen_stages=0, batch_norm_trained=False, precision=precision, seed=0
     )
     layers = layers.with_activation(None)
     inputs = tf_keras.Input(picture.shape[1:])

@@ -9,7 +9,8 @@ import pytest
 from conftest import Labelled, write_xml
 from test_scenes import pan, photograph
 
-from odtrain.config import DataConfig
+from odtrain.config.compose import section
+from odtrain.config.schema import DataConfig
 from odtrain.dataset import check
 from odtrain.errors import ConfigError
 from odtrain.leaks import leak_chance
@@ -40,7 +41,9 @@ def add(folder: Path, name: str, seed: int, objects: list[Labelled], scale: floa
 
 def told(folder: Path, *codes: str, **values: object) -> list[tuple[str, str, str]]:
     prepared = str(folder.parent / "prepared")
-    _, findings = check(DataConfig(name="x", images=str(folder), prepared=prepared, **values))
+    _, findings = check(
+        section(DataConfig, name="x", images=str(folder), prepared=prepared, **values)
+    )
     return [
         (finding.code, Path(finding.file).name, finding.cause)
         for finding in findings

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import tensorflow as tf
+from made_up_model import made_up_model
 
-from odtrain.config import ModelConfig
 from odtrain.errors import ConfigError
 from odtrain.losses import detection_loss, focal_cross_entropy
 from odtrain.targets import Targets
@@ -32,7 +32,7 @@ def loss(asked: Targets, encodings=0.0, logits=0.0, kind="hard_mining", **config
         tf.fill((1, ANCHORS, 4), float(encodings)),
         tf.zeros((1, ANCHORS, 2)) + logits,
         tf.constant(FAR_APART),
-        ModelConfig(**config),
+        made_up_model(**config),
         kind,
     )
 

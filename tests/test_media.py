@@ -9,13 +9,14 @@ from conftest import draw_picture
 from PIL import Image
 from test_video import make_video
 
-from odtrain.config import PredictConfig
+from odtrain.config.compose import section
+from odtrain.config.schema import PredictConfig
 from odtrain.errors import DataError
 from odtrain.media import camera_number, find_media
 
 
 def media(folder, text, **limits):
-    return find_media(PredictConfig(**limits), str(text), folder / "out", "drawn")
+    return find_media(section(PredictConfig, **limits), str(text), folder / "out", "drawn")
 
 
 @pytest.fixture
@@ -112,7 +113,7 @@ def test_a_picture_at_a_url_is_fetched_and_kept(folder, server):
     assert found.file.read_bytes() == content
     assert found.file.name.endswith("-a_b.jpg")
     server.files.clear()
-    again = find_media(PredictConfig(), url, folder / "out", "drawn", going_on=True)
+    again = find_media(section(PredictConfig), url, folder / "out", "drawn", going_on=True)
     assert again == [found]
 
 

@@ -5,15 +5,17 @@ import time
 import numpy as np
 import pytest
 import tensorflow as tf
+from made_up_model import made_up_model
 
 from odtrain.anchors import ssd_anchors
-from odtrain.config import AnchorConfig, ModelConfig
+from odtrain.config.compose import section
+from odtrain.config.schema import AnchorConfig
 from odtrain.mining import mine
 from odtrain.models.ssd import decode_boxes
 from odtrain.targets import encode_boxes, match
 
 SHAPES = [(19, 19), (10, 10), (5, 5), (3, 3), (2, 2), (1, 1)]
-ANCHORS = ssd_anchors(AnchorConfig(), SHAPES, (300, 300))
+ANCHORS = ssd_anchors(section(AnchorConfig), SHAPES, (300, 300))
 BATCH = 6
 
 
@@ -100,7 +102,7 @@ CONFIGS = {
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 @pytest.mark.parametrize("options", CONFIGS.values(), ids=CONFIGS.keys())
 def test_the_same_anchors_as_suppression_among_all(kind, options):
-    config = ModelConfig(**options)
+    config = made_up_model(**options)
     losses, boxes, positive = example(kind)
     expected = as_the_reference_mines(losses, boxes, positive, config)
     found = mine(tf.constant(losses), boxes, tf.constant(positive), config).numpy()
@@ -109,8 +111,8 @@ def test_the_same_anchors_as_suppression_among_all(kind, options):
 
 def test_suppression_changes_the_choice_in_these_examples():
     losses, boxes, positive = example(trained)
-    strict = mine(tf.constant(losses), boxes, tf.constant(positive), ModelConfig())
-    never = mine(tf.constant(losses), boxes, tf.constant(positive), ModelConfig(mining_iou=1.0))
+    strict = mine(tf.constant(losses), boxes, tf.constant(positive), made_up_model())
+    never = mine(tf.constant(losses), boxes, tf.constant(positive), made_up_model(mining_iou=1.0))
     assert (strict.numpy() != never.numpy()).sum() > 20
 
 
@@ -120,7 +122,7 @@ def test_suppression_changes_the_choice_in_these_examples():
 )
 def test_boxes_suppress_each_other_above_an_overlap_of_0_99(overlap, kept):
     boxes = np.float32([[0, 0, 1, 1], [0, 0, 1, overlap], [5, 5, 6, 6]])[None]
-    config = ModelConfig(max_negatives_per_positive=1)
+    config = made_up_model(max_negatives_per_positive=1)
     positive = tf.constant([[True, False, False]])
     found = mine(tf.constant([[3.0, 2.0, 1.0]]), tf.constant(boxes), positive, config)
     assert np.flatnonzero(found).tolist() == kept
@@ -134,7 +136,7 @@ def test_a_positive_counts_only_among_the_first_3000(rank, kept):
     boxes = np.stack([np.float32([i, 0, i + 1, 1]) for i in range(3100)])[None]
     positive = tf.constant(np.arange(3100) == rank)[None]
     losses = tf.constant(np.arange(3100, 0, -1), tf.float32)[None]
-    found = mine(losses, tf.constant(boxes), positive, ModelConfig())
+    found = mine(losses, tf.constant(boxes), positive, made_up_model())
     assert bool(found[0, rank]) == kept
     assert int(tf.reduce_sum(tf.cast(found, tf.int32))) == 4 * kept
 
@@ -143,21 +145,21 @@ def test_a_positive_moves_up_for_each_anchor_suppressed_above_it():
     boxes = np.stack([np.float32([max(i, 1), 0, max(i, 1) + 1, 1]) for i in range(3100)])[None]
     positive = tf.constant(np.arange(3100) == 3000)[None]
     losses = tf.constant(np.arange(3100, 0, -1), tf.float32)[None]
-    found = mine(losses, tf.constant(boxes), positive, ModelConfig())
+    found = mine(losses, tf.constant(boxes), positive, made_up_model())
     assert np.flatnonzero(found).tolist() == [0, 2, 3, 3000]
 
 
 def test_a_picture_without_objects_keeps_nothing_unless_asked():
     losses, boxes, positive = example(scattered)
     assert not positive[0].any()
-    kept = mine(tf.constant(losses), boxes, tf.constant(positive), ModelConfig()).numpy()
+    kept = mine(tf.constant(losses), boxes, tf.constant(positive), made_up_model()).numpy()
     assert kept[0].sum() == 0
     assert kept[1:].sum(axis=1).tolist() == (4 * positive[1:].sum(axis=1)).tolist()
 
 
 def test_mining_is_several_times_faster_than_suppression_among_all():
     losses, boxes, positive = example(scattered)
-    config = ModelConfig()
+    config = made_up_model()
     graph = tf.function(lambda *inputs: mine(*inputs, config))
     inputs = (tf.constant(losses), boxes, tf.constant(positive))
     graph(*inputs)

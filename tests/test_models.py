@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from odtrain.config import ModelConfig
+from odtrain.config.compose import section
+from odtrain.config.schema import ModelConfig
 from odtrain.errors import ConfigError
 from odtrain.models import build_detector
 from odtrain.models.ssd import SSD
@@ -15,7 +18,7 @@ STAGE_BLOCKS = {1: (0, 1), 2: (2, 3), 3: (4, 5), 4: (6, 11), 5: (12, 13)}
 
 def config(**changes) -> ModelConfig:
     options = {"input_size": 64, "depth_multiplier": 0.25, "min_depth": 8} | changes
-    return ModelConfig(name="small", architecture="ssd_mobilenet_v1", **options)
+    return section(ModelConfig, name="small", architecture="ssd_mobilenet_v1", **options)
 
 
 def noise(*shape: int) -> np.ndarray:
@@ -270,7 +273,7 @@ def test_a_detector_takes_pictures_of_any_size_and_follows_its_weights():
     ("options", "message"),
     [
         pytest.param(
-            {"config": config(initializer="xavier")},
+            {"config": replace(config(), initializer="xavier")},
             'model.initializer: unknown "xavier".\n  Choose one of: he, random_normal, truncated_normal.',
             id="initializer",
         ),
@@ -289,7 +292,7 @@ def test_an_unknown_choice_is_refused_with_the_choices(options, message):
 
 def test_an_unknown_architecture_is_refused_with_the_known_ones():
     with pytest.raises(ConfigError) as error:
-        build_detector(ModelConfig(name="x", architecture="yolo", input_size=64), 1)
+        build_detector(section(ModelConfig, name="x", architecture="yolo", input_size=64), 1)
     first, second = str(error.value).split("\n")
     assert first == 'model.architecture: unknown "yolo".'
     assert second.startswith("  Choose one of: ")

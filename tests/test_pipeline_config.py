@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+from dataclasses import asdict
 
 import numpy as np
 import pytest
 from pipeline_configs import TYPES, pipeline_text
 
 from odtrain.catalogue import model_names
-from odtrain.config import Config, as_dict, compose_config, flattened
+from odtrain.config.compose import as_dict, compose_config, flattened
+from odtrain.config.schema import Config
 from odtrain.errors import DataError
 from odtrain.pipeline_config import Imported, read_pipeline
 
@@ -380,7 +382,7 @@ def test_the_reference_s_own_file_gives_the_network_that_its_golden_proves(share
 
     found = read_pipeline(shared / "golden" / name / "pipeline.config")
     assert (found.lost, found.changed, found.num_classes) == ([], [], 3)
-    wanted = flattened(as_dict(Config(model=golden_config(name))))
+    wanted = flattened({"model": asdict(golden_config(name))})
     model = {key: value for key, value in found.values.items() if key.startswith("model.")}
     other = {key for key, value in model.items() if wanted[key] not in (None, value)}
     assert other <= set(FIRST_VALUES)

@@ -10,7 +10,7 @@ import yaml
 from pipeline_configs import pipeline_text
 
 from odtrain.cli import main
-from odtrain.config import compose_config
+from odtrain.config.compose import compose_config
 from odtrain.errors import ConfigError, DataError
 from odtrain.pipeline_import import import_pipeline
 

@@ -209,7 +209,7 @@ def test_what_was_taken_is_not_taken_again(capsys, monkeypatch, tmp_path, propos
 
 
 def test_the_data_set_has_the_boxes_and_a_new_digest(capsys, monkeypatch, tmp_path, proposed, mine):
-    from odtrain.config import compose_config
+    from odtrain.config.compose import compose_config
 
     monkeypatch.chdir(tmp_path)
     config = compose_config([f"data.images={mine}", "data.name=mine"])

@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,8 @@ from hypothesis import strategies as st
 from test_formats import EVERYTHING, LABELLED, data, easy, read, told
 
 from odtrain.cli import main
-from odtrain.config import DataConfig
+from odtrain.config.compose import section
+from odtrain.config.schema import DataConfig
 from odtrain.dataset import check
 from odtrain.formats import Sources, read_labels
 from odtrain.formats.reading import MAX_BYTES, decode, picture_name
@@ -405,7 +407,9 @@ def test_label_studios_ways_of_naming_a_picture_are_understood(tmp_path, image):
     (task,) = label_studio({"x": 1, "y": 1, "width": 50, "height": 50, "rectanglelabels": ["cat"]})
     task["data"]["image"] = image
     (tmp_path / "d/export.json").write_text(json.dumps([task]))
-    found, _ = read(DataConfig(name="d", images=str(tmp_path / "d"), prepared=str(tmp_path / "p")))
+    found, _ = read(
+        section(DataConfig, name="d", images=str(tmp_path / "d"), prepared=str(tmp_path / "p"))
+    )
     assert [len(items) for items in found.values()] == [1]
 
 
@@ -450,7 +454,9 @@ def test_names_in_records_cannot_lead_out_of_the_folder(tmp_path):
     data_ = b"".join(record(picture, **{"image/filename": [name]}) for name in names)
     (tmp_path / "records").mkdir()
     (tmp_path / "records/all.record").write_bytes(data_)
-    config = DataConfig(name="d", images=str(tmp_path / "records"), prepared=str(tmp_path / "p/d"))
+    config = section(
+        DataConfig, name="d", images=str(tmp_path / "records"), prepared=str(tmp_path / "p/d")
+    )
     check(config)
     written = {str(file.relative_to(tmp_path)) for file in tmp_path.rglob("*") if file.is_file()}
     assert written == {
@@ -489,8 +495,13 @@ def test_numbers_without_a_label_map_are_a_finding(tmp_path):
 
 def test_records_are_unpacked_once_and_prepared_again_only_when_they_change(tmp_path):
     shutil.copytree(LABELLED / "tfrecord", tmp_path / "records")
-    config = DataConfig(name="d", images=str(tmp_path / "records"), prepared=str(tmp_path / "d"))
-    config.validation_fraction = 0
+    config = section(
+        DataConfig,
+        name="d",
+        images=str(tmp_path / "records"),
+        prepared=str(tmp_path / "d"),
+        validation_fraction=0,
+    )
     first = prepare(config)
     pictures = sorted((tmp_path / "d/pictures").rglob("*.jpg"))
     stamps = [file.stat().st_mtime_ns for file in pictures]
@@ -499,13 +510,14 @@ def test_records_are_unpacked_once_and_prepared_again_only_when_they_change(tmp_
     assert prepare(config).digest == first.digest
     assert [file.stat().st_mtime_ns for file in pictures] == stamps
     (tmp_path / "records/test.record").unlink()
-    config.test_fraction = 0.4
-    prepare(config)
+    prepare(replace(config, test_fraction=0.4))
     assert not (tmp_path / "d/pictures/test/p4.jpg").exists()
 
 
 def test_records_of_odtrain_itself_are_read(tmp_path, prepared_shapes):
-    config = DataConfig(name="d", images=str(prepared_shapes.folder), prepared=str(tmp_path / "d"))
+    config = section(
+        DataConfig, name="d", images=str(prepared_shapes.folder), prepared=str(tmp_path / "d")
+    )
     again = prepare(config)
     assert (again.digest, again.label_format) == (prepared_shapes.digest, "tfrecord")
 
@@ -525,7 +537,7 @@ def test_of_two_formats_the_one_about_more_pictures_is_taken_and_said(tmp_path):
         "(4 files about 4 pictures).",
     )
     assert findings[0].remedy == "Set data.format=voc to take the others, or data.format=yolo."
-    config.format = "voc"
+    config = replace(config, format="voc")
     assert sorted(read(config)[0]) == ["p  2.png", "p1.jpg", "p4.jpg"]
     assert told(read(config)[1]) == [("OD102", "p3.jpg", "has no label file.")]
 
@@ -544,7 +556,7 @@ def test_a_named_format_refuses_what_is_another(tmp_path):
 
 def test_tables_that_give_the_split_are_no_second_labels(tmp_path):
     config = data(tmp_path, "labelimg_voc", "tutorial_csv")
-    config.train_list = f"{config.annotations}/train_labels.csv"
+    config = replace(config, train_list=f"{config.annotations}/train_labels.csv")
     assert told(read(config)[1]) == []
 
 
@@ -562,7 +574,9 @@ def test_pictures_of_one_name_in_two_folders_get_the_labels_of_theirs(tmp_path):
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(f"{i} 0.5 0.5 0.5 0.5")
     (tmp_path / "d/labels/classes.txt").write_text("a\nb\nc\n")
-    config = DataConfig(name="d", images=str(tmp_path / "d"), prepared="p", validation_fraction=0)
+    config = section(
+        DataConfig, name="d", images=str(tmp_path / "d"), prepared="p", validation_fraction=0
+    )
     splits, findings = check(config)
     assert [finding for finding in findings if finding.severity == "error"] == []
     found = {
@@ -583,10 +597,10 @@ def test_prepare_says_which_format_it_took(tmp_path, monkeypatch, capsys):
 
 def test_raccoons_own_csv_says_what_its_xml_says(shared):
     raccoon = shared / "data/raccoon"
-    config = DataConfig(name="r", images=str(raccoon / "images"), prepared="nowhere")
-    config.annotations, config.validation_fraction = str(raccoon / "annotations"), 0
+    config = section(DataConfig, name="r", images=str(raccoon / "images"), prepared="nowhere")
+    config = replace(config, annotations=str(raccoon / "annotations"), validation_fraction=0)
     by_xml, _ = read(config)
-    config.annotations = str(raccoon / "data/raccoon_labels.csv")
+    config = replace(config, annotations=str(raccoon / "data/raccoon_labels.csv"))
     by_csv, findings = read(config)
     assert by_csv == by_xml
     assert {finding.severity for finding in findings} == {"info"}

@@ -16,7 +16,8 @@ import pytest
 from conftest import TINY, label_picture, write_xml
 from PIL import Image
 
-from odtrain.config import DataConfig
+from odtrain.config.compose import section
+from odtrain.config.schema import DataConfig
 from odtrain.dataset import read_dataset
 from odtrain.errors import DataError
 from odtrain.processes import WORTH_PROCESSES
@@ -34,9 +35,10 @@ from odtrain.tfrecord import decode_example
 HEADER = "filename,width,height,class,xmin,ymin,xmax,ymax"
 PREPARE = """
 import sys
-from odtrain.config import DataConfig
+from odtrain.config.compose import section
+from odtrain.config.schema import DataConfig
 from odtrain.records import prepare
-prepare(DataConfig(name="tiny", images=sys.argv[1], prepared=sys.argv[2], test_fraction=0.5))
+prepare(section(DataConfig, name="tiny", images=sys.argv[1], prepared=sys.argv[2], test_fraction=0.5))
 """
 LIMIT_FILES = """
 import resource, signal
@@ -48,7 +50,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (2048, 2048))
 
 def config(folder: Path, **values: object) -> DataConfig:
     values = {"prepared": str(folder.parent / "prepared"), "test_fraction": 0.5, **values}
-    return DataConfig(name="tiny", images=str(folder), **values)
+    return section(DataConfig, name="tiny", images=str(folder), **values)
 
 
 def all_files(folder: Path) -> dict[str, bytes]:
@@ -527,12 +529,14 @@ def test_preparing_does_not_need_tensorflow(tiny_voc):
 def test_the_raccoon_rows_are_those_that_were_shipped(shared, tmp_path):
     data = shared / "data/raccoon"
     dataset = prepare(
-        DataConfig(
+        section(
+            DataConfig,
             name="raccoon",
             images=str(data / "images"),
             annotations=str(data / "annotations"),
             train_list=str(data / "data/train_labels.csv"),
             test_list=str(data / "data/test_labels.csv"),
+            validation_fraction=0.1,
             prepared=str(tmp_path),
         )
     )

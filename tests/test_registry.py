@@ -19,7 +19,8 @@ from mlflow import MlflowClient
 from stores import Server, free_port, migrated_database, store_at, wait_until_healthy
 
 from odtrain.cli import main
-from odtrain.config import Config, TrackingConfig
+from odtrain.config.compose import compose_config, section
+from odtrain.config.schema import TrackingConfig
 from odtrain.errors import TrackingError
 from odtrain.lease import alone_at
 from odtrain.promotion import sync_all
@@ -582,8 +583,11 @@ def test_a_served_model_opens_no_path_of_a_client(served):
 def test_a_model_is_registered_later_when_the_server_was_away(
     candidate, database, tmp_path, shared
 ):
-    away = TrackingConfig(
-        uri=f"http://127.0.0.1:{free_port()}", experiment="away", system_metrics=False
+    away = section(
+        TrackingConfig,
+        uri=f"http://127.0.0.1:{free_port()}",
+        experiment="away",
+        system_metrics=False,
     )
     said: list[str] = []
     with Tracker(away, tmp_path / "outputs", said.append).start("train") as tracker:
@@ -594,7 +598,7 @@ def test_a_model_is_registered_later_when_the_server_was_away(
     server = Server(folder)
     server.start()
     try:
-        done = sync_all(tmp_path / "outputs", Config(), server.uri, said.append)
+        done = sync_all(tmp_path / "outputs", compose_config([]), server.uri, said.append)
         assert done == "1 runs sent, 1 models registered."
         version = find_version("models:/raccoon@challenger", server.uri)
         assert version.tags["eval/mAP"] == "0.5"
@@ -602,7 +606,7 @@ def test_a_model_is_registered_later_when_the_server_was_away(
         copied = download("models:/raccoon@challenger", tmp_path / "got", server.uri, "tflite_fp32")
         assert copied[0].read_bytes() == Path(candidate.files["tflite_fp32"]).read_bytes()
         assert (
-            sync_all(tmp_path / "outputs", Config(), server.uri)
+            sync_all(tmp_path / "outputs", compose_config([]), server.uri)
             == "0 runs sent, 0 models registered."
         )
     finally:

@@ -18,7 +18,8 @@ from PIL import Image
 from test_scenes import photograph
 
 from odtrain.cli import main
-from odtrain.config import Config, compose_config
+from odtrain.config.compose import compose_config
+from odtrain.config.schema import Config
 from odtrain.dataset import Examined, diagnose
 from odtrain.errors import DataError
 from odtrain.repair import Repaired, repair

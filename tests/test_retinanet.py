@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +10,14 @@ import pytest
 import tensorflow as tf
 import tf_keras
 from conftest import TINY_RUN, odtrain
+from made_up_model import made_up_model
 from official.core import exp_factory
 from official.vision.dataloaders import retinanet_input
 from official.vision.ops import preprocess_ops
 
 from odtrain.benchmark import BOX_TOLERANCE, SCORE_TOLERANCE, agreement
-from odtrain.config import ModelConfig, SharedPredictorConfig, compose_config
+from odtrain.config.compose import compose_config, section
+from odtrain.config.schema import ModelConfig, SharedPredictorConfig
 from odtrain.detectors import load_detector
 from odtrain.errors import CheckpointError, ConfigError
 from odtrain.export import FORMATS, export
@@ -35,10 +38,8 @@ SIZE = 128
 def small(model: str, **changes) -> ModelConfig:
     """A model's configuration at 128 px, with thin and few layers before the predictors."""
     config = compose_config([f"model={model}", f"model.input_size={SIZE}"]).model
-    config.shared_predictor = SharedPredictorConfig(depth=16, layers=1)
-    for key, value in changes.items():
-        setattr(config, key, value)
-    return config
+    thin = section(SharedPredictorConfig, depth=16, layers=1)
+    return replace(config, shared_predictor=thin, **changes)
 
 
 def theirs(config: ModelConfig, num_classes: int, sync_bn: bool = False):
@@ -136,8 +137,7 @@ def test_a_depth_multiplier_is_refused():
 
 
 def test_their_loss_is_for_their_models():
-    config = ModelConfig(name="mine", architecture="ssd_mobilenet_v1", input_size=64)
-    config.depth_multiplier = 0.1
+    config = made_up_model(input_size=64, depth_multiplier=0.1)
     ssd = build_detector(config, 2)
     with pytest.raises(ConfigError) as error:
         training_loss(ssd, {}, tf.zeros((1, 1, 4)), tf.zeros((1, 1, 3)), "retinanet")
@@ -335,8 +335,7 @@ def test_bfloat16_keeps_float32_variables_and_outputs(changed, detector):
 
 
 def test_a_checkpoint_of_another_network_is_refused_by_its_name(tmp_path, checkpoint):
-    config = ModelConfig(name="mine", architecture="ssd_mobilenet_v1", input_size=64)
-    config.depth_multiplier = 0.1
+    config = made_up_model(input_size=64, depth_multiplier=0.1)
     with pytest.raises(CheckpointError) as error:
         restore(build_detector(config, 2), checkpoint)
     assert "it looks like a RetinaNet of Model Garden" in str(error.value)
@@ -429,7 +428,6 @@ def test_a_training_from_their_checkpoint_ends_in_files_that_predict(
 
 @pytest.mark.long
 def test_verify_compares_with_what_model_garden_makes_of_the_checkpoint(model, checkpoint):
-    config = compose_config([f"model={model}", f"model.input_size={SIZE}"])
-    config.model = small(model)
+    config = replace(compose_config([]), model=small(model))
     said = verify_weights(config, Path(checkpoint))
     assert said.startswith(f"{checkpoint}: equal to what Model Garden makes of it on ")

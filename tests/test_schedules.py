@@ -2,13 +2,14 @@ import math
 
 import pytest
 
-from odtrain.config import TrainConfig
+from odtrain.config.compose import section
+from odtrain.config.schema import TrainConfig
 from odtrain.schedules import learning_rate
 
 
 def rates(steps_wanted, **settings):
     defaults = {"steps": 1000, "batch_size": 1, "learning_rate": 0.1, "warmup_steps": 0}
-    schedule = learning_rate(TrainConfig(**{**defaults, **settings}))
+    schedule = learning_rate(section(TrainConfig, **{**defaults, **settings}))
     return [float(schedule(step)) for step in steps_wanted]
 
 

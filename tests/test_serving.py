@@ -17,7 +17,8 @@ from test_looking import model
 from test_web import running
 
 from odtrain.boxes import Detections
-from odtrain.config import ServeConfig
+from odtrain.config.compose import section
+from odtrain.config.schema import ServeConfig
 from odtrain.detectors import load_detectors
 from odtrain.registry import scoring_app
 from odtrain.serving import build_app
@@ -43,7 +44,7 @@ def picture(size: tuple[int, int] = (60, 40)) -> bytes:
 
 @pytest.fixture
 def address(model):
-    settings = ServeConfig(max_megabytes=0.1, max_megapixels=1)
+    settings = section(ServeConfig, max_megabytes=0.1, max_megapixels=1)
     app = build_app(source_of(model), Thresholds(0.5), settings)
     with running(Guard(app, LOOPBACK)) as port:
         yield f"http://127.0.0.1:{port}"
@@ -165,7 +166,7 @@ def registered(trained: TrainedRun):
     app = build_app(
         Source("models:/shapes/1", lambda image: Detections(*[np.zeros(0)] * 3), NAMES),
         Thresholds(0.5),
-        ServeConfig(max_megabytes=1),
+        section(ServeConfig, max_megabytes=1),
         scoring_app("models:/shapes/1", trained.uri),
     )
     with running(Guard(app, LOOPBACK)) as port:

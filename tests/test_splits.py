@@ -8,13 +8,15 @@ from pathlib import Path
 import pytest
 
 from odtrain.annotations import LabelledImage, LabelledObject
-from odtrain.config import DataConfig
+from odtrain.config.compose import section
+from odtrain.config.schema import DataConfig
 from odtrain.errors import DataError
 from odtrain.splits import PictureNames, complete_split, given_split, read_list
 
 
 def config(**values: object) -> DataConfig:
-    return DataConfig(name="x", images="data", prepared="out", **values)
+    values = {"validation_fraction": 0.1, **values}
+    return section(DataConfig, name="x", images="data", prepared="out", **values)
 
 
 def image(name: str, *classes: str) -> LabelledImage:

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from stores import migrated_database, store_at
 
-from odtrain.config import TrackingConfig
+from odtrain.config.compose import section
+from odtrain.config.schema import TrackingConfig
 from odtrain.errors import TrackingError
 from odtrain.store import (
     experiment_id,
@@ -50,14 +51,14 @@ def test_the_store_is_the_configured_else_the_environments_else_a_database_here(
 ):
     if environment is not None:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", environment)
-    config = TrackingConfig(uri=configured, experiment="x")
+    config = section(TrackingConfig, uri=configured, experiment="x")
     assert tracking_uri(config) == expected.format(here=tmp_path)
 
 
 @pytest.mark.parametrize("folder", ["mlruns", "./mlruns", "file:///data/mlruns"])
 def test_a_folder_is_refused_with_what_to_do(folder):
     with pytest.raises(TrackingError) as caught:
-        tracking_uri(TrackingConfig(uri=folder, experiment="x"))
+        tracking_uri(section(TrackingConfig, uri=folder, experiment="x"))
     assert str(caught.value) == (
         f'tracking.uri: "{folder}" is a folder, and MLflow keeps no runs in folders any more.\n'
         "  Name a database (sqlite:///runs.db) or a server (http://host:5000). "

@@ -14,7 +14,7 @@ from mlflow import MlflowClient
 
 from odtrain import sweep as driver
 from odtrain import sweep_pick, sweep_results
-from odtrain.config import compose_config
+from odtrain.config.compose import compose_config
 from odtrain.errors import CheckpointError, ConfigError
 
 SPACE = """

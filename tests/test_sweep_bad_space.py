@@ -5,7 +5,7 @@ from __future__ import annotations
 import optuna
 import pytest
 
-from odtrain.config import compose_config
+from odtrain.config.compose import compose_config
 from odtrain.errors import ConfigError
 from odtrain.sweep_space import check_baselines, draw, read_space
 
@@ -93,8 +93,10 @@ def test_an_untrained_int8_file_is_not_slowed_by_suppression(shapes, tmp_path):
     from odtrain.experiment import measure_untrained
 
     config = compose_config(
-        [f"data.images={shapes}", "data.name=shapes", f"data.prepared={tmp_path}"]
+        [
+            *(f"data.images={shapes}", "data.name=shapes", f"data.prepared={tmp_path}"),
+            *("model.input_size=96", "export.formats=[tflite_int8]"),
+        ]
     )
-    config.model.input_size, config.export.formats = 96, ["tflite_int8"]
     (measured,) = measure_untrained(config).values()
     assert all(not found.scores.any() for found in measured.detections)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from odtrain.config import compose_config
+from odtrain.config.compose import compose_config
 from odtrain.errors import ConfigError
 from odtrain.sweep_space import as_overrides, check_space, draw, read_space
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+from dataclasses import replace
 
 import optuna
 import pytest
@@ -11,7 +12,7 @@ from made_up_training import chosen, made_up
 from optuna.trial import Trial, TrialState
 
 from odtrain import sweep_results, sweep_study, sweep_trials, sweep_worker
-from odtrain.config import compose_config
+from odtrain.config.compose import compose_config
 from odtrain.errors import TrainingError
 from odtrain.sweep_space import read_space
 from odtrain.sweep_trial import Result, over_budget
@@ -78,7 +79,7 @@ def test_n_trials_counts_trainings_and_each_gives_a_trial_per_file(settings, stu
 
 
 def test_a_training_that_fails_is_tried_once_more_and_does_not_count(settings, study):
-    settings.n_trials = 2
+    settings = replace(settings, n_trials=2)
     done = sweep(settings, study, lambda n: Result("failed", "killed") if n == 1 else both(n))
     assert done[0] == done[1]
     assert len(done) == 3
@@ -116,7 +117,7 @@ GONE = {"host": socket.gethostname(), "process": 2**22 + 1, "created": 1.0, "sig
 
 
 def test_what_a_killed_process_left_running_is_tried_again(settings, study):
-    settings.n_trials = 1
+    settings = replace(settings, n_trials=1)
     number, point = left_running(study, GONE)
     assert sweep(settings, study) == [point]
     assert study.trials[number].state == TrialState.FAIL
@@ -124,14 +125,14 @@ def test_what_a_killed_process_left_running_is_tried_again(settings, study):
 
 
 def test_what_another_machine_left_running_is_tried_again_after_the_grace(settings, study):
-    settings.n_trials, settings.grace = 1, 1.0
+    settings = replace(settings, n_trials=1, grace=1.0)
     number, point = left_running(study, GONE | {"host": "elsewhere"})
     assert sweep(settings, study) == [point]
     assert study.trials[number].state == TrialState.FAIL
 
 
 def test_what_another_live_process_trains_is_waited_for(settings, study):
-    settings.n_trials = 2
+    settings = replace(settings, n_trials=2)
     number, _ = left_running(study, sweep_trials.signature())
     trial = Trial(study, study.trials[number]._trial_id)
     result = made_up({"model.input_size": 64, "train.learning_rate": 0.003})
@@ -170,15 +171,15 @@ def test_the_files_of_a_trial_are_added_once(settings, study):
 
 
 def test_a_call_that_goes_on_draws_other_points(settings, study):
-    settings.sampler = "random"
+    settings = replace(settings, sampler="random")
     done = sweep(settings, study)
-    settings.n_trials = 8
+    settings = replace(settings, n_trials=8)
     done += sweep(settings, study)
     assert len({one["train.learning_rate"] for one in done}) == 8
 
 
 def test_workers_and_machines_draw_from_seeds_of_their_own(settings, study):
-    settings.sampler, drawn = "random", []
+    settings, drawn = replace(settings, sampler="random"), []
     for worker, host in ((0, ""), (1, ""), (0, "elsewhere")):
         sweep_study.with_sampler(study, settings, worker, host)
         drawn.append(study.sampler._rng.rng.random())
@@ -189,7 +190,7 @@ def test_a_network_over_the_budget_is_recorded_and_not_on_the_front(settings, st
     untrained = {"tflite_fp32": {"latency_ms_p50": 9.0, "size_mb": 1.0}}
     untrained["tflite_int8"] = untrained["tflite_fp32"]
     result = Result("infeasible", "its quickest file takes 9.00 ms", untrained=untrained)
-    settings.n_trials = 2
+    settings = replace(settings, n_trials=2)
     sweep(settings, study, lambda n: result)
     assert [trial.user_attrs["state"] for trial in study.trials] == ["infeasible"] * 2
     assert [trial.constraints for trial in study.trials] == [{"budget": 1.0}] * 2
@@ -206,7 +207,7 @@ def test_a_sweep_whose_trainings_all_fail_ends(settings, study):
 
 
 def test_single_failures_do_not_end_a_sweep(settings, study):
-    fails, settings.n_trials = (1, 2, 4, 5, 7, 8), 3
+    fails, settings = (1, 2, 4, 5, 7, 8), replace(settings, n_trials=3)
     sweep(settings, study, lambda n: Result("failed", "killed") if n in fails else both(n))
     assert len(sweep_results.points(study)) == 6
 
@@ -214,7 +215,7 @@ def test_single_failures_do_not_end_a_sweep(settings, study):
 def test_files_are_kept_and_added_where_a_worker_was_killed_before_it_added_their_trials(
     settings, study, monkeypatch
 ):
-    settings.n_trials = 1
+    settings = replace(settings, n_trials=1)
 
     def killed(*arguments):
         raise KeyboardInterrupt
@@ -233,7 +234,7 @@ def test_what_is_to_be_beaten_has_the_score_and_the_speed_of_one_file(settings, 
         1: both(1),
         2: done("run2", tflite_fp32=file(0.6, 3.0), tflite_int8=file(0.0, 0.1, "loses 0.6 mAP")),
     }
-    settings.n_trials = 2
+    settings = replace(settings, n_trials=2)
     sweep(settings, study, results.get)
     to_beat = [(one.best, one.latency_ms) for one in sweep_results.to_beat(study)]
     assert to_beat == [(0.5, 2.0), (0.3, 1.0), (0.6, 3.0)]
@@ -250,7 +251,7 @@ def test_a_worker_waits_for_a_database_that_is_away(settings, study, monkeypatch
 
     monkeypatch.setattr(optuna.Study, "ask", sometimes)
     monkeypatch.setattr(sweep_study.time, "sleep", lambda seconds: None)
-    settings.n_trials = 1
+    settings = replace(settings, n_trials=1)
     assert len(sweep(settings, study)) == 1
 
 
@@ -264,7 +265,7 @@ def test_a_job_is_read_back_by_a_worker(settings, tmp_path):
 def test_networks_that_were_timed_here_need_not_be_again(settings, study):
     from dataclasses import replace
 
-    known, settings.n_trials = [], 2
+    known, settings = [], replace(settings, n_trials=2)
 
     def trained(job, request):
         known.append(request.known)

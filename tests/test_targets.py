@@ -3,10 +3,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import tensorflow as tf
+from made_up_model import made_up_model
 
 from odtrain.anchors import ssd_anchors
 from odtrain.boxes import pairwise_iou as numpy_iou
-from odtrain.config import AnchorConfig, ModelConfig
+from odtrain.config.compose import section
+from odtrain.config.schema import AnchorConfig
 from odtrain.models.ssd import decode_boxes
 from odtrain.targets import assign, encode_boxes, match, pairwise_iou
 
@@ -53,7 +55,7 @@ def test_anchors_take_objects(boxes, expected, padding):
 
 
 def targets(encode_background_as_zeros: bool):
-    config = ModelConfig(encode_background_as_zeros=encode_background_as_zeros)
+    config = made_up_model(encode_background_as_zeros=encode_background_as_zeros)
     boxes = np.array([[[0.5, 0.5, 1.0, 1.0], JUNK], [JUNK, JUNK]], np.float32)
     classes = np.array([[2, 1], [1, 1]])
     return assign(ANCHORS, boxes, classes, np.array([1, 0]), 2, config)
@@ -82,7 +84,7 @@ def test_only_anchors_with_an_object_have_box_targets():
 
 def test_a_batch_padded_with_nothing_has_no_objects():
     found = assign(
-        ANCHORS, np.zeros((2, 0, 4), np.float32), np.zeros((2, 0)), [0, 0], 3, ModelConfig()
+        ANCHORS, np.zeros((2, 0, 4), np.float32), np.zeros((2, 0)), [0, 0], 3, made_up_model()
     )
     assert found.matches.numpy().tolist() == [[-1] * 5] * 2
     assert found.class_targets.numpy()[:, :, 0].all()
@@ -100,7 +102,7 @@ def test_batches_of_any_size_share_one_graph():
     )
     def graph(boxes, classes, counts):
         traces.append(1)
-        return assign(ANCHORS, boxes, classes, counts, 2, ModelConfig()).matches
+        return assign(ANCHORS, boxes, classes, counts, 2, made_up_model()).matches
 
     for batch, objects in ((1, 1), (2, 3), (3, 0)):
         boxes = np.tile(np.float32(JUNK), (batch, objects, 1))
@@ -119,7 +121,7 @@ def test_encodings_are_the_reference_s_numbers():
 
 
 def test_decoding_undoes_encoding():
-    anchors = ssd_anchors(AnchorConfig(), [(3, 3)] * 6, (90, 120))
+    anchors = ssd_anchors(section(AnchorConfig), [(3, 3)] * 6, (90, 120))
     rng = np.random.default_rng(0)
     corners = np.sort(rng.uniform(0, 1, (2, len(anchors), 2, 2)), axis=2).reshape(2, -1, 4)
     boxes = corners.astype(np.float32)

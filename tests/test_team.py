@@ -21,7 +21,8 @@ import pytest
 from conftest import TINY_RUN, odtrain
 from stores import free_port, wait_until_healthy
 
-from odtrain.config import TrackingConfig
+from odtrain.config.compose import section
+from odtrain.config.schema import TrackingConfig
 from odtrain.errors import ConfigError
 from odtrain.server import find_postgres, serve
 from odtrain.store import open_client
@@ -94,7 +95,7 @@ def team() -> Iterator[Team]:
 @needs_postgres
 @pytest.mark.slow
 def test_one_command_brings_up_a_server_that_keeps_what_it_has(team, tmp_path):
-    config = TrackingConfig(uri=team.uri, experiment="x", system_metrics=False)
+    config = section(TrackingConfig, uri=team.uri, experiment="x", system_metrics=False)
     with Tracker(config, tmp_path / "outputs").start("train") as tracker:
         tracker.log({"train/loss": 1.5}, 3)
         tracker.log_text("hello", "note.txt")

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from odtrain.boxes import Detections
-from odtrain.config import PredictConfig
+from odtrain.config.compose import section
+from odtrain.config.schema import PredictConfig
 from odtrain.errors import ConfigError
 from odtrain.passport import THRESHOLDS, read_thresholds, write_thresholds
 from odtrain.thresholds import choose_thresholds
@@ -18,7 +19,9 @@ def found(*pairs):
 
 
 def kept(setting, detections, names=NAMES, passport=None):
-    thresholds = choose_thresholds(PredictConfig(setting), names, passport or {}, "a.tflite")
+    thresholds = choose_thresholds(
+        section(PredictConfig, threshold=setting), names, passport or {}, "a.tflite"
+    )
     seen = thresholds.keep(detections)
     return list(zip(seen.classes.tolist(), seen.scores.tolist(), strict=True))
 

@@ -20,7 +20,8 @@ from mlflow.protos.databricks_pb2 import BAD_REQUEST
 from stores import Server, free_port, migrated_database, store_at
 
 from odtrain import __version__
-from odtrain.config import Config, TrackingConfig
+from odtrain.config.compose import compose_config, section
+from odtrain.config.schema import TrackingConfig
 from odtrain.errors import TrackingError
 from odtrain.runs import config_digest, find_resumable, is_begun, sync
 from odtrain.store import open_client
@@ -188,11 +189,15 @@ def test_odd_class_names_reach_mlflow(store, tracker_of):
 
 
 def test_the_configuration_is_logged_whole(store, tracker_of):
-    config = Config(outputs="out")
-    config.data.name = "raccoon"
-    config.train.learning_rate = 1e-4
-    config.export.formats = ["pb", "tflite_fp32"]
-    config.predict.label_map = "x" * 7000
+    config = compose_config(
+        [
+            "outputs=out",
+            "data.name=raccoon",
+            "train.learning_rate=1e-4",
+            "export.formats=[pb,tflite_fp32]",
+            f"predict.label_map={'x' * 7000}",
+        ]
+    )
     with tracker_of(store).start("train") as tracker:
         tracker.log_config(config, ["data=raccoon", "train.learning_rate=1e-4"])
     run = run_of(store, tracker.run_id)
@@ -303,9 +308,10 @@ def test_an_exception_marks_the_run_failed(store, tracker_of):
 WAIT_TO_BE_KILLED = """
 import sys, time
 from pathlib import Path
-from odtrain.config import TrackingConfig
+from odtrain.config.compose import section
+from odtrain.config.schema import TrackingConfig
 from odtrain.track import Tracker
-config = TrackingConfig(URI, experiment="tests", system_metrics=False, flush_seconds=3600.0)
+config = section(TrackingConfig, uri=URI, experiment="tests", system_metrics=False, flush_seconds=3600.0)
 with Tracker(config, Path("outputs")).start("train") as tracker:
     tracker.log({"train/loss": 1.0}, 5)
     tracker.log({"train/loss": 0.5}, 6)
@@ -412,8 +418,7 @@ def test_resuming_a_run_that_is_not_there_names_the_newest(store, tracker_of):
 
 
 def test_the_newest_unfinished_run_of_the_configuration_is_found(store, tracker_of, tmp_path):
-    config, other = Config(), Config()
-    other.train.batch_size = 3
+    config, other = compose_config([]), compose_config(["train.batch_size=3"])
     names = {}
     for name, its_config, status in (
         ("finished", config, "FINISHED"),
@@ -435,7 +440,7 @@ def test_the_newest_unfinished_run_of_the_configuration_is_found(store, tracker_
 
 
 def test_a_run_that_goes_on_is_not_offered_for_resuming(store, tracker_of, tmp_path):
-    config = Config()
+    config = compose_config([])
     with tracker_of(store).start("train") as tracker:
         tracker.log_config(config)
         tracker.flush()
@@ -443,17 +448,14 @@ def test_a_run_that_goes_on_is_not_offered_for_resuming(store, tracker_of, tmp_p
 
 
 def test_what_may_differ_when_resuming_does_not_change_the_digest():
-    config, again, other = Config(), Config(), Config()
-    again.train.resume = "auto"
-    again.tracking.uri = "http://elsewhere"
-    again.outputs = "there"
-    other.train.seed = 1
+    config, other = compose_config([]), compose_config(["train.seed=1"])
+    again = compose_config(["train.resume=auto", "tracking.uri=http://elsewhere", "outputs=there"])
     assert config_digest(again) == config_digest(config)
     assert config_digest(other) != config_digest(config)
 
 
 def test_a_visit_leaves_stage_and_status_of_the_run_alone(store, tracker_of, tmp_path):
-    config = Config()
+    config = compose_config([])
     tracker = tracker_of(store).start("train")
     tracker.log_config(config)
     tracker.finish("KILLED")
@@ -482,9 +484,10 @@ def test_a_mirrored_folder_loses_what_is_no_longer_in_it(store, tracker_of, tmp_
 DIE_WITH_TWO_MIRRORS = """
 import os
 from pathlib import Path
-from odtrain.config import TrackingConfig
+from odtrain.config.compose import section
+from odtrain.config.schema import TrackingConfig
 from odtrain.track import Tracker
-config = TrackingConfig(URI, experiment="tests", system_metrics=False, flush_seconds=3600.0)
+config = section(TrackingConfig, uri=URI, experiment="tests", system_metrics=False, flush_seconds=3600.0)
 tracker = Tracker(config, Path("outputs")).start("train")
 folder = Path("last")
 folder.mkdir()
@@ -519,8 +522,11 @@ def test_a_mirror_sent_while_the_next_is_logged_spares_its_files(store, tracker_
 
 
 def test_a_mirrored_folder_of_an_outage_holds_the_newest_alone(server, tracker_of, tmp_path):
-    away = TrackingConfig(
-        uri=f"http://127.0.0.1:{free_port()}", experiment="mirror", system_metrics=False
+    away = section(
+        TrackingConfig,
+        uri=f"http://127.0.0.1:{free_port()}",
+        experiment="mirror",
+        system_metrics=False,
     )
     folder = tmp_path / "last"
     folder.mkdir()
@@ -579,8 +585,7 @@ def test_the_run_of_mlflow_run_is_taken_over(store, tracker_of, monkeypatch):
     client.log_param(made.info.run_id, "data.name", "'rac coon'")
     monkeypatch.setenv("MLFLOW_RUN_ID", made.info.run_id)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", str(store.uri))
-    config = Config()
-    config.data.name = "rac coon"
+    config = compose_config(["data.name=rac coon"])
     with tracker_of(replace(store, uri=None)).start("train") as tracker:
         assert tracker.run_id == made.info.run_id
         assert tracker.experiment == "theirs"
@@ -649,9 +654,10 @@ def test_a_nested_run_is_folded_under_its_parent(store, tracker_of):
 RACE = """
 import sys
 from pathlib import Path
-from odtrain.config import TrackingConfig
+from odtrain.config.compose import section
+from odtrain.config.schema import TrackingConfig
 from odtrain.track import Tracker
-config = TrackingConfig(uri="sqlite:///new.db", experiment="race", system_metrics=False)
+config = section(TrackingConfig, uri="sqlite:///new.db", experiment="race", system_metrics=False)
 with Tracker(config, Path("outputs")).start("train") as tracker:
     tracker.log({"train/loss": 1.0}, 1)
 """
@@ -674,7 +680,8 @@ def test_four_processes_on_a_new_database_all_succeed(tmp_path):
 
 
 def test_a_run_begun_without_a_server_is_made_on_sync(server, tracker_of, said, tmp_path):
-    away = TrackingConfig(
+    away = section(
+        TrackingConfig,
         uri=f"http://127.0.0.1:{free_port()}",
         experiment="offline",
         system_metrics=False,
@@ -685,7 +692,7 @@ def test_a_run_begun_without_a_server_is_made_on_sync(server, tracker_of, said, 
         assert not tracker.online
         assert tracker.run_id is None
         assert tracker.name.startswith("offline-")
-        tracker.log_config(Config())
+        tracker.log_config(compose_config([]))
         for step in range(5):
             tracker.log({"train/loss": 5.0 - step}, step)
         tracker.log_image(np.zeros((4, 4, 3), np.uint8), "val/a", 3)
@@ -696,7 +703,7 @@ def test_a_run_begun_without_a_server_is_made_on_sync(server, tracker_of, said, 
         f"on; everything is kept in {tracker.folder}/spool and sent when it is back.",
         f"tracking: what could not be sent waits. Later: odtrain track sync {tracker.folder}",
     ]
-    assert find_resumable(away, tmp_path / "outputs", config_digest(Config())) is None
+    assert find_resumable(away, tmp_path / "outputs", config_digest(compose_config([]))) is None
 
     (run_id,) = sync(tracker.folder, uri=server.uri, say=said.append)
 
@@ -716,8 +723,8 @@ def test_a_run_begun_without_a_server_is_made_on_sync(server, tracker_of, said, 
 def test_a_server_that_stops_and_comes_back_gets_everything_once(
     server, tracker_of, said, tmp_path
 ):
-    config = TrackingConfig(
-        uri=server.uri, experiment="outage", system_metrics=False, flush_seconds=0.2
+    config = section(
+        TrackingConfig, uri=server.uri, experiment="outage", system_metrics=False, flush_seconds=0.2
     )
     file = tmp_path / "last.txt"
     longest = 0.0
@@ -763,8 +770,8 @@ def test_a_server_that_stops_and_comes_back_gets_everything_once(
 @pytest.mark.slow
 def test_a_server_that_hangs_does_not_hold_training_up(server, tracker_of, monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
-    config = TrackingConfig(
-        uri=server.uri, experiment="hang", system_metrics=False, flush_seconds=0.2
+    config = section(
+        TrackingConfig, uri=server.uri, experiment="hang", system_metrics=False, flush_seconds=0.2
     )
     with tracker_of(config).start("train") as tracker:
         tracker.flush()
@@ -789,7 +796,7 @@ def test_a_server_that_hangs_does_not_hold_training_up(server, tracker_of, monke
 
 
 def test_a_run_killed_while_the_server_was_away_is_sent_and_marked(server, tmp_path, said):
-    away = TrackingConfig(uri=f"http://127.0.0.1:{free_port()}", experiment="killed")
+    away = section(TrackingConfig, uri=f"http://127.0.0.1:{free_port()}", experiment="killed")
     child, _ = child_that_waits(away, tmp_path)
     child.kill()
     child.communicate()
@@ -800,14 +807,17 @@ def test_a_run_killed_while_the_server_was_away_is_sent_and_marked(server, tmp_p
 
 
 def test_an_offline_run_is_resumed_offline(tracker_of, tmp_path):
-    away = TrackingConfig(
-        uri=f"http://127.0.0.1:{free_port()}", experiment="off", system_metrics=False
+    away = section(
+        TrackingConfig,
+        uri=f"http://127.0.0.1:{free_port()}",
+        experiment="off",
+        system_metrics=False,
     )
     first = tracker_of(away).start("train")
-    first.log_config(Config())
+    first.log_config(compose_config([]))
     first.log({"train/loss": 1.0}, 1)
     first.finish("KILLED")
-    found = find_resumable(away, tmp_path / "outputs", config_digest(Config()))
+    found = find_resumable(away, tmp_path / "outputs", config_digest(compose_config([])))
     assert found == first.name
     with tracker_of(away).start("train", resume=found) as again:
         assert again.folder == first.folder
@@ -816,7 +826,7 @@ def test_an_offline_run_is_resumed_offline(tracker_of, tmp_path):
 
 
 def test_syncing_while_the_server_is_away_says_so(tracker_of, said):
-    away = TrackingConfig(uri=f"http://127.0.0.1:{free_port()}", experiment="off")
+    away = section(TrackingConfig, uri=f"http://127.0.0.1:{free_port()}", experiment="off")
     with tracker_of(away).start("train") as tracker:
         pass
     with pytest.raises(TrackingError) as caught:
@@ -847,9 +857,9 @@ def test_a_server_that_is_not_mlflow_is_an_error_at_the_start(tracker_of, tmp_pa
     try:
         wait_for(lambda: _listens(port), 20)
         with pytest.raises(TrackingError) as caught:
-            tracker_of(TrackingConfig(uri=f"http://127.0.0.1:{port}", experiment="x")).start(
-                "train"
-            )
+            tracker_of(
+                section(TrackingConfig, uri=f"http://127.0.0.1:{port}", experiment="x")
+            ).start("train")
     finally:
         other.terminate()
         other.wait()
@@ -866,7 +876,7 @@ def _listens(port: int) -> bool:
 
 def test_a_database_that_cannot_be_written_is_an_error_at_the_start(tracker_of, tmp_path):
     (tmp_path / "file").write_text("")
-    config = TrackingConfig(uri=f"sqlite:///{tmp_path}/file/mlflow.db", experiment="x")
+    config = section(TrackingConfig, uri=f"sqlite:///{tmp_path}/file/mlflow.db", experiment="x")
     with pytest.raises(TrackingError) as caught:
         tracker_of(config).start("train")
     assert str(caught.value) == (

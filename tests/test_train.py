@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from odtrain.config import AugmentConfig, ModelConfig, TrainConfig
+from odtrain.config.compose import section
+from odtrain.config.schema import AugmentConfig, ModelConfig, TrainConfig
 from odtrain.errors import TrainingError
 from odtrain.inputs import training_batches
 from odtrain.models import build_detector
@@ -21,8 +22,13 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Even though the `tf.config.experimental_run_functions_eage"),
 ]
 
-MODEL = ModelConfig(
-    name="small", architecture="ssd_mobilenet_v1", input_size=64, depth_multiplier=0.25, min_depth=8
+MODEL = section(
+    ModelConfig,
+    name="small",
+    architecture="ssd_mobilenet_v1",
+    input_size=64,
+    depth_multiplier=0.25,
+    min_depth=8,
 )
 FROZEN_BLOCKS = ("Conv2d_0/", "Conv2d_1_", "Conv2d_2_", "Conv2d_3_")
 """The backbone's first two stages."""
@@ -66,7 +72,7 @@ def batches(prepared_shapes):
         index = index_records(prepared_shapes.records("train"))
         resize = built(0, True, "fp32")[0].resize
         options = {"batch_size": batch_size, "seed": 0, "first_step": 0}
-        return training_batches(index, resize, AugmentConfig(), **options)
+        return training_batches(index, resize, section(AugmentConfig), **options)
 
     return of_size
 
@@ -74,7 +80,7 @@ def batches(prepared_shapes):
 def settings(**changes):
     values = {"steps": 6, "batch_size": 2, "learning_rate": 0.01, "schedule": "constant"}
     values |= {"warmup_steps": 0, "log_every": 1, "checkpoint_every": 2}
-    return TrainConfig(**{**values, **changes})
+    return section(TrainConfig, **{**values, **changes})
 
 
 @dataclass

@@ -9,7 +9,7 @@ from conftest import odtrain
 from PIL import Image
 
 from odtrain.cli import main
-from odtrain.config import compose_config
+from odtrain.config.compose import compose_config
 from odtrain.errors import CheckpointError
 from odtrain.verification import verify_weights
 

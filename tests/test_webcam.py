@@ -19,7 +19,7 @@ from test_web import running
 from tflite_files import write_constant_model
 
 from odtrain import webcam
-from odtrain.config import compose_config
+from odtrain.config.compose import compose_config
 from odtrain.errors import ConfigError
 from odtrain.looking import jpeg
 from odtrain.pictures import read_upright
@@ -53,7 +53,7 @@ def serve(config, tmp_path):
 
     def serve(place):
         settings = config(place)
-        source = open_source(settings, 2)
+        source = open_source(settings.source, settings, 2)
         shown = webcam._camera(settings, source)
         app = build_app(source, Thresholds(0.5), shown, tmp_path / "saved")
         server = running(Guard(app, LOOPBACK))

@@ -12,7 +12,8 @@ from PIL import Image
 
 from odtrain import zoo
 from odtrain.checkpoints import kind_of
-from odtrain.config import ModelConfig, ZooEntry
+from odtrain.config.compose import section
+from odtrain.config.schema import ModelConfig, ZooEntry
 from odtrain.errors import CheckpointError, ConfigError
 from odtrain.models import build_detector
 from odtrain.models.ssd import SSD
@@ -30,7 +31,8 @@ def cache(tmp_path_factory) -> None:
 
 
 def detector(num_classes: int, depth: float = 0.25, size: int = 96, seed: int = 0) -> SSD:
-    config = ModelConfig(
+    config = section(
+        ModelConfig,
         name="mine",
         architecture="ssd_mobilenet_v1",
         input_size=size,
@@ -389,7 +391,9 @@ def test_zoo_means_the_published_weights_of_the_model(monkeypatch, tmp_path):
     entry = ZooEntry(url="https://example.org/m.tar.gz", sha256="0" * 64)
     asked = []
     monkeypatch.setattr(zoo, "download", lambda wanted: asked.append(wanted) or tmp_path)
-    config = ModelConfig(name="mine", architecture="ssd_mobilenet_v1", input_size=96, zoo=entry)
+    config = section(
+        ModelConfig, name="mine", architecture="ssd_mobilenet_v1", input_size=96, zoo=entry
+    )
     assert zoo.resolve("zoo", config) == tmp_path
     assert zoo.resolve("https://example.org/other.tgz", config) == tmp_path
     assert [(w.url, w.sha256, w.file.name) for w in asked] == [

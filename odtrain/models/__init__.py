@@ -7,7 +7,7 @@ from collections.abc import Callable
 import tensorflow as tf
 import tf_keras
 
-from odtrain.config import ModelConfig
+from odtrain.config.schema import ModelConfig
 from odtrain.errors import choose
 from odtrain.models import (
     retinanet,

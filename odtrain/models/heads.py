@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
-from odtrain.config import ModelConfig
+from odtrain.config.schema import ModelConfig
 from odtrain.models.layers import Layers
 
 EXTRA_CHANNELS = (512, 256, 256, 128)

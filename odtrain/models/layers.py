@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
-from odtrain.config import ModelConfig
+from odtrain.config.schema import ModelConfig
 from odtrain.errors import choose
 
 POLICIES = {"fp32": "float32", "bf16": "mixed_bfloat16"}

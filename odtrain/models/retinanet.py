@@ -19,7 +19,7 @@ import tensorflow as tf
 import tf_keras
 
 from odtrain.boxes import FloatArray
-from odtrain.config import ModelConfig
+from odtrain.config.schema import ModelConfig
 from odtrain.errors import ConfigError
 from odtrain.models.layers import Layers
 from odtrain.models.ssd import Parts

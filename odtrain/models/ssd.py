@@ -13,7 +13,7 @@ import tf_keras
 from odtrain import framing
 from odtrain.anchors import anchors_per_cell, ssd_anchors
 from odtrain.boxes import Detect, Detections, FloatArray, UInt8Image
-from odtrain.config import ModelConfig
+from odtrain.config.schema import ModelConfig
 from odtrain.models.heads import convolutional_predictors, extra_maps
 from odtrain.models.layers import Layers, Record
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import tensorflow as tf
 import tf_keras
 
-from odtrain.config import ModelConfig
+from odtrain.config.schema import ModelConfig
 from odtrain.models.layers import Layers
 from odtrain.models.ssd import Ends, Parts, depth_scaler, with_extra_maps
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import tensorflow as tf
 
-from odtrain.config import ModelConfig
+from odtrain.config.schema import ModelConfig
 from odtrain.models.blocks import Excite, Names, hard_swish, inverted_residual
 from odtrain.models.layers import Layers
 from odtrain.models.ssd import Ends, Parts, with_extra_maps

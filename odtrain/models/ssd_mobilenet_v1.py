@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import tensorflow as tf
 
-from odtrain.config import ModelConfig
+from odtrain.config.schema import ModelConfig
 from odtrain.models.layers import Layers
 from odtrain.models.ssd import Ends, Parts, depth_scaler, with_extra_maps
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import tensorflow as tf
 
-from odtrain.config import ModelConfig
+from odtrain.config.schema import ModelConfig
 from odtrain.models.blocks import divisible, inverted_residual
 from odtrain.models.layers import Layers
 from odtrain.models.ssd import Ends, Parts, with_extra_maps

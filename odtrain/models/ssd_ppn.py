@@ -10,7 +10,7 @@ import tensorflow as tf
 import tf_keras
 
 from odtrain.anchors import anchors_per_cell, ssd_anchors
-from odtrain.config import ModelConfig
+from odtrain.config.schema import ModelConfig
 from odtrain.errors import ConfigError
 from odtrain.models.heads import shared_predictors
 from odtrain.models.layers import Layers

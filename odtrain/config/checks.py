@@ -1,0 +1,143 @@
+"""What types alone cannot say of the configuration's values: choices, bounds, forms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+from odtrain.config.schema import (
+    STORED_THRESHOLDS,
+    DataConfig,
+    ModelConfig,
+    PredictConfig,
+    Rules,
+    TrainConfig,
+)
+from odtrain.errors import ConfigError
+
+
+def check_values(section: Any, prefix: str = "") -> None:
+    """Check a section, or the whole configuration, by the rules of its keys.
+
+    Args:
+        section: one of `schema`'s.
+        prefix: its dotted key, with a dot behind it.
+
+    Raises:
+        ConfigError: naming the key and what would have been right.
+    """
+    for field in fields(section):
+        value, key = getattr(section, field.name), f"{prefix}{field.name}"
+        if is_dataclass(value):
+            check_values(value, f"{key}.")
+        else:
+            _check_value(key, value, field.metadata)
+    for check in FORMS.get(type(section), ()):
+        check(section)
+
+
+def _check_value(key: str, value: Any, rules: Rules) -> None:
+    choices, least = rules.get("choices"), rules.get("at_least")
+    if choices and value not in choices:
+        raise ConfigError(f"{key}={value}", "no such choice.", choices_of(choices))
+    if "each_of" in rules:
+        _check_each(key, value, rules["each_of"])
+    if least is not None and value is not None and value < least:
+        raise ConfigError(f"{key}={value}", "too small.", f"Give at least {least}.")
+    if "fraction" in rules:
+        _check_fraction(key, value, rules["fraction"])
+
+
+def _check_fraction(key: str, value: float, of: str) -> None:
+    remedy = "Give 0 to 1." if of == "all" else "Give 0 or more, and less than 1."
+    if not 0 <= value <= 1 or (of == "part" and value == 1):
+        raise ConfigError(f"{key}={value}", "not a fraction.", remedy)
+
+
+def _check_each(key: str, names: Sequence[str], choices: Sequence[str]) -> None:
+    for name in names:
+        if name not in choices:
+            raise ConfigError(f"{key}: {name}", "no such choice.", choices_of(choices))
+    if not names:
+        raise ConfigError(f"{key}=[]", "names no file to make.", choices_of(choices))
+
+
+def choices_of(choices: Sequence[str | None]) -> str:
+    """The remedy where one of these is to be chosen."""
+    return f"Choose one of: {', '.join(choice or 'null' for choice in choices)}."
+
+
+def _check_folds(data: DataConfig) -> None:
+    if data.folds == 1:
+        raise ConfigError(
+            "data.folds", "1 fold leaves nothing to train on.", "Give 0, or 2 or more."
+        )
+    if data.fold and data.fold >= data.folds:
+        raise ConfigError(
+            f"data.fold={data.fold}",
+            f"is not one of {data.folds} folds.",
+            "The first fold is 0; data.folds says how many there are.",
+        )
+
+
+def _check_threshold(predict: PredictConfig) -> None:
+    threshold: object = predict.threshold
+    if threshold == STORED_THRESHOLDS:
+        return
+    scores = list(threshold.values()) if isinstance(threshold, dict) else [threshold]
+    numbers = [x for x in scores if isinstance(x, int | float) and not isinstance(x, bool)]
+    if not scores or len(numbers) < len(scores) or not all(0 <= score <= 1 for score in numbers):
+        raise ConfigError(
+            f"predict.threshold={threshold}",
+            "not a score.",
+            "Give 0 to 1, {CLASS: SCORE, default: SCORE}, or stored.",
+        )
+
+
+def _check_box_scales(model: ModelConfig) -> None:
+    scales = model.box_scales
+    if len(scales) != 4 or min(scales) <= 0:
+        raise ConfigError(
+            f"model.box_scales={scales}",
+            "not four positive factors.",
+            "Give those of y, x, height and width.",
+        )
+
+
+def _check_manual(train: TrainConfig) -> None:
+    steps, rates = train.manual_steps, train.manual_rates
+    if len(steps) != len(rates) or steps != sorted(set(steps)) or any(step < 1 for step in steps):
+        raise ConfigError(
+            f"train.manual_steps={steps} train.manual_rates={rates}",
+            "not one learning rate for each step, steps rising.",
+            "For example train.manual_steps=[3000,4000] train.manual_rates=[0.002,0.0002].",
+        )
+
+
+def _check_input_size(model: ModelConfig) -> None:
+    sides = model.input_size if isinstance(model.input_size, list) else [model.input_size]
+    whole = all(isinstance(side, int) and not isinstance(side, bool) for side in sides)
+    if not whole or len(sides) > 2 or not all(32 <= side <= 4096 for side in sides):
+        raise ConfigError(
+            f"model.input_size={model.input_size}",
+            "not a size in pixels.",
+            "Give one number from 32 to 4096, or [height,width].",
+        )
+    step = model.input_multiple
+    if any(side % step for side in sides):
+        least = step * max(1, max(sides) // step)
+        raise ConfigError(
+            f"model.input_size={model.input_size}",
+            f"{model.name} takes multiples of {step} pixels alone: its coarsest map has cells that large.",
+            f"Give {least} or {least + step}, for example.",
+        )
+
+
+FORMS: dict[type, tuple[Callable[[Any], None], ...]] = {
+    DataConfig: (_check_folds,),
+    ModelConfig: (_check_input_size, _check_box_scales),
+    TrainConfig: (_check_manual,),
+    PredictConfig: (_check_threshold,),
+}
+"""What goes beyond a rule for one key, by section."""

@@ -1,0 +1,278 @@
+"""How values come together: `conf/`, then overrides; and how a configuration is written and read again."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, field, fields, is_dataclass, make_dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Optional, TypeVar, cast, get_origin, get_type_hints
+
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+from odtrain.config.checks import check_values, choices_of
+from odtrain.config.schema import Config, keys, section_in, sections
+from odtrain.errors import ConfigError
+
+PACKAGE = Path(__file__).resolve().parents[1]
+WITHOUT_CHOICES = ("~model", "~data", "~sweep")
+"""The groups whose choices each say what to work on: `conf/*_defaults.yaml` has what holds for all of them."""
+Section = TypeVar("Section")
+
+
+def shipped(name: str) -> Path:
+    """A folder that comes with odtrain: inside the installed package, else beside it in a checkout."""
+    inside = PACKAGE / name
+    return inside if inside.is_dir() else PACKAGE.parent / name
+
+
+def compose_config(overrides: Sequence[str], config_dir: str | None = None) -> Config:
+    """Compose `conf/` and the overrides, check every key, type and choice, return typed values.
+
+    Args:
+        overrides: Hydra's `key=value`; a text value may hold any character without quoting.
+        config_dir: a folder of the user's own configs, searched beside `conf/`.
+
+    Raises:
+        ConfigError: an override cannot be read, names an unknown key or choice, or has a wrong type.
+    """
+    quoted = [_quoted(override) for override in overrides]
+    if config_dir is not None and not Path(config_dir).is_dir():
+        raise ConfigError(f"--config-dir {config_dir}", "no such folder.", "Give a folder.")
+    _check_names(overrides, [_conf(), *([Path(config_dir)] if config_dir else [])])
+    if config_dir is not None:
+        quoted.append(f'hydra.searchpath=["file://{Path(config_dir).resolve()}"]')
+    try:
+        config = _typed(_composed(quoted))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise _explained(error, overrides) from error
+    except AssertionError as error:  # OmegaConf's, about a key inside a section that is null
+        remedy = "Choose one that has it: model=NAME for model.zoo."
+        raise ConfigError(" ".join(overrides), "a section of a key is null.", remedy) from error
+    check_values(config)
+    return config
+
+
+def section(kind: type[Section], **values: object) -> Section:
+    """One section made in code: these values, and what `conf/` gives the keys besides.
+
+    Args:
+        kind: one of `schema`'s.
+        values: of its keys; sections that are part of it as such.
+
+    Raises:
+        ConfigError: a key is unknown or has no value, a type or value is wrong.
+    """
+    key = next(name for name, of in sections() if of is kind)
+    stated: dict[str, Any] = {
+        name: asdict(each) if is_dataclass(each) and not isinstance(each, type) else each
+        for name, each in values.items()
+    }
+    for name in reversed(key.split(".")):
+        stated = {name: stated}
+    try:
+        node = OmegaConf.merge(_given(_conf(), WITHOUT_CHOICES), stated)
+        made = _made(kind, _plain(OmegaConf.select(node, key), f"{key}."))
+    except OmegaConfBaseException as error:
+        raise ConfigError(key, _first_line(error), "Give each key a value of its type.") from error
+    check_values(made, f"{key}.")
+    return made
+
+
+def as_dict(config: Config) -> dict[str, Any]:
+    """Plain nested values, in the order of the dataclasses."""
+    return asdict(config)
+
+
+def as_yaml(config: Config) -> str:
+    """The configuration as YAML that `from_yaml` reads back."""
+    return OmegaConf.to_yaml(OmegaConf.create(as_dict(config)))
+
+
+def from_yaml(text: str) -> Config:
+    """Read what `as_yaml` wrote; what `conf/` gives for keys that are newer than the text.
+
+    Raises:
+        ConfigError: it was written by a version whose keys differ.
+    """
+    try:
+        stated = OmegaConf.merge(OmegaConf.structured(_open(Config)), OmegaConf.create(text))
+        model = OmegaConf.select(stated, "model.name")
+        shipped_one = (_conf() / "model" / f"{model}.yaml").is_file()
+        others = (f"model={model}" if shipped_one else "~model", *WITHOUT_CHOICES[1:])
+        return _typed(cast(DictConfig, stated), others)
+    except OmegaConfBaseException as error:
+        remedy = "Use the odtrain version named in the run's tag odtrain.version."
+        raise ConfigError("config.yaml of the run", _first_line(error), remedy) from error
+
+
+def shipped_model(name: str) -> dict[str, Any]:
+    """The `model` section of a choice of `conf/model`, read alone: composing takes a tenth of a second."""
+    given = OmegaConf.load(shipped("conf") / "model_defaults.yaml")
+    own = cast(DictConfig, OmegaConf.load(shipped("conf/model") / f"{name}.yaml"))
+    return cast(dict[str, Any], OmegaConf.to_container(OmegaConf.merge(given, own["model"])))
+
+
+def flattened(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """`{"train": {"steps": 5}}` as `{"train.steps": 5}`."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat |= flattened(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _conf() -> Path:
+    return Path(os.environ.get("ODTRAIN_CONF", shipped("conf")))
+
+
+def _composed(overrides: Sequence[str]) -> DictConfig:
+    """What Hydra makes of `conf/`; keys that no file states are missing, interpolations as they stand."""
+    ConfigStore.instance().store(name="base_config", node=_open(Config))
+    OmegaConf.register_new_resolver(
+        "shipped", lambda name: str(shipped(name)), replace=True, use_cache=False
+    )
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(_conf()), version_base="1.3"):
+        return compose("config", overrides=list(overrides))
+
+
+@cache
+def _given(conf: Path, overrides: tuple[str, ...]) -> DictConfig:
+    """As `_composed`, once a process; `conf` tells one folder's from another's."""
+    return _composed(overrides)
+
+
+@cache
+def _open(kind: type) -> type:
+    """The same keys in a class that is not frozen: OmegaConf merges nothing into what is made of one."""
+    hints = get_type_hints(kind)
+    keys = [
+        (each.name, _open_hint(hints[each.name]), field(default=each.default))
+        for each in fields(kind)
+    ]
+    return make_dataclass(kind.__name__, keys)
+
+
+def _open_hint(hint: Any) -> Any:
+    kind = section_in(hint)
+    if kind is None:
+        return hint
+    return _open(kind) if hint is kind else Optional[_open(kind)]  # noqa: UP045
+
+
+def _typed(node: DictConfig, others: Sequence[str] = WITHOUT_CHOICES) -> Config:
+    """The values as dataclasses; those of keys that are missing as composing `others` gives them."""
+    if OmegaConf.missing_keys(node):
+        given = OmegaConf.to_container(_given(_conf(), tuple(others)))
+        filled = _filled(OmegaConf.to_container(node), Config, given)
+        node = cast(DictConfig, OmegaConf.merge(OmegaConf.structured(_open(Config)), filled))
+    return _made(Config, _plain(node))
+
+
+def _plain(node: DictConfig, prefix: str = "") -> Any:
+    missing = sorted(OmegaConf.missing_keys(node))
+    if missing:
+        raise MissingMandatoryValue(f"{prefix}{missing[0]} has no value.")
+    return OmegaConf.to_container(node, resolve=True)
+
+
+def _filled(values: Any, kind: type, given: Any) -> dict[str, Any]:
+    own = {}
+    for name, hint in get_type_hints(kind).items():
+        value = values.get(name, MISSING)
+        if value == MISSING:
+            value = given.get(name, MISSING)
+        elif isinstance(hint, type) and is_dataclass(hint):
+            value = _filled(value, hint, given[name])
+        own[name] = value
+    return own
+
+
+def _made(kind: type[Section], values: Any) -> Section:
+    """A section, with those that are part of it, of plain values."""
+    own = dict(values)
+    for name, hint in get_type_hints(kind).items():
+        part = section_in(hint)
+        if part is not None and own[name] is not None:
+            own[name] = _made(part, own[name])
+    return kind(**own)
+
+
+def _quoted(override: str) -> str:
+    """Quote the value of an override that Hydra's grammar cannot read as it stands."""
+    if "=" not in override:
+        remedy = "Settings are given as key=value, for example train.steps=500."
+        raise ConfigError(override, "not a setting.", remedy)
+    key, value = override.split("=", 1)
+    try:
+        parsed = OverridesParser.create().parse_override(override)
+        readable = not (parsed.is_sweep_override() and _is_text(key))
+    except HydraException:
+        readable = False
+    if not readable:
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+        return f'{key}="{escaped}"'
+    return override
+
+
+def _is_text(key: str) -> bool:
+    """True for a key of one value: what has commas is no list there."""
+    hint = keys().get(key.lstrip("+~"))
+    return hint is not None and get_origin(hint) not in (list, dict)
+
+
+def _check_names(overrides: Sequence[str], folders: Sequence[Path]) -> None:
+    """Check that every override names a known key or group, and a choice that exists.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    known = sorted(keys())
+    for override in overrides:
+        key, _, value = override.lstrip("+~").partition("=")
+        groups = [folder / key for folder in folders if (folder / key).is_dir()]
+        choices = sorted(path.stem for group in groups for path in group.glob("*.yaml"))
+        if groups and value != "null" and value not in choices:
+            raise ConfigError(override, "no such choice.", choices_of(choices))
+        if not groups and not any(_within(key, name) for name in known):
+            near = difflib.get_close_matches(key, known, n=3, cutoff=0.5)
+            section = [name for name in known if name.startswith(key.split(".")[0] + ".")]
+            remedy = "Did you mean: " if near else "Known keys: "
+            raise ConfigError(
+                override, "no such key.", remedy + ", ".join(near or section or known)
+            )
+
+
+def _within(key: str, name: str) -> bool:
+    """True where one of two dotted keys is, or lies inside, the other."""
+    return f"{key}.".startswith(f"{name}.") or f"{name}.".startswith(f"{key}.")
+
+
+def _explained(error: BaseException, overrides: Sequence[str]) -> ConfigError:
+    """Hydra's error in our form: the override at fault where its value is named in the reasons."""
+    reasons = [_first_line(error)]
+    while error.__cause__ is not None:
+        error = error.__cause__
+        reasons.append(_first_line(error))
+    remedy = "odtrain COMMAND --cfg shows what was composed."
+    for override in overrides:
+        value = override.partition("=")[2]
+        if any(f"'{value}'" in reason or override in reason for reason in reasons):
+            remedy = "Give a value of that type; odtrain --help names where every key is explained."
+            return ConfigError(override, reasons[-1], remedy)
+    return ConfigError("configuration", reasons[-1], remedy)
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
