@@ -28,9 +28,9 @@ from benchmarks import (
 from benchmarks.processes import ProcessError
 from odtrain.config import compose
 from odtrain.config.schema import BenchmarkConfig
-from odtrain.costs import NUM_CLASSES
 from odtrain.errors import OdtrainError
 from odtrain.export_formats import FORMATS
+from odtrain.zoo.costs import NUM_CLASSES
 
 PACKAGES = ("tensorflow", "tf-keras", "ai-edge-litert", "faster-coco-eval", "mlflow", "pillow")
 

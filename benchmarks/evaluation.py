@@ -21,8 +21,8 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from tqdm import tqdm
 
-from odtrain.boxes import Detections, FloatArray, GroundTruth
-from odtrain.coco_eval import CocoDict, coco_results, coco_truth
+from odtrain.evaluation.coco import CocoDict, coco_results, coco_truth
+from odtrain.structures import Detections, FloatArray, GroundTruth
 
 Evaluator = Callable[[CocoDict, list[CocoDict]], NDArray[np.float64]]
 

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from benchmarks import pictures, processes
 from odtrain.config.compose import compose_config
 from odtrain.config.schema import Config
-from odtrain.records import prepare
+from odtrain.dataset.prepare import prepare
 
 CACHE_MB = 512
 
@@ -133,9 +133,9 @@ def steps(overrides: list[str], seconds: float) -> float:
     """Pictures a second of training steps alone: one batch, given again and again."""
     import tensorflow as tf
 
-    from odtrain.dataset import read_dataset
-    from odtrain.models import build_detector
-    from odtrain.train import Fit, Listener
+    from odtrain.dataset.check import read_dataset
+    from odtrain.models.build import build_detector
+    from odtrain.training.loop import Fit, Listener
 
     config = compose_config(overrides)
     classes = len(read_dataset(Path(config.data.prepared)).class_names)
@@ -171,10 +171,10 @@ class _EnoughError(Exception):
 
 def _batches(config: Config, cache_mb: float) -> tuple[Iterator[Any], int]:
     """Batches as a training gets them, and how many pictures an epoch has."""
-    from odtrain.dataset import read_dataset
-    from odtrain.inputs import training_batches
+    from odtrain.dataset.check import read_dataset
+    from odtrain.io.tfrecord import index_records
     from odtrain.models.ssd import extent, resize
-    from odtrain.tfrecord import index_records
+    from odtrain.training.input_pipeline import training_batches
 
     index = index_records(read_dataset(Path(config.data.prepared)).records("train"))
     batches = training_batches(

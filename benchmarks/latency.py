@@ -17,8 +17,8 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from benchmarks import pictures, processes
-from odtrain import benchmark
 from odtrain.config.compose import compose_config
+from odtrain.export import benchmark
 from odtrain.export_formats import FORMATS
 
 NUM_CLASSES = 90
@@ -165,9 +165,9 @@ def write_files(
     folder: str,
 ) -> dict[str, str]:
     """Export a network, with random weights if no checkpoint is named; return each format's path."""
-    from odtrain.export import export
-    from odtrain.models import build_detector
-    from odtrain.zoo import restore
+    from odtrain.export.writers import export
+    from odtrain.models.build import build_detector
+    from odtrain.zoo.restore import restore
 
     detector = build_detector(compose_config(overrides).model, NUM_CLASSES)
     if checkpoint:

@@ -1,7 +1,8 @@
 """How much the latency of one file differs when it is timed again, alone and beside other trainings.
 
 A sweep compares latencies that were taken one after the other, by workers that train side by side and wait
-for each other's timings (`odtrain.turns`). What is left of the disturbance is what `sweep.latency_noise`
+for each other's timings (`odtrain.system.timing_lock`). What is left of the disturbance is what
+`sweep.latency_noise`
 is to cover. Neighbours here multiply matrices in steps as long as a training's, on one processor each.
 """
 
@@ -22,9 +23,10 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks import pictures, processes, zoo
-from odtrain import benchmark, turns
 from odtrain.config.compose import section
 from odtrain.config.schema import BenchmarkConfig
+from odtrain.export import benchmark
+from odtrain.system import timing_lock as turns
 
 MODEL = "panels_ssd_mobilenet_v1"
 FORMATS = ("tflite_fp32", "tflite_int8", "pb")

@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from odtrain.boxes import UInt8Image
-from odtrain.processes import in_threads
+from odtrain.structures import UInt8Image
+from odtrain.system.workers import in_threads
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 RACCOON = CHECKOUT.parent / "shared" / "data" / "raccoon"

@@ -149,8 +149,8 @@ def _files(extent: Extent, folder: Path) -> dict[str, Path]:
 
 def take_turns(file: str, place: str, workers: int, threads: int, rounds: int) -> dict[str, Any]:
     """Bare runs and whole predictions in turn; medians of their throughput and of the ratio."""
-    from odtrain.detectors import load_detector
-    from odtrain.pictures import read_upright
+    from odtrain.media.images import read_upright
+    from odtrain.model_files.load import load_detector
 
     images = [read_upright(path) for path in sorted(Path(place).iterdir())]
     detectors = [load_detector(Path(file), threads) for _ in range(workers)]
@@ -190,9 +190,9 @@ def _prediction(
     file: str, place: str, output: str, workers: int, threads: int
 ) -> Callable[[], None]:
     """`odtrain predict` without opening the model, which is done once for however many pictures."""
-    from odtrain import predict
     from odtrain.config.compose import compose_config
-    from odtrain.sources import open_source
+    from odtrain.model_source import open_source
+    from odtrain.predict import predict
 
     config = compose_config(
         [

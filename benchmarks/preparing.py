@@ -24,7 +24,7 @@ from benchmarks import pictures, processes, tutorial
 from benchmarks.processes import Finished
 from odtrain.config.compose import section
 from odtrain.config.schema import DataConfig
-from odtrain.records import prepare
+from odtrain.dataset.prepare import prepare
 
 PICTURES = 5000
 ROUNDS = 3

@@ -19,14 +19,16 @@ from typing import Any
 
 from tqdm import tqdm
 
-from odtrain import sweep_results, sweep_study, turns
-from odtrain.benchmark import measure
 from odtrain.config.compose import compose_config
 from odtrain.config.schema import Config
-from odtrain.experiment import Split
-from odtrain.records import prepare
-from odtrain.sources import run_file
-from odtrain.sweep_trials import machine_folder
+from odtrain.dataset.prepare import prepare
+from odtrain.export.benchmark import measure
+from odtrain.jobs.train import Split
+from odtrain.model_source import run_file
+from odtrain.sweep import results as sweep_results
+from odtrain.sweep import study as sweep_study
+from odtrain.sweep.queue import machine_folder
+from odtrain.system import timing_lock as turns
 
 FILE = Path(__file__).with_name("recorded_trainings.json")
 ROUNDS = 5

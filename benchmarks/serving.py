@@ -23,7 +23,7 @@ import requests
 from tqdm import tqdm
 
 from benchmarks import pictures, processes, zoo
-from odtrain.looking import jpeg
+from odtrain.predict.runner import jpeg
 
 MODEL = "ssd_mobilenet_v1_0.25_depth_192"
 FORMATS = ("tflite_fp32", "saved_model")

@@ -1,6 +1,6 @@
 """What early stopping saves and costs: the driver's own code over recorded trainings.
 
-Sampler, dominance rule, trials and their accounting are the real ones (`odtrain.sweep_worker.work`);
+Sampler, dominance rule, trials and their accounting are the real ones (`odtrain.sweep.worker.work`);
 only the training is a look-up of the recorded one whose learning rate is nearest. Every seed is replayed
 with and without stopping and with random search.
 """
@@ -18,12 +18,13 @@ from functools import partial
 import optuna
 
 from benchmarks.recording import NETWORK_KEYS, Recorded, recorded
-from odtrain import sweep_results, sweep_study
 from odtrain.config.compose import compose_config
 from odtrain.config.schema import SweepConfig
-from odtrain.sweep_rule import hopeless
-from odtrain.sweep_trial import Request, Result
-from odtrain.sweep_worker import Job, work
+from odtrain.sweep import results as sweep_results
+from odtrain.sweep import study as sweep_study
+from odtrain.sweep.pruning import hopeless
+from odtrain.sweep.trial_process import Request, Result
+from odtrain.sweep.worker import Job, work
 
 SEEDS = range(100, 130)
 """Of the published figures; the rule was chosen on others, see `docs/sweeps.md`."""
@@ -144,7 +145,7 @@ def nearest(table: Sequence[Recorded], request: Request) -> int:
 
 
 def look_up(table: Sequence[Recorded], index: int, request: Request) -> Result:
-    """What `odtrain.sweep_trial.run` does, the training read from the table."""
+    """What `odtrain.sweep.trial_process.run` does, the training read from the table."""
     row = table[index]
     untrained = {
         name: {"latency_ms_p50": one["latency_ms_p50"], "size_mb": one["size_mb"]}

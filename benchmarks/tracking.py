@@ -19,10 +19,10 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from odtrain.boxes import FloatArray
 from odtrain.config.compose import section
 from odtrain.config.schema import TrackingConfig
-from odtrain.track import Tracker
+from odtrain.structures import FloatArray
+from odtrain.tracking.tracker import Tracker
 
 METRICS = {f"train/metric_{number}": 0.5 for number in range(10)}
 EVERY = (1, 10)

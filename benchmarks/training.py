@@ -1,6 +1,6 @@
 """How many pictures a second are trained on, beside what this CPU's matrix product allows.
 
-Each variant trains in a process of its own, by `odtrain.train.Fit` on prepared records with the
+Each variant trains in a process of its own, by `odtrain.training.loop.Fit` on prepared records with the
 configuration of `model=ssd_mobilenet_v1_coco` and 90 classes, from random weights: decoding, flipping,
 cropping, target assignment, hard mining and RMSProp are all in it. Before each, the product of two
 large matrices is timed in the same precision. Multiplications of the network's convolutions, three
@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from benchmarks import pictures, processes
 from odtrain.config.compose import compose_config
-from odtrain.records import prepare
+from odtrain.dataset.prepare import prepare
 
 OLD_IMAGES_PER_SECOND = 4.8
 """TensorFlow 1.15's legacy/train.py, the same model at batch 24 on 2 idle cores of the same kind."""
@@ -198,11 +198,11 @@ def time_matrix_product(dtype: str, size: int, times: int = 7) -> dict[str, floa
 
 def train(overrides: list[str], checkpoints: str) -> dict[str, Any]:
     """Train as the configuration says; return speed and processor time of each chunk but the first."""
-    from odtrain.dataset import read_dataset
-    from odtrain.inputs import training_batches
-    from odtrain.models import build_detector
-    from odtrain.tfrecord import index_records
-    from odtrain.train import Fit, Listener
+    from odtrain.dataset.check import read_dataset
+    from odtrain.io.tfrecord import index_records
+    from odtrain.models.build import build_detector
+    from odtrain.training.input_pipeline import training_batches
+    from odtrain.training.loop import Fit, Listener
 
     config = compose_config(overrides)
     index = index_records(read_dataset(Path(config.data.prepared)).records("train"))

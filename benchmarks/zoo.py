@@ -18,12 +18,12 @@ from pathlib import Path
 from tqdm import tqdm
 
 from benchmarks import pictures, processes
-from odtrain import benchmark
-from odtrain.catalogue import model_names
 from odtrain.config.compose import as_dict, compose_config
-from odtrain.costs import NUM_CLASSES
 from odtrain.errors import ModelFileError
+from odtrain.export import benchmark
 from odtrain.export_formats import FORMATS
+from odtrain.zoo.catalog import model_names
+from odtrain.zoo.costs import NUM_CLASSES
 
 CALIBRATION_PICTURES = 4
 """How far int8 ranges reach does not change how long a file takes."""
@@ -142,9 +142,9 @@ def write_files(
     Returns:
         `written`: format and path, and `failed`: format and why it cannot be made.
     """
-    from odtrain.experiment import UNTRAINED_BIAS
-    from odtrain.export import export
-    from odtrain.models import build_detector
+    from odtrain.export.writers import export
+    from odtrain.jobs.train import UNTRAINED_BIAS
+    from odtrain.models.build import build_detector
 
     config = replace(compose_config([f"model={model}"]).model, class_bias=UNTRAINED_BIAS)
     detector = build_detector(config, NUM_CLASSES)

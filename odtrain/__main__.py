@@ -1,6 +1,6 @@
 """`python -m odtrain` is the `odtrain` command."""
 
-from odtrain.cli import main
+from odtrain.cli.main import main
 
 if __name__ == "__main__":
     raise SystemExit(main())

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from odtrain import atomic
 from odtrain.config.compose import section
 from odtrain.config.schema import DataConfig
-from odtrain.dataset import Dataset
-from odtrain.records import prepare
+from odtrain.dataset.check import Dataset
+from odtrain.dataset.prepare import prepare
+from odtrain.io import atomic
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -204,7 +204,7 @@ def odtrain(
 @pytest.fixture(scope="session")
 def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An MLflow database without runs, to be copied: making one takes seconds."""
-    from stores import migrated_database
+    from support.stores import migrated_database
 
     return migrated_database(tmp_path_factory.mktemp("migrated"))
 

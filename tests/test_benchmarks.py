@@ -19,10 +19,10 @@ from benchmarks.__main__ import BENCHMARKS, Section, machine, markdown
 from benchmarks.pictures import Source, make, read_labels, sources
 from benchmarks.processes import ProcessError
 from benchmarks.training import gflop_of_training
-from odtrain.boxes import UInt8Image
+from odtrain.dataset.prepare import index_records
 from odtrain.errors import ModelFileError
-from odtrain.records import index_records
-from odtrain.tfrecord import decode_example
+from odtrain.io.tfrecord import decode_example
+from odtrain.structures import UInt8Image
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from odtrain.catalogue import table
-from odtrain.cli import COMMANDS, COMMON_FLAGS, MODEL_ACTIONS
+from odtrain.cli.main import COMMANDS, COMMON_FLAGS, MODEL_ACTIONS
 from odtrain.config.compose import compose_config, shipped
 from odtrain.config.schema import keys
 from odtrain.findings import KINDS
+from odtrain.zoo.catalog import table
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from conftest import SHAPES, TrainedRun
 
-from odtrain.boxes import Detections
-from odtrain.detectors import load_detector
-from odtrain.passport import LABELS_FILE
-from odtrain.pictures import read_upright
+from odtrain.media.images import read_upright
+from odtrain.model_files.load import load_detector
+from odtrain.model_files.provenance import LABELS_FILE
+from odtrain.structures import Detections
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 LINE = re.compile(r"(\w+) (\d\.\d\d) (-?\d+) (-?\d+) (-?\d+) (-?\d+)")

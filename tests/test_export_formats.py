@@ -7,19 +7,21 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from stores import migrated_database, store_at
+from support.stores import migrated_database, store_at
 
-from odtrain import promotion, serving, sources
+from odtrain import model_source as sources
 from odtrain.config.compose import compose_config, section
 from odtrain.config.schema import RegistryConfig, TrackingConfig
-from odtrain.export import LITE_SETTINGS, WRITERS
+from odtrain.dataset.prepare import LabelledSplit
+from odtrain.export.writers import LITE_SETTINGS, WRITERS
 from odtrain.export_formats import FORMATS, served_format
-from odtrain.lease import alone_at
-from odtrain.records import LabelledSplit
-from odtrain.registry import Candidate, file_of_version, register, resolve_model
-from odtrain.store import open_client
-from odtrain.track import Tracker
-from odtrain.versions import SOUND, Version, find_version, list_models, refresh_aliases
+from odtrain.promotion import promote as promotion
+from odtrain.registry.lock import alone_at
+from odtrain.registry.register import Candidate, file_of_version, register, resolve_model
+from odtrain.registry.versions import SOUND, Version, find_version, list_models, refresh_aliases
+from odtrain.tracking.store import open_client
+from odtrain.tracking.tracker import Tracker
+from odtrain.web import serve as serving
 
 RECORD = "odtrain.served_by"
 
@@ -172,7 +174,10 @@ def judged_in(store, version, format, monkeypatch) -> tuple[str, object]:
     monkeypatch.setattr(promotion, "_measured", lambda case, split, file: file.name)
     monkeypatch.setattr(promotion, "_reference", lambda case, split: [])
     limits = section(RegistryConfig, name="shapes", format=format)
-    known = {"config": compose_config([]), "pictures": (LabelledSplit(("circle", "square"), [], ()), [])}
+    known = {
+        "config": compose_config([]),
+        "pictures": (LabelledSplit(("circle", "square"), [], ()), []),
+    }
     case = promotion.Case(str(store.uri), compose_config([]), limits, version, None, None, known)
     with promotion._gathered(case) as evidence:
         return evidence.judged, promotion._found_by_champion(case, evidence.split, version)

@@ -12,7 +12,7 @@ import yaml
 from conftest import draw_picture, write_xml
 from packaging.requirements import Requirement
 
-from odtrain.cli import COMMANDS
+from odtrain.cli.main import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -18,11 +18,11 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
-from odtrain.boxes import FloatArray
 from odtrain.config.schema import ModelConfig
 from odtrain.errors import ConfigError
 from odtrain.models.layers import Layers
 from odtrain.models.ssd import Parts
+from odtrain.structures import FloatArray
 
 SPINENET_MOBILE = "retinanet_spinenet_mobile"
 RESNET50_FPN = "retinanet_resnet50_fpn"

@@ -12,8 +12,8 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
-from odtrain.anchors import pyramid_anchors, pyramid_shapes
 from odtrain.config.schema import ModelConfig
+from odtrain.models.anchors import pyramid_anchors, pyramid_shapes
 from odtrain.models.heads import shared_predictors
 from odtrain.models.layers import Layers
 from odtrain.models.resnet_v1 import SCOPE as RESNET

@@ -7,13 +7,7 @@ from dataclasses import dataclass
 import tensorflow as tf
 
 from odtrain.config.schema import ModelConfig
-from odtrain.models.blocks import (
-    Excite,
-    divisible,
-    hard_sigmoid,
-    hard_swish,
-    inverted_residual,
-)
+from odtrain.models.blocks import Excite, divisible, hard_sigmoid, hard_swish, inverted_residual
 from odtrain.models.layers import Layers
 from odtrain.models.ssd import Ends, Parts, with_extra_maps
 

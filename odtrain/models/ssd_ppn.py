@@ -9,9 +9,9 @@ from __future__ import annotations
 import tensorflow as tf
 import tf_keras
 
-from odtrain.anchors import anchors_per_cell, ssd_anchors
 from odtrain.config.schema import ModelConfig
 from odtrain.errors import ConfigError
+from odtrain.models.anchors import anchors_per_cell, ssd_anchors
 from odtrain.models.heads import shared_predictors
 from odtrain.models.layers import Layers
 from odtrain.models.ssd import Parts, depth_scaler, map_shapes

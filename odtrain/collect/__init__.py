@@ -1,0 +1,1 @@
+"""Pictures from anywhere, as img1.jpg, img2.jpg, ..."""

@@ -1,0 +1,1 @@
+"""Files written from a trained network, proven and timed."""

@@ -1,0 +1,318 @@
+"""Exported files measured as a user would run them: from disk, in a fresh process.
+
+`python -m odtrain.export.benchmark FILE OUT RUNS THREADS` is that process. Pictures reach it one by one
+through its standard input, so that neither side ever holds them all; what it found goes to OUT, an
+.npz. For a .tflite it never imports TensorFlow.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, NamedTuple, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from odtrain.errors import ModelFileError
+from odtrain.model_files.load import FileDetector, load_detector
+from odtrain.model_files.provenance import read_passport, write_passport
+from odtrain.model_files.tflite import resize
+from odtrain.structures import Detections, UInt8Image, pairwise_iou
+from odtrain.system import timing_lock as turns
+
+WARM_UP_RUNS = 5
+MATCHING_IOU = 0.5
+COMPARED_SCORE = 0.01
+"""Detections below this score are not compared: the hundredth of a hundred is a near-tie, and which
+of two wins it is a matter of the last bit."""
+BOX_TOLERANCE = 1e-3
+SCORE_TOLERANCE = 1e-4
+"""Largest differences between a checkpoint and its float32 exports (boxes as fractions)."""
+FALLBACK_SIZE = (300, 300)
+"""Size of the timed picture for a file that does not say its input size."""
+PICTURE_HEADER = struct.Struct("<2I")
+"""Height and width; the uint8 RGB values follow."""
+QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """What a file did in a process of its own.
+
+    Attributes:
+        detections: one for each picture, in order.
+        latency_ms_p50: median of the file's own run on a picture of its input size, batch 1.
+        latency_ms_p90: ninth decile of the same.
+        threads: that it ran with; fewer than asked for where more would lose detections.
+        size_mb: of the file, or of all files in the folder, in 10^6 bytes.
+        peak_memory_mb: largest resident memory of the process up to the end of the timed runs, in
+            10^6 bytes.
+        class_names: that the file carries, index 0 = class id 1.
+        passport: where the file says it comes from.
+    """
+
+    detections: list[Detections]
+    latency_ms_p50: float
+    latency_ms_p90: float
+    threads: int
+    size_mb: float
+    peak_memory_mb: float
+    class_names: tuple[str, ...] = ()
+    passport: dict[str, str] = field(default_factory=dict)
+
+
+class Agreement(NamedTuple):
+    """How far two detectors' findings lie apart.
+
+    Attributes:
+        max_box_diff: largest difference of a coordinate among matched boxes, as a fraction.
+        max_score_diff: largest difference of a score among matched boxes.
+        unmatched: detections of either side that the other does not have.
+    """
+
+    max_box_diff: float
+    max_score_diff: float
+    unmatched: int
+
+    @property
+    def within_tolerance(self) -> bool:
+        """Whether what both found is the same to float32's precision."""
+        return self.max_box_diff <= BOX_TOLERANCE and self.max_score_diff <= SCORE_TOLERANCE
+
+
+def measure(file: Path, images: Iterable[UInt8Image], runs: int, threads: int) -> Measured:
+    """Run an exported file over `images` in a fresh process, and time it there.
+
+    Args:
+        file: a .pb, a SavedModel folder or a .tflite.
+        images: (H, W, 3) pictures of any sizes; taken one at a time. The first one, resized to the
+            input size, is what is timed.
+        runs: timed runs after the warm-up.
+        threads: that it may use.
+
+    Raises:
+        ModelFileError: the file cannot be run, or the process that ran it ended early.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        found = Path(folder) / "found.npz"
+        command = [sys.executable, "-m", "odtrain.export.benchmark", file, found, runs, threads]
+        with tempfile.TemporaryFile() as messages:
+            with turns.away():
+                status = _run([str(each) for each in command], images, messages)
+            if status:
+                _explain(file, status, _tail(messages))
+        return _read_measured(found, file)
+
+
+def agreement(
+    reference: Sequence[Detections], found: Sequence[Detections], score: float = COMPARED_SCORE
+) -> Agreement:
+    """Compare detections picture by picture.
+
+    Best first, each detection is matched with the box of its class that overlaps it most, by at
+    least `MATCHING_IOU`, and is not taken yet.
+
+    Args:
+        reference: one for each picture.
+        found: for the same pictures, in the same order.
+        score: what scores less needs no match, but may be one.
+    """
+    rows = [_compare(a, b, score) for a, b in zip(reference, found, strict=True)]
+    boxes, scores, missing = zip(*rows, strict=True) if rows else ((), (), ())
+    return Agreement(
+        max_box_diff=max(boxes, default=0.0),
+        max_score_diff=max(scores, default=0.0),
+        unmatched=sum(missing),
+    )
+
+
+def size_mb(path: Path) -> float:
+    """Size of a file, or of everything in a folder, in 10^6 bytes."""
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    return sum(file.stat().st_size for file in files) / 1e6
+
+
+def _compare(reference: Detections, found: Detections, score: float) -> tuple[float, float, int]:
+    pairs = _match(reference, found, score)
+    first, second = pairs[:, 0], pairs[:, 1]
+    box = np.abs(reference.boxes[first] - found.boxes[second]).max(initial=0)
+    gap = np.abs(reference.scores[first] - found.scores[second]).max(initial=0)
+    lost = int((reference.scores >= score).sum()) - len(pairs)
+    extra = np.delete(found.scores, second)
+    return float(box), float(gap), lost + int((extra >= score).sum())
+
+
+def _match(reference: Detections, found: Detections, score: float) -> NDArray[np.int64]:
+    """(P, 2) indices in `reference` and `found` of the same objects."""
+    overlaps = pairwise_iou(reference.boxes, found.boxes)
+    overlaps[reference.classes[:, None] != found.classes[None]] = 0
+    pairs = []
+    for index in np.flatnonzero(reference.scores >= score):
+        best = int(overlaps[index].argmax()) if len(found) else 0
+        if len(found) and overlaps[index, best] >= MATCHING_IOU:
+            pairs.append((index, best))
+            overlaps[:, best] = 0
+    return np.asarray(pairs, np.int64).reshape(-1, 2)
+
+
+def _run(command: Sequence[str], images: Iterable[UInt8Image], messages: IO[bytes]) -> int:
+    from odtrain.system.workers import search_path
+
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=messages,
+        env=os.environ | QUIET | {"PYTHONPATH": os.pathsep.join(filter(None, search_path()))},
+    ) as process:
+        try:
+            _send(process.stdin, images)
+        except BaseException:
+            process.kill()
+            raise
+        return process.wait()
+
+
+def _send(stream: IO[bytes] | None, images: Iterable[UInt8Image]) -> None:
+    if stream is None:
+        return
+    with contextlib.suppress(BrokenPipeError), stream:  # an early end has its reason in `messages`
+        for image in images:
+            stream.write(PICTURE_HEADER.pack(*image.shape[:2]))
+            stream.write(np.ascontiguousarray(image).data)
+
+
+def _tail(messages: IO[bytes]) -> str:
+    messages.seek(0)
+    return messages.read().decode("utf-8", "replace").strip()
+
+
+def _explain(file: Path, status: int, text: str) -> NoReturn:
+    known = re.search(ERROR_LINE, text)
+    if known:
+        raise ModelFileError(file, known["problem"], known["remedy"])
+    last = text.splitlines()[-1] if text else "it left no message"
+    raise ModelFileError(
+        file,
+        f"the process that ran it ended with status {status}: {last}",
+        "A status below 0 is the signal that ended it; -9 mostly means that memory ran out.",
+    )
+
+
+def _read_measured(found: Path, file: Path) -> Measured:
+    with np.load(found) as content:
+        ends = np.cumsum(content["counts"])
+        rows = [slice(end - count, end) for count, end in zip(content["counts"], ends, strict=True)]
+        boxes, scores, classes = (content[key] for key in ("boxes", "scores", "classes"))
+        return Measured(
+            detections=[Detections(boxes[row], scores[row], classes[row]) for row in rows],
+            latency_ms_p50=float(np.percentile(content["seconds"], 50) * 1000),
+            latency_ms_p90=float(np.percentile(content["seconds"], 90) * 1000),
+            threads=int(content["threads"]),
+            size_mb=size_mb(file),
+            peak_memory_mb=float(content["peak_memory_mb"]),
+            class_names=tuple(content["class_names"].tolist()),
+            passport=read_passport(str(content["passport"])),
+        )
+
+
+# ---- the process of its own
+
+ERROR_LINE = re.compile(r"^ODTRAIN (?P<problem>.*)\n  (?P<remedy>.*)$", re.MULTILINE)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run as `FILE OUT RUNS THREADS`, with pictures on standard input; the exit status."""
+    file, out, runs, threads = arguments
+    turns.take_part()
+    try:
+        _measure_here(Path(file), Path(out), int(runs), int(threads))
+    except ModelFileError as error:
+        print(f"ODTRAIN {str(error).removeprefix(f'{file}: ')}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _measure_here(file: Path, out: Path, runs: int, threads: int) -> None:
+    if file.suffix != ".tflite":
+        _limit_tensorflow(threads)
+    detector = load_detector(file, threads)
+    images = _received()
+    first = next(images, None)
+    with turns.alone():
+        seconds = _time(detector, first, runs)
+    peak = _peak_memory_mb()
+    rest = turns.giving_way(images)
+    found = [] if first is None else [detector(first), *(detector(image) for image in rest)]
+    np.savez(
+        out,
+        seconds=seconds,
+        threads=detector.threads,
+        class_names=np.array(detector.class_names, np.str_),
+        passport=np.array(write_passport(detector.passport)),
+        peak_memory_mb=peak,
+        counts=np.array([len(each) for each in found], np.int64),
+        boxes=_joined([each.boxes for each in found], (0, 4), np.float32),
+        scores=_joined([each.scores for each in found], (0,), np.float32),
+        classes=_joined([each.classes for each in found], (0,), np.int64),
+    )
+
+
+def _limit_tensorflow(threads: int) -> None:
+    """TensorFlow's pool is one for the whole process, made when it first runs something."""
+    import tensorflow as tf
+
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    tf.config.threading.set_inter_op_parallelism_threads(threads)
+
+
+def _received() -> Iterator[UInt8Image]:
+    stream = sys.stdin.buffer
+    while header := stream.read(PICTURE_HEADER.size):
+        height, width = PICTURE_HEADER.unpack(header)
+        pixels = np.frombuffer(stream.read(height * width * 3), np.uint8)
+        yield pixels.reshape(height, width, 3)
+
+
+def _time(detector: FileDetector, image: UInt8Image | None, runs: int) -> NDArray[np.float64]:
+    size = detector.input_size or FALLBACK_SIZE
+    picture = np.full((*size, 3), 127, np.uint8) if image is None else image
+    fitted = detector.prepare(np.rint(resize(picture, size)).astype(np.uint8))
+    for _ in range(WARM_UP_RUNS):
+        detector.run(fitted)
+    seconds = np.empty(runs)
+    for index in range(runs):
+        start = time.perf_counter()
+        detector.run(fitted)
+        seconds[index] = time.perf_counter() - start
+    return seconds
+
+
+def _peak_memory_mb() -> float:
+    """Of this process alone: on Linux, `ru_maxrss` would start from its parent's size."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024 / 1e6
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+
+
+def _joined(parts: Sequence[NDArray[Any]], empty: tuple[int, ...], dtype: Any) -> NDArray[Any]:
+    return np.concatenate([np.zeros(empty, dtype), *parts])
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

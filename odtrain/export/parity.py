@@ -1,0 +1,149 @@
+"""The promise: every exported file is run from disk in a fresh process, compared, scored and timed.
+
+`prove` says of each file what it measured and, where the file falls short of the checkpoint, why. The
+tolerances are those of docs/design.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from odtrain.config.schema import BenchmarkConfig
+from odtrain.evaluation.evaluate import quick_map
+from odtrain.evaluation.saved_detections import Kept
+from odtrain.export.benchmark import (
+    BOX_TOLERANCE,
+    SCORE_TOLERANCE,
+    Agreement,
+    Measured,
+    agreement,
+    measure,
+)
+from odtrain.export_formats import EXACT_FORMATS
+from odtrain.io.checksums import fingerprint
+from odtrain.structures import Detections, GroundTruth, UInt8Image
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What one exported file does.
+
+    Attributes:
+        format: a key of `export_formats.FORMATS`.
+        file: where it is.
+        measured: its detections, latency, size and memory.
+        scores: mAP, mAP_50, ... of its own detections.
+        agreement: with the checkpoint's detections.
+        failed: why the file must not be promoted; None if nothing speaks against it.
+    """
+
+    format: str
+    file: Path
+    measured: Measured
+    scores: dict[str, float]
+    agreement: Agreement
+    failed: str | None
+
+    def metrics(self) -> dict[str, float]:
+        """The numbers of this file under the names they have in MLflow."""
+        values = {
+            "mAP": self.scores["mAP"],
+            "mAP_50": self.scores["mAP_50"],
+            "latency_ms_p50": self.measured.latency_ms_p50,
+            "latency_ms_p90": self.measured.latency_ms_p90,
+            "size_mb": self.measured.size_mb,
+            "peak_memory_mb": self.measured.peak_memory_mb,
+            "max_box_diff": self.agreement.max_box_diff,
+            "max_score_diff": self.agreement.max_score_diff,
+        }
+        return {f"export/{self.format}/{name}": value for name, value in values.items()}
+
+    def kept(self, split: str) -> Kept:
+        """What the file found, to be kept; `split` is the digest of the labelled pictures."""
+        return keep(self.measured, split, self.file)
+
+
+def keep(measured: Measured, split: str, file: Path) -> Kept:
+    """What a file found in the split of that digest, and which file it was."""
+    facts = {
+        "sha256": fingerprint(file),
+        "latency_ms_p50": measured.latency_ms_p50,
+        "latency_ms_p90": measured.latency_ms_p90,
+        "threads": measured.threads,
+        "size_mb": measured.size_mb,
+        "peak_memory_mb": measured.peak_memory_mb,
+        "passport": measured.passport,
+    }
+    return Kept(split, measured.detections, measured.class_names, facts)
+
+
+def prove(
+    files: dict[str, Path],
+    reference: Sequence[Detections],
+    images: Sequence[UInt8Image],
+    truths: Sequence[GroundTruth],
+    class_names: Sequence[str],
+    max_map_drop: float,
+    benchmark: BenchmarkConfig,
+) -> list[Proof]:
+    """Run every file on the pictures and compare it with the checkpoint.
+
+    Args:
+        files: by format.
+        reference: what the checkpoint found in each picture.
+        images: the pictures.
+        truths: what is in them.
+        class_names: that every file must carry, in order of the ids.
+        max_map_drop: the most that a format which is not exact may lose of the checkpoint's mAP.
+        benchmark: how to time.
+    """
+    checkpoint_map = quick_map(truths, reference, class_names)["mAP"]
+    proofs = []
+    for name, file in tqdm(files.items(), desc="measure exports", unit="file"):
+        measured = measure(file, images, benchmark.runs, benchmark.threads)
+        scores = quick_map(truths, measured.detections, class_names)
+        agreed = agreement(reference, measured.detections)
+        failed = _names_lost(measured.class_names, class_names)
+        if failed is None and name in EXACT_FORMATS:
+            failed = not_exact(agreed)
+        drop = checkpoint_map - scores["mAP"]
+        if failed is None and name not in EXACT_FORMATS and drop > max_map_drop:
+            failed = f"loses {drop:.3f} mAP; export.max_map_drop allows {max_map_drop:g}"
+        proofs.append(Proof(name, file, measured, scores, agreed, failed))
+    return proofs
+
+
+def not_exact(agreed: Agreement) -> str | None:
+    """Why a file that should compute what the checkpoint computes does not; None if it does."""
+    if agreed.unmatched:
+        return f"{agreed.unmatched} detections differ from the checkpoint's"
+    if agreed.max_box_diff > BOX_TOLERANCE:
+        return f"boxes differ by {agreed.max_box_diff:.2g} from the checkpoint's, above {BOX_TOLERANCE:g}"
+    if agreed.max_score_diff > SCORE_TOLERANCE:
+        return f"scores differ by {agreed.max_score_diff:.2g} from the checkpoint's, above {SCORE_TOLERANCE:g}"
+    return None
+
+
+def _names_lost(carried: tuple[str, ...], class_names: Sequence[str]) -> str | None:
+    return None if carried == tuple(class_names) else f"carries the class names {carried}"
+
+
+def table(proofs: Sequence[Proof]) -> str:
+    """The exports as a Markdown table, one row a file."""
+    rows = [
+        "| file | mAP | mAP_50 | latency p50 / p90 | size | checked |",
+        "|---|---|---|---|---|---|",
+    ]
+    for proof in proofs:
+        measured = proof.measured
+        rows.append(
+            f"| {proof.file.name} | {proof.scores['mAP']:.3f} | {proof.scores['mAP_50']:.3f} | "
+            f"{measured.latency_ms_p50:.1f} / {measured.latency_ms_p90:.1f} ms "
+            f"({measured.threads} thread{'s' if measured.threads > 1 else ''}) | "
+            f"{measured.size_mb:.1f} MB | {proof.failed or 'agrees with the checkpoint'} |"
+        )
+    return "\n".join(rows)

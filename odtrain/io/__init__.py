@@ -1,0 +1,1 @@
+"""Files: read, written, fetched and unpacked, whole or not at all."""

@@ -1,0 +1,274 @@
+"""Large files over http: resumed where they broke off, checked, fetched once however many ask."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import time
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
+
+import requests
+from tqdm import tqdm
+
+from odtrain.errors import CheckpointError
+from odtrain.io.atomic import make_folder, put, write_text
+from odtrain.io.checksums import sha256_of
+from odtrain.io.locks import alone
+
+ATTEMPTS = 5
+WAIT_SECONDS = 1.0
+"""Before the second attempt; each further wait is twice as long."""
+TIMEOUT_SECONDS = (10, 60)
+"""To connect, and between two pieces."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One file to download.
+
+    Attributes:
+        url: http or https.
+        file: where it is to be; `file.part` holds it while it is incomplete.
+        sha256: its digest, or None: then that of the first download is kept in `file.sha256`.
+        by_hand: what to do where there is no network, the remedy of every error.
+        mirrors: folders and URLs of folders that are looked in first, for a file of the same name.
+    """
+
+    url: str
+    file: Path
+    sha256: str | None
+    by_hand: str
+    mirrors: tuple[str, ...] = ()
+
+    @property
+    def places(self) -> list[str]:
+        """Paths and URLs of the file, in the order in which they are tried."""
+        copies = [f"{mirror.rstrip('/')}/{self.file.name}" for mirror in self.mirrors]
+        return [*copies, self.url]
+
+    @property
+    def part(self) -> Path:
+        """The incomplete file."""
+        return self.file.with_name(f"{self.file.name}.part")
+
+    @property
+    def version(self) -> Path:
+        """What remembers where the incomplete file is from, and which version of it."""
+        return self.file.with_name(f"{self.file.name}.version")
+
+    @property
+    def pin(self) -> Path:
+        """What remembers the digest of the first download."""
+        return self.file.with_name(f"{self.file.name}.sha256")
+
+    @property
+    def expected(self) -> str | None:
+        """The digest that the file must have, published or pinned."""
+        if self.sha256 or not self.pin.is_file():
+            return self.sha256
+        return self.pin.read_text(encoding="ascii").strip()
+
+
+def file_in(folder: Path, url: str) -> Path:
+    """Where `url` is kept in `folder`: a folder of its own, under the name it has there."""
+    name = PurePosixPath(urlsplit(url).path).name or "download"
+    return folder / hashlib.sha256(url.encode()).hexdigest()[:12] / name
+
+
+def download(wanted: Wanted) -> Path:
+    """`wanted.file`, downloaded unless it is there already.
+
+    Raises:
+        CheckpointError: no place has it, a digest that differs, a full disk.
+    """
+    try:
+        make_folder(wanted.file.parent)
+        with _alone(wanted):
+            if wanted.file.is_file():
+                return _unchanged(wanted)
+            return _from_any_place(wanted)
+    except OSError as error:
+        problem = f"cannot be kept in {wanted.file.parent}: {error}."
+        raise CheckpointError(wanted.url, problem, wanted.by_hand) from error
+
+
+def _alone(wanted: Wanted) -> AbstractContextManager[None]:
+    """One process at a time; the others say that they wait, and find the file there."""
+    lock = wanted.file.with_name(f"{wanted.file.name}.lock")
+    return alone(lock, waits=f"{wanted.file.name}: another process fetches it; waiting.")
+
+
+def _from_any_place(wanted: Wanted) -> Path:
+    """The file from the first place that has the right one.
+
+    Raises:
+        CheckpointError: none has; it says what each place answered.
+    """
+    problems = []
+    for place in wanted.places:
+        try:
+            if not place.startswith(("http://", "https://")):
+                _copy(wanted, Path(place).expanduser())
+            else:
+                _get(wanted, place)
+            return _accepted(wanted, place)
+        except requests.RequestException as error:  # itself an OSError
+            problems.append((place, f"cannot be downloaded: {_reason(error)}."))
+        except _NotAccepted as error:
+            problems.append((place, str(error)))
+        if len(problems) < len(wanted.places):
+            tqdm.write(": ".join(problems[-1]), file=sys.stderr)
+    *earlier, (last, problem) = problems
+    told = "".join(f"\n  Tried before: {place}: {why}" for place, why in earlier)
+    raise CheckpointError(last, problem, wanted.by_hand + told)
+
+
+class _NotAccepted(Exception):
+    """What a place has is not the file that is wanted, or it has nothing."""
+
+
+def _copy(wanted: Wanted, source: Path) -> None:
+    """Copy a file of a local mirror to `wanted.part`."""
+    try:
+        original = source.open("rb")
+    except OSError as error:
+        raise _NotAccepted(f"cannot be read: {error.strerror}.") from error
+    wanted.version.unlink(missing_ok=True)
+    bar = tqdm(total=source.stat().st_size, unit="B", unit_scale=True, desc=wanted.file.name)
+    with bar, original, wanted.part.open("wb") as copy:
+        while block := original.read(2**20):
+            copy.write(block)
+            bar.update(len(block))
+
+
+def _get(wanted: Wanted, url: str) -> None:
+    """Complete `wanted.part` from `url`, going on after every break."""
+    for attempt in range(ATTEMPTS):
+        try:
+            return _go_on(wanted, url)
+        except (
+            requests.ConnectionError,
+            requests.Timeout,
+            requests.exceptions.ChunkedEncodingError,
+        ) as error:
+            if attempt == ATTEMPTS - 1:
+                raise
+            wait = WAIT_SECONDS * 2**attempt
+            told = f"{wanted.file.name}: {_reason(error)}; trying again in {wait:g} s."
+            tqdm.write(told, file=sys.stderr)
+            time.sleep(wait)
+
+
+def _go_on(wanted: Wanted, url: str) -> None:
+    """Append what is missing to `wanted.part`; a server that cannot sends all of it again."""
+    origin, version = _begun(wanted)
+    if origin not in (url, None):  # begun at another place, whose file may be another one
+        wanted.part.unlink(missing_ok=True)
+        version = None
+    have = wanted.part.stat().st_size if wanted.part.is_file() else 0
+    headers = {"Accept-Encoding": "identity"}
+    if have:
+        headers |= {"Range": f"bytes={have}-"} | ({"If-Range": version} if version else {})
+    with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT_SECONDS) as answer:
+        if answer.status_code == requests.codes.requested_range_not_satisfiable:
+            wanted.part.unlink()
+            raise requests.ConnectionError("the partial download did not fit; begun again")
+        answer.raise_for_status()
+        going_on = answer.status_code == requests.codes.partial_content
+        if not going_on:
+            _remember_version(answer, url, wanted)
+        _save(answer, wanted, have if going_on else 0)
+
+
+def _begun(wanted: Wanted) -> tuple[str | None, str | None]:
+    """Where the incomplete file is from, and which version of it, as far as that is known."""
+    if not wanted.version.is_file():
+        return None, None
+    origin, _, version = wanted.version.read_text(encoding="utf-8").partition("\n")
+    return origin or None, version or None
+
+
+def _remember_version(answer: requests.Response, url: str, wanted: Wanted) -> None:
+    """Keep what tells the server later whether it still has the file that was begun."""
+    tag = answer.headers.get("ETag", "")
+    weak = not tag or tag.startswith("W/")
+    version = answer.headers.get("Last-Modified", "") if weak else tag
+    wanted.version.write_text(f"{url}\n{version}", encoding="utf-8")
+
+
+def _save(answer: requests.Response, wanted: Wanted, have: int) -> None:
+    """Write an answer's body behind the first `have` bytes of `wanted.part`."""
+    length = answer.headers.get("Content-Length")
+    total = have + int(length) if length else None
+    bar = tqdm(total=total, initial=have, unit="B", unit_scale=True, desc=wanted.file.name)
+    with bar, wanted.part.open("ab" if have else "wb") as stream:
+        for block in answer.iter_content(2**18):
+            stream.write(block)
+            bar.update(len(block))
+        if total is not None and stream.tell() < total:
+            raise requests.ConnectionError(f"broke off after {stream.tell():,} of {total:,} bytes")
+
+
+def _accepted(wanted: Wanted, place: str) -> Path:
+    """The whole download under its name, if its digest is right; an unknown one is pinned.
+
+    Raises:
+        _NotAccepted: another digest, or something else than a compressed archive under its name.
+    """
+    digest = sha256_of(wanted.part)
+    if problem := _refusal(wanted, digest):
+        wanted.part.unlink()
+        wanted.version.unlink(missing_ok=True)
+        raise _NotAccepted(f"{problem} It was not kept.")
+    if not wanted.expected:
+        write_text(wanted.pin, f"{digest}\n")
+        tqdm.write(
+            f"{place}: no checksum is published. From now on its sha256 must be\n"
+            f"  {digest} ({wanted.pin})",
+            file=sys.stderr,
+        )
+    wanted.version.unlink(missing_ok=True)
+    put(wanted.part, wanted.file)
+    return wanted.file
+
+
+def _refusal(wanted: Wanted, digest: str) -> str | None:
+    """Why a complete download is not the file; None if it is."""
+    if wanted.expected and digest != wanted.expected:
+        pinned = "" if wanted.sha256 else f", pinned in {wanted.pin}"
+        return f"its sha256 is {digest}, not {wanted.expected}{pinned}."
+    with wanted.part.open("rb") as stream:
+        gzipped = stream.read(2) == b"\x1f\x8b"
+    if wanted.file.name.endswith(("gz", "tgz")) and not gzipped:
+        return (
+            "what was sent under this name is not a .tar.gz: a page that asks to sign in, perhaps."
+        )
+    return None
+
+
+def _unchanged(wanted: Wanted) -> Path:
+    """The file that is there, if it still is what was downloaded."""
+    digest = sha256_of(wanted.file)
+    if wanted.expected and digest != wanted.expected:
+        raise CheckpointError(
+            wanted.file,
+            f"its sha256 is {digest}, not {wanted.expected}.",
+            "It changed since it was downloaded. Delete it to have it downloaded again.",
+        )
+    return wanted.file
+
+
+def _reason(error: requests.RequestException) -> str:
+    """Why, in a few words; requests' own text for a connection is a nest of object addresses."""
+    if error.response is not None:
+        return f"the server answered {error.response.status_code} {error.response.reason}"
+    if isinstance(error, requests.Timeout):
+        return "the server does not answer"
+    if isinstance(error, requests.exceptions.ChunkedEncodingError):
+        return "the connection broke off"
+    if isinstance(error, requests.ConnectionError):
+        return str(error) if " of " in str(error) else "no connection to the server"
+    return str(error)

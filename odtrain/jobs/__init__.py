@@ -1,0 +1,1 @@
+"""Whole jobs, from a configuration to a tracked result."""

@@ -1,0 +1,426 @@
+"""`odtrain models compare A B`: two of anything that detects, on the same pictures.
+
+A run or a registered version brings what it found in its test pictures along
+(`odtrain.evaluation.saved_detections`);
+a file, or whatever was not evaluated on the same pictures, is run now.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from odtrain.config.schema import Config, DataConfig
+from odtrain.dataset.check import Dataset
+from odtrain.dataset.prepare import LabelledSplit, prepare
+from odtrain.dataset.prepare import read_labelled as labels_of
+from odtrain.errors import ConfigError, DataError, TrackingError
+from odtrain.evaluation import saved_detections as detection_files
+from odtrain.evaluation.paired_bootstrap import POINTS, Comparison, Difference, in_words
+from odtrain.evaluation.paired_bootstrap import compare as compare_detections
+from odtrain.evaluation.saved_detections import Kept, read_kept, read_labelled, under_names
+from odtrain.export.benchmark import measure
+from odtrain.export.parity import keep
+from odtrain.export_formats import FORMATS
+from odtrain.io.checksums import fingerprint
+from odtrain.media.draw import printable_label
+from odtrain.model_source import RUN_FILE, RUN_ID, open_source, run_config, run_file
+from odtrain.registry.register import file_of_version
+from odtrain.registry.versions import find_version
+from odtrain.reports import charts
+from odtrain.structures import Detections
+from odtrain.tracking.store import open_client, tracking_uri
+from odtrain.tracking.tracker import Tracker
+from odtrain.training.input_pipeline import Pictures
+
+NUMBERS = ("mAP", "latency_ms_p50", "size_mb")
+"""What is shown of each exported file."""
+FILE_COLUMNS = ("file", "mAP A", "mAP B", "ms A", "ms B", "MB A", "MB B")
+NUMBER_COLUMNS = ("number", "A", "B", "B - A", "low", "high", "B better in", "shown", "boxes")
+
+
+@dataclass(frozen=True, eq=False)
+class Side:
+    """One of the two.
+
+    Attributes:
+        given: as the user named it.
+        what: the same for people, in a line.
+        run_id: the run it comes from, if it is known.
+        file: the exported file that is compared; None for a checkpoint.
+        kept: what it found in `split`, if that was kept with the run.
+        split: the labelled pictures of `kept`.
+        numbers: format -> mAP, latency_ms_p50, size_mb of its files, as far as they are known.
+    """
+
+    given: str
+    what: str
+    run_id: str | None = None
+    file: Path | None = None
+    kept: Kept | None = None
+    split: LabelledSplit | None = None
+    numbers: dict[str, dict[str, float]] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What came of it.
+
+    Attributes:
+        a: the first side.
+        b: the second.
+        comparison: of their detections.
+        notes: what to know when reading the numbers, a sentence each.
+    """
+
+    a: Side
+    b: Side
+    comparison: Comparison
+    notes: tuple[str, ...]
+
+    @property
+    def answer(self) -> str:
+        """In words."""
+        return in_words(self.comparison.overall["mAP"], self.comparison.pictures)
+
+
+def compare(
+    config: Config,
+    overrides: Sequence[str],
+    a: str,
+    b: str,
+    format: str | None = None,
+    again: bool = False,
+) -> str:
+    """Compare two runs, versions or files, log it as a run of its own, and say who is better.
+
+    Args:
+        config: `data.*` is looked at where nothing says which pictures are meant, or where
+            `overrides` name some; `evaluate.*` says how.
+        overrides: that the user gave.
+        a: a run, `models:/NAME@ALIAS`, or a file.
+        b: another.
+        format: of the exported file to compare; without it a run is its checkpoint, and a version the
+            file that it serves.
+        again: run both now, one after the other, whatever is kept.
+
+    Returns:
+        The answer in words, and tables.
+
+    Raises:
+        ConfigError, TrackingError, ModelFileError: one of them is not there or cannot be run.
+        DataError: they have no test picture or no class in common.
+    """
+    if format is not None and format not in FORMATS:
+        choices = f"Choose one of: {', '.join(FORMATS)}."
+        raise ConfigError(f"--format {format}", "no such format.", choices)
+    sides = [_side(name, config, format) for name in (a, b)]
+    result = _compared(config, overrides, sides, again)
+    text = f"{result.answer}\n\n{report(result)}"
+    tracker = Tracker(config.tracking, Path(config.outputs))
+    with tracker.start("compare", f"compare {a} and {b}"):
+        _record(tracker, config, overrides, result, text)
+    return f"{text}\n\nLogged as run {tracker.name}: figure and tables in compare/."
+
+
+def report(result: Result) -> str:
+    """Who A and B are, the numbers side by side, and what to know of them, in Markdown."""
+    comparison = result.comparison
+    rows = [
+        "| | A | B | B - A, 95 % | B better in | boxes |",
+        "|---|---|---|---|---|---|",
+        *(_row(row) for row in (*comparison.overall.values(), *_by_class(comparison))),
+    ]
+    sides = zip("AB", (result.a, result.b), strict=True)
+    named = [f"- {letter}: {side.what}" for letter, side in sides]
+    notes = [f"- {note}" for note in result.notes]
+    parts = [named, rows, _files_table(result.a, result.b), notes]
+    return "\n\n".join("\n".join(part) for part in parts if part)
+
+
+# ---- who is meant
+
+
+def _side(name: str, config: Config, format: str | None) -> Side:
+    if RUN_ID.fullmatch(name):
+        return _run_side(name, config, format)
+    if name.startswith("models:/"):
+        return _version_side(name, config, format)
+    source = open_source(name, config)
+    run = RUN_FILE.fullmatch(name)
+    where = source.file.name if source.file else "a checkpoint"
+    return Side(name, f"{name} ({where})", run_id=run[1] if run else None, file=source.file)
+
+
+def _run_side(name: str, config: Config, format: str | None) -> Side:
+    run_id = name.removeprefix("runs:/")
+    kept, split = _kept_by(run_id, format or detection_files.EVALUATED, config)
+    run = open_client(tracking_uri(config.tracking)).get_run(run_id)
+    file = None
+    if format is not None and kept is None:
+        file = run_file(run_id, f"export/{FORMATS[format].file}", config)
+    part = f", {format}" if format else ""
+    what = f"run {run.info.run_name} ({run_id[:8]}){part}"
+    return Side(name, what, run_id, file, kept, split, _numbers(run.data.metrics))
+
+
+def _version_side(name: str, config: Config, format: str | None) -> Side:
+    store = tracking_uri(config.tracking)
+    version = find_version(name, store)
+    chosen, file = file_of_version(version, store, format)
+    kept, split = _kept_by(version.run_id, chosen, config)
+    if kept is not None and kept.facts.get("sha256") != fingerprint(file):
+        kept = split = None  # the run was exported again since
+    numbers = {
+        key: float(text)
+        for key, text in version.tags.items()
+        if key.startswith("export/") and key.rpartition("/")[2] in NUMBERS
+    }
+    what = f"models:/{version.name}/{version.number}, {file.name}"
+    if version.aliases:
+        what += f" ({', '.join(f'@{alias}' for alias in version.aliases)})"
+    return Side(name, what, version.run_id, file, kept, split, _numbers(numbers))
+
+
+def _kept_by(
+    run_id: str, what: str, config: Config
+) -> tuple[Kept, LabelledSplit] | tuple[None, None]:
+    """What a run keeps of a detector, and on which pictures; None if it keeps nothing whole."""
+    folder = f"eval/{detection_files.FOLDER}"
+    try:
+        kept = read_kept(run_file(run_id, f"{folder}/{what}.npz", config))
+        split = read_labelled(run_file(run_id, f"{folder}/{detection_files.LABELS}", config).parent)
+    except (DataError, TrackingError):
+        return None, None
+    return (kept, split) if kept.split == split.digest else (None, None)
+
+
+def _numbers(metrics: dict[str, float]) -> dict[str, dict[str, float]]:
+    """By format: mAP, latency and size, from metrics named `export/<format>/<name>`."""
+    found: dict[str, dict[str, float]] = {}
+    for key, value in metrics.items():
+        group, _, rest = key.partition("/")
+        name, _, number = rest.partition("/")
+        if group == "export" and number in NUMBERS:
+            found.setdefault(name, {})[number] = value
+    return found
+
+
+# ---- on the same pictures
+
+
+def _compared(
+    config: Config, overrides: Sequence[str], sides: Sequence[Side], again: bool
+) -> Result:
+    notes: list[str] = []
+    keys = [override.lstrip("+~").partition("=")[0] for override in overrides]
+    named_data = any(key.partition(".")[0] == "data" or key == "evaluate.split" for key in keys)
+    if again or named_data or any(side.kept is None for side in sides):
+        sides = _evaluated(config, sides, again, named_data)
+    split, found = _aligned(sides, notes)
+    a, b = (
+        _renamed(letter, side, detections, split, notes)
+        for letter, side, detections in zip("AB", sides, found, strict=True)
+    )
+    comparison = compare_detections(
+        split.truths, a, b, split.class_names, config.evaluate.bootstrap, config.data.seed
+    )
+    if not again:
+        notes.append(
+            "Latencies are those measured when each was made; `--again` runs and times both now."
+        )
+    return Result(sides[0], sides[1], comparison, tuple(notes))
+
+
+def _evaluated(config: Config, sides: Sequence[Side], again: bool, named_data: bool) -> list[Side]:
+    """The sides with what they find in the same pictures; what is kept of those is not done again."""
+    dataset = prepare(_data(config, sides, named_data))
+    split = labels_of(dataset, config.evaluate.split)
+    if not split.truths:
+        raise DataError(
+            f"the {config.evaluate.split} split of {dataset.name}",
+            "holds no pictures.",
+            "Choose another: evaluate.split=train|validation|test, or other data: data.images=DIR.",
+        )
+    return [
+        side
+        if not again and side.kept is not None and side.kept.split == split.digest
+        else _run_now(side, config, dataset, split)
+        for side in sides
+    ]
+
+
+def _data(config: Config, sides: Sequence[Side], named_data: bool) -> DataConfig:
+    """The data the user names, else those of the first side that was trained."""
+    runs = [side.run_id for side in sides if side.run_id is not None]
+    return config.data if named_data or not runs else run_config(runs[0], config).data
+
+
+def _run_now(side: Side, config: Config, dataset: Dataset, split: LabelledSplit) -> Side:
+    pictures = Pictures(dataset.records(config.evaluate.split))
+    if side.file is None:
+        source = open_source(side.given, config)
+        shown = tqdm(pictures, desc=f"run {side.given[:24]}", unit="picture")
+        found = [source.detect(image) for image in shown]
+        return replace(side, kept=Kept(split.digest, found, source.class_names), split=split)
+    shown = tqdm(pictures, desc=f"run {side.file.name}", unit="picture")
+    measured = measure(side.file, shown, config.benchmark.runs, config.benchmark.threads)
+    timed = {"latency_ms_p50": measured.latency_ms_p50, "size_mb": measured.size_mb}
+    kept = keep(measured, split.digest, side.file)
+    format = measured.passport.get("format", side.file.name)
+    known = side.numbers or {}
+    numbers = {**known, format: {**known.get(format, {}), **timed}}
+    return replace(side, kept=kept, split=split, numbers=numbers)
+
+
+def _aligned(
+    sides: Sequence[Side], notes: list[str]
+) -> tuple[LabelledSplit, list[list[Detections]]]:
+    """The pictures that both have looked at, and what each found in them.
+
+    Raises:
+        DataError: there is no such picture.
+    """
+    (a, kept_a), (b, kept_b) = map(_seen, sides)
+    place = {key: row for row, key in enumerate(b.keys)}
+    rows = [row for row, key in enumerate(a.keys) if key in place]
+    sizes = f"A's has {len(a.keys)} pictures (digest {a.digest[:12]}), B's {len(b.keys)} ({b.digest[:12]})"
+    if not rows:
+        raise DataError(
+            "models compare",
+            f"the test sets differ and have no picture in common: {sizes}.",
+            "Name pictures that neither was trained on, and both are run on them: data.images=DIR.",
+        )
+    if a.digest != b.digest:
+        notes.append(
+            f"Warning: the test sets differ: {sizes}. What is compared is found in the "
+            f"{len(rows)} that both hold."
+        )
+    found_b = [kept_b.detections[place[a.keys[row]]] for row in rows]
+    return a.part(rows), [[kept_a.detections[row] for row in rows], found_b]
+
+
+def _seen(side: Side) -> tuple[LabelledSplit, Kept]:
+    assert side.split is not None and side.kept is not None  # `_evaluated` saw to it
+    return side.split, side.kept
+
+
+def _renamed(
+    letter: str,
+    side: Side,
+    detections: Sequence[Detections],
+    split: LabelledSplit,
+    notes: list[str],
+) -> list[Detections]:
+    """The detections with the ids that the pictures' labels give to their class names.
+
+    Raises:
+        DataError: the side knows none of the classes.
+    """
+    names = _seen(side)[1].class_names
+    if not names:
+        notes.append(f"{letter} carries no class names: its class ids are taken for the data's.")
+        return list(detections)
+    unknown = [name for name in split.class_names if name not in names]
+    if len(unknown) == len(split.class_names):
+        raise DataError(
+            side.given,
+            f"knows the classes {', '.join(names[:10])}; the pictures have "
+            f"{', '.join(split.class_names[:10])}.",
+            "Compare it with something of its own classes.",
+        )
+    if unknown:
+        notes.append(f"{letter} does not know the class {', '.join(unknown)}, and has AP 0 there.")
+    return under_names(detections, names, split.class_names)
+
+
+# ---- shown
+
+
+def _by_class(comparison: Comparison) -> tuple[Difference, ...]:
+    """The rows of the classes; with one class alone they would repeat the mAP."""
+    return comparison.classes if len(comparison.classes) > 1 else ()
+
+
+def _row(row: Difference) -> str:
+    cells = [f"{value:.3f}" if value is not None else "-" for value in (row.a, row.b)]
+    change = "-" if row.change is None else f"{row.change:+.3f}"
+    if row.low is not None and row.high is not None:
+        change += f" [{row.low:+.3f}, {row.high:+.3f}]{' *' * row.shown}"
+    better = "-" if row.b_better is None else f"{row.b_better:.0%}"
+    return f"| {row.name} | {' | '.join(cells)} | {change} | {better} | {row.boxes} |"
+
+
+def _files_table(a: Side, b: Side) -> list[str]:
+    formats = [name for name in FORMATS if name in {**(a.numbers or {}), **(b.numbers or {})}]
+    strange = sorted({*(a.numbers or {}), *(b.numbers or {})} - {*formats})
+    if not (formats or strange):
+        return []
+    return [
+        f"| {' | '.join(FILE_COLUMNS)} |",
+        "|---|---|---|---|---|---|---|",
+        *(f"| {name} | {' | '.join(_file_cells(a, b, name))} |" for name in [*formats, *strange]),
+    ]
+
+
+def _file_cells(a: Side, b: Side, format: str) -> list[str]:
+    digits = dict(zip(NUMBERS, (3, 2, 1), strict=True))
+    values = [
+        ((side.numbers or {}).get(format, {}).get(number), digits[number])
+        for number in NUMBERS
+        for side in (a, b)
+    ]
+    return ["-" if value is None else f"{value:.{places}f}" for value, places in values]
+
+
+def _record(
+    tracker: Tracker, config: Config, overrides: Sequence[str], result: Result, text: str
+) -> None:
+    comparison = result.comparison
+    tracker.log_config(config, overrides)
+    tracker.set_tags({"odtrain.answer": result.answer})
+    for letter, side in zip("ab", (result.a, result.b), strict=True):
+        tracker.set_tags({f"odtrain.compare.{letter}": side.given})
+        if side.run_id is not None:
+            tracker.set_tags({f"odtrain.compare.{letter}.run": side.run_id})
+    tracker.log(comparison.metrics(), 0)
+    tracker.describe(text)
+    tracker.log_text(f"{text}\n", "compare/report.md")
+    rows = (*comparison.overall.values(), *comparison.classes)
+    tracker.log_table(NUMBER_COLUMNS, map(_cells, rows), "compare/numbers.json")
+    formats = sorted({*(result.a.numbers or {}), *(result.b.numbers or {})})
+    files = [[name, *_file_cells(result.a, result.b, name)] for name in formats]
+    tracker.log_table(FILE_COLUMNS, files, "compare/files.json")
+    _draw(tracker, result)
+
+
+def _cells(row: Difference) -> tuple[object, ...]:
+    change = (row.a, row.b, row.change, row.low, row.high, row.b_better)
+    return (row.name, *change, row.shown, row.boxes)
+
+
+def _draw(tracker: Tracker, result: Result) -> None:
+    comparison = result.comparison
+    rows = [*comparison.overall.values(), *_by_class(comparison)]
+    names = [*comparison.overall, *(row.name for row in _by_class(comparison))]
+    lines = [
+        charts.Interval(
+            printable_label(names, place), row.change * POINTS, row.low * POINTS, row.high * POINTS
+        )
+        for place, row in enumerate(rows, start=1)
+        if row.change is not None and row.low is not None and row.high is not None
+    ]
+    if not lines:
+        return
+    file = tracker.folder / "differences.png"
+    axis = "B - A in points, with its 95 % interval; grey is not shown"
+    title = f"{result.answer}\nA: {result.a.what}\nB: {result.b.what}"
+    charts.differences(file, lines, title, axis)
+    tracker.log_file(file, "compare")
+    with Image.open(file) as picture:
+        tracker.log_image(np.asarray(picture.convert("RGB")), "compare/differences", 0)

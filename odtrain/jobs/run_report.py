@@ -1,0 +1,306 @@
+"""One HTML file that tells a run: it needs no network, and can be sent to people who have no MLflow."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from PIL import Image
+
+from odtrain import __version__
+from odtrain.config.schema import Config
+from odtrain.dataset.prepare import LabelledSplit
+from odtrain.errors import ConfigError, TrackingError, told_if_not_written
+from odtrain.evaluation import matching
+from odtrain.evaluation import saved_detections as detection_files
+from odtrain.evaluation.error_analysis import KINDS, Mistake, count_mistakes
+from odtrain.evaluation.evaluate import Evaluation, evaluate
+from odtrain.evaluation.saved_detections import EVALUATED, LABELS, read_kept, read_labelled
+from odtrain.io.atomic import write_text
+from odtrain.model_source import run_file
+from odtrain.reports import charts
+from odtrain.structures import Detections
+from odtrain.tracking.runs import Story, read_story
+
+RESAMPLES = 1000
+"""Behind the intervals."""
+SHOWN_PICTURES = 8
+"""Of the worst, and of the best."""
+WIDEST_PICTURE = 900
+"""Pixels; drawn pictures are scaled down to it, so that the file can be mailed."""
+EXPORT_METRICS = ("mAP", "mAP_50", "latency_ms_p50", "latency_ms_p90", "size_mb", "peak_memory_mb")
+LOSSES = ("train/loss", "train/localization_loss", "train/classification_loss")
+VALIDATION = ("val/mAP", "val/mAP_50")
+
+
+class Judgement(NamedTuple):
+    """What the detections of a run come to.
+
+    Attributes:
+        evaluation: with intervals.
+        intervals: (K,) 95 % interval of each class's AP; None where it has no box.
+        mistakes: the most expensive first.
+        points: (K,) threshold, precision and recall of each class; None where none is precise enough.
+    """
+
+    evaluation: Evaluation
+    intervals: list[tuple[float, float] | None]
+    mistakes: list[Mistake]
+    points: list[tuple[float, float, float] | None]
+
+
+def write_report(run: str, config: Config, to: Path | None, precision: float) -> Path:
+    """Write the report of a run, and return its file.
+
+    Args:
+        run: its id, or runs:/ID.
+        config: which store and folder of runs.
+        to: the file; by default report-ID.html in this folder.
+        precision: share of what is shown that shall be right, for the thresholds.
+
+    Raises:
+        ConfigError: no run is named, or the precision is no share.
+        TrackingError: there is no such run, or it kept no detections.
+        DataError: the file cannot be written.
+    """
+    if not 0 < precision <= 1:
+        problem = f"{precision:g} is not a share of what is shown."
+        raise ConfigError("--precision", problem, "Give more than 0 and at most 1, such as 0.9.")
+    run_id = run.removeprefix("runs:/")
+    story = read_story(run_id, config.tracking)
+    page = _page(story, config, precision)
+    file = to or Path(f"report-{run_id[:8]}.html")
+    with told_if_not_written(file, "Give another file: --to FILE."):
+        write_text(file, page)
+    return file
+
+
+def _page(story: Story, config: Config, precision: float) -> str:
+    split, found = _kept(story.run_id, config)
+    judged = judge(split, found, precision)
+    templates = Environment(
+        loader=PackageLoader("odtrain", "pages"), autoescape=True, undefined=StrictUndefined
+    )
+    return templates.get_template("report.html").render(
+        title=story.name,
+        subtitle=_subtitle(story, split),
+        command=_command(story),
+        cards=list(_cards(story, judged.evaluation)),
+        exports=list(_exports(story)),
+        threshold=f"{judged.evaluation.threshold:g}",
+        precision=f"{precision:.0%}",
+        mistakes=[_mistake_row(mistake) for mistake in judged.mistakes],
+        classes=list(_class_rows(judged)),
+        charts=list(_charts(story, config)),
+        pictures=list(_pictures(story.run_id, config)),
+        data=_data(story, config),
+        config=_text(story.run_id, "config/config.yaml", config),
+        footer=f"Run {story.run_id}. Written by odtrain {__version__}.",
+    )
+
+
+def judge(split: LabelledSplit, found: Sequence[Detections], precision: float) -> Judgement:
+    """Everything that follows from what was found in a split.
+
+    Args:
+        split: the labelled pictures.
+        found: in them, in their order.
+        precision: 0 to 1, for the thresholds.
+    """
+    evaluation = evaluate(split.truths, found, split.class_names, RESAMPLES, seed=0)
+    weights = matching.draw_resamples(len(split.truths), RESAMPLES, seed=0)
+    intervals = [
+        matching.interval(matching.average_precision(matches, weights).mean(axis=1))
+        if matches.boxes.any() and len(split.truths) > 1
+        else None
+        for matches in evaluation.matches
+    ]
+    ids = list(range(1, len(split.class_names) + 1))
+    return Judgement(
+        evaluation,
+        intervals,
+        count_mistakes(split.truths, found, ids, evaluation.threshold),
+        [matching.at_precision(matches, precision) for matches in evaluation.matches],
+    )
+
+
+def _kept(run_id: str, config: Config) -> tuple[LabelledSplit, list[Detections]]:
+    """The labelled pictures that a run was evaluated on, and what it found in them."""
+    folder = f"eval/{detection_files.FOLDER}"
+    try:
+        labels = run_file(run_id, f"{folder}/{LABELS}", config)
+        kept = read_kept(run_file(run_id, f"{folder}/{EVALUATED}.npz", config))
+    except TrackingError as error:
+        raise TrackingError(
+            f"run {run_id}",
+            "kept no detections: it was not evaluated to the end, or by an older odtrain.",
+            f"Run: odtrain evaluate source={run_id}",
+        ) from error
+    return read_labelled(labels.parent), kept.detections
+
+
+# ---- what the page shows
+
+
+def _subtitle(story: Story, split: LabelledSplit) -> str:
+    boxes = sum(len(truth.classes) for truth in split.truths)
+    which = story.tags.get("odtrain.eval_split", "test")
+    model = story.params.get("model.name", "")
+    return (
+        f"{story.started:%Y-%m-%d %H:%M}, {story.status.lower()}. {model + ', m' if model else 'M'}easured "
+        f"on {len(split.truths)} {which} pictures with {boxes} objects."
+    )
+
+
+def _command(story: Story) -> str:
+    found = re.match(r"`(odtrain [^`]*)`", story.tags.get("mlflow.note.content", ""))
+    return found[1] if found else ""
+
+
+def _cards(story: Story, evaluation: Evaluation) -> Iterator[dict[str, str]]:
+    values = evaluation.metrics
+    if "mAP" in values:
+        low, high = values.get("mAP_lo"), values.get("mAP_hi")
+        note = "" if low is None or high is None else f"95 %: {low:.3f} to {high:.3f}"
+        yield _card("mAP", f"{values['mAP']:.3f}", note or "IoU 0.50 to 0.95")
+    for name, note in (("mAP_50", "IoU 0.50"), ("mAP_75", "IoU 0.75"), ("AR_100", "recall")):
+        if name in values:
+            yield _card(name, f"{values[name]:.3f}", note)
+    latency = {
+        row["format"]: story.metrics[f"export/{row['format']}/latency_ms_p50"][-1][1]
+        for row in _exports(story)
+        if row["verdict"] == "passed" and f"export/{row['format']}/latency_ms_p50" in story.metrics
+    }
+    if latency:
+        quickest = min(latency, key=lambda name: latency[name])
+        yield _card("quickest file", f"{latency[quickest]:.1f} ms", quickest)
+
+
+def _card(name: str, value: str, note: str) -> dict[str, str]:
+    return {"name": name, "value": value, "note": note}
+
+
+def _exports(story: Story) -> Iterator[dict[str, Any]]:
+    for tag, verdict in sorted(story.tags.items()):
+        if not tag.startswith("odtrain.export."):
+            continue
+        name = tag.removeprefix("odtrain.export.")
+        yield {
+            "format": name,
+            "cells": [_metric(story, f"export/{name}/{metric}") for metric in EXPORT_METRICS],
+            "verdict": verdict,
+        }
+
+
+def _metric(story: Story, name: str) -> str:
+    points = story.metrics.get(name)
+    if not points:
+        return ""
+    digits = 3 if name.endswith(("mAP", "mAP_50")) else 1
+    return f"{points[-1][1]:.{digits}f}"
+
+
+def _mistake_row(mistake: Mistake) -> dict[str, str]:
+    return {
+        "kind": mistake.kind,
+        "count": str(mistake.count),
+        "cost": f"{mistake.cost:.3f}",
+        "meaning": KINDS[mistake.kind],
+    }
+
+
+def _class_rows(judged: Judgement) -> Iterator[dict[str, Any]]:
+    rows = zip(judged.evaluation.per_class, judged.intervals, judged.points, strict=True)
+    for row, interval, point in rows:
+        yield {
+            "name": row.name,
+            "cells": [
+                _number(row.ap),
+                f"{interval[0]:.3f} to {interval[1]:.3f}" if interval else "",
+                _number(row.ap_50),
+                row.boxes,
+                row.images,
+                *map(_number, point or (None, None, None)),
+            ],
+        }
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
+
+
+def _charts(story: Story, config: Config) -> Iterator[dict[str, str]]:
+    curves = {
+        "loss": {name: story.metrics[name] for name in LOSSES if name in story.metrics},
+        "validation": {name: story.metrics[name] for name in VALIDATION if name in story.metrics},
+    }
+    if drawn := {title: lines for title, lines in curves.items() if lines}:
+        yield {"title": "Training", "source": _embedded(charts.curves_over_steps(drawn), "png")}
+    for title, name in (("Precision and recall", "pr_curves"), ("Confusions", "confusion_matrix")):
+        if (file := _optional(story.run_id, f"eval/{name}.png", config)) is not None:
+            yield {"title": title, "source": _embedded(file.read_bytes(), "png")}
+
+
+def _pictures(run_id: str, config: Config) -> Iterator[dict[str, Any]]:
+    for folder, title, note in (
+        (
+            "worst",
+            "Worst pictures",
+            "Those with the lowest F1. Left what was found, right the labels.",
+        ),
+        ("best", "Best pictures", "Those without mistakes that show the most objects."),
+    ):
+        where = _optional(run_id, f"eval/{folder}", config)
+        files = sorted(where.iterdir())[:SHOWN_PICTURES] if where is not None else []
+        if files:
+            shown = [
+                {"name": file.stem.partition("_")[2], "source": _scaled(file)} for file in files
+            ]
+            yield {"title": title, "note": note, "pictures": shown}
+
+
+def _scaled(file: Path) -> str:
+    with Image.open(file) as image:
+        image.thumbnail((WIDEST_PICTURE, WIDEST_PICTURE))
+        stream = io.BytesIO()
+        image.convert("RGB").save(stream, "JPEG", quality=82)
+    return _embedded(stream.getvalue(), "jpeg")
+
+
+def _embedded(data: bytes, kind: str) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def _data(story: Story, config: Config) -> dict[str, Any]:
+    values = json.loads(_text(story.run_id, "data/dataset.json", config) or "{}")
+    counts: Mapping[str, Mapping[str, int]] = values.get("counts", {})
+    severities = Counter(finding["severity"] for finding in values.get("findings", ()))
+    told = ", ".join(f"{number} {severity}" for severity, number in severities.items())
+    return {
+        "name": values.get("name", "?"),
+        "digest": values.get("digest", "?"),
+        "findings": f"The data check said: {told}."
+        if told
+        else "The data check had nothing to say.",
+        "splits": [{"name": split, **count} for split, count in counts.items()],
+    }
+
+
+def _text(run_id: str, artifact: str, config: Config) -> str:
+    file = _optional(run_id, artifact, config)
+    return "" if file is None else file.read_text(encoding="utf-8")
+
+
+def _optional(run_id: str, artifact: str, config: Config) -> Path | None:
+    """A file of the run; None where it has none, as a run without validation has no curve."""
+    try:
+        return run_file(run_id, artifact, config)
+    except TrackingError:
+        return None

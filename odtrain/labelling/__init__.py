@@ -1,0 +1,1 @@
+"""New pictures with proposals, corrected by people, back into the data set."""

@@ -1,0 +1,224 @@
+"""`odtrain prelabel merge`: corrected proposals into the data set, and what the model was worth as a helper."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+
+from odtrain.config.compose import section
+from odtrain.config.schema import Config, DataConfig
+from odtrain.dataset.check import diagnose, read_dataset
+from odtrain.dataset.prepare import prepare, refuse_errors
+from odtrain.dataset.splits import SPLITS
+from odtrain.errors import ConfigError, DataError, told_if_not_written
+from odtrain.io.atomic import copy, sync
+from odtrain.labelling.prelabel import MANIFEST, Proposal, Row, read_manifest, write_manifest
+from odtrain.labels.annotations import LabelledImage
+from odtrain.labels.formats import voc
+from odtrain.structures import pairwise_iou
+
+SAME_BOX = 1.0
+"""Pixels by which each edge of a kept box may have moved: a tool's own rounding."""
+SAME_OBJECT = 0.5
+"""Overlap (IoU) from which a corrected box is taken for the proposed one."""
+OUTCOMES = ("kept", "moved", "renamed", "added", "removed")
+OF_THE_SPLIT = ("OD017", "OD018")
+"""Findings that do not matter in a folder that is no data set by itself."""
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A picture to take, and what became of its proposals.
+
+    Attributes:
+        row: of the manifest.
+        image: its corrected labels.
+        outcomes: one of `OUTCOMES` for each box, proposed or added.
+    """
+
+    row: Row
+    image: LabelledImage
+    outcomes: Counter[str]
+
+
+def merge(config: Config) -> str:
+    """Take the verified pictures of the folder `input=` into the data set of `data.*`.
+
+    Pictures and XML are copied into `data.images` and `data.annotations`; nothing there is changed.
+    What was taken before is not taken again.
+
+    Returns:
+        How many boxes were kept, moved, renamed, added and removed, for people.
+
+    Raises:
+        ConfigError: `input` is not given, or the data set is not labelled as Pascal VOC.
+        DataError: nothing is verified, the labels have errors, or the data set cannot be written.
+    """
+    if not config.input:
+        raise ConfigError("input", "is not given.", "Name the folder of the proposals: input=DIR.")
+    folder = Path(config.input)
+    source, rows = read_manifest(folder)
+    taken = _verified(folder, [row for row in rows if not row.taken])
+    if not taken:
+        raise DataError(
+            folder,
+            "holds no verified picture that was not taken before.",
+            "In labelImg, press the space bar on each picture that is right, and save.",
+        )
+    before = _digest(config.data)
+    contents = _check_target(config.data)
+    taken = [one for one in taken if one.row.merged or one.row.sha256 not in contents]
+    with told_if_not_written(
+        config.data.images,
+        f"What was taken until then is noted in {MANIFEST}; the same command goes on.",
+    ):
+        for one in taken:
+            name = one.row.merged or _free_name(config.data, Path(one.row.source).name)
+            rows = _noted(folder, source, rows, replace(one.row, merged=name))
+            _copy(folder, one, config.data, name)
+            rows = _noted(folder, source, rows, replace(one.row, merged=name, taken=True))
+    dataset = prepare(config.data)
+    return _told(taken, rows, config, before, dataset.digest)
+
+
+def compare(proposals: Sequence[Proposal], image: LabelledImage) -> Counter[str]:
+    """What became of proposed boxes, by `OUTCOMES`: each pair of boxes that overlap most is one object."""
+    outcomes: Counter[str] = Counter()
+    old = np.array([each.xyxy for each in proposals], np.float32).reshape(-1, 4)
+    new = np.array([item.yxyx for item in image.objects], np.float32).reshape(-1, 4)
+    new = new[:, [1, 0, 3, 2]] * np.array([image.width, image.height] * 2, np.float32)
+    left, right = set(range(len(old))), set(range(len(new)))
+    overlaps = pairwise_iou(old, new)
+    pairs = sorted((-overlaps[i, j], i, j) for i in left for j in right)
+    for overlap, i, j in pairs:
+        if -overlap < SAME_OBJECT or i not in left or j not in right:
+            continue
+        left.discard(i)
+        right.discard(j)
+        if proposals[i].name != image.objects[j].name:
+            outcomes["renamed"] += 1
+        else:
+            moved = np.abs(old[i] - new[j]).max() > SAME_BOX
+            outcomes["moved" if moved else "kept"] += 1
+    outcomes["removed"], outcomes["added"] = len(left), len(right)
+    return outcomes
+
+
+# ---- what is taken
+
+
+def _verified(folder: Path, rows: Iterable[Row]) -> list[Taken]:
+    """The pictures of the folder that somebody has marked as right.
+
+    Raises:
+        DataError: the labels of one of them have errors.
+    """
+    labelled = _read(folder)
+    taken = []
+    for row in rows:
+        image = labelled.get(row.name)
+        if image is not None and image.verified:
+            taken.append(Taken(row, image, compare(row.proposals, image)))
+    return taken
+
+
+def _read(folder: Path) -> dict[str, LabelledImage]:
+    config = section(
+        DataConfig,
+        name="proposals",
+        images=str(folder),
+        format="voc",
+        test_fraction=0.0,
+        validation_fraction=0.0,
+        prepared=str(folder / ".prepared"),
+    )
+    examined = diagnose(config)
+    refuse_errors(config, [each for each in examined.findings if each.code not in OF_THE_SPLIT])
+    return {image.image.name: image for split in SPLITS for image in examined.splits[split]}
+
+
+def _digest(config: DataConfig) -> str | None:
+    try:
+        return read_dataset(Path(config.prepared)).digest
+    except DataError:
+        return None
+
+
+def _check_target(config: DataConfig) -> set[str]:
+    """Digests of the pictures in the data set, which must be labelled as Pascal VOC.
+
+    Raises:
+        ConfigError: it is labelled otherwise.
+        DataError: its labels have errors.
+    """
+    examined = diagnose(config)
+    if examined.label_format not in ("voc", ""):
+        raise ConfigError(
+            f"data.images={config.images}",
+            f"is labelled as {examined.label_format}, and corrections are Pascal VOC.",
+            "Convert it first: odtrain convert --to voc output=DIR.",
+        )
+    refuse_errors(config, examined.findings)
+    return {held.content for held in examined.pictures.values()}
+
+
+def _noted(folder: Path, source: str, rows: Sequence[Row], changed: Row) -> list[Row]:
+    """Write the manifest with one row changed."""
+    after = [changed if row.name == changed.name else row for row in rows]
+    write_manifest(folder, source, after)
+    return after
+
+
+def _copy(folder: Path, one: Taken, config: DataConfig, name: str) -> None:
+    """Copy a picture and its labels into the data set, the XML last; then they are on disk."""
+    images, labels = _targets(config)
+    copy(folder / one.row.name, images / name)
+    voc.write(labels, [one.image], [Path(name)])
+    sync((labels / name).with_suffix(".xml"))
+
+
+def _targets(config: DataConfig) -> tuple[Path, Path]:
+    """Where pictures and label files go: into `train/`, where such folders are the split."""
+    images = _for_training(Path(config.images))
+    return images, _for_training(Path(config.annotations)) if config.annotations else images
+
+
+def _for_training(folder: Path) -> Path:
+    return folder / "train" if (folder / "train").is_dir() else folder
+
+
+def _free_name(config: DataConfig, name: str) -> str:
+    """The picture's own name, or with a number behind it, where that or its XML is there already."""
+    images, labels = _targets(config)
+    for number in count(1):
+        tried = Path(name) if number == 1 else Path(name).with_stem(f"{Path(name).stem}-{number}")
+        if not (images / tried).exists() and not (labels / tried.with_suffix(".xml")).exists():
+            break
+    return tried.name
+
+
+# ---- what is said
+
+
+def _told(
+    taken: Sequence[Taken], rows: Sequence[Row], config: Config, before: str | None, digest: str
+) -> str:
+    total: Counter[str] = sum((one.outcomes for one in taken), Counter())
+    proposed = sum(len(one.row.proposals) for one in taken)
+    left = sum(not row.taken for row in rows)
+    share = f" ({total['kept'] / proposed:.0%} of what was proposed)" if proposed else ""
+    lines = [
+        f"{len(taken)} pictures taken into {config.data.name}; {left} are not verified yet.",
+        f"  boxes: {total['kept']} kept{share}, {total['moved']} moved, {total['renamed']} renamed, "
+        f"{total['added']} added, {total['removed']} removed.",
+        f"  data set: digest {before[:16] + ' -> ' if before else ''}{digest[:16]}",
+    ]
+    if config.data.train_list:
+        names = ", ".join(str(row.merged) for row in rows if row.merged)
+        lines.append(f"  {config.data.train_list} decides what is trained on; add there: {names}")
+    return "\n".join(lines)

@@ -1,0 +1,1 @@
+"""What people labelled, whatever the tool: boxes, classes, label maps."""

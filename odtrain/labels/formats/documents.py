@@ -1,0 +1,73 @@
+"""JSON label files: read once, then told apart by their shape."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from odtrain.findings import found
+from odtrain.labels.annotations import Entry, UnreadableError
+from odtrain.labels.formats.reading import Reading, Sources, read_bytes
+
+
+class DocumentFormat(NamedTuple):
+    """A format whose files are JSON.
+
+    Attributes:
+        markers: strings, of which a file of it has all; only such files are parsed.
+        fits: whether a parsed document is of it.
+        entries: what the document says; what it says wrongly goes into the `Reading`.
+    """
+
+    markers: tuple[bytes, ...]
+    fits: Callable[[Any], bool]
+    entries: Callable[[Path, Any, Reading], list[Entry]]
+
+
+def read_documents(sources: Sources, formats: Mapping[str, DocumentFormat]) -> dict[str, Reading]:
+    """What the .json files say that are of one of `formats`, by its name.
+
+    Returns:
+        A `Reading` for each format. A file that is none of them is passed over, unless it bears a
+        picture's name, or the format is named and no file is of it.
+    """
+    readings = {name: Reading() for name in formats}
+    misfits: list[Path] = []
+    for file in sources.with_suffix(".json"):
+        likely = list(formats)
+        try:
+            data = read_bytes(file)
+            likely = [name for name in formats if _resembles(data, formats[name])]
+            likely = likely or (list(formats) if sources.named else [])
+            document = _parsed(file, data) if likely else None
+        except UnreadableError as error:
+            readings[likely[0]].refuse(error)
+            continue
+        fitting = next((name for name in likely if formats[name].fits(document)), None)
+        if fitting is None:
+            misfits.append(file)
+        else:
+            readings[fitting].files += 1
+            readings[fitting].entries += formats[fitting].entries(file, document, readings[fitting])
+    none_fits = sources.named and not any(reading.files for reading in readings.values())
+    for file in misfits:
+        if none_fits or sources.of_picture(file):
+            said = f"is JSON, but not {' or '.join(formats)}."
+            readings[next(iter(formats))].fault(file, "OD031", said)
+    return readings
+
+
+def _resembles(data: bytes, kind: DocumentFormat) -> bool:
+    return all(marker in data for marker in kind.markers)
+
+
+def _parsed(file: Path, data: bytes) -> Any:
+    try:
+        return json.loads(data)
+    except RecursionError:
+        cause = "is nested too deep."
+    except ValueError as error:
+        cause = "is empty." if not data.strip() else f"is not JSON: {str(error)[:100]}."
+    raise UnreadableError(found("OD030", file, cause))

@@ -1,0 +1,193 @@
+"""Pascal VOC XML: labelImg's of all ages, and what LabelMe, CVAT, Roboflow and Label Studio call so.
+
+The tags are those of the VOC challenge; who leaves out, adds or reorders some is read all the same.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from lxml import etree
+
+from odtrain.findings import found
+from odtrain.labels.annotations import (
+    Entry,
+    LabelledImage,
+    UnreadableError,
+    WrittenObject,
+    normalised,
+)
+from odtrain.labels.formats.reading import (
+    Corners,
+    Reading,
+    Sources,
+    bounds,
+    centre_of,
+    entry_of_picture,
+    flag,
+    number,
+    picture_name,
+    printable,
+    rotated_bounds,
+    size_of,
+)
+from odtrain.labels.formats.xml_files import (
+    child,
+    children,
+    local_name,
+    may_be_cvat,
+    parse_xml,
+    rotation,
+    text,
+)
+
+MAX_XML_BYTES = 10_000_000
+"""labelImg writes about 300 bytes an object; nothing near this is a label file."""
+
+
+def read(sources: Sources) -> Reading:
+    """Every .xml file, read by tag name.
+
+    Returns:
+        The entries, with the objects that can be read, and OD003 to OD006 for what cannot.
+    """
+    reading = Reading()
+    for file in sources.with_suffix(".xml"):
+        try:
+            if not sources.named and may_be_cvat(file):
+                continue
+            reading.files += 1
+            root = parse_xml(file, MAX_XML_BYTES)
+            name = local_name(root)
+            if name != "annotation":
+                cause = f"begins with <{name}>, not with <annotation>."
+                raise UnreadableError(found("OD004", file, cause))
+            reading.entries.append(_entry(file, root, reading))
+        except UnreadableError as error:
+            reading.refuse(error)
+    return reading
+
+
+def _entry(file: Path, root: etree._Element, reading: Reading) -> Entry:
+    objects = []
+    for position, element in enumerate(children(root, "object"), start=1):
+        if flag(text(element, "deleted")):  # LabelMe's own XML keeps them
+            reading.tally("deleted")
+            continue
+        try:
+            objects.append(_object(file, position, element, reading))
+        except UnreadableError as error:
+            reading.fault(file, error.finding.code, error.finding.cause)
+    size = _size(root)
+    names = (file.stem, picture_name(text(root, "filename")).rpartition("/")[2])
+    return entry_of_picture(file, names, size, objects, verified=flag(root.get("verified")))
+
+
+def _size(root: etree._Element) -> tuple[int, int]:
+    tags = [("size", "width", "height"), ("imagesize", "ncols", "nrows")]  # VOC's, LabelMe's own
+    for tag, width, height in tags:
+        element = child(root, tag)
+        if element is not None and (size := size_of(text(element, width), text(element, height))):
+            return size
+    return 0, 0
+
+
+def _object(file: Path, position: int, element: etree._Element, reading: Reading) -> WrittenObject:
+    name = normalised(text(element, "name"))
+    if not name:
+        raise UnreadableError(found("OD006", file, f"object {position} has no <name>."))
+    corners = _corners(file, f'object {position}, "{name}"', element, reading)
+    flags = flag(text(element, "difficult")), flag(text(element, "truncated"))
+    return WrittenObject(name, corners, *flags)
+
+
+def _corners(file: Path, said: str, element: etree._Element, reading: Reading) -> Corners:
+    box = child(element, "bndbox")
+    if box is None:
+        return _other_shape(file, said, element, reading)
+    xmin, ymin, xmax, ymax = _values(file, said, box, ("xmin", "ymin", "xmax", "ymax"))
+    degrees = rotation(element)
+    if not degrees:
+        return xmin, ymin, xmax, ymax
+    reading.tally("rotated")
+    corners = xmin, ymin, xmax, ymax
+    return rotated_bounds(corners, degrees, centre_of(corners))
+
+
+def _values(file: Path, said: str, parent: etree._Element, tags: Sequence[str]) -> list[float]:
+    values = []
+    for tag in tags:
+        value = number(text(parent, tag))
+        if value is None:
+            cause = f'{said}: <{tag}> is "{text(parent, tag)[:40]}", not a number.'
+            raise UnreadableError(found("OD006", file, cause))
+        values.append(value)
+    return values
+
+
+def _other_shape(file: Path, said: str, element: etree._Element, reading: Reading) -> Corners:
+    """The bounds of LabelMe's <polygon>, or of roLabelImg's <robndbox>.
+
+    Raises:
+        UnreadableError: OD006: there is neither.
+    """
+    polygon, turned = child(element, "polygon"), child(element, "robndbox")
+    if polygon is not None:
+        points = [_values(file, said, point, ("x", "y")) for point in children(polygon, "pt")]
+        if points:
+            if text(element, "type") != "bounding_box":
+                reading.tally("polygon")
+            return bounds(points)
+    if turned is not None:
+        cx, cy, width, height, angle = _values(file, said, turned, ("cx", "cy", "w", "h", "angle"))
+        reading.tally("rotated")
+        corners = cx - width / 2, cy - height / 2, cx + width / 2, cy + height / 2
+        return rotated_bounds(corners, math.degrees(angle), (cx, cy))
+    raise UnreadableError(found("OD006", file, f"{said}, has no <bndbox>."))
+
+
+def write(folder: Path, images: Sequence[LabelledImage], names: Sequence[Path]) -> None:
+    """One file a picture below `folder`, as labelImg writes them.
+
+    Args:
+        folder: gets the folders of `names` too.
+        images: to write.
+        names: of the pictures, relative to the folder of pictures.
+    """
+    for image, name in zip(images, names, strict=True):
+        file = folder / name.with_suffix(".xml")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(_as_xml(image, name))
+
+
+def _as_xml(image: LabelledImage, name: Path) -> bytes:
+    root = etree.Element("annotation")
+    if image.verified:
+        root.set("verified", "yes")
+    for tag, value in (("folder", name.parent.name), ("filename", name.name), ("path", str(name))):
+        _add(root, tag, printable(value))
+    _add(_add(root, "source"), "database", "Unknown")
+    size = _add(root, "size")
+    for tag, side in (("width", image.width), ("height", image.height), ("depth", 3)):
+        _add(size, tag, str(side))
+    _add(root, "segmented", "0")
+    for item in image.objects:
+        element = _add(root, "object")
+        flags = ("truncated", str(int(item.truncated))), ("difficult", str(int(item.difficult)))
+        for tag, value in (("name", item.name), ("pose", "Unspecified"), *flags):
+            _add(element, tag, value)
+        box = _add(element, "bndbox")
+        for tag, value in zip(
+            ("xmin", "ymin", "xmax", "ymax"), image.corners(item, 2), strict=True
+        ):
+            _add(box, tag, value)
+    etree.indent(root, "\t")
+    return etree.tostring(root, encoding="utf-8", pretty_print=True)
+
+
+def _add(parent: etree._Element, tag: str, value: str | None = None) -> etree._Element:
+    element = etree.SubElement(parent, tag)
+    element.text = value
+    return element

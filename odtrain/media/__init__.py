@@ -1,0 +1,1 @@
+"""Pictures and videos: found, decoded, compared, drawn on."""

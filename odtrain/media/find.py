@@ -1,0 +1,214 @@
+"""What `input=` names: pictures and videos here or at a URL, and cameras."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import re
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from urllib.parse import unquote, urlsplit
+
+import requests
+from PIL import Image
+from tqdm import tqdm
+
+from odtrain.config.schema import PredictConfig
+from odtrain.errors import ConfigError, DataError
+from odtrain.io.atomic import replacing
+from odtrain.media import images as pictures
+from odtrain.media import video
+
+CAMERA = re.compile(r"camera:(\d+)")
+URL = re.compile(r"https?://", re.IGNORECASE)
+LIST_SUFFIX = ".txt"
+TIMEOUT_SECONDS = (10, 30)
+"""To connect to a server, and between two pieces of its answer."""
+UNSAFE = re.compile(r"[^\w.-]+")
+NAME_SOMETHING = "Name a picture, a video, a folder, a glob, a URL or camera:0: input=..."
+
+
+@dataclass(frozen=True)
+class Medium:
+    """A picture or a video.
+
+    Attributes:
+        file: where it is.
+        name: as the user knows it: its path, or the URL it came from.
+        moving: whether it is a video, or a GIF of several frames.
+    """
+
+    file: Path
+    name: str
+    moving: bool
+
+
+def camera_number(text: str | None) -> int | None:
+    """N of `camera:N`; None for anything else."""
+    found = CAMERA.fullmatch(text or "")
+    return int(found[1]) if found else None
+
+
+def find_media(
+    config: PredictConfig, text: str | None, folder: Path, ours: str, going_on: bool = False
+) -> list[Medium]:
+    """The pictures and videos that `input=` means, sorted by name within a folder or glob.
+
+    Args:
+        config: limits of what is fetched from a URL.
+        text: a file, a folder, a glob, a URL, or a .txt with one of these a line.
+        folder: of the output; what is fetched is kept there.
+        ours: what odtrain drew before, below `folder`: none of the user's pictures.
+        going_on: whether what was fetched before is taken as it is.
+
+    Raises:
+        ConfigError: nothing is given.
+        DataError: nothing is there, or it cannot be fetched.
+    """
+    if not text:
+        raise ConfigError("input", "is not given.", NAME_SOMETHING)
+    path = Path(text).expanduser()
+    if path.suffix.lower() == LIST_SUFFIX and path.is_file():
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        entries = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+        if not entries:
+            raise DataError(path, "names nothing.", "Write one picture, video or URL a line.")
+    else:
+        entries = [text]
+
+    def expand(entry: str) -> Iterable[Medium]:
+        if URL.match(entry):
+            file = fetch(entry, folder / "fetched", config, going_on)
+            return [Medium(file, entry, _moves(file))]
+        suffixes = pictures.SUFFIXES | video.SUFFIXES
+        files = find_files(entry, suffixes, folder / ours, "picture or video", NAME_SOMETHING)
+        return [Medium(file, str(file), _moves(file)) for file in files]
+
+    found = [medium for entry in entries for medium in expand(entry)]
+    return list({medium.name: medium for medium in found}.values())
+
+
+def find_pictures(pattern: str | None) -> list[Path]:
+    """The pictures that a file, a folder or a glob names; sorted by name.
+
+    Raises:
+        ConfigError: nothing is given.
+        DataError: nothing is there.
+    """
+    remedy = "Name a picture, a folder or a glob."
+    if not pattern:
+        raise ConfigError("input", "is not given.", remedy)
+    return find_files(pattern, pictures.SUFFIXES, None, "picture", remedy)
+
+
+def find_files(
+    pattern: str, suffixes: Iterable[str], drawn_before: Path | None, what: str, remedy: str
+) -> list[Path]:
+    """A file of any suffix, the files of some suffixes in a folder, or those of a glob; sorted.
+
+    Args:
+        pattern: `~` is the home folder, `**` any folders.
+        suffixes: in lower case, with their dots.
+        drawn_before: a folder whose files are none of the user's.
+        what: is looked for, for messages.
+        remedy: of the message.
+
+    Raises:
+        DataError: nothing is there.
+    """
+    path = Path(pattern).expanduser()
+    if path.is_file():
+        return [path]
+    found = path.rglob("*") if path.is_dir() else map(Path, glob.iglob(str(path), recursive=True))  # noqa: PTH207 - absolute patterns too
+    ours = drawn_before and drawn_before.resolve()
+    wanted = frozenset(suffixes)
+    files = sorted(
+        file
+        for file in found
+        if file.suffix.lower() in wanted and file.is_file() and ours not in file.resolve().parents
+    )
+    if not files:
+        raise DataError(pattern, f"no {what} is there.", remedy)
+    return files
+
+
+def _moves(file: Path) -> bool:
+    """Whether a file is a video: by its suffix, and where that says nothing by its bytes."""
+    suffix = file.suffix.lower()
+    if suffix in video.SUFFIXES:
+        return True
+    if suffix in pictures.SUFFIXES and suffix != ".gif":
+        return False
+    try:
+        with Image.open(file) as image:
+            return image.format == "GIF" and getattr(image, "n_frames", 1) > 1
+    except Exception:  # whatever Pillow says of what is no picture, or a damaged one
+        return suffix not in pictures.SUFFIXES
+
+
+# ---- URLs
+
+
+def fetch(url: str, folder: Path, config: PredictConfig, going_on: bool = False) -> Path:
+    """The file behind a URL, kept in `folder`; one that is there already does where a run goes on.
+
+    Raises:
+        DataError: there is no such file, or it is larger or slower than the configuration allows.
+    """
+    file = folder / f"{hashlib.sha256(url.encode()).hexdigest()[:8]}-{_file_name(url)}"
+    if going_on and file.is_file():
+        return file
+    try:
+        with requests.get(url, stream=True, timeout=TIMEOUT_SECONDS) as answer:
+            answer.raise_for_status()
+            with replacing(file) as part:
+                _receive(answer, part, url, config)
+    except (requests.RequestException, ValueError) as error:
+        raise DataError(
+            url, f"cannot be fetched: {_why(error)}.", "Is the address right?"
+        ) from None
+    return file
+
+
+def _receive(answer: requests.Response, part: Path, url: str, config: PredictConfig) -> None:
+    limit = config.max_download_mb * 1e6
+    deadline = time.monotonic() + config.max_download_seconds
+    length = int(answer.headers.get("Content-Length") or 0)
+    bar = tqdm(
+        total=length or None, unit="B", unit_scale=True, desc="fetching", delay=1, leave=False
+    )
+    with bar, part.open("wb") as stream:
+        blocks = answer.iter_content(2**16) if length <= limit else [b""]
+        for block in blocks:
+            stream.write(block)
+            bar.update(len(block))
+            if max(length, stream.tell()) > limit:
+                raise _beyond(url, f"is larger than {config.max_download_mb:g} MB", "mb")
+            if time.monotonic() > deadline:
+                raise _beyond(url, f"takes more than {config.max_download_seconds:g} s", "seconds")
+
+
+def _beyond(url: str, problem: str, limit: str) -> DataError:
+    key = f"predict.max_download_{limit}"
+    return DataError(url, f"{problem}: it was not fetched.", f"Allow more: {key}=N.")
+
+
+def _file_name(url: str) -> str:
+    """The last part of a URL's path, harmless as a file name."""
+    name = unquote(PurePosixPath(urlsplit(url).path).name)
+    return UNSAFE.sub("_", name).strip("._")[-80:] or "download"
+
+
+def _why(error: Exception) -> str:
+    response = getattr(error, "response", None)
+    if response is not None:
+        return f"the server answers {response.status_code} {response.reason}"
+    named: Sequence[tuple[type[Exception], str]] = (
+        (requests.Timeout, "the server does not answer in time"),
+        (requests.exceptions.ChunkedEncodingError, "the connection broke off"),
+        (requests.ConnectionError, "no connection to the server"),
+        (requests.TooManyRedirects, "the server sends from one address to the next without end"),
+    )
+    return next((text for kind, text in named if isinstance(error, kind)), "no such address")

@@ -1,0 +1,1 @@
+"""Exported files: what they carry, and how each is opened and run."""

@@ -1,0 +1,107 @@
+"""What every opened model file is: a detector that knows where it comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from odtrain.errors import ModelFileError
+from odtrain.model_files.tflite_metadata import BOXES, CLASSES, COUNT, SCORES
+from odtrain.structures import Detections, FloatArray, UInt8Image, areas
+
+MAKE_AGAIN = "Export the model again, or check that the file was copied or downloaded whole."
+DETECTORS_ONLY = "Only object detectors with boxes, classes and scores as outputs can be run."
+
+Raw = dict[str, NDArray[Any]]
+"""Outputs of one picture by role: boxes (M, 4) yxyx fractions, classes (M,) 1-based, scores (M,)
+and count (), all float."""
+
+
+@dataclass(frozen=True, eq=False)
+class FileDetector:
+    """An exported file that detects; call it with a picture of any size.
+
+    Attributes:
+        path: the file, or the SavedModel's folder.
+        format: the export format its passport names, else `pb`, `saved_model` or `tflite`.
+        threads: that a .tflite runs with, which may be 1 where more would lose detections
+            (`Postprocess.safe_threads`); for the others the number asked for.
+        prepare: makes a picture of any size what `run` takes.
+        run: the file's own run, nothing else.
+        class_names: index 0 = class id 1; empty where nobody says.
+        input_size: (height, width) in pixels that pictures are resized to; None if unknown.
+        passport: where the file says it comes from; empty in a stranger's file.
+        run_batch: `run` of several prepared pictures of one size at once, where the file takes them.
+        extent: what fractions of a picture are multiplied by to be fractions of `run`'s input.
+    """
+
+    path: Path
+    format: str
+    threads: int
+    prepare: Callable[[UInt8Image], NDArray[Any]]
+    run: Callable[[NDArray[Any]], Raw]
+    class_names: tuple[str, ...] = ()
+    input_size: tuple[int, int] | None = None
+    passport: dict[str, str] = field(default_factory=dict)
+    run_batch: Callable[[NDArray[Any]], list[Raw]] | None = None
+    extent: Callable[[UInt8Image], FloatArray | float] = lambda picture: 1.0
+
+    def __call__(self, image: UInt8Image) -> Detections:
+        """What the file finds in an (H, W, 3) picture.
+
+        Raises:
+            ModelFileError: the file runs, but not as a detector of pictures.
+        """
+        return self.detect_all([image])[0]
+
+    def detect_all(self, images: Sequence[UInt8Image]) -> list[Detections]:
+        """What the file finds in each of several (H, W, 3) pictures, at once where that can be.
+
+        Raises:
+            ModelFileError: the file runs, but not as a detector of pictures.
+        """
+        try:
+            found = zip(self._run_all(images), map(self.extent, images), strict=True)
+            return [detections_of({**raw, BOXES: raw[BOXES] / extent}) for raw, extent in found]
+        except ModelFileError:
+            raise
+        except Exception as error:
+            cannot_run(self.path, error)
+
+    def _run_all(self, images: Sequence[UInt8Image]) -> list[Raw]:
+        ready = [self.prepare(image) for image in images]
+        alike = len({tensor.shape for tensor in ready}) == 1
+        if self.run_batch is None or len(ready) < 2 or not alike:
+            return [self.run(tensor) for tensor in ready]
+        return self.run_batch(np.concatenate(ready))
+
+    def run_once(self, picture: UInt8Image) -> Raw:
+        """The outputs for a picture that is already at the input size."""
+        return self.run(self.prepare(picture))
+
+
+def detections_of(raw: Raw) -> Detections:
+    """Detections best first, clipped to the picture; padding and boxes without area are dropped."""
+    count = round(float(raw[COUNT]))
+    boxes = np.clip(raw[BOXES][:count], 0, 1).astype(np.float32)
+    scores = raw[SCORES][:count].astype(np.float32)
+    found = (scores > 0) & (areas(boxes) > 0)
+    order = np.argsort(-scores, kind="stable")
+    order = order[found[order]]
+    classes = np.rint(raw[CLASSES][:count]).astype(np.int64)
+    return Detections(boxes[order], scores[order], classes[order])
+
+
+def cannot_run(path: Path, error: Exception) -> NoReturn:
+    """Turn whatever a runtime said of a file into an error that says what to do.
+
+    Raises:
+        ModelFileError: always.
+    """
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    raise ModelFileError(path, f"cannot be run: {reason}", MAKE_AGAIN) from error

@@ -1,0 +1,95 @@
+"""Exported model files as detectors: a .pb, a SavedModel or a .tflite, ours or a stranger's."""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from odtrain.errors import ModelFileError
+from odtrain.model_files.detector import FileDetector, Raw
+from odtrain.model_files.provenance import read_size
+from odtrain.model_files.tf_graph import SAVED_MODEL_FILE, open_frozen_graph, open_saved_model
+from odtrain.model_files.tflite import open_tflite
+
+__all__ = ["FileDetector", "load_detector", "load_detectors"]
+
+Opener = Callable[[Path, int], FileDetector]
+"""(file, threads) -> its detector."""
+
+
+def load_detector(
+    path: Path, threads: int = 1, class_names: Sequence[str] | None = None
+) -> FileDetector:
+    """Open an exported file.
+
+    Args:
+        path: a .pb, a SavedModel folder or a .tflite.
+        threads: of a .tflite's interpreter. TensorFlow computes with one pool for the whole
+            process, which is left alone.
+        class_names: index 0 = class id 1, for a file that does not hold its own.
+
+    Raises:
+        ModelFileError: there is no such file, it cannot be read, or it is no object detector.
+    """
+    path = path.parent if path.name == SAVED_MODEL_FILE else path
+    opened = _opener(path)(path, threads)
+    return replace(
+        opened,
+        format=opened.passport.get("format", opened.format),
+        class_names=opened.class_names or tuple(class_names or ()),
+        input_size=read_size(opened.passport) or opened.input_size,
+    )
+
+
+def load_detectors(
+    path: Path, workers: int, threads: int = 1, class_names: Sequence[str] | None = None
+) -> FileDetector:
+    """Open an exported file for several threads at once, as one detector.
+
+    A .tflite is opened `workers` times: an interpreter runs one picture after the other, and several
+    side by side use the cores better than one with several threads. Pictures are made ready beside the
+    interpreters; a run takes a free one. TensorFlow's graphs are shared as they are.
+
+    Raises:
+        ModelFileError: there is no such file, it cannot be read, or it is no object detector.
+    """
+    if path.suffix != ".tflite":
+        return load_detector(path, max(threads, workers), class_names)
+    opened = [load_detector(path, threads, class_names) for _ in range(workers)]
+    free: queue.SimpleQueue[FileDetector] = queue.SimpleQueue()
+    for detector in opened:
+        free.put(detector)
+
+    def run(tensor: NDArray[Any]) -> Raw:
+        detector = free.get()
+        try:
+            return detector.run(tensor)
+        finally:
+            free.put(detector)
+
+    return replace(opened[0], run=run)
+
+
+def _opener(path: Path) -> Opener:
+    if not path.exists():
+        raise ModelFileError(path, "there is no such file.", "Check the path.")
+    if (path / SAVED_MODEL_FILE).exists():
+        return open_saved_model
+    if path.is_file() and path.suffix in OPENERS:
+        return OPENERS[path.suffix]
+    raise ModelFileError(
+        path,
+        "not a model file that can be run.",
+        f"Give a {', a '.join(OPENERS)} or a SavedModel folder (it holds {SAVED_MODEL_FILE}).",
+    )
+
+
+OPENERS: dict[str, Opener] = {
+    ".pb": open_frozen_graph,
+    ".tflite": open_tflite,
+}

@@ -1,0 +1,176 @@
+"""Frozen graphs and SavedModels as detectors: this project's, and those of the TF1 and TF2 zoos."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from odtrain.errors import ModelFileError
+from odtrain.model_files import provenance as passports
+from odtrain.model_files.detector import DETECTORS_ONLY, FileDetector, Raw, cannot_run
+from odtrain.model_files.tflite_metadata import BOXES, CLASSES, COUNT, SCORES
+from odtrain.structures import UInt8Image
+
+GRAPH_OUTPUTS = {
+    BOXES: "detection_boxes",
+    CLASSES: "detection_classes",
+    SCORES: "detection_scores",
+    COUNT: "num_detections",
+}
+"""Names in frozen graphs and SavedModels (the Object Detection API's exporter)."""
+GRAPH_INPUT = "image_tensor"
+SIGNATURE = "serving_default"
+SIGNATURE_INPUTS = ("inputs", "input_tensor")
+SAVED_MODEL_FILE = "saved_model.pb"
+TEXT_NODES = (passports.LABELS_NODE, passports.PASSPORT_NODE)
+
+
+def open_frozen_graph(path: Path, threads: int) -> FileDetector:
+    """A frozen graph with the classic tensor names, as TF1's exporter and ours write it."""
+    import tensorflow as tf
+
+    graph_def = tf.compat.v1.GraphDef()
+    try:
+        graph_def.ParseFromString(path.read_bytes())
+    except Exception as error:  # protobuf's DecodeError, of whichever implementation
+        cannot_run(path, error)
+    nodes = {node.name: node for node in graph_def.node}
+    _check_nodes(path, nodes)
+    texts = {name: _const_text(nodes[name]) for name in TEXT_NODES if name in nodes}
+    detect = _session_run(path, graph_def, threads)
+    dimensions = nodes[GRAPH_INPUT].attr["shape"].shape.dim
+    passport = passports.read_passport(texts.get(passports.PASSPORT_NODE, ""))
+    return FileDetector(
+        path=path,
+        format="pb",
+        prepare=_as_batch,
+        run=lambda batch: _first_of_batch(detect(batch)),
+        run_batch=_each_of(detect) if dimensions and dimensions[0].size == -1 else None,
+        threads=threads,
+        class_names=passports.read_labels(texts.get(passports.LABELS_NODE, "")),
+        input_size=passports.read_size(passport) or _resize_target(graph_def.node),
+        passport=passport,
+    )
+
+
+def _check_nodes(path: Path, nodes: Mapping[str, Any]) -> None:
+    needed = [GRAPH_INPUT, *GRAPH_OUTPUTS.values()]
+    missing = [name for name in needed if name not in nodes]
+    if missing:
+        problem = f"no object detector: the graph has no {', '.join(missing)}."
+        raise ModelFileError(path, problem, DETECTORS_ONLY)
+
+
+def _const_text(node: Any) -> str:
+    return bytes(node.attr["value"].tensor.string_val[0]).decode("utf-8")
+
+
+def _session_run(path: Path, graph_def: Any, threads: int) -> Callable[[NDArray[Any]], Raw]:
+    """The graph as a function of a batch; every output has the batch as its first axis."""
+    import tensorflow as tf
+
+    tf.config.list_logical_devices("CPU")  # the process's thread pool is made by its own settings
+    graph = tf.Graph()
+    try:
+        with graph.as_default():
+            tf.import_graph_def(graph_def, name="")
+    except Exception as error:
+        cannot_run(path, error)
+    session = tf.compat.v1.Session(graph=graph, config=_own_threads(threads))
+    outputs = [f"{name}:0" for name in GRAPH_OUTPUTS.values()]
+    detect = session.make_callable(outputs, feed_list=[f"{GRAPH_INPUT}:0"])
+    return lambda batch: dict(zip(GRAPH_OUTPUTS, detect(batch), strict=True))
+
+
+def _own_threads(threads: int) -> Any:
+    import tensorflow as tf
+
+    return tf.compat.v1.ConfigProto(
+        inter_op_parallelism_threads=threads, use_per_session_threads=True
+    )
+
+
+def open_saved_model(path: Path, threads: int) -> FileDetector:
+    """A SavedModel with the Object Detection API's signature, of TF1 or TF2."""
+    import tensorflow as tf
+
+    try:
+        model = tf.saved_model.load(str(path))
+        detect = model.signatures[SIGNATURE]
+    except Exception as error:
+        cannot_run(path, error)
+    name = _check_signature(path, detect)
+    run = _signature_run(model, detect, name)
+    passport = passports.read_passport(_asset(path, passports.PASSPORT_FILE))
+    return FileDetector(
+        path=path,
+        format="saved_model",
+        prepare=_as_batch,
+        run=lambda batch: _first_of_batch(run(batch)),
+        run_batch=_each_of(run) if detect.inputs[0].shape[0] is None else None,
+        threads=threads,
+        class_names=passports.read_labels(_asset(path, passports.LABELS_FILE)),
+        input_size=passports.read_size(passport)
+        or _resize_target(detect.graph.as_graph_def().node),
+        passport=passport,
+    )
+
+
+def _check_signature(path: Path, detect: Any) -> str:
+    inputs = detect.structured_input_signature[1]
+    missing = [name for name in GRAPH_OUTPUTS.values() if name not in detect.structured_outputs]
+    known = [name for name in SIGNATURE_INPUTS if name in inputs and inputs[name].dtype == "uint8"]
+    if missing or not known:
+        wanted = f"no output {', '.join(missing)}" if missing else "no uint8 input `inputs`"
+        problem = f"no object detector: its signature {SIGNATURE} has {wanted}."
+        raise ModelFileError(path, problem, DETECTORS_ONLY)
+    return known[0]
+
+
+def _signature_run(model: Any, detect: Any, name: str) -> Callable[[NDArray[Any]], Raw]:
+    import tensorflow as tf
+
+    def run(batch: NDArray[Any]) -> Raw:
+        found = detect(**{name: tf.constant(batch)})
+        return {role: found[key].numpy() for role, key in GRAPH_OUTPUTS.items()}
+
+    run.model = model  # type: ignore[attr-defined]  # its variables live as long as it does
+    return run
+
+
+def _asset(path: Path, name: str) -> str:
+    file = path / "assets" / name
+    return file.read_text(encoding="utf-8") if file.exists() else ""
+
+
+def _as_batch(image: UInt8Image) -> NDArray[Any]:
+    return image[None]
+
+
+def _first_of_batch(outputs: Raw) -> Raw:
+    return {role: value[0] for role, value in outputs.items()}
+
+
+def _each_of(run: Callable[[NDArray[Any]], Raw]) -> Callable[[NDArray[Any]], list[Raw]]:
+    """`run` of a batch, its outputs picture by picture."""
+
+    def run_batch(batch: NDArray[Any]) -> list[Raw]:
+        outputs = run(batch)
+        return [{role: value[i] for role, value in outputs.items()} for i in range(len(batch))]
+
+    return run_batch
+
+
+def _resize_target(nodes: Sequence[Any]) -> tuple[int, int] | None:
+    """(height, width) that the graph's first bilinear resize has as a constant."""
+    import tensorflow as tf
+
+    constants = {node.name: node for node in nodes if node.op == "Const"}
+    resizes = [node.input[1] for node in nodes if node.op == "ResizeBilinear"]
+    if not resizes or resizes[0] not in constants:
+        return None
+    height, width = tf.make_ndarray(constants[resizes[0]].attr["value"].tensor)
+    return int(height), int(width)

@@ -1,0 +1,239 @@
+"""What `source=` and `train.checkpoint=` can name, and how each becomes a detector or first weights.
+
+A source is a run (its id or runs:/ID), a registered model (models:/NAME@ALIAS), an exported file (.pb,
+SavedModel folder, .tflite, or a run's as runs:/ID/export/FILE) or a TF1 checkpoint of the configured model.
+What a kind of source needs is imported when one is opened: a .tflite waits for neither TensorFlow nor MLflow.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from odtrain.config.compose import from_yaml
+from odtrain.config.schema import Config
+from odtrain.errors import CheckpointError, ConfigError
+from odtrain.labels.label_map import read_class_names, read_label_map
+from odtrain.model_files.load import OPENERS, FileDetector, load_detectors
+from odtrain.model_files.tf_graph import SAVED_MODEL_FILE
+from odtrain.structures import Detect, Detections, UInt8Image
+
+if TYPE_CHECKING:
+    from odtrain.models.ssd import SSD
+
+RUN_ID = re.compile(r"(?:runs:/)?([0-9a-f]{32}|offline-[0-9a-f]{12})")
+RUN_FILE = re.compile(r"runs:/([^/]+)/(.+)")
+GRAPH_BATCH = 4
+"""A frozen graph took 14 % less processor time a picture in fours than one by one; eights gave no more."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Something that detects.
+
+    Attributes:
+        name: as the user gave it.
+        detect: the seam.
+        class_names: index 0 = id 1; empty where the file carries none.
+        run_id: the run it is the checkpoint of, if it is one.
+        file: the exported file, if it is one.
+        detector: the network, where the source is a run or checkpoint.
+        opened: the opened file, if it is one.
+    """
+
+    name: str
+    detect: Detect
+    class_names: tuple[str, ...]
+    run_id: str | None = None
+    file: Path | None = None
+    detector: SSD | None = None
+    opened: FileDetector | None = None
+
+    @property
+    def passport(self) -> Mapping[str, str]:
+        """What the file says of itself; empty where the source is no file, or a stranger's."""
+        return self.opened.passport if self.opened else {}
+
+    @property
+    def batch(self) -> int:
+        """How many pictures of one size it is best given at once."""
+        return GRAPH_BATCH if self.opened and self.opened.run_batch else 1
+
+    def detect_all(self, images: Sequence[UInt8Image]) -> list[Detections]:
+        """What is found in each of several (H, W, 3) pictures."""
+        if self.opened and images:
+            return self.opened.detect_all(images)
+        return [self.detect(image) for image in images]
+
+
+def open_source(
+    name: str | None, config: Config, workers: int = 1, threads: int | None = None
+) -> Source:
+    """The detector of this name.
+
+    Args:
+        name: as `source=` takes it.
+        config: where runs and models are, and which network a TF1 checkpoint is of.
+        workers: threads that may run it at once.
+        threads: of each .tflite interpreter; without it, those of a benchmark.
+
+    Raises:
+        ConfigError: nothing is named, or it cannot be told what it is.
+        ModelFileError, CheckpointError, TrackingError: it is not there or cannot be read.
+    """
+    if name is None:
+        raise ConfigError(
+            "source",
+            "is not given.",
+            "Name a run id, models:/NAME@ALIAS, a .pb, a SavedModel folder or a .tflite: source=...",
+        )
+    threads = threads or config.benchmark.threads
+    open_file = partial(_open_file, name, config=config, workers=workers, threads=threads)
+    if RUN_ID.fullmatch(name):
+        return _open_run(name, config)
+    if name.startswith("models:/"):
+        return open_file(_registered_file(name, config))
+    if file := RUN_FILE.fullmatch(name):
+        return open_file(run_file(file[1], file[2], config))
+    path = Path(name).expanduser()
+    if not (path.exists() or path.with_name(f"{path.name}.index").is_file()):
+        raise ConfigError(
+            f"source={name}",
+            "is neither a run id nor a file that is there.",
+            "Name a run id, models:/NAME@ALIAS, a .pb, a SavedModel folder, a .tflite or a TF1 "
+            "checkpoint.",
+        )
+    if path.suffix in OPENERS or (path / SAVED_MODEL_FILE).is_file():
+        return open_file(path)
+    return _open_checkpoint(name, config)
+
+
+def run_file(run: str, artifact: str, config: Config) -> Path:
+    """A file or folder of a run: its own folder's, else downloaded from MLflow.
+
+    Raises:
+        TrackingError: there is no such run, or it has no such artifact.
+    """
+    from odtrain.tracking.runs import run_folder
+    from odtrain.tracking.store import download, tracking_uri
+
+    folder = run_folder(Path(config.outputs), run.removeprefix("runs:/"))
+    if folder is not None and (folder / artifact).exists():
+        return folder / artifact
+    run_id = run.removeprefix("runs:/")
+    target = Path(config.outputs) / "downloads" / run_id
+    return download(f"runs:/{run_id}/{artifact}", target, tracking_uri(config.tracking))
+
+
+def run_config(run: str, config: Config) -> Config:
+    """The configuration that a run was made with."""
+    return from_yaml(run_file(run, "config/config.yaml", config).read_text(encoding="utf-8"))
+
+
+def rebuild(run: str, config: Config) -> tuple[SSD, tuple[str, ...]]:
+    """The network of a run with its best weights, and its class names."""
+    import tensorflow as tf
+
+    from odtrain.models.build import build_detector
+
+    class_names = read_label_map(run_file(run, "data/label_map.pbtxt", config))
+    detector = build_detector(run_config(run, config).model, len(class_names))
+    folder = run_file(run, "checkpoints/best", config)
+    prefix = tf.train.latest_checkpoint(folder)
+    if prefix is None:
+        raise CheckpointError(folder, "holds no checkpoint.", "The run ended before its first one.")
+    tf.train.Checkpoint(network=detector.network).restore(prefix).expect_partial()
+    return detector, class_names
+
+
+def load_first_weights(detector: SSD, config: Config) -> str | None:
+    """Load what `train.checkpoint` names; the table of what was restored, None for random weights.
+
+    Raises:
+        CheckpointError: it cannot be had, or is not of this network.
+        ConfigError: the model has no published weights.
+    """
+    from odtrain.registry.versions import find_version
+    from odtrain.tracking.store import tracking_uri
+    from odtrain.zoo.restore import resolve, restore
+
+    name = config.train.checkpoint
+    if name is None:
+        return None
+    if RUN_ID.fullmatch(name):
+        return _copy_weights(detector, rebuild(name, config)[0], config.train.restore, name)
+    if name.startswith("models:/"):
+        run_id = find_version(name, tracking_uri(config.tracking)).run_id
+        return _copy_weights(detector, rebuild(run_id, config)[0], config.train.restore, name)
+    place = resolve(name, config.model, config.zoo.mirrors)
+    return restore(detector, place, config.train.restore).table()
+
+
+def _copy_weights(detector: SSD, other: SSD, what: str, name: str) -> str:
+    """Take over the variables of a run's network that have the same name and shape here.
+
+    Raises:
+        CheckpointError: hardly any have.
+    """
+    from odtrain.zoo.restore import BACKBONE, LEAST_SHARE
+
+    there = other.variables_by_name()
+    fitting = {
+        key: variable
+        for key, variable in detector.variables_by_name().items()
+        if key in there
+        and there[key].shape == variable.shape
+        and (what == "all" or key.startswith(BACKBONE))
+    }
+    total = len(detector.variables_by_name())
+    if len(fitting) < LEAST_SHARE * total:
+        raise CheckpointError(
+            f"train.checkpoint={name}",
+            f"only {len(fitting)} of {total} variables have the same name and shape here.",
+            f"It is a {other.config.architecture} of depth {other.config.depth_multiplier:g}: choose "
+            "that model, or another checkpoint.",
+        )
+    for key, variable in fitting.items():
+        variable.assign(there[key])
+    return f"weights from {name}: restored {len(fitting)} of {total} variables"
+
+
+def _open_run(name: str, config: Config) -> Source:
+    detector, class_names = rebuild(name, config)
+    run_id = name.removeprefix("runs:/")
+    return Source(name, detector.as_detect(), class_names, run_id=run_id, detector=detector)
+
+
+def _registered_file(uri: str, config: Config) -> Path:
+    """The one file of a version that is served."""
+    from odtrain.registry.register import file_of_version
+    from odtrain.registry.versions import find_version
+    from odtrain.tracking.store import tracking_uri
+
+    store = tracking_uri(config.tracking)
+    return file_of_version(find_version(uri, store), store)[1]
+
+
+def _open_file(name: str, file: Path, config: Config, workers: int, threads: int) -> Source:
+    given = config.predict.label_map
+    names = read_class_names(Path(given)) if given else None
+    detector = load_detectors(file, workers, threads, names)
+    return Source(name, detector, detector.class_names, file=file, opened=detector)
+
+
+def _open_checkpoint(name: str, config: Config) -> Source:
+    """A TF1 checkpoint of the configured model, all of whose variables must fit."""
+    from odtrain.dataset.check import read_dataset
+    from odtrain.models.build import build_detector
+    from odtrain.zoo.restore import restore
+
+    class_names = read_dataset(Path(config.data.prepared)).class_names
+    detector = build_detector(config.model, len(class_names))
+    report = restore(detector, Path(name).expanduser(), "all")
+    if report.count("restored") < len(report.rows):
+        raise CheckpointError(name, "is not whole for this network.", "\n" + report.table())
+    return Source(name, detector.as_detect(), class_names, detector=detector)

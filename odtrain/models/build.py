@@ -1,0 +1,79 @@
+"""The networks, each built so that it is its reference: TF1's SSDs, and Model Garden's RetinaNets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import tensorflow as tf
+import tf_keras
+
+from odtrain.config.schema import ModelConfig
+from odtrain.errors import choose
+from odtrain.models import (
+    retinanet,
+    ssd_fpn,
+    ssd_inception_v2,
+    ssd_mobiledet,
+    ssd_mobilenet_v1,
+    ssd_mobilenet_v2,
+    ssd_mobilenet_v3,
+    ssd_ppn,
+)
+from odtrain.models.layers import Layers, layers_for
+from odtrain.models.ssd import SSD, Parts
+
+Builder = Callable[[ModelConfig, int, Layers, tf.Tensor], Parts]
+"""(configuration, number of classes, layers, (B, H, W, 3) normalised pictures) -> the parts."""
+
+
+def build_detector(
+    config: ModelConfig,
+    num_classes: int,
+    *,
+    frozen_stages: int = 0,
+    batch_norm_trained: bool = True,
+    precision: str = "fp32",
+    seed: int = 0,
+) -> SSD:
+    """A detector with first weights that `seed` decides.
+
+    Args:
+        config: the architecture, its size and its constants.
+        num_classes: without the background.
+        frozen_stages: stages of the backbone, from the picture on, that do not learn; a stage ends
+            where the map is halved. Their batch norm keeps its moving statistics and no gradient is
+            computed for them.
+        batch_norm_trained: False keeps all moving statistics, and uses them in training too.
+        precision: `fp32`, or `bf16` for computing in bfloat16 with float32 variables and outputs.
+        seed: of the random kernels.
+
+    Raises:
+        ConfigError: an unknown architecture, initializer or precision.
+    """
+    architecture = choose("model.architecture", config.architecture, list(ARCHITECTURES))
+    make = layers_for(
+        config,
+        frozen_stages=frozen_stages,
+        batch_norm_trained=batch_norm_trained,
+        precision=precision,
+        seed=seed,
+    )
+    images = tf_keras.Input((*config.size, 3), name="images")
+    parts = ARCHITECTURES[architecture](config, num_classes, make, images)
+    return SSD(config, num_classes, images, parts, make.record)
+
+
+ARCHITECTURES: dict[str, Builder] = {
+    "ssd_mobilenet_v1": ssd_mobilenet_v1.build,
+    "ssd_mobilenet_v2": ssd_mobilenet_v2.build_ssd,
+    "ssdlite_mobilenet_v2": ssd_mobilenet_v2.build_ssdlite,
+    "ssdlite_mobilenet_v3_large": ssd_mobilenet_v3.build_large,
+    "ssdlite_mobilenet_v3_small": ssd_mobilenet_v3.build_small,
+    "ssdlite_mobiledet_cpu": ssd_mobiledet.build,
+    "ssd_mobilenet_v1_fpn": ssd_fpn.build_mobilenet_v1,
+    "ssd_resnet50_v1_fpn": ssd_fpn.build_resnet50,
+    "ssd_mobilenet_v1_ppn": ssd_ppn.build,
+    "ssd_inception_v2": ssd_inception_v2.build,
+    retinanet.SPINENET_MOBILE: retinanet.build,
+    retinanet.RESNET50_FPN: retinanet.build,
+}

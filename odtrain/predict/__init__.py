@@ -1,0 +1,1 @@
+"""A model looks at pictures and videos; what it finds is drawn and noted."""

@@ -1,0 +1,161 @@
+"""What was found in pictures and frames, as people and programs read it: CSV, COCO results, labelImg's XML."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from lxml import etree
+
+from odtrain.io.atomic import replacing
+from odtrain.media.draw import class_label
+from odtrain.structures import Detections
+
+CSV_HEADER = ("filename", "width", "height", "class", "xmin", "ymin", "xmax", "ymax", "score")
+FRAME_HEADER = ("frame", "seconds")
+"""Two more columns where there are videos."""
+NO_PLACE = "Free space there, or choose another folder: output=DIR."
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What was found in one picture, or in one frame of a video.
+
+    Attributes:
+        file: the picture or video.
+        height: of the picture, upright, in pixels.
+        width: of the picture, upright, in pixels.
+        found: detections from the threshold on.
+        image_id: its number, from 1 in order of the input.
+        name: of the file as the user knows it, where that is not its path.
+        frame: from 0 in a video; None for a picture.
+        seconds: from the beginning of the video.
+    """
+
+    file: Path
+    height: int
+    width: int
+    found: Detections
+    image_id: int
+    name: str = ""
+    frame: int | None = None
+    seconds: float | None = None
+
+    @property
+    def shown_name(self) -> str:
+        """Of the file, as the user knows it."""
+        return self.name or str(self.file)
+
+    def corners(self) -> list[list[float]]:
+        """xmin, ymin, xmax, ymax of every detection, in pixels to a tenth."""
+        sides = np.array([self.height, self.width, self.height, self.width], np.float32)
+        return [[round(float(v), 1) for v in box[[1, 0, 3, 2]]] for box in self.found.boxes * sides]
+
+
+def write_tables(
+    done: Iterable[Prediction], class_names: Sequence[str], folder: Path, moving: bool
+) -> None:
+    """Write predictions.csv and predictions.json, whole or not at all.
+
+    Args:
+        done: in the order of their rows; read once.
+        class_names: index 0 = class id 1.
+        folder: where the two go.
+        moving: whether there are videos, whose rows say the frame too.
+    """
+    with (
+        replacing(folder / "predictions.csv") as table,
+        replacing(folder / "predictions.json") as results,
+        table.open("w", encoding="utf-8", errors="surrogateescape", newline="") as rows,
+        results.open("w", encoding="utf-8") as objects,
+    ):
+        _write(done, class_names, moving, rows, objects)
+
+
+def _write(
+    done: Iterable[Prediction],
+    class_names: Sequence[str],
+    moving: bool,
+    rows: IO[str],
+    objects: IO[str],
+) -> None:
+    writer = csv.writer(rows, lineterminator="\n")
+    writer.writerow(CSV_HEADER + (FRAME_HEADER if moving else ()))
+    first = True
+    objects.write("[")
+    for one in done:
+        writer.writerows(_rows(one, class_names, moving))
+        for result in _coco_results(one):
+            text = json.dumps(result, indent=1).replace("\n", "\n ")
+            objects.write(f"{'' if first else ','}\n {text}")
+            first = False
+    objects.write("]\n" if first else "\n]\n")
+
+
+def _rows(one: Prediction, class_names: Sequence[str], moving: bool) -> Iterator[list[object]]:
+    place: list[object] = []
+    if moving:
+        still = one.frame is None or one.seconds is None
+        place = ["", ""] if still else [one.frame, f"{one.seconds:.3f}"]
+    for number, score, corners in zip(
+        one.found.classes.tolist(), one.found.scores.tolist(), one.corners(), strict=True
+    ):
+        name = class_label(class_names, number)
+        yield [one.shown_name, one.width, one.height, name, *corners, f"{score:.4f}", *place]
+
+
+def _coco_results(one: Prediction) -> Iterator[dict[str, object]]:
+    """COCO's results form; `file_name` and `frame` are ours, since the ids are those of this prediction."""
+    for number, score, (xmin, ymin, xmax, ymax) in zip(
+        one.found.classes.tolist(), one.found.scores.tolist(), one.corners(), strict=True
+    ):
+        result: dict[str, object] = {
+            "image_id": one.image_id,
+            "file_name": one.shown_name,
+            "category_id": number,
+            "bbox": [xmin, ymin, round(xmax - xmin, 1), round(ymax - ymin, 1)],
+            "score": round(score, 5),
+        }
+        if one.frame is not None and one.seconds is not None:
+            result |= {"frame": one.frame, "seconds": round(one.seconds, 3)}
+        yield result
+
+
+def voc_xml(one: Prediction, class_names: Sequence[str]) -> bytes:
+    """What was found as labelImg writes it, for correcting there: whole pixels, not `verified`."""
+    root = etree.Element("annotation")
+    for tag, name in (
+        ("folder", one.file.parent.name),
+        ("filename", one.file.name),
+        ("path", str(one.file)),
+    ):
+        # XML has no way to write what is no Unicode in a name.
+        etree.SubElement(root, tag).text = os.fsencode(name).decode("utf-8", "replace")
+    etree.SubElement(etree.SubElement(root, "source"), "database").text = "Unknown"
+    size = etree.SubElement(root, "size")
+    for tag, value in (("width", one.width), ("height", one.height), ("depth", 3)):
+        etree.SubElement(size, tag).text = str(value)
+    etree.SubElement(root, "segmented").text = "0"
+    for number, corners in zip(one.found.classes.tolist(), one.corners(), strict=True):
+        xmin, ymin, xmax, ymax = (int(value) for value in corners)
+        xmin, ymin = max(xmin, 1), max(ymin, 1)
+        cut = xmin == 1 or ymin == 1 or xmax == one.width or ymax == one.height
+        item = etree.SubElement(root, "object")
+        for tag, text in (
+            ("name", class_label(class_names, number)),
+            ("pose", "Unspecified"),
+            ("truncated", str(int(cut))),
+            ("difficult", "0"),
+        ):
+            etree.SubElement(item, tag).text = text
+        box = etree.SubElement(item, "bndbox")
+        for tag, value in (("xmin", xmin), ("ymin", ymin), ("xmax", xmax), ("ymax", ymax)):
+            etree.SubElement(box, tag).text = str(value)
+    etree.indent(root, "\t")
+    return bytes(etree.tostring(root, encoding="utf-8")) + b"\n"

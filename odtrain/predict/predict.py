@@ -1,0 +1,281 @@
+"""What a model finds in pictures, videos and cameras: drawn, and as tables.
+
+Everything found is noted in a journal as soon as it is done. So a run that was stopped leaves tables of
+what it found, and the same command goes on from there.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from odtrain import __version__
+from odtrain.config.compose import as_dict
+from odtrain.config.schema import Config
+from odtrain.errors import ConfigError, DataError, told_if_not_written
+from odtrain.io.locks import alone
+from odtrain.media.find import Medium, camera_number, find_media
+from odtrain.media.latest_frame import Newest
+from odtrain.media.video import open_camera, open_video
+from odtrain.model_files.thresholds import choose_thresholds
+from odtrain.model_source import Source, open_source
+from odtrain.predict.outputs import NO_PLACE, Prediction, write_tables
+from odtrain.predict.progress import Journal, stamp_of
+from odtrain.predict.runner import Look, tell
+from odtrain.system.ordered_map import cores
+
+DRAWN, XML = "drawn", "xml"
+JOURNAL = "predictions.part.jsonl"
+LOCK = ".predictions.lock"
+MATTERING = ("threshold", "drawn", "xml", "xml_every_seconds", "label_map")
+"""Settings of prediction that change what is written."""
+
+
+def predict(config: Config) -> None:
+    """Run `source=` over `input=`; write what is drawn, predictions.csv and .json to `output=`.
+
+    A picture that cannot be read is told and left out; the others are done. Interrupted, it writes the
+    tables of what was done.
+
+    Raises:
+        ConfigError: input or source is not given.
+        DataError: there is nothing to look at, none of it can be read, the camera went away, or the
+            output cannot be written.
+    """
+    folder = _folder(config)
+    media = _media(config, folder)
+    source = open_source(
+        config.source, config, config.predict.workers or cores(), config.predict.threads
+    )
+    tell_nameless(source)
+    _predict(source, config, folder, media)
+
+
+def predict_with(source: Source, config: Config) -> None:
+    """`predict` with a model that is open already, whatever `source=` names."""
+    folder = _folder(config)
+    _predict(source, config, folder, _media(config, folder))
+
+
+def _predict(source: Source, config: Config, folder: Path, media: Sequence[Medium]) -> None:
+    camera = camera_number(config.input)
+    with _written(folder), _alone(folder):
+        if camera is None:
+            _predict_media(media, source, config, folder)
+        else:
+            _predict_camera(camera, source, config, folder)
+
+
+def _folder(config: Config) -> Path:
+    return Path(config.output or "predictions")
+
+
+def tell_nameless(source: Source) -> None:
+    """Say so where a model carries no class names."""
+    if not source.class_names:
+        print(
+            f"{source.name} carries no class names: they are class 1, class 2, ... "
+            "predict.label_map=FILE gives names.",
+            file=sys.stderr,
+        )
+
+
+def _written(folder: Path) -> AbstractContextManager[None]:
+    return told_if_not_written(folder, NO_PLACE)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold the output folder: two predictions would overwrite each other's tables."""
+    problem, remedy = "another prediction writes there.", "Choose another: output=DIR."
+    with alone(folder / LOCK, busy=ConfigError(f"output={folder}", problem, remedy)):
+        try:
+            yield
+        finally:
+            (folder / LOCK).unlink(missing_ok=True)
+
+
+# ---- pictures and videos
+
+
+def _media(config: Config, folder: Path) -> list[Medium]:
+    """What is to be looked at; nothing where that is a camera."""
+    if camera_number(config.input) is not None:
+        return []
+    stopped = (folder / JOURNAL).is_file()
+    with _written(folder):
+        return find_media(config.predict, config.input, folder, DRAWN, going_on=stopped)
+
+
+def _predict_media(media: Sequence[Medium], source: Source, config: Config, folder: Path) -> None:
+    look = _look(media, source, config, folder, _job(source, config))
+    if look.journal.before:
+        tell(f"going on: {look.journal.before} pictures and frames were done before.")
+    try:
+        with _progress(look, _total(media)):
+            _work(look, media)
+        if look.whole:
+            print(_finish(look, media))
+    except KeyboardInterrupt:
+        tell(f"\n{_finish(look, media)}\n  It is not all: the same command goes on from there.")
+        raise
+    finally:
+        look.journal.close()
+    look.journal.remove()
+    if not look.whole:
+        raise DataError(str(config.input), "holds no picture that can be read.", "See above.")
+
+
+def _job(source: Source, config: Config) -> dict[str, Any]:
+    """What must be the same for a stopped run to be gone on with."""
+    settings = as_dict(config)["predict"]
+    return {
+        "odtrain": __version__,
+        "source": source.name,
+        "stamp": stamp_of(source.file) if source.file else "",
+        "settings": {key: settings[key] for key in MATTERING},
+    }
+
+
+def _work(look: Look, media: Sequence[Medium]) -> None:
+    for moving, several in groupby(media, key=lambda medium: medium.moving):
+        if not moving:
+            look.at_pictures(list(several))
+            continue
+        for medium in several:
+            look.at_video(medium)
+
+
+def _look(
+    media: Sequence[Medium], source: Source, config: Config, folder: Path, job: Mapping[str, Any]
+) -> Look:
+    settings = config.predict
+    return Look(
+        source=source,
+        thresholds=choose_thresholds(settings, source.class_names, source.passport, source.name),
+        config=settings,
+        folder=folder,
+        names=output_names(media),
+        workers=settings.workers or cores(),
+        journal=Journal(folder / JOURNAL, job),
+    )
+
+
+def _total(media: Sequence[Medium]) -> int:
+    """Pictures, and frames of videos as far as their files say."""
+    return sum(_frames(medium) if medium.moving else 1 for medium in media)
+
+
+def _frames(medium: Medium) -> int:
+    try:
+        with open_video(medium.file, medium.name) as video:
+            return video.frames or 0
+    except DataError:  # told when its turn comes
+        return 0
+
+
+@contextmanager
+def _progress(look: Look, total: int | None) -> Iterator[None]:
+    with tqdm(total=total, desc="predict", unit=" pictures", mininterval=0.5) as bar:
+        look.advance = bar.update
+        yield
+
+
+# ---- a camera
+
+
+def _predict_camera(number: int, source: Source, config: Config, folder: Path) -> None:
+    """Until Ctrl-C, `predict.max_seconds`, or the camera is gone.
+
+    Raises:
+        DataError: the camera is not there, or went away; what was seen until then is written.
+    """
+    video = open_camera(number)
+    begun = time.strftime("%Y%m%d-%H%M%S")
+    medium = Medium(folder / f"camera-{number}-{begun}", f"camera:{number}", moving=True)
+    look = _look([medium], source, config, folder, {"camera": begun})
+    print(f"{medium.name}: Ctrl-C ends it.", file=sys.stderr)
+    try:
+        with Newest(video) as newest, _progress(look, None), suppress(KeyboardInterrupt):
+            look.at_frames(medium, video, newest.frames(config.predict.max_seconds))
+        print(_finish(look, [medium]))
+    finally:
+        look.journal.close()
+    look.journal.remove()
+    if video.problem:
+        raise DataError(medium.name, video.problem, f"What was seen until then is in {folder}.")
+
+
+# ---- what is written
+
+
+def output_names(media: Sequence[Medium]) -> dict[Path, tuple[Path, Path]]:
+    """Where the drawn picture or video and the XML of each file go, so that no two meet.
+
+    Folders are kept from where the files' own part. An XML is called like its picture, as labelImg
+    looks for it, unless two pictures differ in their suffix alone.
+    """
+    parents = [os.path.abspath(medium.file.parent) for medium in media]  # noqa: PTH100 - links are kept
+    root = os.path.commonpath(parents)
+    inside = {
+        medium.file: Path(os.path.relpath(parent, root), medium.file.name)
+        for medium, parent in zip(media, parents, strict=True)
+    }
+    of_stem = Counter(name.with_suffix("") for name in inside.values())
+    names = {}
+    for medium in media:
+        name = inside[medium.file]
+        whole = f"{name.stem}{name.suffix.lower().replace('.', '-')}"
+        xml = name.stem if of_stem[name.with_suffix("")] == 1 else whole
+        names[medium.file] = (
+            Path(DRAWN, name.parent, f"{whole}{'.mp4' if medium.moving else '.jpg'}"),
+            Path(XML, name.parent, f"{xml}.xml"),
+        )
+    return names
+
+
+def _finish(look: Look, media: Sequence[Medium]) -> str:
+    """Write the tables of what the journal holds, and say how much that is."""
+    moving = any(medium.moving for medium in media)
+    counts: Counter[str] = Counter()
+    videos: set[str] = set()
+
+    def counted() -> Iterator[Prediction]:
+        for one in _predictions(media, look.journal):
+            counts["boxes"] += len(one.found)
+            counts["pictures" if one.frame is None else "frames"] += 1
+            videos.update([one.shown_name] if one.frame is not None else [])
+            yield one
+
+    write_tables(counted(), look.source.class_names, look.folder, moving)
+    pictures = sum(not medium.moving for medium in media)
+    parts = [f"{counts['pictures']} of {pictures} pictures"] if pictures else []
+    if moving:
+        parts.append(
+            f"{counts['frames']} frames of {len(videos)} of {len(media) - pictures} videos"
+        )
+    found = f"{counts['boxes']} detections from score {look.thresholds}"
+    return f"{found} in {' and '.join(parts)}: {look.folder}"
+
+
+def _predictions(media: Sequence[Medium], journal: Journal) -> Iterator[Prediction]:
+    """Everything found, in the order of the input."""
+    number = 0
+    for medium in media:
+        frames: Sequence[int | None] = journal.frames(medium.name) if medium.moving else [None]
+        for frame in frames:
+            number += 1
+            if entry := journal.get((medium.name, frame)):
+                (height, width), found = entry["size"], entry["found"]
+                yield Prediction(
+                    medium.file, height, width, found, number, medium.name, frame, entry["seconds"]
+                )

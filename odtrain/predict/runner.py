@@ -1,0 +1,260 @@
+"""A model looks at pictures and frames, several at a time; what it sees is drawn, written and noted."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from tqdm import tqdm
+
+from odtrain.config.schema import PredictConfig
+from odtrain.errors import DataError
+from odtrain.io.atomic import write_bytes
+from odtrain.media.draw import draw
+from odtrain.media.find import Medium
+from odtrain.media.images import UnusableError, frame_count, read_upright
+from odtrain.media.video import Frame, Video, VideoWriter, open_video
+from odtrain.model_files.thresholds import Thresholds
+from odtrain.model_source import Source
+from odtrain.predict.outputs import Prediction, voc_xml
+from odtrain.predict.progress import Journal, stamp_of
+from odtrain.structures import Detections, UInt8Image
+from odtrain.system.ordered_map import in_chunks, in_order
+
+DRAWN_QUALITY, FRAME_QUALITY = 92, 95
+"""JPEG qualities of drawn pictures, and of frames that are written for labelling."""
+FINISHED = -1
+"""Frame number in the journal of a video that was drawn to its end."""
+
+
+@dataclass(frozen=True, eq=False)
+class Shot:
+    """One picture, or one frame, to look at.
+
+    Attributes:
+        medium: the picture or video.
+        frame: of the video.
+        known: what an interrupted run of the same job found in it.
+        labelled: whether it gets a VOC XML.
+    """
+
+    medium: Medium
+    frame: Frame | None = None
+    known: Detections | None = None
+    labelled: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What came of a shot; `found` is None for a picture that cannot be read.
+
+    Attributes:
+        shot: what was looked at.
+        size: (height, width) in pixels.
+        found: detections from the thresholds on.
+        drawn: the frame to write, where a video is drawn.
+    """
+
+    shot: Shot
+    size: tuple[int, int] = (0, 0)
+    found: Detections | None = None
+    drawn: UInt8Image | None = None
+
+
+@dataclass(eq=False)
+class Look:
+    """How the pictures of one job are looked at.
+
+    Attributes:
+        source: the model.
+        thresholds: from which score on detections count.
+        config: what is written.
+        folder: where it is written.
+        names: of each file: its drawn picture or video, and its XML, below `folder`.
+        workers: pictures at a time.
+        journal: where everything found is noted.
+        advance: is told how many pictures and frames were done.
+        whole: pictures and videos that could be read.
+    """
+
+    source: Source
+    thresholds: Thresholds
+    config: PredictConfig
+    folder: Path
+    names: dict[Path, tuple[Path, Path]]
+    workers: int
+    journal: Journal
+    advance: Callable[[int], Any] = field(default=lambda count: None)
+    whole: list[Medium] = field(default_factory=list)
+
+    # ---- pictures
+
+    def at_pictures(self, media: Sequence[Medium]) -> None:
+        """Look at pictures, but for those that an interrupted run has done."""
+        for seen in self._run(self._undone(media)):
+            if seen.found is not None:
+                self.whole.append(seen.shot.medium)
+
+    def _undone(self, media: Sequence[Medium]) -> Iterator[Shot]:
+        for medium in media:
+            if self._is_done(medium, None):
+                self.whole.append(medium)
+                self.advance(1)
+            else:
+                yield Shot(medium, labelled=self.config.xml)
+
+    def _is_done(self, medium: Medium, frame: int | None) -> bool:
+        """Whether an interrupted run has done a picture, or a video to its end, and all is still there."""
+        entry = self.journal.get((medium.name, frame))
+        drawn, xml = (self.folder / name for name in self.names[medium.file])
+        return (
+            entry is not None
+            and entry["stamp"] == stamp_of(medium.file)
+            and (drawn.exists() or not self.config.drawn)
+            and (xml.exists() or not self.config.xml or medium.moving)
+        )
+
+    # ---- videos
+
+    def at_video(self, medium: Medium) -> None:
+        """Look at every frame of a video; what an interrupted run found is not looked for again."""
+        if self._is_done(medium, FINISHED):
+            self.whole.append(medium)
+            self.advance(len(self.journal.frames(medium.name)))
+            return
+        try:
+            video = open_video(medium.file, medium.name)
+        except DataError as error:
+            tell(error)
+            return
+        with video:
+            self.at_frames(medium, video, video)
+        if video.problem:
+            tell(f"{medium.name}: {video.problem} What could be read is written.")
+        self.journal.add((medium.name, FINISHED), stamp_of(medium.file))
+
+    def at_frames(self, medium: Medium, video: Video, frames: Iterable[Frame]) -> None:
+        """Look at frames as they come, and write the drawn video as far as they go."""
+        target = self.folder / self.names[medium.file][0]
+        writer = VideoWriter(target, video) if self.config.drawn else None
+        try:
+            for seen in self._run(self._shots(medium, frames, video.live)):
+                if seen.shot.frame is not None and seen.drawn is not None and writer is not None:
+                    writer.write(seen.shot.frame, seen.drawn)
+                if medium not in self.whole[-1:]:
+                    self.whole.append(medium)
+        except BaseException as error:
+            # Ctrl-C leaves a video that ends where it was; anything else, such as a full disk, none.
+            if writer is not None and not isinstance(error, KeyboardInterrupt):
+                writer.discard()
+                writer = None
+            raise
+        finally:
+            if writer is not None:
+                writer.close()
+        if writer is not None and writer.dropped_audio:
+            codecs = ", ".join(writer.dropped_audio)
+            tell(f"{medium.name}: its sound ({codecs}) is left out: .mp4 cannot hold it as it is.")
+
+    def _shots(self, medium: Medium, frames: Iterable[Frame], live: bool) -> Iterator[Shot]:
+        """Frames with what is known of them, one each `predict.xml_every_seconds` to be labelled."""
+        stamp = None if live else stamp_of(medium.file)
+        every, due = self.config.xml_every_seconds, 0.0
+        for frame in frames:
+            entry = None if live else self.journal.get((medium.name, frame.number))
+            known = entry["found"] if entry and entry["stamp"] == stamp else None
+            labelled = self.config.xml and frame.seconds >= due
+            if labelled and every:
+                due = (frame.seconds // every + 1) * every
+            yield Shot(medium, frame, known, labelled)
+
+    # ---- both
+
+    def _run(self, shots: Iterable[Shot]) -> Iterator[Seen]:
+        """Look at shots in order, several at a time; note each one that is done."""
+        chunks = in_chunks(shots, self.source.batch)
+        for several in in_order(self._look, chunks, self.workers + 1, self.workers + 2):
+            for seen in several:
+                self._note(seen)
+                self.advance(1)
+                yield seen
+
+    def _note(self, seen: Seen) -> None:
+        shot = seen.shot
+        if seen.found is None or shot.known is not None:
+            return
+        if shot.frame is None:
+            self.journal.add(
+                (shot.medium.name, None), stamp_of(shot.medium.file), seen.size, seen.found
+            )
+        else:
+            key = shot.medium.name, shot.frame.number
+            stamp = stamp_of(shot.medium.file) if shot.medium.file.exists() else ""
+            self.journal.add(key, stamp, seen.size, seen.found, shot.frame.seconds)
+
+    def _look(self, shots: Sequence[Shot]) -> list[Seen]:
+        """Read, detect, draw and write a few pictures; in a thread of the pipeline."""
+        images = [_image(shot) for shot in shots]
+        new = [i for i, shot in enumerate(shots) if images[i] is not None and shot.known is None]
+        found = self.source.detect_all([image for i in new if (image := images[i]) is not None])
+        fresh = dict(zip(new, map(self.thresholds.keep, found), strict=True))
+        return [
+            Seen(shot) if image is None else self._finish(shot, image, shot.known or fresh[i])
+            for i, (shot, image) in enumerate(zip(shots, images, strict=True))
+        ]
+
+    def _finish(self, shot: Shot, image: UInt8Image, found: Detections) -> Seen:
+        drawn = None
+        if self.config.drawn:
+            drawn = draw(image, found, self.source.class_names, threshold=0)
+        if shot.labelled:
+            self._write_xml(shot, image, found)
+        if shot.frame is None and drawn is not None:
+            self._write(self.folder / self.names[shot.medium.file][0], jpeg(drawn, DRAWN_QUALITY))
+            drawn = None
+        return Seen(shot, (image.shape[0], image.shape[1]), found, drawn)
+
+    def _write_xml(self, shot: Shot, image: UInt8Image, found: Detections) -> None:
+        """Beside each other: a frame as a picture, and its XML. A picture's own file stays where it is."""
+        file, xml = shot.medium.file, self.folder / self.names[shot.medium.file][1]
+        if shot.frame is not None:
+            file = xml.with_suffix("") / f"frame-{shot.frame.number:06d}.jpg"
+            xml = file.with_suffix(".xml")
+            self._write(file, jpeg(image, FRAME_QUALITY))
+        one = Prediction(file, image.shape[0], image.shape[1], found, image_id=0)
+        self._write(xml, voc_xml(one, self.source.class_names))
+
+    def _write(self, file: Path, content: bytes) -> None:
+        write_bytes(file, content, durable=False)
+        self.journal.after(file)
+
+
+def tell(text: object) -> None:
+    """Say something above the progress bar."""
+    tqdm.write(str(text), file=sys.stderr)
+
+
+def jpeg(image: UInt8Image, quality: int) -> bytes:
+    """An (H, W, 3) RGB picture as JPEG."""
+    stream = io.BytesIO()
+    Image.fromarray(image).save(stream, "JPEG", quality=quality)
+    return stream.getvalue()
+
+
+def _image(shot: Shot) -> UInt8Image | None:
+    """The pixels; None, once that was told, for a picture that cannot be read."""
+    if shot.frame is not None:
+        return shot.frame.image
+    try:
+        image = read_upright(shot.medium.file)
+    except UnusableError as error:
+        tell(error.finding)
+        return None
+    if (frames := frame_count(shot.medium.file)) > 1:
+        tell(f"{shot.medium.name}: holds {frames} pictures; the first one is looked at.")
+    return image

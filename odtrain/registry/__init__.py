@@ -1,0 +1,1 @@
+"""Registered versions: written, found, described, run by MLflow."""

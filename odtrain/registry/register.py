@@ -1,0 +1,527 @@
+"""Registered models: a version for each run, holding every file that it exported."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import os
+import re
+import shutil
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from importlib.metadata import version as installed
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+import mlflow
+import mlflow.pyfunc
+from mlflow import MlflowClient
+from mlflow.artifacts import download_artifacts
+from mlflow.entities import Metric, Run
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model, ModelSignature
+from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
+from mlflow.types.schema import Array
+from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
+from mlflow.utils.validation import MAX_METRICS_PER_BATCH
+
+from odtrain.errors import TrackingError
+from odtrain.export_formats import FORMATS, served_format
+from odtrain.io.archives import cache_folder
+from odtrain.io.atomic import copy, put, replacing_folder, sync, write_json, write_text
+from odtrain.io.checksums import SUMS, checksums, of_files, verify
+from odtrain.io.locks import alone
+from odtrain.model_files.provenance import read_labels
+from odtrain.registry.lock import alone_at
+from odtrain.registry.model_card import CARD, write_card
+from odtrain.registry.versions import (
+    FILES,
+    LATENCY,
+    SERVED_BY,
+    Version,
+    files_of,
+    find_version,
+    refresh_aliases,
+    served_by,
+    versions_of,
+)
+from odtrain.tracking.runs import say_on_stderr
+from odtrain.tracking.sender import RunRecord
+from odtrain.tracking.store import cause, failure, is_outage, open_client, shown
+from odtrain.tracking.tracker import Tracker
+
+PACKAGE = Path(__file__).resolve().parents[1]
+PYFUNC_MODEL = PACKAGE / "registry/pyfunc_model.py"
+
+NO_STEP = -1
+"""Model.log copies a step's metrics from run to model, without the data that they are of; this one has none."""
+LABEL_FILES = {"labels": "labels.txt", "label_map": "label_map.pbtxt"}
+PENDING = "register.json"
+
+SIGNATURE = ModelSignature(
+    inputs=Schema([ColSpec(DataType.binary, "image")]),
+    outputs=Schema(
+        [
+            ColSpec(Array(Array(DataType.double)), "boxes"),
+            ColSpec(Array(DataType.double), "scores"),
+            ColSpec(Array(DataType.long), "classes"),
+            ColSpec(Array(DataType.string), "class_names"),
+        ]
+    ),
+    params=ParamSchema([ParamSpec("score_threshold", DataType.double, 0.5)]),
+)
+
+
+FORBIDDEN_IN_NAMES = r"[/:.%\"']"
+"""Characters that MLflow takes in no model's name; the zoo's `0.75` has one."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A model to register.
+
+    Attributes:
+        name: the registered model's.
+        architecture: names the model of this one run.
+        files: format -> exported file or folder, beside `labels.txt` and `label_map.pbtxt`.
+        metrics: of the run, under their names in MLflow, such as `export/pb/latency_ms_p50`.
+        failed: format -> why it must not be promoted.
+        data_digest: of the dataset.
+        step: at which the run logged its final metrics; MLflow then shows them with the model.
+        data: name of the dataset.
+        pictures: of the split that the metrics are of.
+        format: that is served if it is among the files and has not failed; None for the best by rank.
+    """
+
+    name: str
+    architecture: str
+    files: dict[str, str]
+    metrics: dict[str, float]
+    failed: dict[str, str]
+    data_digest: str
+    step: int
+    data: str = ""
+    pictures: int = 0
+    format: str | None = None
+
+    @property
+    def served(self) -> str:
+        """The format that stands for the model, wherever one file of it is run, timed or judged."""
+        sound = [name for name in self.files if name not in self.failed]
+        chosen = served_format(sound or list(self.files), self.format)
+        return chosen or next(iter(self.files))
+
+
+# Registering
+
+
+def register(tracker: Tracker, candidate: Candidate) -> str | None:
+    """Log the model in the run and register it as the newest version, the challenger.
+
+    The same files of the same run are registered once, however often this is called.
+
+    Returns:
+        The version; None while the server is away: `odtrain track sync` registers it later.
+
+    Raises:
+        TrackingError: the store refuses, there is no file, or the name is none.
+    """
+    check_name(candidate.name)
+    if not candidate.files:
+        raise TrackingError(
+            f"models:/{candidate.name}",
+            "no exported file is fit to be registered.",
+            "The run's tags odtrain.export.* say what each lacks.",
+        )
+    if tracker.flush():
+        try:
+            return _register(tracker.client, tracker.uri, str(tracker.run_id), candidate)
+        except Exception as problem:
+            if not is_outage(tracker.uri, problem):
+                raise failure(tracker.uri, problem) from problem
+    postpone(tracker.folder, candidate)
+    return None
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that no registered model can have; cheap enough to ask before training.
+
+    Raises:
+        TrackingError: the name is empty or has one of / : @ in it.
+    """
+    if not name.strip() or re.search(r"[/:@]", name):
+        raise TrackingError(
+            f'registry.name="{name}"',
+            "cannot name a registered model.",
+            "Give one without / : @, such as registry.name=raccoon.",
+        )
+
+
+def postpone(folder: Path, candidate: Candidate) -> None:
+    """Leave in a run's folder what is to be registered and judged when the server is back."""
+    sync(*map(Path, candidate.files.values()))
+    write_json(folder / PENDING, asdict(candidate))
+    say_on_stderr(
+        f"registry: the server is away; the model is registered by: odtrain track sync {folder}"
+    )
+
+
+def register_postponed(folder: Path, record: RunRecord, uri: str) -> tuple[str, str]:
+    """Register what `postpone` left in a run's folder, where it stays: the name and the version.
+
+    Raises:
+        TrackingError: a file of it is gone, or the store refuses or is away.
+    """
+    candidate = Candidate(**json.loads((folder / PENDING).read_text(encoding="utf-8")))
+    try:
+        return candidate.name, _register(open_client(uri), uri, str(record.run_id), candidate)
+    except TrackingError:
+        raise
+    except Exception as problem:
+        raise failure(uri, problem) from problem
+
+
+def _register(client: MlflowClient, uri: str, run_id: str, candidate: Candidate) -> str:
+    _write_card(candidate, run_id)
+    tops = [*candidate.files.values(), *_beside(candidate).values()]
+    sums = checksums(map(Path, tops))
+    digest = hashlib.sha256(sums.encode()).hexdigest()
+    _ensure_registered_model(client, candidate.name)
+    number = _registered_before(client, candidate.name, run_id, digest)
+    if number is None:
+        model_id = _log_model(client, uri, run_id, candidate, sums)
+        with _mlflow_uses(uri):
+            made = client.create_model_version(
+                candidate.name,
+                source=f"models:/{model_id}",
+                run_id=run_id,
+                tags={**_version_tags(run_id, candidate), "odtrain.files_digest": digest},
+                model_id=model_id,
+            )
+        number = str(made.version)
+        shown_there = json.dumps([{"name": candidate.name, "version": number}])
+        client.set_logged_model_tags(model_id, {MLFLOW_MODEL_VERSIONS: shown_there})
+    with alone_at(client, candidate.name) as lease:
+        refresh_aliases(client, candidate.name, lease)
+    return number
+
+
+def _ensure_registered_model(client: MlflowClient, name: str) -> None:
+    try:
+        client.create_registered_model(name)
+    except MlflowException as problem:
+        if problem.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+
+
+def _registered_before(client: MlflowClient, name: str, run_id: str, digest: str) -> str | None:
+    for version in versions_of(client, name):
+        if version.run_id == run_id and version.tags.get("odtrain.files_digest") == digest:
+            return version.number
+    return None
+
+
+def _log_model(client: MlflowClient, uri: str, run_id: str, candidate: Candidate, sums: str) -> str:
+    """Log the model in its run; returns its id."""
+    run = client.get_run(run_id)
+    model_id = _create_logged_model(client, run, candidate)
+    with tempfile.TemporaryDirectory() as scratch, _mlflow_uses(uri), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*An input example was not provided")
+        sums_file = Path(scratch, SUMS)
+        sums_file.write_text(sums, encoding="utf-8")
+        Model.log(
+            artifact_path=None,
+            flavor=mlflow.pyfunc,
+            run_id=run_id,
+            model_id=model_id,
+            step=NO_STEP,
+            python_model=str(PYFUNC_MODEL),
+            code_paths=[str(_code(Path(scratch)))],
+            artifacts={**candidate.files, **_beside(candidate), "sums": str(sums_file)},
+            model_config={"detector": candidate.served},
+            signature=SIGNATURE,
+            pip_requirements=[
+                f"{name}=={installed(name)}" for name in FORMATS[candidate.served].needs
+            ],
+        )
+    _show_numbers(client, run, model_id, candidate)
+    return model_id
+
+
+def _show_numbers(client: MlflowClient, run: Run, model_id: str, candidate: Candidate) -> None:
+    """Show the run's final numbers with the model, as numbers of the split that they are of."""
+    run_id = run.info.run_id
+    split = run.data.tags.get("odtrain.eval_split", "")
+    used = run.inputs.dataset_inputs if run.inputs else []
+    data = {tag.value: one.dataset for one in used for tag in one.tags}.get(split)
+    metrics = [
+        Metric(
+            *(found.key, found.value, found.timestamp, found.step),
+            model_id=model_id,
+            dataset_name=data.name if data else None,
+            dataset_digest=data.digest if data else None,
+            run_id=run_id,
+        )
+        for key, value in candidate.metrics.items()
+        for found in client.get_metric_history(run_id, key)
+        if (found.step, found.value) == (candidate.step, value)
+    ]
+    for start in range(0, len(metrics), MAX_METRICS_PER_BATCH):
+        client.log_batch(run_id, metrics[start : start + MAX_METRICS_PER_BATCH])
+
+
+def _create_logged_model(client: MlflowClient, run: Run, candidate: Candidate) -> str:
+    # Left to itself, Model.log puts the model into the default experiment instead of the run's.
+    model = client.create_logged_model(
+        run.info.experiment_id,
+        name=re.sub(FORBIDDEN_IN_NAMES, "_", candidate.architecture),
+        source_run_id=run.info.run_id,
+        tags={"odtrain.data_digest": candidate.data_digest, SERVED_BY: candidate.served},
+        params=run.data.params,
+        model_type="detector",
+    )
+    return str(model.model_id)
+
+
+def _code(scratch: Path) -> Path:
+    """A package of the modules that a loaded model needs: it may be loaded where odtrain is not."""
+    package = scratch / "odtrain"
+    for module in sorted(_imported_by(PYFUNC_MODEL, {PACKAGE / "__init__.py"})):
+        target = package / module.relative_to(PACKAGE)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(module, target)
+    return package
+
+
+def _imported_by(file: Path, found: set[Path]) -> set[Path]:
+    """Add to `found` the files of odtrain's own modules that `file` imports, directly or not."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "odtrain":
+            base = PACKAGE.joinpath(*str(node.module).split(".")[1:])
+            candidates = [base.with_suffix(".py"), *(base / f"{a.name}.py" for a in node.names)]
+            candidates.append(base / "__init__.py")
+            for module in candidates:
+                if module.is_file() and module not in found:
+                    found.add(module)
+                    _imported_by(module, found)
+    return found
+
+
+def _beside(candidate: Candidate) -> dict[str, str]:
+    """The label files and the card, which lie beside the exported files."""
+    folder = Path(next(iter(candidate.files.values()))).parent
+    return {key: str(folder / name) for key, name in {**LABEL_FILES, "card": CARD}.items()}
+
+
+def _write_card(candidate: Candidate, run_id: str) -> None:
+    """Write the card beside the exported files; the same candidate has the same card."""
+    files = _beside(candidate)
+    names = read_labels(Path(files["labels"]).read_text(encoding="utf-8"))
+    card = write_card(
+        name=candidate.name,
+        architecture=candidate.architecture,
+        run_id=run_id,
+        files=list(candidate.files),
+        metrics=candidate.metrics,
+        class_names=names,
+        data=candidate.data,
+        data_digest=candidate.data_digest,
+        pictures=candidate.pictures,
+        served=candidate.served,
+    )
+    Path(files["card"]).write_text(card, encoding="utf-8")
+
+
+def _version_tags(run_id: str, candidate: Candidate) -> dict[str, str]:
+    tags = {name: f"{value:.6g}" for name, value in candidate.metrics.items()}
+    tags |= {f"export/{name}/failed": why for name, why in candidate.failed.items()}
+    tags |= {
+        "odtrain.run": run_id,
+        "odtrain.architecture": candidate.architecture,
+        "odtrain.data_digest": candidate.data_digest,
+        FILES: json.dumps({key: Path(file).name for key, file in candidate.files.items()}),
+        SERVED_BY: candidate.served,
+    }
+    latency = candidate.metrics.get(f"export/{candidate.served}/latency_ms_p50")
+    return tags if latency is None else {**tags, LATENCY: f"{latency:.6g}"}
+
+
+@contextmanager
+def _mlflow_uses(uri: str) -> Iterator[None]:
+    """Point MLflow's own functions, which take no URI, at the store."""
+    before = os.environ.get("MLFLOW_TRACKING_URI")
+    mlflow.set_tracking_uri(uri)
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(before)  # type: ignore[arg-type]  # None is how it is unset
+
+
+# Fetching
+
+
+def resolve_model(uri: str, store: str) -> Path:
+    """The folder that holds the exported files of a registered model, downloaded if need be.
+
+    Downloads are kept in the cache folder, where later calls find them.
+
+    Raises:
+        TrackingError: there is no such model, or its files cannot be had or are damaged.
+    """
+    version = find_version(uri, store)
+    client = open_client(store)
+    model_id = version.source.removeprefix("models:/")
+    try:
+        location = client.get_logged_model(model_id).artifact_location
+        here = Path(url2pathname(urlsplit(location).path)) / "artifacts"
+        if urlsplit(location).scheme in ("file", "") and here.is_dir():
+            return here
+        return _cached(model_id, store)
+    except (MlflowException, OSError) as problem:
+        raise _not_complete(uri, store, problem) from problem
+
+
+def scoring_app(uri: str, store: str) -> Any:
+    """MLflow's own scoring server for a registered model, as an ASGI application.
+
+    Raises:
+        TrackingError: there is no such model, or its files cannot be had.
+    """
+    from mlflow.pyfunc import load_model
+    from mlflow.pyfunc.scoring_server import init
+
+    find_version(uri, store)
+    path = list(sys.path)
+    try:
+        with _mlflow_uses(store):
+            return init(load_model(uri))
+    except (MlflowException, OSError) as problem:
+        raise _not_complete(uri, store, problem) from problem
+    finally:
+        sys.path[:] = path  # the model brings its own copy of a part of odtrain: it is not for us
+
+
+def _not_complete(uri: str, store: str, problem: Exception) -> TrackingError:
+    return TrackingError(
+        uri, f"cannot be downloaded: {cause(problem)}", f"Is {shown(store)} complete?"
+    )
+
+
+def file_of_version(version: Version, store: str, format: str | None = None) -> tuple[str, Path]:
+    """A file of a version, downloaded if need be, and its format.
+
+    Args:
+        version: whose.
+        store: URI of the MLflow store.
+        format: of the file; None for the one that is served.
+
+    Raises:
+        TrackingError: the version holds no such file, or it cannot be had.
+    """
+    uri = f"models:/{version.name}/{version.number}"
+    folder = resolve_model(uri, store)
+    files = files_of(version, folder)
+    if format is not None and format not in files:
+        raise TrackingError(uri, f'holds no "{format}".', f"It holds: {', '.join(files)}.")
+    chosen = format or served_by(version, folder)
+    if chosen is None:
+        raise TrackingError(
+            uri, "holds no file that odtrain can run.", "Was it registered by odtrain?"
+        )
+    return chosen, folder / files[chosen]
+
+
+@contextmanager
+def downloaded(version: Version, store: str) -> Iterator[tuple[Path, str | None]]:
+    """The files of a version, fetched afresh for a while, and what is wrong with them.
+
+    Yields:
+        The folder, and why its files are not those that were registered; None if they are.
+
+    Raises:
+        TrackingError: they cannot be had.
+    """
+    uri = f"models:/{version.name}/{version.number}"
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            with _mlflow_uses(store):
+                got = Path(download_artifacts(uri, dst_path=scratch, tracking_uri=store))
+        except (MlflowException, OSError) as problem:
+            if is_outage(store, problem):
+                raise
+            raise _not_complete(uri, store, problem) from problem
+        yield got / "artifacts", _damage(got / "artifacts", version)
+
+
+def _damage(folder: Path, version: Version) -> str | None:
+    """Why files are not those that were registered."""
+    try:
+        verify(folder)
+    except TrackingError as problem:
+        return f"{Path(str(problem.args[0])).name} {problem.args[1].rstrip('.')}"
+    sums = (folder / SUMS).read_text(encoding="utf-8")
+    wanted = version.tags.get("odtrain.files_digest")
+    if wanted is not None and hashlib.sha256(sums.encode()).hexdigest() != wanted:
+        return f"{SUMS} is not the one that was registered"
+    names = [*files_of(version, folder).values(), *LABEL_FILES.values()]
+    bare = [name for name in names if not of_files(sums, [name])]
+    return f"{SUMS} does not list {', '.join(bare)}" if bare else None
+
+
+def _cached(model_id: str, store: str) -> Path:
+    target = cache_folder().parent / "models" / model_id
+    with alone(target.with_name(f"{target.name}.lock")):
+        if not target.is_dir():
+            with tempfile.TemporaryDirectory(dir=target.parent) as scratch, _mlflow_uses(store):
+                got = download_artifacts(
+                    f"models:/{model_id}", dst_path=scratch, tracking_uri=store
+                )
+                verify(Path(got) / "artifacts")
+                put(Path(got) / "artifacts", target)
+    return target
+
+
+def download(uri: str, to: Path, store: str, format: str | None = None) -> list[Path]:
+    """Copy the files of a registered model and its card into `to`, and verify what has arrived.
+
+    Args:
+        uri: `models:/NAME@ALIAS`, `models:/NAME/VERSION` or a bare name.
+        to: the folder; files of the same names in it are replaced.
+        store: URI of the MLflow store.
+        format: of the one export wanted; labels, label map and card come with it.
+
+    Returns:
+        The files and folders in `to`.
+
+    Raises:
+        TrackingError: there is no such model or format, or a file is damaged.
+    """
+    folder = resolve_model(uri, store)
+    files = files_of(find_version(uri, store), folder)
+    if format is not None and format not in files:
+        raise TrackingError(uri, f'holds no "{format}".', f"It holds: {', '.join(files)}.")
+    wanted = [files[format]] if format else list(files.values())
+    names = [*wanted, *LABEL_FILES.values(), CARD]
+    copied = [_copy(folder / name, to) for name in names if (folder / name).exists()]
+    sums = (folder / SUMS).read_text(encoding="utf-8")
+    write_text(to / SUMS, of_files(sums, names))
+    verify(to)
+    return copied
+
+
+def _copy(source: Path, to: Path) -> Path:
+    target = to / source.name
+    if source.is_dir():
+        with replacing_folder(target) as part:
+            shutil.copytree(source, part, dirs_exist_ok=True)
+            shutil.rmtree(target, ignore_errors=True)
+    else:
+        copy(source, target)
+    return target

@@ -1,0 +1,1 @@
+"""Many trainings, chosen by Optuna; the files that nothing beats."""

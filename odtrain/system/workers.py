@@ -1,0 +1,194 @@
+"""A function of many items, in order: in processes where there are many, else in threads."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import islice
+from multiprocessing.connection import wait
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+from tqdm import tqdm
+
+ROOT = Path(__file__).resolve().parents[2]
+CHUNK = 32
+"""Items that a process is given at once."""
+WORTH_PROCESSES = 400
+"""Pictures. Starting a process takes as long as looking at about a hundred of them."""
+AHEAD = 4
+"""Chunks a worker that may be waiting, or done and not asked for yet: what bounds memory."""
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Workers:
+    """Processes that are started when they are first worth it, and end with this one, killed or not.
+
+    A context manager. Interrupting is this process's business: they do not hear of Ctrl-C.
+    """
+
+    def __init__(self, count: int | None = None) -> None:
+        """`count` None: as many as this process may use cores."""
+        self.count = count or len(os.sched_getaffinity(0))
+        self._pool: _Processes | None = None
+
+    def __enter__(self) -> Workers:
+        """Nothing is started yet."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """End the processes; what they have begun is not waited for longer than a chunk takes."""
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+    def start(self, function: Callable[[T], R], pictures: int) -> None:
+        """Begin to start processes for `function`, if so many pictures are worth it; waits for nothing."""
+        if self._worth(pictures):
+            for _ in range(self.count):
+                self._started().submit(_each, (function, []))
+
+    def map(
+        self,
+        function: Callable[[T], R],
+        items: Sequence[T],
+        doing: str,
+        *,
+        chunk: int = CHUNK,
+        pictures: int | None = None,
+    ) -> Iterator[R]:
+        """`function` of each item, in order.
+
+        Args:
+            function: of a module, not a closure: it travels to the processes by name.
+            items: travel too.
+            doing: for the progress bar.
+            chunk: items to send at once.
+            pictures: how many the items are; None: as many as items.
+        """
+        if not self._worth(len(items) if pictures is None else pictures):
+            yield from in_threads(function, items, doing, self.count)
+            return
+        chunks = [items[start : start + chunk] for start in range(0, len(items), chunk)]
+        with _progress(len(items), doing) as progress:
+            parts = _ahead(
+                self._started(), _each, [(function, part) for part in chunks], self.count
+            )
+            for part in parts:
+                yield from part
+                progress.update(len(part))
+
+    def _worth(self, pictures: int) -> bool:
+        return self.count > 1 and pictures >= WORTH_PROCESSES
+
+    def _started(self) -> _Processes:
+        if self._pool is None:
+            # Not forked: TensorFlow's threads, if it is loaded, would be missing in a fork.
+            spawn = multiprocessing.get_context("spawn")
+            self._pool = _Processes(self.count, spawn, _follow_parent)
+        return self._pool
+
+
+class _Processes(ProcessPoolExecutor):
+    """Processes that find this odtrain; they are started by `submit`, as they are needed."""
+
+    def submit(self, function: Callable[..., R], /, *args: Any, **kwargs: Any) -> Future[R]:
+        """As the executor's own."""
+        with _this_odtrain_first():
+            return super().submit(function, *args, **kwargs)
+
+
+@contextmanager
+def _this_odtrain_first() -> Iterator[None]:
+    """Processes are given the `sys.path` that this one has when they start."""
+    before = list(sys.path)
+    sys.path[:] = search_path()
+    try:
+        yield
+    finally:
+        sys.path[:] = before
+
+
+def search_path() -> list[str]:
+    """Where this process finds packages, for those it starts; this odtrain comes before any other.
+
+    A model that MLflow loaded into this process has put a part of odtrain before that.
+    """
+    others = (i for i, place in enumerate(sys.path) if Path(place, __package__).is_dir())
+    first = next(others, len(sys.path))
+    return [*sys.path[:first], str(ROOT), *sys.path[first:]]
+
+
+def _follow_parent() -> None:
+    """End when the process that started this one ends, also if it is killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        sentinel = parent.sentinel
+        threading.Thread(target=lambda: (wait([sentinel]), os._exit(1)), daemon=True).start()
+
+
+def _each(task: tuple[Callable[[T], R], Sequence[T]]) -> list[R]:
+    function, items = task
+    return [function(item) for item in items]
+
+
+def in_threads(
+    function: Callable[[T], R],
+    items: Iterable[T],
+    doing: str | None = None,
+    workers: int | None = None,
+) -> Iterator[R]:
+    """`function` of each item in order, a few items ahead; Pillow and hashlib let threads run.
+
+    `workers` are as many as there are cores, if it does not say how many.
+    """
+    workers = workers or os.cpu_count() or 1
+    pool = ThreadPoolExecutor(workers)
+    total = len(items) if isinstance(items, Sized) else None
+    try:
+        with _progress(total, doing) as progress:
+            for result in _ahead(pool, function, items, 2 * workers):
+                progress.update()
+                yield result
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _ahead(
+    pool: Executor, function: Callable[[T], R], items: Iterable[T], workers: int
+) -> Iterator[R]:
+    """`function` of each item in order, `AHEAD` times `workers` items begun before they are asked for."""
+    rest = iter(items)
+    pending: deque[Future[R]] = deque()
+    pending.extend(pool.submit(function, item) for item in islice(rest, AHEAD * workers))
+    while pending:
+        result = pending.popleft().result()
+        pending.extend(pool.submit(function, item) for item in islice(rest, 1))
+        yield result
+
+
+def _progress(total: int | None, doing: str | None) -> tqdm:  # type: ignore[type-arg]
+    return tqdm(
+        total=total,
+        desc=doing,
+        unit=" pictures",
+        delay=1,
+        mininterval=0.5,
+        leave=False,
+        disable=not doing,
+    )

@@ -1,0 +1,1 @@
+"""One MLflow run a job, safe on disk before it is sent."""

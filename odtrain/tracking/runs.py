@@ -1,0 +1,324 @@
+"""The runs that odtrain has left on this machine and on the server: found again, resumed, sent."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+from tqdm import tqdm
+
+from odtrain.config.compose import as_dict, flattened
+from odtrain.config.schema import Config, TrackingConfig
+from odtrain.errors import TrackingError
+from odtrain.io.locks import alone
+from odtrain.tracking.sender import Delivery, RunRecord
+from odtrain.tracking.store import (
+    REFUSALS,
+    cause,
+    failure,
+    is_outage,
+    open_client,
+    shown,
+    tracking_uri,
+)
+
+UNFINISHED = ("RUNNING", "FAILED", "KILLED")
+
+NOT_OF_THE_RESULT = (
+    "train.resume",
+    "train.max_minutes",
+    "tracking",
+    "predict",
+    "sweep",
+    "outputs",
+    "source",
+    "input",
+    "output",
+)
+"""Keys in which a run and its continuation may differ."""
+
+
+@dataclass(frozen=True)
+class Story:
+    """What the store knows of a run.
+
+    Attributes:
+        run_id: MLflow's id.
+        name: of the run.
+        status: FINISHED, RUNNING, ...
+        started: local time.
+        params: as logged.
+        tags: as set; `mlflow.note.content` is the description.
+        metrics: name -> (step, value), in the order of the steps; `system/` ones are left out.
+    """
+
+    run_id: str
+    name: str
+    status: str
+    started: datetime
+    params: dict[str, str]
+    tags: dict[str, str]
+    metrics: dict[str, list[tuple[int, float]]]
+
+
+def read_story(run_id: str, config: TrackingConfig) -> Story:
+    """Read a run with the history of its metrics.
+
+    Raises:
+        TrackingError: there is no such run, or the store cannot be reached.
+    """
+    uri = tracking_uri(config)
+    try:
+        client = open_client(uri)
+        run = existing_run(client, uri, run_id)
+        names = [name for name in run.data.metrics if not name.startswith("system/")]
+        metrics = {name: _history(client, run_id, name) for name in sorted(names)}
+    except Exception as problem:
+        if is_outage(uri, problem):
+            raise failure(uri, problem) from problem
+        raise
+    return Story(
+        run_id=run_id,
+        name=run.info.run_name or run_id,
+        status=run.info.status,
+        started=datetime.fromtimestamp(run.info.start_time / 1000),
+        params=dict(run.data.params),
+        tags=dict(run.data.tags),
+        metrics=metrics,
+    )
+
+
+def _history(client: MlflowClient, run_id: str, name: str) -> list[tuple[int, float]]:
+    """(step, value), the last value of each step."""
+    points = sorted(client.get_metric_history(run_id, name), key=lambda point: point.timestamp)
+    return sorted({point.step: point.value for point in points}.items())
+
+
+def say_on_stderr(line: str) -> None:
+    """Print a line without breaking a progress bar."""
+    tqdm.write(line, file=sys.stderr)
+
+
+def config_digest(config: Config) -> str:
+    """Equal for configurations of which one may continue the other's run."""
+    values = flattened(as_dict(config))
+    result = {key: value for key, value in values.items() if not _may_differ(key)}
+    return hashlib.sha256(json.dumps(result, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _may_differ(key: str) -> bool:
+    return any(key == group or key.startswith(f"{group}.") for group in NOT_OF_THE_RESULT)
+
+
+def is_begun(config: TrackingConfig, run_id: str | None) -> bool:
+    """Whether odtrain has worked on this run; one that `mlflow run` just made is not begun."""
+    if run_id is None:
+        return False
+    uri = tracking_uri(config)
+    try:
+        return "odtrain.stage" in open_client(uri).get_run(run_id).data.tags
+    except Exception as problem:
+        if is_outage(uri, problem) or isinstance(problem, MlflowException):
+            return False
+        raise
+
+
+def find_resumable(
+    config: TrackingConfig, outputs: Path, digest: str, stage: str = "train"
+) -> str | None:
+    """The newest unfinished run of the same configuration, on the server or begun here without one.
+
+    Runs that a process on this machine is working on are left alone.
+
+    Args:
+        config: which store and experiment.
+        outputs: the folder of all runs' folders.
+        digest: of the configuration, as `config_digest` gives it.
+        stage: what the run does.
+
+    Returns:
+        What `Tracker.start` takes as `resume`; None if there is no such run.
+    """
+    uri = tracking_uri(config)
+    here = [run for run in run_folders(outputs) if run[1].uri == uri]
+    open_here = [
+        (record.started, record.local_id)
+        for folder, record in here
+        if (record.config_digest, record.stage) == (digest, stage)
+        and record.status in UNFINISHED
+        and not in_use(folder)
+    ]
+    known_here = {record.run_id for _, record in here}
+    on_server = _unfinished_on_server(uri, config, digest, stage)
+    candidates = open_here + [run for run in on_server if run[1] not in known_here]
+    return max(candidates)[1] if candidates else None
+
+
+def _unfinished_on_server(
+    uri: str, config: TrackingConfig, digest: str, stage: str
+) -> list[tuple[int, str]]:
+    """(start in milliseconds, run id) of each; none while the server is away."""
+    same = f"tags.`odtrain.config_digest` = '{digest}' and tags.`odtrain.stage` = '{stage}'"
+    try:
+        client = open_client(uri)
+        experiment = _experiment_to_search(client, config)
+        runs = client.search_runs([experiment], same, max_results=1000) if experiment else []
+    except Exception as problem:
+        if is_outage(uri, problem):
+            return []
+        raise
+    own = os.environ.get("MLFLOW_RUN_ID")
+    left = [run.info for run in runs if run.info.status in UNFINISHED and run.info.run_id != own]
+    return [(info.start_time, info.run_id) for info in left]
+
+
+def _experiment_to_search(client: MlflowClient, config: TrackingConfig) -> str | None:
+    """The experiment `mlflow run` works in, else the configured one."""
+    if own := os.environ.get("MLFLOW_RUN_ID"):
+        return str(client.get_run(own).info.experiment_id)
+    experiment = client.get_experiment_by_name(config.experiment)
+    return str(experiment.experiment_id) if experiment else None
+
+
+def sync(
+    folder: Path, uri: str | None = None, say: Callable[[str], None] = say_on_stderr
+) -> list[str]:
+    """Send what runs have left behind.
+
+    Args:
+        folder: of a run, of an experiment, or of all.
+        uri: the store, where it is no longer at the address that the run knew.
+        say: is given one line for each run.
+
+    Returns:
+        The ids of the runs that are complete now.
+
+    Raises:
+        TrackingError: there is no run, or a store cannot be reached.
+    """
+    runs = sorted(run_folders(folder), key=lambda run: run[1].started)
+    if not runs:
+        raise TrackingError(
+            folder,
+            "holds no run's folder.",
+            "Name a folder like outputs or outputs/EXPERIMENT/RUN_ID.",
+        )
+    complete = []
+    for run, record in runs:
+        if (run / "spool").exists() and not in_use(run):
+            complete.append(_sync_run(run, replace(record, uri=uri or record.uri), say))
+    return [run_id for run_id in complete if run_id is not None]
+
+
+def _sync_run(folder: Path, record: RunRecord, say: Callable[[str], None]) -> str | None:
+    """Send what one run has left; its id, or None if there was nothing."""
+    with alone(folder / ".lock", busy=at_work(record.local_id)):
+        delivery = Delivery(folder, record, say)
+        try:
+            if record.status == "RUNNING":  # nobody works on it any more
+                delivery.record = replace(record, status="KILLED")
+                delivery.spool.append("status", {"status": "KILLED", "end": now()})
+            if delivery.spool.empty:
+                return None
+            entries, files = len(delivery.spool.waiting()), len(delivery.spool.files())
+            delivery.send()
+            delivery.record.save(folder)
+        except Exception as problem:
+            raise TrackingError(
+                shown(delivery.record.uri),
+                f"cannot be reached: {cause(problem)}.",
+                f"{folder} keeps everything; try again later.",
+            ) from problem
+        finally:
+            delivery.spool.close(discard=delivery.record.status == "FINISHED")
+    say(f"{folder}: {entries} entries and {files} files sent to run {delivery.run_id}.")
+    return delivery.run_id
+
+
+def drop_artifacts(config: TrackingConfig, run_id: str, artifacts: Sequence[str]) -> None:
+    """Delete artifacts of a run; what is not there any more is left out.
+
+    Raises:
+        TrackingError: the run is not there, or the store refuses or cannot be reached.
+    """
+    uri = tracking_uri(config)
+    run = existing_run(open_client(uri), uri, run_id)
+    repository = get_artifact_repository(str(run.info.artifact_uri), tracking_uri=uri)
+    folders = {artifact.rpartition("/")[0] for artifact in artifacts}
+    try:
+        there = {item.path for folder in folders for item in repository.list_artifacts(folder)}
+        for artifact in there & set(artifacts):
+            repository.delete_artifacts(artifact)  # type: ignore[no-untyped-call]
+    except Exception as problem:
+        raise failure(uri, problem) from problem
+
+
+def run_folders(folder: Path) -> Iterator[tuple[Path, RunRecord]]:
+    """Every run's folder at `folder` or up to two levels below it, with its record, if readable."""
+    for pattern in ("run.json", "*/run.json", "*/*/run.json"):
+        for file in sorted(folder.glob(pattern)):
+            with contextlib.suppress(TrackingError):
+                yield file.parent, RunRecord.read(file.parent)
+
+
+def run_folder(outputs: Path, run: str) -> Path | None:
+    """The folder of a run, by its run id or local id; None if it was not worked on here."""
+    for folder, record in run_folders(outputs):
+        if run in (record.local_id, record.run_id):
+            return folder
+    return None
+
+
+def in_use(folder: Path) -> bool:
+    """Whether a process on this machine is working on the run of this folder."""
+    try:
+        with alone(folder / ".lock", busy=at_work(folder.name)):
+            return False
+    except TrackingError:
+        return True
+
+
+def at_work(run: str) -> TrackingError:
+    """What is said of a run that another process is working on."""
+    remedy = "Wait until it is done, or stop it."
+    return TrackingError(f"run {run}", "another process is working on it.", remedy)
+
+
+def existing_run(client: MlflowClient, uri: str, run_id: str) -> Run:
+    """The run of that id.
+
+    Raises:
+        TrackingError: there is none; the message names the newest.
+    """
+    try:
+        return client.get_run(run_id)
+    except MlflowException as problem:
+        if problem.error_code not in REFUSALS:
+            raise
+        raise TrackingError(
+            f"run {run_id}", f"there is none in {shown(uri)}.", _newest_runs(client)
+        ) from None
+
+
+def _newest_runs(client: MlflowClient) -> str:
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    runs = client.search_runs(experiments, order_by=["attributes.start_time DESC"], max_results=5)
+    names = [f"{run.info.run_id} ({run.info.run_name})" for run in runs]
+    return f"The newest are: {', '.join(names)}." if names else "It holds no runs yet."
+
+
+def now() -> int:
+    """Milliseconds since 1970."""
+    return time.time_ns() // 1_000_000

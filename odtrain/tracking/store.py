@@ -1,0 +1,267 @@
+"""Which MLflow store is meant, how it is opened, and what its failures mean."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shlex
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.artifacts import download_artifacts
+from mlflow.exceptions import MlflowException
+
+from odtrain.config.schema import TrackingConfig
+from odtrain.errors import TrackingError
+from odtrain.io.locks import alone
+
+UNLESS_SET = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
+"""MLflow's own 7 retries hold a caller for minutes; odtrain keeps what it has and tries later."""
+
+REFUSALS = frozenset(
+    {
+        "INVALID_PARAMETER_VALUE",
+        "RESOURCE_DOES_NOT_EXIST",
+        "INVALID_STATE",
+        "BAD_REQUEST",
+        "RESOURCE_ALREADY_EXISTS",
+    }
+)
+"""MLflow error codes that the same request would get again."""
+
+DENIALS = frozenset({"PERMISSION_DENIED", "UNAUTHENTICATED", "ENDPOINT_NOT_FOUND", "NOT_FOUND"})
+"""Codes for the user to mend: an error at the start of a run, a reason to wait in its middle."""
+
+
+def tracking_uri(config: TrackingConfig) -> str:
+    """The store to use: `tracking.uri`, else MLFLOW_TRACKING_URI, else mlflow.db in this folder.
+
+    Raises:
+        TrackingError: it is a folder; MLflow keeps no runs in folders any more.
+    """
+    uri = config.uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
+    if uri.startswith("sqlite:"):
+        return f"sqlite:///{_database(uri)}"
+    if "://" not in uri and not uri.startswith("databricks"):
+        return _from_path(uri)
+    if uri.startswith("file:"):
+        raise _folder_refused(uri)
+    return uri.rstrip("/")
+
+
+def _from_path(path: str) -> str:
+    if Path(path).suffix == ".db":
+        return f"sqlite:///{Path(path).absolute()}"
+    raise _folder_refused(path)
+
+
+def _folder_refused(uri: str) -> TrackingError:
+    return TrackingError(
+        "tracking.uri",
+        f'"{uri}" is a folder, and MLflow keeps no runs in folders any more.',
+        "Name a database (sqlite:///runs.db) or a server (http://host:5000). "
+        "`mlflow migrate-filestore` moves the runs of an old folder.",
+    )
+
+
+def _database(uri: str) -> Path:
+    """The file of a sqlite URI, absolute."""
+    return Path(uri.partition(":///")[2].partition("?")[0]).absolute()
+
+
+def shown(uri: str) -> str:
+    """The URI as people may see it: without the password."""
+    parts = urlsplit(uri)
+    if parts.password is None:
+        return uri
+    return urlunsplit(parts._replace(netloc=parts.netloc.replace(f":{parts.password}@", ":***@")))
+
+
+def repeated(overrides: Sequence[str], keys: Sequence[str]) -> str:
+    """What the next command needs of a command's overrides, ready to be put behind it, without passwords.
+
+    Args:
+        overrides: as they were given, `key=value`.
+        keys: whole keys, or with a dot at the end all below it.
+    """
+    words = []
+    for override in overrides:
+        key, _, value = override.lstrip("+").partition("=")
+        if any(key.startswith(one) if one.endswith(".") else key == one for one in keys):
+            words.append(f" {shlex.quote(f'{key}={shown(value)}')}")
+    return "".join(words)
+
+
+def open_client(uri: str) -> MlflowClient:
+    """Open the store.
+
+    Processes that open a new sqlite database at once break each other's migrations, so they queue.
+
+    Raises:
+        TrackingError: the store is there but cannot be used.
+    """
+    _calm_mlflow()
+    try:
+        with _alone(uri), warnings.catch_warnings():
+            warnings.filterwarnings(
+                "ignore", "The ``noload`` loader strategy"
+            )  # SQLAlchemy 2.1 on MLflow's mappings
+            return MlflowClient(uri)
+    except Exception as problem:
+        if is_outage(uri, problem):
+            raise
+        raise failure(uri, problem) from problem
+
+
+@contextlib.contextmanager
+def _alone(uri: str) -> Iterator[None]:
+    if not uri.startswith("sqlite:"):
+        yield
+        return
+    database = _database(uri)
+    with alone(database.with_name(f"{database.name}.lock")):
+        yield
+
+
+def _calm_mlflow() -> None:
+    for name, value in UNLESS_SET.items():
+        os.environ.setdefault(name, value)
+    for logger, level in {
+        "urllib3.connectionpool": logging.ERROR,
+        "mlflow.store.db.utils": logging.WARNING,
+        "mlflow.store.model_registry.abstract_store": logging.WARNING,
+        "alembic": logging.WARNING,
+    }.items():
+        logging.getLogger(logger).setLevel(level)
+
+
+def experiment_id(client: MlflowClient, uri: str, name: str) -> str:
+    """The id of an experiment, created if need be: its artifacts then go beside a sqlite database.
+
+    Raises:
+        TrackingError: the experiment was deleted.
+    """
+    with _alone(uri):
+        found = client.get_experiment_by_name(name)
+        if found is None:
+            found = _create_experiment(client, uri, name)
+    if found.lifecycle_stage != "active":
+        raise TrackingError(
+            f"experiment {name}",
+            "it has been deleted.",
+            f"Restore it (mlflow experiments restore --experiment-id {found.experiment_id}), "
+            "or choose another with tracking.experiment=NAME.",
+        )
+    return str(found.experiment_id)
+
+
+def _create_experiment(client: MlflowClient, uri: str, name: str) -> mlflow.entities.Experiment:
+    beside = (_database(uri).parent / "mlartifacts").as_uri() if uri.startswith("sqlite:") else None
+    try:
+        return client.get_experiment(client.create_experiment(name, artifact_location=beside))
+    except MlflowException as problem:
+        found = client.get_experiment_by_name(name)  # another process may have been faster
+        if found is None:
+            raise problem
+        return found
+
+
+def is_outage(uri: str, problem: Exception) -> bool:
+    """Whether the store may take the same request later: it is away, and does not refuse."""
+    if uri.startswith("sqlite:") or isinstance(problem, TrackingError):
+        return False
+    return not isinstance(problem, MlflowException) or problem.error_code not in REFUSALS | DENIALS
+
+
+def failure(uri: str, problem: Exception) -> TrackingError:
+    """What to tell the user about a store that cannot be used."""
+    if "upgrade" in str(problem) and "schema" in str(problem):
+        return TrackingError(
+            shown(uri),
+            "this database was made by another version of MLflow.",
+            f"Back it up and run: mlflow db upgrade {shlex.quote(shown(uri))}",
+        )
+    return TrackingError(
+        shown(uri), f"MLflow cannot use it: {first_line(problem)}", "Check tracking.uri."
+    )
+
+
+def first_line(problem: BaseException) -> str:
+    """The first line of what went wrong, cut to fit a terminal."""
+    text = (str(problem) or type(problem).__name__).strip().splitlines()[0]
+    return text if len(text) <= 300 else f"{text[:297]}..."
+
+
+def cause(problem: BaseException) -> str:
+    """What went wrong, at its root and in few words: `Connection refused`."""
+    while earlier := problem.__cause__ or problem.__context__:
+        problem = earlier
+    return first_line(problem)[:160]
+
+
+def download(uri: str, to: Path, store: str) -> Path:
+    """Fetch `runs:/<run id>/<path>`, or any other artifact URI, into the folder `to`.
+
+    Raises:
+        TrackingError: there is nothing there, or the store cannot be reached.
+    """
+    open_client(store)
+    to.mkdir(parents=True, exist_ok=True)
+    try:
+        return Path(download_artifacts(artifact_uri=uri, dst_path=str(to), tracking_uri=store))
+    except Exception as problem:
+        raise TrackingError(
+            uri,
+            f"cannot be downloaded: {first_line(problem)}",
+            f"Is the run in {shown(store)}? Choose another: tracking.uri=.",
+        ) from problem
+
+
+def ui_command(uri: str, experiment: str | None = None, port: int = 5000) -> tuple[str | None, str]:
+    """How to look at the runs.
+
+    Args:
+        uri: the store.
+        experiment: id of the experiment to open; without it the list of experiments is.
+        port: where to serve a database.
+
+    Returns:
+        The command that serves the store (None for a server: it is served already), and the URL
+        that opens the experiment's runs side by side, in the view for model training.
+    """
+    served = uri.startswith(("http://", "https://"))
+    command = None if served else f"mlflow ui --backend-store-uri {shlex.quote(uri)} --port {port}"
+    root = shown(uri) if served else f"http://127.0.0.1:{port}"
+    if experiment is None:
+        return command, f"{root}/#/experiments?workflowType=machine_learning"
+    return (
+        command,
+        f"{root}/#/experiments/{experiment}/runs?workflowType=machine_learning&compareRunsMode=CHART",
+    )
+
+
+def run_ui(config: TrackingConfig, port: int = 5000) -> int:
+    """Print the URL that compares the runs and, for a database, serve it until interrupted.
+
+    Returns:
+        The exit status.
+    """
+    uri = tracking_uri(config)
+    client = open_client(uri)
+    experiment = client.get_experiment_by_name(config.experiment)
+    command, url = ui_command(uri, experiment.experiment_id if experiment else None, port)
+    print(f"Open {url}", flush=True)
+    return 0 if command is None else subprocess.call([sys.executable, "-m", *shlex.split(command)])

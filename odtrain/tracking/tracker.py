@@ -1,0 +1,602 @@
+"""One MLflow run per job, of which nothing is lost when the server is away.
+
+Everything is kept in the run's folder first (`odtrain.tracking.spool`) and sent from there in the background
+(`odtrain.tracking.sender`), so that a training step waits for nothing, and what a killed run or an
+unreachable server has left behind is sent later.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+import os
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
+import uuid
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+from types import FrameType, TracebackType
+from typing import Any
+
+import yaml
+from mlflow import MlflowClient
+from mlflow.tracking.context.registry import resolve_tags
+from PIL import Image
+
+from odtrain import __version__
+from odtrain.config.compose import as_dict, as_yaml, flattened
+from odtrain.config.schema import Config, TrackingConfig
+from odtrain.errors import TrackingError
+from odtrain.io.atomic import make_folder
+from odtrain.io.locks import alone
+from odtrain.structures import UInt8Image
+from odtrain.tracking.runs import (
+    at_work,
+    config_digest,
+    existing_run,
+    now,
+    run_folder,
+    say_on_stderr,
+)
+from odtrain.tracking.sender import LONGEST_TAG, MOST_IN_A_BATCH, Delivery, RunRecord, create_run
+from odtrain.tracking.spool import Outbox
+from odtrain.tracking.store import (
+    cause,
+    download,
+    failure,
+    first_line,
+    is_outage,
+    open_client,
+    shown,
+    tracking_uri,
+)
+from odtrain.tracking.system_metrics import EVERY_SECONDS, MachineMetrics
+
+LONGEST_PARAM = 6000
+LONGEST_NAME = 250
+LONGEST_DIGEST = 36
+MOST_PARAMS = 100
+"""MLflow's limits."""
+
+RANDOM_NAME = re.compile(r"[a-z]+-[a-z]+-\d+")
+"""What MLflow calls a run that was given no name."""
+
+LONGEST_IMAGE_KEY = 100
+THUMBNAIL = 640
+"""Longest side of the smaller copies that MLflow's image grid shows, up to the whole window."""
+
+
+class Terminated(SystemExit):
+    """SIGTERM arrived: the program ends, once the run is marked KILLED."""
+
+    def __init__(self) -> None:
+        """End with the status that a shell expects."""
+        super().__init__(128 + signal.SIGTERM)
+
+
+class Tracker:
+    """The MLflow run of one job; leaving it as a context manager ends the run and sends the rest.
+
+    Nothing but `start` raises; what cannot be sent waits in `folder/spool`.
+
+    Attributes:
+        uri: the store.
+        folder: the run's own folder, `outputs/<experiment>/<run id>`.
+        resumed: whether the run had been worked on before this process.
+    """
+
+    folder: Path
+
+    def __init__(
+        self, config: TrackingConfig, outputs: Path, say: Callable[[str], None] = say_on_stderr
+    ) -> None:
+        """`outputs` holds the folders of all runs; `say` is given each line meant for the user."""
+        self.uri = tracking_uri(config)
+        self.resumed = False
+        self._config = config
+        self._outputs = outputs
+        self._say = say
+        self._not_finite: dict[str, str] = {}
+        self._tables: list[dict[str, str]] = []
+        self._old_handler: Any = None
+        self._finished = False
+        self._alone = ExitStack()
+
+    def start(
+        self,
+        stage: str,
+        run_name: str | None = None,
+        *,
+        parent: str | None = None,
+        resume: str | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> Tracker:
+        """Begin a run, or go on with one.
+
+        The run that `mlflow run` made (MLFLOW_RUN_ID) is taken over, unless this one has a parent.
+        A run whose own stage is another is only visited: it keeps its stage and its status, so that
+        evaluating a killed training does not pass it off as finished.
+
+        Args:
+            stage: what is done (train, evaluate, sweep, ...): the tag `odtrain.stage`.
+            run_name: what the runs table shows.
+            parent: id of the run to fold this one under.
+            resume: id of the run to go on with, as `find_resumable` gives it.
+            tags: further tags.
+
+        Raises:
+            TrackingError: the store refuses, or the run to resume is not there or in use.
+        """
+        given = None if parent else self._run_made_by_mlflow()
+        wanted = resume or given
+        client, record, lost = self._reach(wanted, stage, run_name, parent)
+        try:
+            self.folder = self._claim_folder(record)
+        except TrackingError:
+            if client is not None and wanted is None:
+                client.set_terminated(str(record.run_id), "FAILED")
+            raise
+        self._delivery = Delivery(self.folder, record, self._say, client)
+        self._delivery.resumed = self.resumed
+        if wanted is None and client is not None:
+            self._delivery.is_new()
+        every = self._config.flush_seconds
+        self._outbox = Outbox(self._delivery.send, every, self._went_away, self._came_back)
+        self._save(record)
+        if lost is not None:
+            self._outbox.note_lost(lost)
+        self._visiting = self.resumed and record.stage != stage
+        if wanted is not None and not self._visiting:
+            self._append("status", {"status": "RUNNING", "end": None})
+        own = {} if self._visiting else {"odtrain.version": __version__, "odtrain.stage": stage}
+        self.set_tags({**own, **(tags or {})})
+        if client is not None and given and given != wanted:
+            client.set_tag(given, "odtrain.continued_in", wanted)
+        self._start_helpers()
+        return self
+
+    def _run_made_by_mlflow(self) -> str | None:
+        inherited = os.environ.pop("MLFLOW_RUN_ID", None)
+        its_store = tracking_uri(replace(self._config, uri=None))
+        if inherited and self.uri != its_store:
+            self._say(
+                f"tracking: `mlflow run` made its run in {shown(its_store)}, not in tracking.uri."
+            )
+            return None
+        return inherited
+
+    def _reach(
+        self, wanted: str | None, stage: str, run_name: str | None, parent: str | None
+    ) -> tuple[MlflowClient | None, RunRecord, Exception | None]:
+        """The client, the run, and what kept the server from being reached."""
+        name = run_name or self._config.run_name
+        draft = RunRecord(
+            self.uri, self._config.experiment, None, "", name, parent, stage, now(), {}
+        )
+        try:
+            client = open_client(self.uri)
+            if wanted is not None:
+                return client, self._taken_up(client, wanted, draft), None
+            draft = replace(draft, tags=_tags_of_origin())
+            return client, create_run(client, draft, parent), None
+        except Exception as problem:
+            if isinstance(problem, TrackingError):
+                raise
+            if not is_outage(self.uri, problem):
+                raise failure(self.uri, problem) from problem
+            return None, self._offline(wanted, draft), problem
+
+    def _taken_up(self, client: MlflowClient, wanted: str, draft: RunRecord) -> RunRecord:
+        folder = run_folder(self._outputs, wanted)
+        if folder is not None and RunRecord.read(folder).run_id is None:
+            self.resumed = True
+            return _reopened(RunRecord.read(folder), draft.stage)
+        run_id = str(RunRecord.read(folder).run_id) if folder else wanted
+        run = existing_run(client, self.uri, run_id)
+        self.resumed = "odtrain.stage" in run.data.tags
+        self._tables = json.loads(run.data.tags.get("mlflow.loggedArtifacts", "[]"))
+        name = run.info.run_name
+        if not self.resumed and draft.name and RANDOM_NAME.fullmatch(name or ""):
+            name = draft.name
+            client.update_run(run_id, name=name)
+        record = replace(
+            draft,
+            experiment=client.get_experiment(run.info.experiment_id).name,
+            run_id=run_id,
+            local_id=folder.name if folder else run_id,
+            name=name,
+            started=run.info.start_time,
+            stage=run.data.tags.get("odtrain.stage", draft.stage),
+            config_digest=run.data.tags.get("odtrain.config_digest"),
+            status=run.info.status,
+        )
+        return _reopened(record, draft.stage)
+
+    def _offline(self, wanted: str | None, draft: RunRecord) -> RunRecord:
+        if wanted is None:
+            local_id = f"offline-{uuid.uuid4().hex[:12]}"
+            tags = {**_tags_of_origin(), "odtrain.local_id": local_id}
+            return replace(draft, local_id=local_id, tags=tags)
+        folder = run_folder(self._outputs, wanted)
+        self.resumed = folder is not None
+        if folder is not None:
+            return _reopened(RunRecord.read(folder), draft.stage)
+        return replace(draft, run_id=wanted, local_id=wanted)
+
+    def _claim_folder(self, record: RunRecord) -> Path:
+        fresh = self._outputs / _as_file_name(record.experiment) / record.local_id
+        folder = run_folder(self._outputs, record.local_id) or fresh
+        busy = at_work(record.local_id)
+        try:
+            self._alone.enter_context(alone(make_folder(folder) / ".lock", busy=busy))
+        except OSError as problem:
+            raise TrackingError(
+                folder,
+                f"cannot be written: {first_line(problem)}",
+                "Choose another folder with outputs=DIR.",
+            ) from problem
+        return folder
+
+    def _start_helpers(self) -> None:
+        self._outbox.flush()
+        self._outbox.start()
+        self._machine = MachineMetrics(self.log, self._delivery.record.started, EVERY_SECONDS)
+        if self._config.system_metrics:
+            self._machine.start()
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        if in_main_thread and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+            self._old_handler = signal.signal(signal.SIGTERM, _raise_terminated)
+
+    def finish(self, status: str = "FINISHED") -> bool:
+        """End the run: FINISHED, FAILED or KILLED. False if something still waits to be sent."""
+        if self._finished:
+            return self._delivery.spool.empty
+        self._finished = True
+        self._machine.stop()
+        if not self._visiting:
+            self._save(replace(self._delivery.record, status=status))
+            self._append("status", {"status": status, "end": now()})
+        sent = self._outbox.close()
+        self._delivery.spool.close(discard=self._delivery.record.status == "FINISHED")
+        self._alone.close()
+        if self._old_handler is not None:
+            signal.signal(signal.SIGTERM, self._old_handler)
+        if not sent:
+            self._say(
+                f"tracking: what could not be sent waits. Later: odtrain track sync {self.folder}"
+            )
+        return sent
+
+    def __enter__(self) -> Tracker:
+        """The tracker itself; `start` has begun the run."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        problem: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """End the run: KILLED by SIGTERM or Ctrl-C, FAILED by any other exception."""
+        self.finish(_status_after(problem))
+
+    @property
+    def run_id(self) -> str | None:
+        """MLflow's id of the run; None as long as the server has not been reached."""
+        return self._delivery.record.run_id
+
+    @property
+    def name(self) -> str:
+        """What `resume` takes: the run id, or the name of the folder while there is none."""
+        return self.run_id or self._delivery.record.local_id
+
+    @property
+    def experiment(self) -> str:
+        """The experiment's name."""
+        return self._delivery.record.experiment
+
+    @property
+    def online(self) -> bool:
+        """Whether the server answered when last asked."""
+        return not self._outbox.down
+
+    @property
+    def client(self) -> MlflowClient:
+        """MLflow's own client, for what a tracker does not do; it raises what MLflow raises."""
+        return self._delivery.client
+
+    def logged_steps(self, key: str) -> set[int]:
+        """The steps at which metric `key` was logged, before a resume or after."""
+        key = metric_name(key)
+        entries = [entry for entry in self._delivery.spool.journal() if entry.kind == "metrics"]
+        steps = {
+            step for entry in entries for name, _, _, step in entry.body["metrics"] if name == key
+        }
+        if self.run_id is not None and self.online:
+            try:
+                steps |= self._delivery.steps_on_server(key)
+            except Exception as problem:
+                self._outbox.note_lost(problem)
+        return steps
+
+    def log(self, metrics: Mapping[str, float], step: int, *, replace: bool = False) -> None:
+        """Log metrics of one step; costs no more than a line in a file.
+
+        Values that are not finite are left out and named in the tag `odtrain.not_finite`. What is
+        logged already at this step stays as it is (a resumed run repeats steps), unless `replace`.
+        """
+        when, kept = now(), []
+        for key, value in metrics.items():
+            number = float(value)
+            if math.isfinite(number):
+                kept.append([metric_name(key), number, when, int(step)])
+            else:
+                self._note_not_finite(key, number, step)
+        most = MOST_IN_A_BATCH["metrics"]
+        for start in range(0, len(kept), most):
+            self._append("metrics", {"metrics": kept[start : start + most], "replace": replace})
+
+    def _note_not_finite(self, key: str, value: float, step: int) -> None:
+        if key not in self._not_finite:
+            self._not_finite[key] = f"{value} at step {step}"
+            self.set_tags({"odtrain.not_finite": json.dumps(self._not_finite)})
+
+    def log_params(self, params: Mapping[str, object]) -> None:
+        """Log parameters; a new value of an old one becomes a tag `odtrain.changed.<key>`."""
+        texts = {metric_name(key): as_text(value)[:LONGEST_PARAM] for key, value in params.items()}
+        for some in _portions(texts, MOST_PARAMS):
+            self._append("params", {"params": some})
+
+    def log_config(self, config: Config, overrides: Sequence[str] = ()) -> None:
+        """Log the configuration, as parameters and as `config/config.yaml`, and the overrides.
+
+        What a sweep would try is no parameter of a run.
+        """
+        digest = config_digest(config)
+        values = flattened(as_dict(config))
+        self.log_params(
+            {k: v for k, v in values.items() if v != "???" and not k.startswith("sweep.")}
+        )
+        self.set_tags({"odtrain.config_digest": digest})
+        self._save(replace(self._delivery.record, config_digest=digest))
+        self.log_text(as_yaml(config), "config/config.yaml")
+        self.log_text(yaml.safe_dump(list(overrides), allow_unicode=True), "config/overrides.yaml")
+
+    def set_tags(self, tags: Mapping[str, object]) -> None:
+        """Set tags, replacing older values."""
+        texts = {key[:LONGEST_NAME]: as_text(value)[:LONGEST_TAG] for key, value in tags.items()}
+        for some in _portions(texts, MOST_IN_A_BATCH["tags"]):
+            self._append("tags", {"tags": some})
+
+    def describe(self, markdown: str) -> None:
+        """Set the description that the run's page shows."""
+        self.set_tags({"mlflow.note.content": markdown})
+
+    def log_dataset(
+        self,
+        name: str,
+        digest: str,
+        source: Path,
+        *,
+        context: str = "training",
+        profile: Mapping[str, object] | None = None,
+    ) -> None:
+        """Say which data the run used.
+
+        Args:
+            name: of the dataset.
+            digest: of its content; whole in the tag `odtrain.data_digest`.
+            source: the prepared dataset's folder.
+            context: what it was used for: training, validation or test.
+            profile: counts and the like, shown beside it.
+        """
+        self.set_tags({"odtrain.data_digest": digest})
+        content = {
+            "name": name,
+            "digest": digest[:LONGEST_DIGEST],
+            "source_type": "local",
+            "source": json.dumps({"uri": source.absolute().as_uri()}),
+            "profile": json.dumps(dict(profile or {})),
+        }
+        self._append("dataset", {"dataset": content, "context": context})
+
+    def log_file(self, local: Path, artifact_folder: str = "") -> None:
+        """Log a file as it is now, into a folder (posix path) of the run's artifacts."""
+        self._log_artifact(local, (PurePosixPath(artifact_folder) / local.name).as_posix())
+
+    def log_folder(self, local: Path, artifact_folder: str, *, mirror: bool = False) -> None:
+        """Log all files below a folder; with `mirror`, remove what else was logged there."""
+        files = sorted(path for path in local.rglob("*") if path.is_file())
+        names = [file.relative_to(local).as_posix() for file in files]
+        if mirror:
+            self._delivery.will_hold(artifact_folder, names)
+        for file, name in zip(files, names, strict=True):
+            self._log_artifact(file, (PurePosixPath(artifact_folder) / name).as_posix())
+        if mirror:
+            self._delivery.will_hold(artifact_folder, names, alone=True)
+            self._delivery.spool.forget_files(artifact_folder, names)
+            self._append("prune", {"folder": artifact_folder, "keep": names})
+
+    def fetch_folder(self, artifact_folder: str, to: Path) -> Path:
+        """Download what the run has logged below `artifact_folder` into `to`.
+
+        Raises:
+            TrackingError: there is nothing, or the server cannot be reached.
+        """
+        with tempfile.TemporaryDirectory(dir=self.folder) as scratch:
+            uri = f"runs:/{self.run_id}/{artifact_folder}"
+            shutil.copytree(download(uri, Path(scratch), self.uri), to, dirs_exist_ok=True)
+        return to
+
+    def log_text(self, text: str, artifact: str) -> None:
+        """Log `text` as the file `artifact` (a posix path), which the run's folder gets too."""
+        local = self.folder / artifact
+        try:
+            local.parent.mkdir(parents=True, exist_ok=True)
+            local.write_text(text, encoding="utf-8")
+        except OSError as problem:
+            self._not_kept(artifact, problem)
+        else:
+            self._log_artifact(local, artifact)
+
+    def log_image(self, image: UInt8Image, key: str, step: int) -> None:
+        """Log a picture (H, W, 3) for the run's page; a new one of the same step replaces it."""
+        # MLflow reads key, step and time out of the file's name. A name that depends on key and
+        # step alone lets a resumed run overwrite its pictures instead of doubling them.
+        stem = f"{_as_image_key(key)}+step+{step}+timestamp+{self._delivery.record.started + step}"
+        stem = f"{stem}+{uuid.uuid5(uuid.NAMESPACE_OID, stem)}"
+        picture = Image.fromarray(image)
+        small = picture.copy()
+        small.thumbnail((THUMBNAIL, THUMBNAIL))
+        for version, name in ((picture, f"{stem}.png"), (small, f"{stem}+compressed.webp")):
+            local = self.folder / name
+            try:
+                version.save(local)
+            except OSError as problem:
+                self._not_kept(name, problem)
+                return
+            self._log_artifact(local, f"images/{name}")
+            local.unlink()
+        self.set_tags({"mlflow.loggedImages": True})
+
+    def log_table(
+        self, columns: Sequence[str], rows: Iterable[Sequence[object]], artifact: str
+    ) -> None:
+        """Log a table as `artifact` (a posix path ending in .json), which the run's page shows."""
+        self.log_text(
+            json.dumps({"columns": list(columns), "data": [list(row) for row in rows]}), artifact
+        )
+        entry = {"path": artifact, "type": "table"}
+        if entry not in self._tables:
+            self._tables.append(entry)
+        self.set_tags({"mlflow.loggedArtifacts": json.dumps(self._tables)})
+
+    def flush(self) -> bool:
+        """Send everything now (before a checkpoint is written, say); False if it could not be.
+
+        Then it is on disk.
+        """
+        self._delivery.spool.sync()
+        return self._outbox.flush()
+
+    def _log_artifact(self, local: Path, artifact: str) -> None:
+        waiting = self._delivery.spool.files()
+        if self.online and self.run_id is not None and not waiting:
+            try:
+                self._delivery.upload(local, artifact)
+                return
+            except Exception as problem:
+                self._outbox.note_lost(problem)
+        try:
+            self._delivery.spool.keep_file(local, artifact)
+        except OSError as problem:
+            self._not_kept(artifact, problem)
+
+    def _append(self, kind: str, body: Mapping[str, object]) -> None:
+        spool = self._delivery.spool
+        told = spool.problem is not None
+        spool.append(kind, body)
+        if spool.problem is not None and not told:
+            self._say(
+                f"tracking: {spool.folder} cannot be written ({first_line(spool.problem)}); what "
+                "is logged is kept in memory alone until it is sent."
+            )
+
+    def _not_kept(self, artifact: str, problem: OSError) -> None:
+        self._say(f"tracking: {artifact} could not be kept: {first_line(problem)}")
+
+    def _went_away(self, problem: Exception) -> None:
+        self._say(
+            f"tracking: {shown(self.uri)} cannot be reached ({cause(problem)}). The run goes on; "
+            f"everything is kept in {self.folder / 'spool'} and sent when it is back."
+        )
+
+    def _came_back(self) -> None:
+        self._say(f"tracking: {shown(self.uri)} is back and has everything.")
+
+    def _save(self, record: RunRecord) -> None:
+        self._delivery.record = record
+        try:
+            record.save(self.folder)
+        except OSError as problem:
+            self._not_kept("run.json", problem)
+
+
+def as_text(value: object) -> str:
+    """A value as it would be written in an override."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list | tuple):
+        return f"[{','.join(as_text(item) for item in value)}]"
+    return str(value)
+
+
+@functools.lru_cache(maxsize=4096)
+def metric_name(name: str) -> str:
+    """`name` with what MLflow refuses spelled by code point: `AP/*` becomes `AP/_2a`."""
+    spelled = re.sub(r"[^/\w.\- :]", lambda found: f"_{ord(found[0]):x}", name)
+    parts = [part if part not in ("", ".", "..") else "_" for part in spelled.split("/")]
+    return "/".join(parts)[:LONGEST_NAME]
+
+
+def _as_image_key(key: str) -> str:
+    """`key` in the letters that MLflow takes; keys that differ still do."""
+    plain = re.sub(r"[^a-zA-Z0-9_\-. ~]", "_", key.replace("/", "~"))
+    if plain == key.replace("/", "~") and len(plain) <= LONGEST_IMAGE_KEY:
+        return plain
+    return f"{plain[:LONGEST_IMAGE_KEY]}-{zlib.crc32(key.encode()):08x}"
+
+
+def _as_file_name(name: str) -> str:
+    return re.sub(r"[^\w.\- ]", "_", name).strip(". ") or "_"
+
+
+def _portions(items: Mapping[str, str], most: int) -> Iterator[dict[str, str]]:
+    pairs = list(items.items())
+    for start in range(0, len(pairs), most):
+        yield dict(pairs[start : start + most])
+
+
+def _tags_of_origin() -> dict[str, str]:
+    tags = {key: str(value) for key, value in resolve_tags().items()}
+    commit = _git_commit()
+    return tags if commit is None else {"mlflow.source.git.commit": commit, **tags}
+
+
+def _git_commit() -> str | None:
+    """The commit of the current folder's git tree; None where there is none."""
+    try:
+        answer = subprocess.run(
+            ["git", "rev-parse", "--verify", "HEAD"],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.stdout.strip()
+
+
+def _reopened(record: RunRecord, stage: str) -> RunRecord:
+    return replace(record, status="RUNNING") if record.stage == stage else record
+
+
+def _raise_terminated(number: int, frame: FrameType | None) -> None:
+    raise Terminated
+
+
+def _status_after(problem: BaseException | None) -> str:
+    if problem is None:
+        return "FINISHED"
+    return "KILLED" if isinstance(problem, Terminated | KeyboardInterrupt) else "FAILED"

@@ -1,0 +1,1 @@
+"""Batches, targets, losses, and the loop."""

@@ -1,0 +1,431 @@
+"""Training: the references' losses on Model Garden's task and trainer, stoppable and resumable.
+
+A checkpoint holds the network, the optimizer's slots, the averaged weights, the step and the `Progress`
+(best score, patience, time spent); the batches follow from the step alone (`odtrain.training.input_pipeline`). Whatever
+happens between two checkpoints is done again after a resume, and nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from glob import escape
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+import tf_keras
+from official.core import base_task, base_trainer
+from official.core.config_definitions import ExperimentConfig
+from tqdm import tqdm
+
+from odtrain.config.schema import TrainConfig
+from odtrain.errors import TrainingError
+from odtrain.io.atomic import sync
+from odtrain.models.ssd import SSD
+from odtrain.system import timing_lock as turns
+from odtrain.training.input_pipeline import Batch
+from odtrain.training.losses import training_loss
+from odtrain.training.optimizers import build_optimizer
+from odtrain.training.schedules import learning_rate
+
+EXPLODED = 1e5
+"""A total loss above this is taken for divergence: healthy runs start at 10 to 200."""
+NOT_TRANSLATED = (IndexError, RuntimeError, ValueError)
+"""What TensorFlow's C++ raises from damaged checkpoints where it forgets to raise errors of its own."""
+LOSSES = ("localization_loss", "classification_loss", "regularization_loss")
+
+
+class Progress(tf.train.experimental.PythonState):  # type: ignore[misc]
+    """What training must remember beside its variables; saved inside every checkpoint."""
+
+    def __init__(self) -> None:
+        self.best_map = -1.0
+        self.best_step = 0
+        self.evaluated_step = 0
+        self.evaluations_without_gain = 0
+        self.seconds = 0.0
+
+    def serialize(self) -> str:
+        """JSON text for the checkpoint."""
+        mine = {name: value for name, value in vars(self).items() if not name.startswith("_")}
+        return json.dumps(mine)
+
+    def deserialize(self, string_value: str) -> None:
+        """Take over the JSON text of a checkpoint."""
+        for name, value in json.loads(string_value).items():
+            setattr(self, name, value)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """How a training ended.
+
+    Attributes:
+        step: steps trained in all.
+        best_step: the step whose weights scored best on validation, 0 without validation.
+        best_map: their validation mAP, -1 without validation.
+        stopped: why training ended before its last step, None if it did not.
+        seconds: time spent training and validating, over all sessions.
+    """
+
+    step: int
+    best_step: int
+    best_map: float
+    stopped: str | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Listener:
+    """What `fit` tells the caller as it goes.
+
+    Attributes:
+        metrics: (values by name, step), every `log_every` steps and at every evaluation.
+        before_checkpoint: called before a checkpoint is written, so that nothing logged can be lost
+            that the checkpoint counts as done.
+        after_evaluation: called when the checkpoints of an evaluated step are on disk.
+    """
+
+    metrics: Callable[[dict[str, float], int], None]
+    before_checkpoint: Callable[[], object]
+    after_evaluation: Callable[[int], None]
+
+
+class DetectionTask(base_task.Task):  # type: ignore[misc]
+    """One training step of an SSD, as Model Garden's trainer calls it."""
+
+    def __init__(self, detector: SSD, config: TrainConfig, batches: tf.data.Dataset) -> None:
+        super().__init__(params=None)
+        self._detector = detector
+        self._config = config
+        self._batches = batches
+        self.diverged_step = tf.Variable(-1, dtype=tf.int64, trainable=False)
+        self.diverged_loss = tf.Variable(0.0, trainable=False)
+        self.diverged_ids = tf.Variable(tf.zeros([config.batch_size], tf.int64), trainable=False)
+
+    def build_model(self) -> SSD:
+        """The detector under training."""
+        return self._detector
+
+    def build_inputs(self, params: Any, input_context: Any = None) -> tf.data.Dataset:
+        """The batches under training."""
+        return self._batches
+
+    def build_metrics(self, training: bool = True) -> list[tf_keras.metrics.Metric]:
+        """Means of the loss's parts between two logs."""
+        return [tf_keras.metrics.Mean(name) for name in LOSSES]
+
+    def losses(self, batch: Batch, training: bool = True) -> dict[str, tf.Tensor]:
+        """The parts of the loss of one batch, by name, and `loss`, their sum."""
+        detector = self._detector
+        encodings, logits = detector.network(detector.normalize(batch["images"]), training=training)
+        parts = training_loss(detector, batch, encodings, logits, self._config.loss)
+        values = (*parts, detector.regularization())
+        return dict(zip(LOSSES, values, strict=True)) | {"loss": tf.add_n(values)}
+
+    @tf.autograph.experimental.do_not_convert  # type: ignore[untyped-decorator]
+    def train_step(
+        self,
+        inputs: Batch,
+        model: SSD,
+        optimizer: tf_keras.optimizers.Optimizer,
+        metrics: Sequence[tf_keras.metrics.Metric] = (),
+    ) -> dict[str, tf.Tensor]:
+        """Forward, backward, update; remembers the first batch whose loss left the numbers."""
+        variables = model.network.trainable_variables
+        with tf.GradientTape() as tape:
+            losses = self.losses(inputs)
+        # Layers that only the regulariser reaches have scales and offsets without a gradient.
+        gradients = tape.gradient(
+            losses["loss"], variables, unconnected_gradients=tf.UnconnectedGradients.ZERO
+        )
+        optimizer.apply_gradients(zip(gradients, variables, strict=True))
+        self._watch(losses["loss"], optimizer.iterations, inputs["source_ids"])
+        for metric in metrics:
+            metric.update_state(losses[metric.name])
+        return losses
+
+    def _watch(self, loss: tf.Tensor, step: tf.Tensor, source_ids: tf.Tensor) -> None:
+        healthy = tf.math.is_finite(loss) & (loss < EXPLODED)
+        first = ~healthy & (self.diverged_step < 0)
+        self.diverged_loss.assign(tf.where(first, loss, self.diverged_loss))
+        self.diverged_ids.assign(tf.where(first, source_ids, self.diverged_ids))
+        self.diverged_step.assign(tf.where(first, tf.cast(step, tf.int64), self.diverged_step))
+
+
+class Fit:
+    """A training that can be stopped at any moment and goes on from its last checkpoint."""
+
+    def __init__(self, detector: SSD, config: TrainConfig, folder: Path) -> None:
+        """Build optimizer and checkpoints around a detector whose weights are loaded.
+
+        Args:
+            detector: what is trained; its variables are changed in place.
+            config: how.
+            folder: where `last/` and `best/` checkpoints are kept.
+        """
+        for torn in folder.glob("*/*_temp"):  # by a kill while it was written
+            shutil.rmtree(torn)
+        self.detector = detector
+        self.config = config
+        self._learning_rate = learning_rate(config)
+        self.optimizer = build_optimizer(config, self._learning_rate)
+        self.optimizer.build(detector.network.trainable_variables)
+        self.progress = Progress()
+        self.step = tf.Variable(0, dtype=tf.int64, trainable=False)
+        everything = tf.train.Checkpoint(
+            step=self.step,
+            network=detector.network,
+            optimizer=self.optimizer,
+            progress=self.progress,
+        )
+        self._last = tf.train.CheckpointManager(everything, folder / "last", max_to_keep=2)
+        network = tf.train.Checkpoint(network=detector.network)
+        self._best = tf.train.CheckpointManager(network, folder / "best", max_to_keep=1)
+        self._stop_asked: str | None = None
+
+    def ask_to_stop(self, reason: str) -> None:
+        """End after the steps under way, with a checkpoint; safe to call from a signal handler."""
+        self._stop_asked = reason
+
+    def resume(self) -> int:
+        """Take over the newest readable checkpoint, if there is one; return the steps it holds.
+
+        Raises:
+            TrainingError: there are checkpoints, and none can be read.
+        """
+        checkpoints = self._last.checkpoints
+        for checkpoint in reversed(checkpoints):
+            try:
+                status = self._last.checkpoint.restore(checkpoint)
+            except (tf.errors.OpError, *NOT_TRANSLATED):
+                continue
+            status.assert_existing_objects_matched()
+            return int(self.step.numpy())
+        if checkpoints:
+            raise TrainingError(
+                self._last.directory,
+                "none of its checkpoints can be read.",
+                "Begin a new run without train.resume.",
+            )
+        return 0
+
+    def run(
+        self,
+        batches: Callable[[int], tf.data.Dataset],
+        file_names: Callable[[list[int]], list[str]],
+        validate: Callable[[], dict[str, float]] | None,
+        validate_every: int,
+        listener: Listener,
+    ) -> Fitted:
+        """Train to the last step, or until patience or time run out.
+
+        Args:
+            batches: the batches from a step on.
+            file_names: of pictures by source id, for messages.
+            validate: scores the network on the validation split; must hold `mAP`.
+            validate_every: steps between validations, 0 = at the end only.
+            listener: told as it goes.
+
+        Raises:
+            TrainingError: the loss left the numbers.
+        """
+        start = int(self.step.numpy())
+        task = DetectionTask(self.detector, self.config, batches(start))
+        trainer = _trainer(task, self.detector, self.optimizer)
+        trainer.global_step.assign(start)
+        stopped = self._caught_up(start, validate, validate_every, listener)
+        with tqdm(total=self.config.steps, initial=start, unit="step", desc="train") as bar:
+            while (step := int(self.step.numpy())) < self.config.steps and not stopped:
+                turns.give_way()
+                began = time.monotonic()
+                chunk = min(self._log_every() - step % self._log_every(), self.config.steps - step)
+                logs = trainer.train(tf.constant(chunk))
+                self.step.assign_add(chunk)
+                step += chunk
+                self._raise_if_diverged(task, file_names)
+                speed = chunk * self.config.batch_size / (time.monotonic() - began)
+                # The first chunk builds the graph: its speed is not that of a step.
+                self._log(logs, speed if bar.n > start else None, step, listener)
+                bar.set_postfix_str(
+                    f"loss {float(logs['training_loss']):.3f}, {speed:.1f} images/s"
+                )
+                bar.update(chunk)
+                stopped = self._after_chunk(step, began, validate, validate_every, listener)
+        last = self.progress
+        return Fitted(step, last.best_step, last.best_map, stopped, last.seconds)
+
+    def load_best(self) -> None:
+        """Take the weights that training chose: best on validation, else the last or averaged ones.
+
+        The optimizer's averages are only meaningful while the network holds the last weights.
+
+        Raises:
+            TrainingError: the chosen weights cannot be written to `best/`.
+        """
+        if self.progress.best_step and self._best.latest_checkpoint:
+            self._best.checkpoint.restore(self._best.latest_checkpoint).assert_consumed()
+            return
+        if self.config.ema_decay:
+            self.optimizer.finalize_variable_values(self.detector.network.trainable_variables)
+        self._save(self._best, int(self.step.numpy()))
+
+    def _caught_up(
+        self,
+        step: int,
+        validate: Callable[[], dict[str, float]] | None,
+        validate_every: int,
+        listener: Listener,
+    ) -> str | None:
+        """Validate if an interruption cut that off; the reason to stop before another step, if any."""
+        due = step > 0 and (self._is_due(step, validate_every) or self._out_of_time())
+        if validate and due and step > self.progress.evaluated_step:
+            self._validate(validate, step, listener)
+        return self._reason_to_stop(step)
+
+    def _after_chunk(
+        self,
+        step: int,
+        began: float,
+        validate: Callable[[], dict[str, float]] | None,
+        validate_every: int,
+        listener: Listener,
+    ) -> str | None:
+        """Checkpoint and validate where due; the reason to stop, if there is one."""
+        self.progress.seconds += time.monotonic() - began
+        due = self._is_due(step, validate_every) or self._out_of_time()
+        if self._stop_asked or due or self._is_due(step, self.config.checkpoint_every):
+            listener.before_checkpoint()
+            self._save(self._last, step)
+        if validate and due and not self._stop_asked:
+            began = time.monotonic()
+            self._validate(validate, step, listener)
+            self.progress.seconds += time.monotonic() - began
+        return self._reason_to_stop(step)
+
+    def _reason_to_stop(self, step: int) -> str | None:
+        """A signal counts at the last step too: what comes after training is not begun then."""
+        if self._stop_asked or step == self.config.steps:
+            return self._stop_asked
+        patience = self.config.patience
+        if patience and self.progress.evaluations_without_gain >= patience:
+            return f"no better mAP in {patience} evaluations"
+        return self._out_of_time()
+
+    def _save(self, manager: tf.train.CheckpointManager, step: int) -> None:
+        try:
+            manager.save(checkpoint_number=step, options=ON_DISK)
+            sync(Path(manager.directory, "checkpoint"))
+        except (tf.errors.OpError, OSError) as error:
+            raise TrainingError(
+                manager.directory,
+                f"the checkpoint of step {step} cannot be written: {_first_sentence(error)}",
+                "Free space there or make it writable, then go on from the one before it: "
+                "train.resume=auto.",
+            ) from error
+
+    def _validate(
+        self, validate: Callable[[], dict[str, float]], step: int, listener: Listener
+    ) -> None:
+        progress = self.progress
+        with self._averaged():
+            scores = validate()
+            progress.evaluated_step = step
+            if scores["mAP"] > progress.best_map:
+                progress.best_map, progress.best_step = scores["mAP"], step
+                progress.evaluations_without_gain = 0
+                self._save(self._best, step)
+            else:
+                progress.evaluations_without_gain += 1
+        listener.metrics({f"val/{name}": value for name, value in scores.items()}, step)
+        listener.after_evaluation(step)
+
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """Inside, the network holds the averaged weights if the optimizer keeps any."""
+        if not self.config.ema_decay:
+            yield
+            return
+        variables = self.detector.network.trainable_variables
+        raw = [variable.numpy() for variable in variables]
+        self.optimizer.finalize_variable_values(variables)
+        try:
+            yield
+        finally:
+            for variable, value in zip(variables, raw, strict=True):
+                variable.assign(value)
+
+    def _log_every(self) -> int:
+        return max(1, self.config.log_every)
+
+    def _is_due(self, step: int, every: int) -> bool:
+        """True at the first logged step at or after each multiple of `every`, and at the end."""
+        if step == self.config.steps:
+            return True
+        return every > 0 and step // every > (step - self._log_every()) // every
+
+    def _out_of_time(self) -> str | None:
+        limit = self.config.max_minutes
+        if limit and self.progress.seconds >= 60 * limit:
+            return f"train.max_minutes={limit:g} are over"
+        return None
+
+    def _log(
+        self, logs: dict[str, tf.Tensor], speed: float | None, step: int, listener: Listener
+    ) -> None:
+        values = {f"train/{name}": float(logs[name]) for name in (*LOSSES, "learning_rate")}
+        values["train/loss"] = float(logs["training_loss"])
+        if speed is not None:
+            values["train/images_per_second"] = speed
+        listener.metrics(values, step)
+
+    def _raise_if_diverged(
+        self, task: DetectionTask, file_names: Callable[[list[int]], list[str]]
+    ) -> None:
+        step = int(task.diverged_step.numpy())
+        if step < 0:
+            return
+        names = ", ".join(file_names([int(number) for number in task.diverged_ids.numpy()]))
+        rate = float(self._learning_rate(step - 1))
+        raise TrainingError(
+            f"step {step}",
+            f"the loss became {float(task.diverged_loss.numpy()):g} at learning rate {rate:.3g}, "
+            f"in the batch of {names}.",
+            f"Most often the learning rate is too high: try train.learning_rate="
+            f"{self.config.learning_rate / 10:g}, or train.clip_norm=10. If it returns with the same "
+            "pictures, look at their labels: odtrain check. The last good checkpoint is kept.",
+        )
+
+
+def _on_disk(prefix: str) -> None:
+    """Have the files of a checkpoint on disk before it is the newest one and an older one is deleted."""
+    sync(*Path(prefix).parent.glob(f"{escape(Path(prefix).name)}.*"))
+
+
+ON_DISK = tf.train.CheckpointOptions(experimental_write_callbacks=[_on_disk])
+
+
+def _first_sentence(error: tf.errors.OpError | OSError) -> str:
+    """What went wrong, without the nodes of TensorFlow's graph."""
+    text = error.strerror if isinstance(error, OSError) else error.message
+    line = str(text).partition("\n")[0]
+    return re.sub(r"^\{\{.*?\}\} |\s*\[Op:.*", "", line).rpartition("; ")[2] + "."
+
+
+def _trainer(
+    task: DetectionTask, detector: SSD, optimizer: tf_keras.optimizers.Optimizer
+) -> base_trainer.Trainer:
+    return base_trainer.Trainer(
+        ExperimentConfig(),
+        task,
+        detector,
+        optimizer,
+        evaluate=False,
+        train_dataset=task.build_inputs(None),
+    )

@@ -1,0 +1,1 @@
+"""Pages and REST that odtrain serves."""

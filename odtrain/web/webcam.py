@@ -1,0 +1,367 @@
+"""The live page: a camera's stream with what the model sees, and frames saved for labelling.
+
+The page draws the boxes itself, on frames that come with their detections, so that threshold and
+classes answer at once, also on a frozen frame. Frames are of a camera of this machine (or a video in its
+place), asked for one by one, or of the browser's camera, sent here to be looked at.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from odtrain.config.schema import Config
+from odtrain.errors import ConfigError, DataError, OdtrainError
+from odtrain.io.atomic import write_bytes
+from odtrain.media.draw import Colour, class_colour
+from odtrain.media.find import camera_number, find_media
+from odtrain.media.images import UnusableError, decode
+from odtrain.media.latest_frame import Newest
+from odtrain.media.video import Frame, Video, open_camera, open_video
+from odtrain.model_files.thresholds import Thresholds, choose_thresholds
+from odtrain.model_source import Source, open_source
+from odtrain.predict.outputs import Prediction, voc_xml
+from odtrain.predict.predict import tell_nameless
+from odtrain.predict.runner import jpeg, tell
+from odtrain.structures import Detections
+from odtrain.system.ordered_map import cores
+from odtrain.web.guard import TooLargeError, page, read_body, serve
+
+DEFAULT_INPUT, BROWSER = "camera:0", "browser"
+DEFAULT_OUTPUT = "to_label"
+LOWEST_SCORE = 0.05
+"""Detections below it never reach the page; its slider begins here."""
+STREAM_QUALITY = 88
+PATIENCE_SECONDS = 5.0
+"""How long a request waits for a frame; a camera that nobody asked for twice as long is let go."""
+RETRY_SECONDS = 2.0
+"""Before a camera that failed is tried again."""
+LARGEST_FRAME = 32_000_000
+"""Bytes of a frame that a browser sends."""
+MOST_BOXES = 1000
+LENGTH = struct.Struct(">I")
+"""Before JSON that an encoded picture follows."""
+
+
+def webcam(config: Config) -> None:
+    """Serve the page until Ctrl-C.
+
+    Raises:
+        ConfigError: the source is not given, the input is no camera or video, or the address cannot be had.
+        ModelFileError: the model cannot be run.
+    """
+    source = open_source(config.source, config, min(2, cores()), config.predict.threads)
+    tell_nameless(source)
+    thresholds = choose_thresholds(config.predict, source.class_names, source.passport, source.name)
+    folder = Path(config.output or DEFAULT_OUTPUT)
+    camera = _camera(config, source)
+    app = build_app(source, thresholds, camera, folder)
+    settings = config.webcam
+    names = settings.allowed_hosts
+    print(f"frames are saved to {folder.resolve()}")
+    try:
+        serve(app, settings.host, settings.port, names, "webcam page", settings.open_browser)
+    finally:
+        if camera is not None:
+            camera.close()
+
+
+def _camera(config: Config, source: Source) -> Camera | None:
+    """What the server shows; None where the browser's camera is asked for.
+
+    Raises:
+        ConfigError, DataError: it is neither a camera nor a video that can be opened.
+    """
+    name = config.input or DEFAULT_INPUT
+    if name == BROWSER:
+        return None
+    number = camera_number(name)
+    if number is not None:
+        return Camera(name, source, lambda: open_camera(number))
+    media = find_media(config.predict, name, Path(config.output or DEFAULT_OUTPUT), "")
+    if len(media) != 1 or not media[0].moving:
+        raise ConfigError(
+            f"input={name}", "is no camera and no video.", "Give camera:0, a video, or browser."
+        )
+    file = media[0].file
+    open_video(file, name).close()
+    return Camera(name, source, lambda: open_video(file, name))
+
+
+@dataclass(frozen=True, eq=False)
+class Shot:
+    """A frame and what was found in it.
+
+    Attributes:
+        number: from 1, rising.
+        picture: the frame as JPEG.
+        found: detections from `LOWEST_SCORE` on.
+        model_ms: that the model took, the picture's resizing included.
+        taken: when the camera gave it, on the clock of `time.monotonic`.
+    """
+
+    number: int
+    picture: bytes
+    found: Detections
+    model_ms: float
+    taken: float
+
+
+class Camera:
+    """A camera that is open, and looked at by the model, as long as somebody asks for frames."""
+
+    def __init__(self, name: str, source: Source, opener: Any) -> None:
+        """`opener` gives the `Video`; it is called again after the camera failed, or a video ended."""
+        self.name = name
+        self._source = source
+        self._open = opener
+        self._changed = threading.Condition()
+        self._shot: Shot | None = None
+        self._problem: str | None = None
+        self._failed = self._asked = -1e9
+        self._thread: threading.Thread | None = None
+        self._closing = False
+
+    def after(self, number: int) -> Shot:
+        """The newest shot behind shot `number`.
+
+        Raises:
+            DataError: the camera cannot be opened, went away, or gives nothing.
+        """
+        with self._changed:
+            self._asked = time.monotonic()
+            self._begin()
+            self._changed.wait_for(lambda: self._newer(number) or self._problem, PATIENCE_SECONDS)
+            if self._shot is not None and self._newer(number):
+                return self._shot
+            raise DataError(
+                self.name, self._problem or "gives no frames.", "It is tried again by itself."
+            )
+
+    def close(self) -> None:
+        """Let the camera go."""
+        self._closing = True
+        if self._thread is not None:
+            self._thread.join(timeout=PATIENCE_SECONDS)
+
+    def _newer(self, number: int) -> bool:
+        return self._shot is not None and self._shot.number > number
+
+    def _begin(self) -> None:
+        """Open the camera, unless it is open or failed just now."""
+        if self._thread is None and time.monotonic() - self._failed > RETRY_SECONDS:
+            self._problem = None
+            self._thread = threading.Thread(target=self._run, name="odtrain-webcam", daemon=True)
+            self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            while self._wanted():
+                problem = self._watch(self._open())
+                if problem:
+                    raise DataError(self.name, problem, "")
+            if not self._closing:
+                tell(f"nobody looks any more: {self.name} was let go. The page opens it again.")
+        except OdtrainError as error:
+            self._fail(str(error.args[1]))
+        except Exception as error:
+            self._fail(f"stopped: {error}")
+            raise
+        finally:
+            with self._changed:
+                self._thread = None
+
+    def _fail(self, problem: str) -> None:
+        tell(f"{self.name}: {problem}")
+        with self._changed:
+            self._problem, self._failed = problem, time.monotonic()
+            self._changed.notify_all()
+
+    def _wanted(self) -> bool:
+        return not self._closing and time.monotonic() - self._asked < 2 * PATIENCE_SECONDS
+
+    def _watch(self, video: Video) -> str | None:
+        """Look at the newest frames; why it ended, where that was no video's own end."""
+        with Newest(video) as newest:
+            for frame in newest.frames():
+                self._publish(frame)
+                if not self._wanted():
+                    return None
+        if video.live:
+            return video.problem or "gives no frames any more."
+        return None if newest.seen else video.problem or "holds no frame that can be read."
+
+    def _publish(self, frame: Frame) -> None:
+        begun = time.perf_counter()
+        found = self._source.detect_all([frame.image])[0].above(LOWEST_SCORE)
+        model_ms = 1000 * (time.perf_counter() - begun)
+        picture = jpeg(frame.image, STREAM_QUALITY)
+        with self._changed:
+            number = self._shot.number + 1 if self._shot else 1
+            self._shot = Shot(number, picture, found, model_ms, frame.taken)
+            self._changed.notify_all()
+
+
+# ---- what the page asks for
+
+
+def build_app(
+    source: Source, thresholds: Thresholds, camera: Camera | None, folder: Path
+) -> Starlette:
+    """The page and what it calls; `folder` is where frames are saved."""
+
+    async def about(request: Request) -> Response:
+        return JSONResponse(_about(source, thresholds, camera, folder))
+
+    async def frame(request: Request) -> Response:
+        after = request.query_params.get("after", "0")
+        if camera is None or not after.isdecimal():
+            return _refused("There is no such frame.", 404)
+        try:
+            shot = await run_in_threadpool(camera.after, int(after))
+        except DataError as error:
+            return _refused(f"{error.args[0]}: {error.args[1]}", 503)
+        age_ms = 1000 * (time.monotonic() - shot.taken)
+        head = {"number": shot.number, "model_ms": shot.model_ms, "age_ms": age_ms}
+        return _with_picture({**head, **_as_json(shot.found)}, shot.picture)
+
+    async def detect(request: Request) -> Response:
+        body = await read_body(request, LARGEST_FRAME)
+        image = await run_in_threadpool(decode, Path("frame"), body)
+        begun = time.perf_counter()
+        found = (await run_in_threadpool(source.detect_all, [image]))[0].above(LOWEST_SCORE)
+        model_ms = 1000 * (time.perf_counter() - begun)
+        return JSONResponse({"model_ms": model_ms, **_as_json(found)})
+
+    async def save(request: Request) -> Response:
+        body = await read_body(request, LARGEST_FRAME)
+        name = await run_in_threadpool(_save, body, source, folder)
+        return JSONResponse({"saved": name, "folder": str(folder)})
+
+    routes = [
+        Route("/", lambda request: page("webcam.html")),
+        Route("/webcam.js", lambda request: page("webcam.js")),
+        Route("/webcam.css", lambda request: page("webcam.css")),
+        Route("/about", about),
+        Route("/frame", frame),
+        Route("/detect", detect, methods=["POST"]),
+        Route("/save", save, methods=["POST"]),
+    ]
+    handlers: Mapping[Any, Any] = {
+        TooLargeError: lambda request, error: _refused("The picture is too large.", 413),
+        UnusableError: lambda request, error: _refused(str(error.finding.cause), 400),
+        ValueError: lambda request, error: _refused(str(error), 400),
+        OdtrainError: lambda request, error: _refused(f"{error.args[0]}: {error.args[1]}", 500),
+        OSError: lambda request, error: _refused(f"{folder}: {error.strerror}.", 507),
+    }
+    return Starlette(routes=routes, exception_handlers=handlers)
+
+
+def _about(
+    source: Source, thresholds: Thresholds, camera: Camera | None, folder: Path
+) -> dict[str, Any]:
+    return {
+        "source": source.name,
+        "camera": camera.name if camera else None,
+        "folder": str(folder),
+        "classes": list(source.class_names),
+        "colours": [_css(class_colour(number)) for number in range(1, 257)],
+        "lowest": LOWEST_SCORE,
+        "threshold": thresholds.common,
+        "by_class": {str(number): score for number, score in thresholds.by_class.items()},
+    }
+
+
+def _css(colour: Colour) -> str:
+    return "#" + bytes(colour).hex()
+
+
+def _as_json(found: Detections) -> dict[str, Any]:
+    """Boxes yxyx as fractions, with scores and class ids."""
+    return {
+        "boxes": np.round(found.boxes.astype(float), 5).tolist(),
+        "scores": np.round(found.scores.astype(float), 4).tolist(),
+        "classes": found.classes.tolist(),
+    }
+
+
+def _with_picture(head: Mapping[str, Any], picture: bytes) -> Response:
+    text = json.dumps(head).encode()
+    return Response(LENGTH.pack(len(text)) + text + picture, media_type="application/octet-stream")
+
+
+def _refused(message: str, status: int) -> Response:
+    return JSONResponse({"message": message}, status)
+
+
+def _save(body: bytes, source: Source, folder: Path) -> str:
+    """Write a frame and its VOC XML into `folder`; the picture's name.
+
+    Args:
+        body: length and JSON of the boxes that the page shows, then the picture as JPEG.
+        source: whose class names the boxes have.
+        folder: for labelling.
+
+    Raises:
+        ValueError: it is not that.
+        UnusableError: the picture cannot be decoded.
+    """
+    if len(body) < LENGTH.size or LENGTH.unpack_from(body)[0] > len(body) - LENGTH.size:
+        raise ValueError("The request is cut off.")
+    end = LENGTH.size + LENGTH.unpack_from(body)[0]
+    found = _found(json.loads(body[LENGTH.size : end]))
+    picture = body[end:]
+    if not picture.startswith(b"\xff\xd8\xff"):
+        raise ValueError("The picture is no JPEG.")
+    height, width = decode(Path("frame"), picture).shape[:2]
+    file = _new_file(folder)
+    write_bytes(file, picture)
+    one = Prediction(file.resolve(), height, width, found, image_id=0)
+    write_bytes(file.with_suffix(".xml"), voc_xml(one, source.class_names))
+    return file.name
+
+
+def _found(table: Any) -> Detections:
+    """Detections from what a page sent.
+
+    Raises:
+        ValueError: they are none.
+    """
+    try:
+        boxes = np.asarray(table["boxes"], np.float32).reshape(-1, 4)
+        scores = np.asarray(table["scores"], np.float32).reshape(-1)
+        classes = np.asarray(table["classes"], np.int64).reshape(-1)
+    except (KeyError, TypeError, OverflowError):
+        raise ValueError("The boxes are missing.") from None
+    whole = len(boxes) == len(scores) == len(classes) <= MOST_BOXES
+    if not whole or not (0 <= boxes).all() or not (boxes <= 1).all() or (classes < 1).any():
+        raise ValueError("The boxes are none.")
+    return Detections(boxes, scores, classes)
+
+
+def _new_file(folder: Path) -> Path:
+    """An empty picture file, called by the time, that was not there before."""
+    folder.mkdir(parents=True, exist_ok=True)
+    while True:
+        now = time.time()
+        stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(now))
+        file = folder / f"frame-{stamp}-{int(now * 1000) % 1000:03d}.jpg"
+        try:
+            file.touch(exist_ok=False)
+        except FileExistsError:
+            time.sleep(0.002)
+        else:
+            return file

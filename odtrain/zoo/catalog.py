@@ -1,0 +1,147 @@
+"""The models that `model=` can name, with what is known of them; answers without TensorFlow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from odtrain.config.compose import as_dict, compose_config, shipped, shipped_model
+from odtrain.errors import ConfigError
+from odtrain.io.archives import cache_folder
+from odtrain.io.download import file_in
+from odtrain.zoo.costs import Cost, kept_cost
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A model of conf/model.
+
+    Attributes:
+        name: as `model=` takes it.
+        height: of its input, in pixels.
+        width: of its input, in pixels.
+        depth: multiplier.
+        coco_map: published, percent at IoU .50:.95; None without published weights.
+        speed_ms: published; measured differently for phones' models, see the model's YAML.
+        cost: parameters and multiply-accumulates as odtrain counted them; None where they were not.
+        published: whether it has published weights.
+        cached: whether they are on this machine.
+    """
+
+    name: str
+    height: int
+    width: int
+    depth: float
+    coco_map: float | None
+    speed_ms: float | None
+    cost: Cost | None
+    published: bool
+    cached: bool
+
+    @property
+    def weights(self) -> str:
+        """Whether there are published weights, and whether they are here."""
+        return "none" if not self.published else "here" if self.cached else "to be fetched"
+
+
+UNKNOWN = float("inf")
+"""Where a number is not known: sorted behind all that are."""
+
+SORT: dict[str, Callable[[Entry], Any]] = {
+    "name": lambda entry: entry.name,
+    "input": lambda entry: entry.height * entry.width,
+    "depth": lambda entry: entry.depth,
+    "parameters": lambda entry: entry.cost.parameters if entry.cost else UNKNOWN,
+    "macs": lambda entry: entry.cost.macs if entry.cost else UNKNOWN,
+    "map": lambda entry: -(entry.coco_map or 0),
+    "ms": lambda entry: entry.speed_ms or UNKNOWN,
+    "weights": lambda entry: ("here", "to be fetched", "none").index(entry.weights),
+}
+"""What `--sort` takes: smallest first, but the best mAP first."""
+
+
+HEADINGS = [
+    "model",
+    "input",
+    "depth",
+    "parameters",
+    "MACs",
+    "COCO mAP",
+    "published ms",
+    "weights",
+]
+TEXT = ("model", "weights")
+"""Columns of words; the others hold numbers, to the right."""
+
+
+def model_names(config_dir: str | None = None) -> list[str]:
+    """What `model=` can be, by name; with those of a folder of the user's own configs."""
+    folders = [shipped("conf/model"), *([Path(config_dir) / "model"] if config_dir else [])]
+    return sorted({file.stem for folder in folders for file in folder.glob("*.yaml")})
+
+
+def table(sort: str = "name", config_dir: str | None = None) -> str:
+    """The models as a Markdown table.
+
+    Raises:
+        ConfigError: it cannot be sorted by that.
+    """
+    if sort not in SORT:
+        raise ConfigError(f"--sort {sort}", "no such column.", f"Choose one of: {', '.join(SORT)}.")
+    entries = [_entry(name, config_dir) for name in model_names(config_dir)]
+    rows = [HEADINGS, *(_cells(entry) for entry in sorted(entries, key=SORT[sort]))]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    rule = [
+        "-" * width if heading in TEXT else "-" * (width - 1) + ":"
+        for heading, width in zip(HEADINGS, widths, strict=True)
+    ]
+    return "\n".join(_line(row, widths) for row in [rows[0], rule, *rows[1:]])
+
+
+def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    padded = [
+        f"{cell:<{width}}" if heading in TEXT else f"{cell:>{width}}"
+        for heading, cell, width in zip(HEADINGS, cells, widths, strict=True)
+    ]
+    return f"| {' | '.join(padded)} |"
+
+
+def _cells(entry: Entry) -> list[str]:
+    cost = entry.cost
+    return [
+        entry.name,
+        f"{entry.height}x{entry.width}",
+        f"{entry.depth:g}",
+        f"{cost.parameters / 1e6:.2f} M" if cost else "",
+        f"{cost.macs / 1e9:.3g} G" if cost else "",
+        f"{entry.coco_map:g} %" if entry.coco_map else "",
+        f"{entry.speed_ms:g}" if entry.speed_ms else "",
+        entry.weights,
+    ]
+
+
+def _entry(name: str, config_dir: str | None) -> Entry:
+    model = _settings(name, config_dir)
+    zoo, size = model.get("zoo"), model["input_size"]
+    height, width = size if isinstance(size, list) else (size, size)
+    return Entry(
+        name,
+        height,
+        width,
+        model["depth_multiplier"],
+        zoo.get("coco_map") if zoo else None,
+        zoo.get("speed_ms") if zoo else None,
+        kept_cost(name, model),
+        zoo is not None,
+        zoo is not None and file_in(cache_folder(), zoo["url"]).is_file(),
+    )
+
+
+def _settings(name: str, config_dir: str | None) -> dict[str, Any]:
+    """Of a shipped model the YAML alone: composing the whole configuration takes a tenth of a second."""
+    if (shipped("conf/model") / f"{name}.yaml").is_file():
+        return shipped_model(name)
+    composed: dict[str, Any] = as_dict(compose_config([f"model={name}"], config_dir))["model"]
+    return composed

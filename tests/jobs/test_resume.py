@@ -1,0 +1,221 @@
+"""Real trainings, killed at the worst moments and gone on with, beside one that was left alone."""
+
+import csv
+import shutil
+import signal
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import TINY_RUN, odtrain
+from mlflow import MlflowClient
+
+pytestmark = pytest.mark.slow
+
+KILLED_RUN = Path(__file__).parents[1] / "support/killed_run.py"
+
+
+ROUNDS = {
+    "in a step": ("batch:3", "batch:9"),
+    "while it writes": ("evaluation:1", "checkpoint:12"),
+}
+"""Two trainings, each killed twice and then gone on with to its end; moments as in killed_run.py."""
+
+
+@dataclass
+class Session:
+    """One process that worked on a run, and what it left.
+
+    Attributes:
+        done: exit status and what it said.
+        status: of the run in MLflow.
+        checkpoints: the files of `checkpoints/last`.
+        restored: folder with `last/`, from which it resumed, and `restored`, what came of it.
+    """
+
+    done: subprocess.CompletedProcess[str]
+    status: str
+    checkpoints: set[str]
+    restored: Path
+
+
+@dataclass
+class KilledRun:
+    """A training that was killed, gone on with in the process after, and at last came to its end."""
+
+    folder: Path
+    run_id: str = ""
+    sessions: dict[str, Session] = field(default_factory=dict)
+
+    @property
+    def client(self):
+        return MlflowClient(f"sqlite:///{self.folder}/mlflow.db")
+
+    @property
+    def run(self):
+        (run,) = (self.folder / "outputs/odtrain").iterdir()
+        return run
+
+    def history(self, metric):
+        return [point.step for point in self.client.get_metric_history(self.run_id, metric)]
+
+    def work_on(self, shapes, moment, *overrides):
+        restored = self.folder / f"restored {moment}"
+        program = [str(KILLED_RUN), moment] if moment else ["-m", "odtrain"]
+        arguments = ["train", f"data.images={shapes}", *TINY_RUN, "export.formats=[tflite_fp32]"]
+        done = odtrain(
+            [*arguments, *overrides], self.folder, program, ODTRAIN_RESTORED=str(restored)
+        )
+        experiments = [one.experiment_id for one in self.client.search_experiments()]
+        (run,) = self.client.search_runs(experiments)
+        self.run_id = run.info.run_id
+        checkpoints = {path.name for path in self.run.glob("checkpoints/last/*")}
+        self.sessions[moment] = Session(done, run.info.status, checkpoints, restored)
+
+
+@pytest.fixture(scope="module")
+def rounds(shapes, database, tmp_path_factory):
+    """The runs of `ROUNDS`, done side by side."""
+
+    def go(name):
+        killed = KilledRun(tmp_path_factory.mktemp("killed"))
+        shutil.copy(database, killed.folder / "mlflow.db")
+        first, second = ROUNDS[name]
+        killed.work_on(shapes, first)
+        killed.work_on(shapes, second, "train.resume=auto")
+        killed.work_on(shapes, "", f"train.resume={killed.run_id}")
+        return killed
+
+    with ThreadPoolExecutor() as pool:
+        return dict(zip(ROUNDS, pool.map(go, ROUNDS), strict=True))
+
+
+@pytest.fixture(params=ROUNDS)
+def killed(request, rounds):
+    return rounds[request.param]
+
+
+@pytest.fixture
+def session(request, rounds):
+    """The process that was killed at the moment by which the test is parametrized."""
+    runs = [one for one in rounds.values() if request.param in one.sessions]
+    return runs[0].sessions[request.param]
+
+
+def at(*moments):
+    return pytest.mark.parametrize("session", moments, indirect=True)
+
+
+def batches(file):
+    """(step, hash, pictures) of every batch that was read, once each."""
+    with file.open() as stream:
+        return {tuple(row) for row in csv.reader(stream)}
+
+
+def tensors(prefix):
+    reader = tf.train.load_checkpoint(str(prefix))
+    keys = reader.get_variable_to_shape_map().keys() - {"_CHECKPOINTABLE_OBJECT_GRAPH"}
+    return {key: reader.get_tensor(key) for key in keys if not key.startswith("save_counter")}
+
+
+@at("batch:3", "batch:9", "evaluation:1", "checkpoint:12")
+def test_the_process_was_killed(session):
+    assert session.done.returncode == -signal.SIGKILL, session.done.stderr
+    assert session.status == "RUNNING"
+
+
+@at("batch:3")
+def test_one_kill_came_before_there_was_any_checkpoint(session):
+    assert session.checkpoints == set()
+    assert "1/14 [" in session.done.stderr
+
+
+@at("batch:9")
+def test_one_kill_came_in_the_middle_of_a_step(session):
+    assert "ckpt-6.index" in session.checkpoints
+    assert "8/14 [" not in session.done.stderr
+
+
+@at("evaluation:1")
+def test_one_kill_came_in_the_middle_of_an_evaluation(session):
+    assert "ckpt-5.index" in session.checkpoints
+    assert "ckpt-6.index" not in session.checkpoints
+
+
+@at("checkpoint:12")
+def test_one_kill_came_while_a_checkpoint_was_written(session):
+    assert {"ckpt-12_temp", "ckpt-10.index"} <= session.checkpoints
+    assert "ckpt-12.index" not in session.checkpoints
+
+
+@pytest.mark.parametrize(
+    ("name", "moment", "said"),
+    [
+        ("in a step", "", "Going on after step 6 of 14."),
+        ("while it writes", "checkpoint:12", "Going on after step 5 of 14."),
+        ("while it writes", "", "Going on after step 10 of 14."),
+    ],
+)
+def test_the_next_process_goes_on_behind_the_last_checkpoint(rounds, name, moment, said):
+    assert said in rounds[name].sessions[moment].done.stderr
+
+
+def test_the_last_process_finishes_the_same_run(killed):
+    session = killed.sessions[""]
+    assert session.done.returncode == 0, session.done.stderr
+    assert session.status == "FINISHED"
+    assert killed.run.name == killed.run_id
+    version = killed.client.get_model_version_by_alias("shapes", "champion")
+    assert version.run_id == killed.run_id
+
+
+@pytest.mark.parametrize(
+    ("metric", "steps"),
+    [
+        pytest.param("train/loss", range(1, 15), id="loss"),
+        pytest.param("train/learning_rate", range(1, 15), id="learning rate"),
+        pytest.param("val/mAP", (5, 10, 14), id="validation"),
+        pytest.param("eval/mAP", (14,), id="test"),
+    ],
+)
+def test_no_step_is_logged_twice_or_missing(killed, metric, steps):
+    assert sorted(killed.history(metric)) == list(steps)
+
+
+def test_every_batch_holds_the_pictures_of_an_uninterrupted_run(killed, trained):
+    found, expected = (batches(run / "batches.csv") for run in (killed.run, trained.run))
+    upto = {str(step) for step in range(1, 15)}
+    assert {row for row in found if row[0] in upto} == {row for row in expected if row[0] in upto}
+    assert {row[0] for row in found} >= upto
+
+
+def test_every_variable_slot_and_counter_is_restored_bit_for_bit(rounds):
+    folder = rounds["while it writes"].sessions["checkpoint:12"].restored
+    found, saved = tensors(folder / "restored"), tensors(folder / "last/ckpt-5")
+    assert found.keys() == saved.keys()
+    assert sum("/_variables/" in key for key in saved) > 100
+    for key, value in saved.items():
+        assert np.asarray(found[key]).tobytes() == np.asarray(value).tobytes(), key
+
+
+def test_the_data_set_is_named_once(killed):
+    inputs = killed.client.get_run(killed.run_id).inputs.dataset_inputs
+    assert sorted(one.dataset.name for one in inputs) == [
+        "shapes-test",
+        "shapes-train",
+        "shapes-validation",
+    ]
+
+
+def test_nothing_of_the_torn_checkpoint_is_logged(rounds):
+    killed = rounds["while it writes"]
+    artifacts = killed.client.list_artifacts(killed.run_id, "checkpoints/last")
+    names = {Path(artifact.path).name for artifact in artifacts}
+    assert names == {
+        "checkpoint",
+        *(f"ckpt-{n}.{part}" for n in (12, 14) for part in ("index", "data-00000-of-00001")),
+    }

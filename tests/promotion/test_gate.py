@@ -1,0 +1,266 @@
+"""The gate on what files found: synthetic detections of two classes in thirty pictures."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from odtrain.config.compose import section
+from odtrain.config.schema import RegistryConfig
+from odtrain.dataset.prepare import LabelledSplit
+from odtrain.evaluation.evaluate import quick_map
+from odtrain.evaluation.saved_detections import Kept
+from odtrain.promotion.gate import Evidence, judge
+from odtrain.structures import Detections, GroundTruth
+
+NAMES = ("circle", "square")
+LIMITS = section(RegistryConfig, name="shapes")
+
+
+def scene(seed: int = 1, count: int = 30) -> LabelledSplit:
+    rng = np.random.default_rng(seed)
+    truths = []
+    for i in range(count):
+        n = 2 + i % 2
+        corner = rng.uniform(0, 0.5, (n, 2))
+        boxes = np.concatenate([corner, corner + rng.uniform((0.3, 0.1), (0.45, 0.2), (n, 2))], 1)
+        truths.append(
+            GroundTruth(f"{i}", 100, 120, boxes.astype(np.float32), rng.integers(1, 3, n))
+        )
+    return LabelledSplit(NAMES, truths, tuple(map(str, range(count))))
+
+
+def found_in(split: LabelledSplit, noise: float, seed: int = 0) -> list[Detections]:
+    rng = np.random.default_rng(seed)
+    found = []
+    for truth in split.truths:
+        n = len(truth.classes)
+        boxes = np.clip(truth.boxes + rng.normal(0, noise, (n, 4)), 0, 1).astype(np.float32)
+        scores = np.sort(rng.uniform(0.4, 1, n).astype(np.float32))[::-1]
+        found.append(Detections(boxes, scores, truth.classes))
+    return found
+
+
+def kept(found: list[Detections], format: str, **facts: object) -> Kept:
+    passport = {"run": "r1", "data_digest": "d1", "format": format}
+    known = {"latency_ms_p50": 2.0, "size_mb": 3.0, "passport": passport}
+    return Kept("s", found, NAMES, {**known, **facts})
+
+
+SPLIT = scene()
+FOUND = found_in(SPLIT, 0.02)
+MAP = quick_map(SPLIT.truths, FOUND, NAMES)["mAP"]
+
+
+@pytest.fixture
+def good() -> Evidence:
+    return Evidence(
+        split=SPLIT,
+        reference=FOUND,
+        found={
+            "tflite_fp32": kept(FOUND, "tflite_fp32"),
+            "tflite_int8": kept(FOUND, "tflite_int8"),
+        },
+        names={"tflite_fp32": "model.tflite", "tflite_int8": "model_int8.tflite"},
+        label_files={"labels.txt": NAMES, "label_map.pbtxt": NAMES},
+        expected={"run": ("r1",), "data_digest": ("d1",)},
+        recorded={"tflite_fp32": MAP, "tflite_int8": MAP},
+        left_out={},
+        damaged=None,
+        judged="tflite_fp32",
+        max_map_drop=0.02,
+    )
+
+
+def with_file(evidence: Evidence, format: str, file: Kept | str) -> Evidence:
+    return replace(evidence, found={**evidence.found, format: file})
+
+
+def reasons(evidence: Evidence, limits: RegistryConfig = LIMITS) -> list[str]:
+    return judge(evidence, limits).reasons().splitlines()
+
+
+def test_files_that_do_what_the_checkpoint_does_pass(good):
+    verdict = judge(good, LIMITS)
+    assert verdict.passed and verdict.sound
+    assert verdict.reasons() == ""
+    assert verdict.files["tflite_int8"]["mAP"] == pytest.approx(MAP)
+    assert [check.name for check in verdict.checks] == [
+        "checksums",
+        "runs",
+        "labels",
+        "metadata",
+        "box order",
+        "class order",
+        "agreement",
+        "numbers",
+        "accuracy",
+        "latency",
+        "size",
+    ]
+
+
+def test_a_file_that_is_not_the_registered_one_fails(good):
+    damaged = replace(good, damaged="model_int8.tflite is damaged or missing")
+    assert reasons(damaged) == ["checksums: model_int8.tflite is damaged or missing"]
+
+
+def test_a_file_that_cannot_be_run_fails(good):
+    broken = with_file(good, "tflite_int8", "cannot be run: Model provided has model identifier")
+    assert reasons(broken) == [
+        "runs: model_int8.tflite: cannot be run: Model provided has model identifier"
+    ]
+
+
+def test_a_version_that_does_not_serve_what_registry_format_asks_for_is_not_promoted(good):
+    limits = replace(LIMITS, format="tflite_int8")
+    assert reasons(good, limits) == [
+        "accuracy: registry.format=tflite_int8 is not what the version serves, which is tflite_fp32"
+    ]
+    assert judge(good, limits).sound
+    assert judge(replace(good, judged="tflite_int8"), limits).passed
+
+
+def test_a_version_without_files_fails(good):
+    verdict = judge(replace(good, found={}, recorded={}, judged=""), LIMITS)
+    assert "runs: the version lists no exported file" in verdict.reasons()
+
+
+def test_labels_in_another_order_fail(good):
+    other = Kept("s", FOUND, NAMES[::-1], good.found["tflite_int8"].facts)
+    turned = replace(
+        with_file(good, "tflite_int8", other),
+        label_files={"labels.txt": NAMES[::-1], "label_map.pbtxt": ("circle", "triangle")},
+    )
+    assert reasons(turned) == [
+        "labels: labels.txt has the class names in another order: its class 1 is square, the data's is "
+        "circle; label_map.pbtxt has the class names circle, triangle; the data have circle, square; "
+        "model_int8.tflite has the class names in another order: its class 1 is square, the data's is "
+        "circle"
+    ]
+
+
+def test_classes_that_come_out_in_another_order_fail(good):
+    turned = [Detections(each.boxes, each.scores, 3 - each.classes) for each in FOUND]
+    problems = reasons(with_file(good, "tflite_fp32", kept(turned, "tflite_fp32")))
+    assert problems[0] == (
+        "class order: model.tflite gives other classes than it finds (circle for square, square for "
+        f"circle): mAP 0.000 as they are, {MAP:.3f} in their right order"
+    )
+    assert problems[1].startswith("agreement: model.tflite: ")
+
+
+def test_many_classes_are_put_in_order_too(good):
+    names = tuple("abcdefghij")
+    truths = [
+        GroundTruth(t.name, t.height, t.width, t.boxes, 1 + (np.arange(len(t.classes)) + i) % 10)
+        for i, t in enumerate(SPLIT.truths)
+    ]
+    split = LabelledSplit(names, truths, SPLIT.keys)
+    found = found_in(split, 0.01)
+    shifted = [Detections(f.boxes, f.scores, f.classes % 10 + 1) for f in found]
+    files = {key: Kept("s", shifted, names, file.facts) for key, file in good.found.items()}
+    evidence = replace(good, split=split, reference=found, found=files, recorded={})
+    (problem,) = [line for line in reasons(evidence) if line.startswith("class order")]
+    assert "b for a" in problem
+
+
+def test_boxes_with_x_and_y_exchanged_fail(good):
+    turned = [Detections(f.boxes[:, [1, 0, 3, 2]], f.scores, f.classes) for f in FOUND]
+    problems = reasons(with_file(good, "tflite_fp32", kept(turned, "tflite_fp32")))
+    assert problems[0].startswith(
+        "box order: model.tflite gives boxes with x and y exchanged: mAP 0."
+    )
+    assert problems[0].endswith(f" as they are, {MAP:.3f} exchanged")
+
+
+def test_a_float_file_that_differs_from_the_checkpoint_fails(good):
+    moved = [Detections(f.boxes + np.float32(0.004), f.scores, f.classes) for f in FOUND]
+    (problem,) = reasons(with_file(good, "tflite_fp32", kept(moved, "tflite_fp32")))
+    assert problem == (
+        "agreement: model.tflite: boxes differ by 0.004 from the checkpoint's, above 0.001"
+    )
+
+
+def test_an_int8_file_that_loses_too_much_fails_and_says_how_much(good):
+    worse = found_in(SPLIT, 0.05, 7)
+    lost = MAP - quick_map(SPLIT.truths, worse, NAMES)["mAP"]
+    problems = reasons(with_file(good, "tflite_int8", kept(worse, "tflite_int8")))
+    assert problems == [
+        f"agreement: model_int8.tflite: loses {lost * 100:.1f} of the checkpoint's {MAP * 100:.1f} mAP; "
+        "export.max_map_drop allows 2",
+        f"numbers: model_int8.tflite has mAP {MAP - lost:.4f}, the version says {MAP:.4f}",
+    ]
+
+
+def test_a_number_that_is_not_the_files_fails(good):
+    told = replace(good, recorded={"tflite_fp32": MAP + 0.01})
+    assert reasons(told) == [
+        f"numbers: model.tflite has mAP {MAP:.4f}, the version says {MAP + 0.01:.4f}"
+    ]
+
+
+def test_metadata_of_another_run_data_or_format_fail(good):
+    passport = {"run": "r2", "data_digest": "d1", "format": "tflite_fp16"}
+    told = with_file(good, "tflite_int8", kept(FOUND, "tflite_int8", passport=passport))
+    assert reasons(told) == [
+        "metadata: model_int8.tflite says run r2, the version r1; model_int8.tflite says format "
+        "tflite_fp16, the version tflite_int8"
+    ]
+
+
+def test_an_exact_export_that_was_left_out_fails_and_an_int8_one_does_not(good):
+    assert reasons(replace(good, left_out={"tflite_int8": "loses 0.1 mAP"})) == []
+    assert reasons(replace(good, left_out={"pb": "3 detections differ"})) == [
+        "agreement: pb was left out: 3 detections differ"
+    ]
+
+
+def test_a_version_worse_than_the_champion_fails_and_says_by_how_much(good):
+    champion = kept(found_in(SPLIT, 0.005), "tflite_fp32")
+    against = replace(good, champion="4", champion_found=champion)
+    verdict = judge(against, LIMITS)
+    assert verdict.sound and not verdict.passed
+    lead = quick_map(SPLIT.truths, champion.detections, NAMES)["mAP"] - MAP
+    assert verdict.reasons().startswith(
+        f"accuracy: the champion, version 4, is better by {lead * 100:.1f} mAP ["
+    )
+    assert verdict.reasons().endswith("]: shown on 30 pictures; registry.max_map_loss allows 0")
+    assert judge(against, replace(LIMITS, max_map_loss=lead + 1e-6)).passed
+
+
+def test_a_version_as_good_as_the_champion_passes(good):
+    against = replace(good, champion="4", champion_found=kept(FOUND, "tflite_fp32"))
+    assert judge(against, LIMITS).passed
+
+
+def test_a_champion_that_cannot_be_run_keeps_nothing_out(good):
+    verdict = judge(replace(good, champion="4", champion_found="is damaged"), LIMITS)
+    assert verdict.passed
+    assert verdict.checks[8].says == "the champion, version 4, cannot be run: is damaged"
+
+
+@pytest.mark.parametrize(
+    ("limits", "reason"),
+    [
+        (
+            {"max_latency_ms": 1.5},
+            "latency: model.tflite has 2 ms, 0.5 ms more than registry.max_latency_ms=1.5",
+        ),
+        (
+            {"max_size_mb": 1.0},
+            "size: model.tflite has 3 MB, 2 MB more than registry.max_size_mb=1",
+        ),
+    ],
+)
+def test_a_file_over_the_limit_fails(good, limits, reason):
+    assert reasons(good, replace(LIMITS, **limits)) == [reason]
+
+
+def test_the_report_shows_checks_and_files(good):
+    text = judge(replace(good, damaged="a|b"), LIMITS).markdown("models:/shapes/3")
+    assert text.startswith("# models:/shapes/3: not passed\n")
+    assert "| checksums | **fails** | a\\|b |" in text
+    assert "| tflite_int8 | " in text

@@ -1,0 +1,607 @@
+from __future__ import annotations
+
+import base64
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import mlflow.pyfunc
+import pandas as pd
+import pytest
+import requests
+from mlflow import MlflowClient
+from support.stores import Server, free_port, migrated_database, store_at, wait_until_healthy
+
+from odtrain.cli.main import main
+from odtrain.config.compose import compose_config, section
+from odtrain.config.schema import TrackingConfig
+from odtrain.errors import TrackingError
+from odtrain.promotion.promote import sync_all
+from odtrain.registry.lock import alone_at
+from odtrain.registry.register import Candidate, check_name, download, register, resolve_model
+from odtrain.registry.versions import (
+    SOUND,
+    find_version,
+    history,
+    list_models,
+    refresh_aliases,
+    set_champion,
+)
+from odtrain.tracking.store import open_client
+from odtrain.tracking.tracker import Tracker
+
+STRANGER = "zoo/ssd_mobilenet_v1_0.75_depth_quantized_coco.tflite"
+"""A model that others trained, on COCO."""
+
+
+@pytest.fixture(autouse=True)
+def own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="session")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return migrated_database(tmp_path_factory.mktemp("migrated"))
+
+
+@pytest.fixture
+def store(tmp_path: Path, database: Path) -> TrackingConfig:
+    return store_at(tmp_path / "store", database)
+
+
+@pytest.fixture(scope="session")
+def exports(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as `export` leaves it."""
+    folder = tmp_path_factory.mktemp("export")
+    shutil.copy(shared / STRANGER, folder / "model.tflite")
+    shutil.copy(shared / STRANGER, folder / "model_int8.tflite")
+    (folder / "saved_model" / "variables").mkdir(parents=True)
+    (folder / "saved_model" / "saved_model.pb").write_bytes(b"graph")
+    (folder / "saved_model" / "variables" / "variables.index").write_bytes(b"weights")
+    (folder / "labels.txt").write_text("".join(f"thing {n}\n" for n in range(1, 91)))
+    (folder / "label_map.pbtxt").write_text("item { id: 1 name: 'thing 1' }\n")
+    return folder
+
+
+@pytest.fixture
+def candidate(exports: Path) -> Candidate:
+    return Candidate(
+        name="raccoon",
+        architecture="ssd_mobilenet_v1",
+        files={
+            "saved_model": str(exports / "saved_model"),
+            "tflite_fp32": str(exports / "model.tflite"),
+            "tflite_int8": str(exports / "model_int8.tflite"),
+        },
+        metrics={
+            "eval/mAP": 0.5,
+            "export/saved_model/latency_ms_p50": 30.0,
+            "export/tflite_fp32/latency_ms_p50": 20.0,
+            "export/tflite_int8/latency_ms_p50": 10.0,
+        },
+        failed={"tflite_int8": "mAP fell by 0.2"},
+        data_digest="d" * 64,
+        step=100,
+    )
+
+
+@pytest.fixture
+def registered(
+    store: TrackingConfig, tmp_path: Path
+) -> Callable[[Candidate], tuple[str | None, str | None]]:
+    """Register a candidate in a run of its own: (version, run id)."""
+
+    def run(candidate: Candidate) -> tuple[str | None, str | None]:
+        with Tracker(store, tmp_path / "outputs").start("train") as tracker:
+            tracker.log_params({"train.steps": 100})
+            tracker.log_dataset("raccoon-test", "d" * 64, tmp_path, context="test")
+            # As after a sweep: the validation split's number first, then that of the test split.
+            tracker.log({"eval/mAP": 0.4}, candidate.step)
+            tracker.log(candidate.metrics, candidate.step, replace=True)
+            tracker.set_tags({"odtrain.eval_split": "test"})
+            return register(tracker, candidate), tracker.run_id
+
+    return run
+
+
+def uri_of(store: TrackingConfig) -> str:
+    return str(store.uri)
+
+
+def test_a_version_carries_its_numbers_and_where_it_comes_from(store, registered, candidate):
+    number, run_id = registered(candidate)
+    version = find_version("models:/raccoon@challenger", uri_of(store))
+    assert (version.name, version.number, version.run_id) == ("raccoon", number, run_id)
+    assert version.aliases == ("challenger",)
+    expected = {
+        "eval/mAP": "0.5",
+        "export/tflite_int8/failed": "mAP fell by 0.2",
+        "odtrain.architecture": "ssd_mobilenet_v1",
+        "odtrain.data_digest": "d" * 64,
+        "odtrain.latency_ms_p50": "20",
+        "odtrain.run": run_id,
+    }
+    assert expected.items() <= version.tags.items()
+
+
+def test_the_model_belongs_to_its_run_and_shows_its_metrics(store, registered, candidate):
+    _, run_id = registered(candidate)
+    client = open_client(uri_of(store))
+    run = client.get_run(str(run_id))
+    (output,) = run.outputs.model_outputs
+    model = client.get_logged_model(output.model_id)
+    assert model.name == "ssd_mobilenet_v1"
+    assert model.experiment_id == run.info.experiment_id
+    assert model.source_run_id == run_id
+    assert str(model.status) == "READY"
+    assert model.params["train.steps"] == "100"
+    assert {metric.key: metric.value for metric in model.metrics} == candidate.metrics
+    assert model.tags["odtrain.served_by"] == "tflite_fp32"
+
+
+def test_the_table_of_models_names_the_data_and_the_version(store, registered, candidate):
+    number, run_id = registered(candidate)
+    client = open_client(uri_of(store))
+    (output,) = client.get_run(str(run_id)).outputs.model_outputs
+    model = client.get_logged_model(output.model_id)
+    assert {(one.dataset_name, one.dataset_digest) for one in model.metrics} == {
+        ("raccoon-test", "d" * 36)
+    }
+    assert json.loads(model.tags["mlflow.modelVersions"]) == [
+        {"name": "raccoon", "version": number}
+    ]
+
+
+def test_registering_the_same_files_of_a_run_again_gives_the_same_version(
+    store, tmp_path, candidate
+):
+    with Tracker(store, tmp_path / "outputs").start("train") as tracker:
+        assert register(tracker, candidate) == register(tracker, candidate) == "1"
+    assert len(list_models(uri_of(store))) == 1
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "a:b", "a@b"])
+def test_a_name_that_no_model_can_have_is_refused(name):
+    with pytest.raises(TrackingError) as caught:
+        check_name(name)
+    assert str(caught.value) == (
+        f'registry.name="{name}": cannot name a registered model.\n'
+        "  Give one without / : @, such as registry.name=raccoon."
+    )
+
+
+def test_a_candidate_without_files_is_refused(registered, candidate):
+    with pytest.raises(TrackingError) as caught:
+        registered(replace(candidate, files={}))
+    assert str(caught.value) == (
+        "models:/raccoon: no exported file is fit to be registered.\n"
+        "  The run's tags odtrain.export.* say what each lacks."
+    )
+
+
+def test_the_fastest_is_the_quickest_version_whose_files_are_sound(store, registered, candidate):
+    client = open_client(uri_of(store))
+    for milliseconds in (20.0, 25.0, 15.0):
+        registered(timed(candidate, milliseconds))
+    assert aliases_in(store) == {"3": ("challenger",), "2": (), "1": ()}
+    for number, found in {"1": "passed", "2": "passed", "3": "failed"}.items():
+        client.set_model_version_tag("raccoon", number, SOUND, found)
+    refresh(client)
+    assert aliases_in(store) == {"3": ("challenger",), "2": (), "1": ("fastest",)}
+    client.set_model_version_tag("raccoon", "1", SOUND, "failed")
+    refresh(client)
+    assert aliases_in(store) == {"3": ("challenger",), "2": ("fastest",), "1": ()}
+    client.set_model_version_tag("raccoon", "2", SOUND, "failed")
+    refresh(client)
+    assert aliases_in(store) == {"3": ("challenger",), "2": (), "1": ()}
+
+
+def timed(candidate: Candidate, milliseconds: float) -> Candidate:
+    metrics = {**candidate.metrics, "export/tflite_fp32/latency_ms_p50": milliseconds}
+    return replace(candidate, metrics=metrics)
+
+
+def aliases_in(store: TrackingConfig) -> dict[str, tuple[str, ...]]:
+    return {version.number: version.aliases for version in list_models(uri_of(store))}
+
+
+def refresh(client: MlflowClient) -> None:
+    with alone_at(client, "raccoon") as lease:
+        refresh_aliases(client, "raccoon", lease)
+
+
+def make_champion(client: MlflowClient, number: str) -> None:
+    with alone_at(client, "raccoon") as lease:
+        set_champion(client, "raccoon", number, "promoted", lease)
+
+
+def test_the_history_says_when_a_version_was_champion_and_after_which(store, registered, candidate):
+    client = open_client(uri_of(store))
+    for milliseconds in (20.0, 25.0):
+        registered(timed(candidate, milliseconds))
+    for number in ("1", "2", "2"):
+        make_champion(client, number)
+    second, first = list_models(uri_of(store))
+    assert second.aliases == ("challenger", "champion")
+    (before,), (now,) = history(first), history(second)
+    assert (before["how"], before["before"], now["how"], now["before"]) == (
+        "promoted",
+        None,
+        "promoted",
+        "1",
+    )
+    assert before["until"] == now["since"]
+    assert now["until"] is None
+
+
+def test_a_rollback_goes_to_the_champion_before_and_a_second_one_further(
+    store, registered, candidate, capsys
+):
+    client = open_client(uri_of(store))
+    for milliseconds in (20.0, 25.0, 30.0):
+        registered(timed(candidate, milliseconds))
+    for number in ("1", "2", "3"):
+        make_champion(client, number)
+    arguments = ["models", "rollback", "raccoon", f"tracking.uri={store.uri}"]
+    for was, now in (("3", "2"), ("2", "1")):
+        assert main(arguments) == 0
+        assert capsys.readouterr().out == (
+            f"models:/raccoon@champion is version {now} again (it was version {was}).\n"
+        )
+        assert find_version("models:/raccoon@champion", uri_of(store)).number == now
+    assert [row["how"] for row in history(find_version("models:/raccoon/2", uri_of(store)))] == [
+        "promoted",
+        "rollback",
+    ]
+    assert main(arguments) == 1
+    assert capsys.readouterr().err == (
+        "models:/raccoon@champion: version 1 was the first champion, or the one before it is gone.\n"
+        "  Promote another: odtrain models promote raccoon VERSION. There are versions 3, 2, 1.\n"
+    )
+
+
+def test_a_model_without_champion_cannot_be_rolled_back(store, registered, candidate, capsys):
+    registered(candidate)
+    assert main(["models", "rollback", "raccoon", f"tracking.uri={store.uri}"]) == 1
+    assert capsys.readouterr().err == (
+        "models:/raccoon: has no champion.\n  `odtrain models promote NAME VERSION` makes one.\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("uri", "message"),
+    [
+        pytest.param(
+            "models:/racoon@champion",
+            'no model "racoon" is registered in {store}.\n  There are: raccoon.',
+            id="name",
+        ),
+        pytest.param(
+            "models:/raccoon@best",
+            '"raccoon" has no such version.\n  There are: raccoon/1, '
+            "raccoon@challenger (version 1).",
+            id="alias",
+        ),
+        pytest.param(
+            "models:/raccoon/7",
+            '"raccoon" has no such version.\n  There are: raccoon/1, '
+            "raccoon@challenger (version 1).",
+            id="version",
+        ),
+        pytest.param(
+            "models:/a/b/c",
+            "does not name a model.\n  Write models:/NAME@ALIAS or models:/NAME/VERSION.",
+            id="malformed",
+        ),
+    ],
+)
+def test_a_model_that_is_not_there_is_an_error_that_lists_what_is(
+    store, registered, candidate, uri, message
+):
+    registered(candidate)
+    with pytest.raises(TrackingError) as caught:
+        find_version(uri, uri_of(store))
+    assert str(caught.value) == f"{uri}: {message.format(store=store.uri)}"
+
+
+def test_an_empty_registry_says_how_to_fill_it(store):
+    with pytest.raises(TrackingError) as caught:
+        find_version("raccoon", uri_of(store))
+    assert str(caught.value) == (
+        f'raccoon: no model "raccoon" is registered in {store.uri}.\n'
+        "  None is yet; `odtrain train` registers one."
+    )
+
+
+def test_a_bare_name_means_the_champion_else_the_newest(store, registered, candidate):
+    registered(candidate)
+    registered(timed(candidate, 30.0))
+    assert find_version("raccoon", uri_of(store)).number == "2"
+    make_champion(open_client(uri_of(store)), "1")
+    assert find_version("raccoon", uri_of(store)).number == "1"
+    assert find_version("models:/raccoon/latest", uri_of(store)).number == "2"
+
+
+def test_a_download_holds_every_file_and_checksums_that_sha256sum_accepts(
+    store, registered, candidate, tmp_path
+):
+    registered(candidate)
+    to = tmp_path / "got"
+    copied = download("models:/raccoon@challenger", to, uri_of(store))
+    assert sorted(path.name for path in copied) == [
+        "label_map.pbtxt",
+        "labels.txt",
+        "model.tflite",
+        "model_card.md",
+        "model_int8.tflite",
+        "saved_model",
+    ]
+    original = Path(candidate.files["tflite_fp32"]).read_bytes()
+    assert (to / "model.tflite").read_bytes() == original
+    command = ["sha256sum", "--check", "--strict", "--quiet", "SHA256SUMS"]
+    checked = subprocess.run(command, cwd=to, capture_output=True, text=True)
+    assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
+    assert len((to / "SHA256SUMS").read_text().splitlines()) == 7
+
+
+def test_one_format_comes_with_its_labels_alone(store, registered, candidate, tmp_path):
+    registered(candidate)
+    download("raccoon", tmp_path / "got", uri_of(store), "tflite_int8")
+    assert sorted(path.name for path in (tmp_path / "got").iterdir()) == [
+        "SHA256SUMS",
+        "label_map.pbtxt",
+        "labels.txt",
+        "model_card.md",
+        "model_int8.tflite",
+    ]
+
+
+def test_a_format_that_was_not_exported_is_an_error(store, registered, candidate, tmp_path):
+    registered(candidate)
+    with pytest.raises(TrackingError) as caught:
+        download("raccoon", tmp_path, uri_of(store), "pb")
+    assert str(caught.value) == (
+        'raccoon: holds no "pb".\n  It holds: saved_model, tflite_fp32, tflite_int8.'
+    )
+
+
+def test_a_damaged_file_is_noticed(store, registered, candidate, tmp_path):
+    registered(candidate)
+    stored = resolve_model("raccoon", uri_of(store)) / "model.tflite"
+    stored.write_bytes(stored.read_bytes()[:-1] + b"?")
+    with pytest.raises(TrackingError) as caught:
+        download("raccoon", tmp_path / "got", uri_of(store))
+    assert str(caught.value) == (
+        f"{tmp_path}/got/model.tflite: is damaged or missing.\n  Download the model again."
+    )
+
+
+def test_models_list_show_and_download_print_what_they_found(
+    store, registered, candidate, tmp_path, capsys
+):
+    _, run_id = registered(candidate)
+
+    def models(*arguments: str) -> str:
+        where = [f"tracking.uri={store.uri}", "registry.name=raccoon"]
+        assert main(["models", *arguments, *where]) == 0
+        return str(capsys.readouterr().out).removesuffix("\n")
+
+    assert models("list").splitlines()[1].split() == [
+        "models:/raccoon/1",
+        "challenger",
+        "ssd_mobilenet_v1",
+        "0.5",
+        "-",
+        "20",
+        run_id,
+    ]
+    shown = models("show")
+    assert shown.startswith("models:/raccoon/1\n  eval/mAP: 0.5\n")
+    assert "models:/raccoon@challenger" in shown
+    to = str(tmp_path / "got")
+    printed = models(
+        "download", "models:/raccoon@challenger", "--to", to, "--format", "tflite_fp32"
+    )
+    assert printed == "\n".join(
+        f"{to}/{name}"
+        for name in ("model.tflite", "labels.txt", "label_map.pbtxt", "model_card.md")
+    )
+
+
+def test_listing_an_empty_registry_says_so(store, capsys):
+    assert main(["models", "list", f"tracking.uri={store.uri}"]) == 0
+    said = capsys.readouterr().out
+    assert said == "No model is registered yet; `odtrain train` registers one.\n"
+
+
+# Loading and serving
+
+
+def test_the_loaded_model_detects(store, registered, candidate, shared):
+    registered(candidate)
+    picture = (shared / "data" / "raccoon" / "images" / "raccoon-1.jpg").read_bytes()
+    mlflow.set_tracking_uri(uri_of(store))
+    model = mlflow.pyfunc.load_model("models:/raccoon@challenger")
+    table = pd.DataFrame({"image": [picture]})
+    (found,) = model.predict(table, params={"score_threshold": 0.3})
+    assert found["scores"]
+    assert found["class_names"][0] == f"thing {found['classes'][0]}"
+
+
+LOAD_ELSEWHERE = """
+import sys, warnings
+warnings.simplefilter("ignore")
+import mlflow.pyfunc
+model = mlflow.pyfunc.load_model(sys.argv[1])
+picture = open(sys.argv[2], "rb").read()
+(found,) = model.unwrap_python_model().predict(None, [picture], {"score_threshold": 0.3})
+import odtrain
+print(odtrain.__file__)
+print(len(found["scores"]) > 0)
+"""
+
+
+@pytest.mark.slow
+def test_the_model_brings_the_code_it_needs(store, registered, candidate, shared, tmp_path):
+    registered(candidate)
+    folder = tmp_path / "elsewhere"
+    shutil.copytree(resolve_model("raccoon", uri_of(store)).parent, folder)
+    picture = shared / "data" / "raccoon" / "images" / "raccoon-1.jpg"
+    environment = {key: text for key, text in os.environ.items() if key != "PYTHONPATH"}
+    loaded = subprocess.run(
+        [sys.executable, "-c", LOAD_ELSEWHERE, str(folder), str(picture)],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert loaded.stdout.splitlines() == [f"{folder}/code/odtrain/__init__.py", "True"], (
+        loaded.stderr
+    )
+
+
+@dataclass
+class Served:
+    url: str
+    picture: Path
+
+    def post(self, body: object) -> requests.Response:
+        return requests.post(f"{self.url}/invocations", json=body, timeout=30)
+
+
+@pytest.fixture(scope="module")
+def served(
+    shared: Path,
+    exports: Path,
+    database: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Served]:
+    """`mlflow models serve` on the model that has the alias champion."""
+    folder = tmp_path_factory.mktemp("serving")
+    store = store_at(folder, database)
+    with Tracker(store, folder / "outputs").start("train") as tracker:
+        files = {"tflite_fp32": str(exports / "model.tflite")}
+        register(tracker, Candidate("raccoon", "ssd", files, {}, {}, "d", 0))
+    port = free_port()
+    command = [sys.executable, "-m", "mlflow", "models", "serve", "--env-manager", "local"]
+    command += ["-m", "models:/raccoon@challenger", "--port", str(port), "--workers", "1"]
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # finds uvicorn there
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            command,
+            env={**os.environ, "MLFLOW_TRACKING_URI": str(store.uri), "PATH": path},
+            cwd=folder,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    try:
+        wait_until_healthy(f"http://127.0.0.1:{port}/ping", process)
+        picture = shared / "data" / "raccoon" / "images" / "raccoon-1.jpg"
+        yield Served(f"http://127.0.0.1:{port}", picture)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+BODIES: dict[str, Callable[[str], object]] = {
+    "dataframe_records": lambda text: {"dataframe_records": [{"image": text}]},
+    "dataframe_split": lambda text: {"dataframe_split": {"columns": ["image"], "data": [[text]]}},
+    "inputs": lambda text: {"inputs": {"image": [text]}},
+    "instances": lambda text: {"instances": [{"image": text}]},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", BODIES)
+def test_a_served_model_takes_base64_in_every_form_of_request(served, form):
+    body = BODIES[form](base64.b64encode(served.picture.read_bytes()).decode())
+    answer = served.post({**body, "params": {"score_threshold": 0.3}})
+    assert answer.status_code == 200, answer.text
+    (found,) = answer.json()["predictions"]
+    assert len(found["boxes"]) == len(found["scores"]) > 0
+    assert len(found["boxes"][0]) == 4
+    assert found["class_names"][0] == f"thing {found['classes'][0]}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        pytest.param(
+            {"dataframe_records": [{"image": "bm8gcGljdHVyZQ=="}]},
+            "its bytes are no picture of a format that is read.",
+            id="no picture",
+        ),
+        pytest.param({"dataframe_records": [{"img": "bm8="}]}, "image", id="no such column"),
+        pytest.param(
+            {"inputs": {"image": ["/etc/passwd"]}},
+            "its bytes are no picture of a format that is read.",
+            id="path",
+        ),
+        pytest.param(
+            {"instances": [{"image": "../mlflow.db"}]},
+            "its bytes are no picture of a format that is read.",
+            id="relative path",
+        ),
+        pytest.param({"dataframe_records": [{"image": "%%%"}]}, "", id="no base64"),
+    ],
+)
+def test_a_served_model_refuses_what_is_no_picture(served, body, reason):
+    answer = served.post(body)
+    assert answer.status_code == 400, answer.text
+    assert reason in answer.json()["message"]
+
+
+@pytest.mark.slow
+def test_a_served_model_opens_no_path_of_a_client(served):
+    """The path names a picture that is really there."""
+    answer = served.post({"inputs": {"image": [str(served.picture)]}})
+    assert answer.status_code == 400
+    assert "its bytes are no picture of a format that is read." in answer.json()["message"]
+
+
+# The server out of reach
+
+
+@pytest.mark.slow
+def test_a_model_is_registered_later_when_the_server_was_away(
+    candidate, database, tmp_path, shared
+):
+    away = section(
+        TrackingConfig,
+        uri=f"http://127.0.0.1:{free_port()}",
+        experiment="away",
+        system_metrics=False,
+    )
+    said: list[str] = []
+    with Tracker(away, tmp_path / "outputs", said.append).start("train") as tracker:
+        tracker.log(candidate.metrics, candidate.step)
+        assert register(tracker, candidate) is None
+    folder = tmp_path / "server"
+    store_at(folder, database)
+    server = Server(folder)
+    server.start()
+    try:
+        done = sync_all(tmp_path / "outputs", compose_config([]), server.uri, said.append)
+        assert done == "1 runs sent, 1 models registered."
+        version = find_version("models:/raccoon@challenger", server.uri)
+        assert version.tags["eval/mAP"] == "0.5"
+        # From another machine the files come through the server.
+        copied = download("models:/raccoon@challenger", tmp_path / "got", server.uri, "tflite_fp32")
+        assert copied[0].read_bytes() == Path(candidate.files["tflite_fp32"]).read_bytes()
+        assert (
+            sync_all(tmp_path / "outputs", compose_config([]), server.uri)
+            == "0 runs sent, 0 models registered."
+        )
+    finally:
+        server.stop()

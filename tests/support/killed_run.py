@@ -1,0 +1,98 @@
+"""`python -m odtrain` that ends itself at a moment which the first argument names.
+
+    batch:K        SIGKILL while the K-th batch of this process is read, in the middle of a step
+    evaluation:K   SIGKILL in the K-th validation of this process, when its pictures are detected
+    checkpoint:N   SIGKILL when the parts of the checkpoint of step N are on disk and not yet joined
+
+What a resumed training restored is written again into the folder ODTRAIN_RESTORED, beside the
+checkpoint it was read from.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import runpy
+import shutil
+import signal
+import sys
+import types
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"  # as odtrain's own command line does
+
+from tensorflow.python.checkpoint import functional_saver
+
+from odtrain.jobs import train as experiment
+from odtrain.training import input_pipeline as inputs
+from odtrain.training import loop as train
+
+
+def before(function: Callable[..., Any], act: Callable[..., None]) -> Callable[..., Any]:
+    """`function`, with `act` called on its arguments first."""
+
+    def both(*arguments: Any, **options: Any) -> Any:
+        act(*arguments)
+        return function(*arguments, **options)
+
+    return both
+
+
+def killed(at: int) -> Callable[..., None]:
+    """Kills this process when it is called for the `at`-th time."""
+    calls = itertools.count(1)
+
+    def act(*arguments: Any) -> None:
+        if next(calls) == at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return act
+
+
+def in_batch(at: int) -> None:
+    # The hash of a batch is taken in four parts, on the thread that reads ahead of the training.
+    crc32 = before(zlib.crc32, killed(4 * at - 2))
+    inputs.zlib = types.SimpleNamespace(crc32=crc32)  # type: ignore[assignment]
+
+
+def in_evaluation(at: int) -> None:
+    experiment.quick_map = before(experiment.quick_map, killed(at))
+
+
+def in_checkpoint(step: int) -> None:
+    def act(parts: Any, target: Any) -> None:
+        if target.numpy().endswith(f"last/ckpt-{step}".encode()):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    saver = functional_saver.gen_io_ops
+    saver.merge_v2_checkpoints = before(saver.merge_v2_checkpoints, act)
+
+
+def keep_what_is_restored(folder: Path) -> None:
+    resume = train.Fit.resume
+
+    def resume_and_keep(fit: train.Fit) -> int:
+        step = resume(fit)
+        if step:
+            fit._last.checkpoint.write(str(folder / "restored"))
+            shutil.copytree(fit._last.directory, folder / "last")
+        return step
+
+    train.Fit.resume = resume_and_keep  # type: ignore[method-assign]
+
+
+MOMENTS: dict[str, Callable[[int], None]] = {
+    "batch": in_batch,
+    "evaluation": in_evaluation,
+    "checkpoint": in_checkpoint,
+}
+
+if __name__ == "__main__":
+    moment, _, at = sys.argv.pop(1).partition(":")
+    MOMENTS[moment](int(at))
+    if "ODTRAIN_RESTORED" in os.environ:
+        keep_what_is_restored(Path(os.environ["ODTRAIN_RESTORED"]))
+    runpy.run_module("odtrain", run_name="__main__", alter_sys=True)

@@ -1,0 +1,107 @@
+"""Real MLflow stores for tests: a ready database to copy, and a server that can be stopped."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import requests
+
+from odtrain.config.compose import section
+from odtrain.config.schema import TrackingConfig
+from odtrain.tracking.store import open_client
+
+QUIET = section(TrackingConfig, experiment="tests", system_metrics=False, flush_seconds=0.2)
+
+
+def migrated_database(folder: Path) -> Path:
+    """A new MLflow database; making one takes seconds, copying it none."""
+    open_client(f"sqlite:///{folder}/mlflow.db")
+    return folder / "mlflow.db"
+
+
+def store_at(folder: Path, database: Path) -> TrackingConfig:
+    """A configuration of a store of its own in `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copy(database, folder / "mlflow.db")
+    return section(
+        TrackingConfig,
+        uri=f"sqlite:///{folder}/mlflow.db",
+        experiment="tests",
+        system_metrics=False,
+        flush_seconds=0.2,
+    )
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def wait_until_healthy(url: str, process: subprocess.Popen[bytes], seconds: float = 90) -> None:
+    """Wait for a server to answer.
+
+    Raises:
+        TimeoutError: it did not in time, or it ended.
+    """
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            if requests.get(url, timeout=2).ok:
+                return
+        except requests.RequestException:
+            time.sleep(0.2)
+    raise TimeoutError(f"{url} does not answer.")
+
+
+class Server:
+    """A real `mlflow server` on loopback, over a database in `folder`, always at the same port."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.port = free_port()
+        self.uri = f"http://127.0.0.1:{self.port}"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "mlflow", "server", "--workers", "1"]
+        command += ["--backend-store-uri", f"sqlite:///{self.folder}/mlflow.db"]
+        command += ["--artifacts-destination", str(self.folder / "served")]
+        command += ["--host", "127.0.0.1", "--port", str(self.port)]
+        environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        environment.pop("MLFLOW_TRACKING_URI", None)
+        with (self.folder / "server.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                command,
+                stdout=log,
+                stderr=log,
+                env=environment,
+                cwd=self.folder,
+                start_new_session=True,
+            )
+        wait_until_healthy(f"{self.uri}/health", self._process)
+
+    def freeze(self) -> None:
+        """Stop answering while connections are still accepted, as an overloaded server does."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._signal(signal.SIGKILL)
+            self._process.wait()
+            self._process = None
+
+    def _signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        os.killpg(self._process.pid, number)

@@ -1,0 +1,222 @@
+"""Several processes on one study in PostgreSQL, killed at any moment; the trainings are made up."""
+
+from __future__ import annotations
+
+import collections
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import optuna
+import psutil
+import pytest
+from mlflow import MlflowClient
+from optuna.trial import TrialState
+from support.made_up_training import made_up
+from support.postgres import Postgres
+
+from odtrain.sweep import queue as sweep_trials
+from odtrain.sweep import results as sweep_results
+from odtrain.sweep import study as sweep_study
+from odtrain.sweep.pareto import read_front
+
+SPACE = """
+train.learning_rate: {low: 0.001, high: 0.01, log: true}
+model.input_size: {choices: [64, 80, 96]}
+"""
+DRIVER = Path(__file__).parents[1] / "support/made_up_sweep.py"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """PostgreSQL, with nothing of a study in it."""
+    folder = Path("/tmp") / f"odtrain-postgres-{os.getpid()}"  # its user must reach the folder
+    folder.mkdir()
+    try:
+        running = Postgres(folder)
+        yield running
+        running.stop()
+    finally:
+        shutil.rmtree(folder)
+
+
+@pytest.fixture
+def place(tmp_path, database, shapes):
+    """A folder to run the driver in, and the overrides that it is given."""
+    (tmp_path / "conf/sweep/space").mkdir(parents=True)
+    (tmp_path / "conf/sweep/space/three.yaml").write_text(SPACE)
+    shutil.copy(database, tmp_path / "mlflow.db")
+    return tmp_path
+
+
+class Driver:
+    """The command in a process of its own, in the folder `place`."""
+
+    def __init__(self, place, overrides):
+        self.log = place / f"log{time.monotonic_ns()}"
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")}
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, str(DRIVER), *overrides],
+                cwd=place,
+                env=environment | {"XDG_CACHE_HOME": str(place / "cache")},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+
+    def workers(self):
+        """The processes of its workers."""
+        found = []
+        with suppress(psutil.NoSuchProcess):  # a driver or a worker that has just ended
+            for one in psutil.Process(self.process.pid).children():
+                if "odtrain.sweep.worker" in one.cmdline():
+                    found.append(one)
+        return found
+
+    def said(self):
+        return self.log.read_text("utf-8", "replace")
+
+
+def overrides(server, shapes, name, trainings, seconds, workers=3):
+    return [
+        f"data.images={shapes}",
+        "data.name=shapes",
+        "tracking.system_metrics=false",
+        "sweep/space=three",
+        "sweep.baselines=[{model.input_size: 96, train.learning_rate: 0.004}]",
+        "sweep.overrides=[]",
+        "sweep.stop_hopeless=false",
+        f"train.max_minutes={seconds}",
+        f"sweep.name={name}",
+        f"sweep.storage={server.url}",
+        f"sweep.n_trials={trainings}",
+        f"sweep.workers={workers}",
+        "sweep.grace=10",
+    ]
+
+
+def study_of(server, name):
+    """The study, as somebody who looks at it has it."""
+    storage = optuna.storages.RDBStorage(server.url, engine_kwargs={"pool_pre_ping": True})
+    return optuna.load_study(study_name=name, storage=storage)
+
+
+def complete(server, name):
+    try:
+        return sweep_trials.count(study_of(server, name), TrialState.COMPLETE)
+    except (KeyError, *sweep_study.AWAY):
+        return 0
+
+
+def check_accounts(study, trainings):
+    """Every trial is accounted for, none twice, and the front is that of the trainings."""
+    asked = sweep_trials.asked(study)
+    states = collections.Counter(trial.state for trial in asked)
+    assert states[TrialState.COMPLETE] == trainings
+    assert set(states) <= {TrialState.COMPLETE, TrialState.FAIL}
+    lost = [trial for trial in asked if trial.state == TrialState.FAIL]
+    again = [trial.user_attrs["retry_of"] for trial in asked if "retry_of" in trial.user_attrs]
+    assert len(again) == len(set(again))
+    chosen = {trial.number for trial in lost if trial.params or trial.system_attrs}
+    assert set(again) <= chosen
+    assert {trial.user_attrs["state"] for trial in lost} <= {"lost"}
+    files = [
+        (trial.user_attrs["shares"], trial.params["export.format"])
+        for trial in study.get_trials()
+        if "shares" in trial.user_attrs
+    ]
+    assert len(files) == len(set(files)) == trainings
+    points = sweep_results.points(study)
+    assert len(points) == 2 * trainings
+    for trial in sweep_results.done(study):
+        assert trial.user_attrs["result"] == {
+            **vars(made_up(trial.user_attrs["point"])),
+            "curve": trial.user_attrs["result"]["curve"],
+        }
+    best = sweep_results.front(study)
+    for size in {point.params["model.input_size"] for point in points}:
+        rates = [one.params["train.learning_rate"] for one in points]
+        near = min(
+            abs(one.params["train.learning_rate"] - 0.004)
+            for one in points
+            if one.params["model.input_size"] == size
+        )
+        kept = [one for one in best if one.params["model.input_size"] == size]
+        assert rates and all(
+            abs(abs(one.params["train.learning_rate"] - 0.004) - near) < 1e-12 for one in kept
+        )
+    return best
+
+
+@pytest.fixture
+def drive(place):
+    """Begins drivers, and ends them if the test has not."""
+    begun = []
+
+    def begin(overrides):
+        begun.append(Driver(place, overrides))
+        return begun[-1]
+
+    yield begin
+    for one in begun:
+        one.process.kill()
+        one.process.wait()
+
+
+@pytest.mark.slow
+def test_workers_share_a_study_and_one_that_is_killed_is_replaced(server, place, shapes, drive):
+    driver = drive(overrides(server, shapes, "short", 6, 1.0, workers=2))
+    until = time.monotonic() + 200
+    while not (complete(server, "short") and driver.workers()) and time.monotonic() < until:
+        assert driver.process.poll() is None, driver.said()
+        time.sleep(0.2)
+    driver.workers()[0].kill()
+    assert driver.process.wait(200) == 0, driver.said()
+    study = study_of(server, "short")
+    best = check_accounts(study, 6)
+    owners = {trial.user_attrs["owner"]["process"] for trial in sweep_results.done(study)}
+    assert len(owners) >= 2
+    client = MlflowClient(f"sqlite:///{place}/mlflow.db")
+    run = study.user_attrs["run_id"]
+    local = client.download_artifacts(run, "front.json", str(place))
+    assert [one.run_id for one in read_front(Path(local).read_text())] == [
+        one.run_id for one in best
+    ]
+    assert client.get_run(run).info.status == "FINISHED"
+
+
+@pytest.mark.long
+def test_ten_kills_and_a_database_that_goes_away_lose_nothing(server, place, shapes, drive):
+    given = overrides(server, shapes, "long", 30, 1.0)
+    draw, kills, away = random.Random(0), 0, False
+    driver = drive(given)
+    again = None
+    until = time.monotonic() + 1500
+    while driver.process.poll() is None and time.monotonic() < until:
+        time.sleep(draw.uniform(0.5, 3.0))
+        workers = driver.workers() if driver.process.poll() is None else []
+        if kills < 10 and workers and complete(server, "long"):
+            victim = draw.choice(workers)
+            with suppress(ProcessLookupError):
+                os.kill(victim.pid, signal.SIGKILL)
+                kills += 1
+        if kills == 4 and again is None:  # the driver itself, and the same command again
+            driver.process.kill()
+            driver.process.wait()
+            again = driver = drive(given)
+        if kills == 6 and not away:
+            server.stop()
+            time.sleep(5)
+            server.start()
+            away = True
+    assert driver.process.returncode == 0, driver.said()
+    assert (kills, away) == (10, True)
+    best = check_accounts(study_of(server, "long"), 30)
+    assert len(best) >= 3

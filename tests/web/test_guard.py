@@ -1,0 +1,148 @@
+"""Who may call a page that odtrain serves: a real server, asked as browsers and others ask."""
+
+import contextlib
+import http.client
+import os
+import socket
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+
+from odtrain.errors import ConfigError
+from odtrain.web import guard as web
+from odtrain.web.guard import LOOPBACK, Guard, TooLargeError, read_body
+
+
+@contextlib.contextmanager
+def running(app):
+    """The port at which an app is served, for a while."""
+    with contextlib.closing(web._listen("127.0.0.1", 0, "test page")) as listener:
+        settings = uvicorn.Config(
+            app, log_level="critical", lifespan="off", timeout_graceful_shutdown=1
+        )
+        server = uvicorn.Server(settings)
+        thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
+        thread.start()
+        while not server.started:
+            time.sleep(0.01)
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+def ask(port, path="/", method="GET", body=None, **headers):
+    """Status, headers and text of an answer; `Host` is what a browser would send, unless given."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    try:
+        connection.request(method, path, body, {"Host": f"127.0.0.1:{port}", **named})
+        answer = connection.getresponse()
+        return answer.status, answer.headers, answer.read().decode()
+    finally:
+        connection.close()
+
+
+async def echo(request: Request) -> PlainTextResponse:
+    try:
+        return PlainTextResponse((await read_body(request, 100)).decode())
+    except TooLargeError:
+        return PlainTextResponse("too large", 413)
+
+
+APP = Starlette(routes=[Route("/", echo, methods=["GET", "POST"])])
+
+
+@pytest.fixture(scope="module")
+def port():
+    with running(Guard(APP, [*LOOPBACK, "mine.example"])) as port:
+        yield port
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost:{}", "[::1]:{}", "MINE.example:443"])
+def test_own_names_are_answered(port, host):
+    assert ask(port, Host=host.format(port))[0] == 200
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["evil.example", "evil.example:{}", "127.0.0.1.evil.example", "192.168.0.7", "", "[::1", "a@b"],
+)
+def test_foreign_names_are_refused(port, host):
+    status, _, text = ask(port, Host=host.format(port))
+    assert status == 403
+    assert text == f"This server is not called {host.format(port) or 'nothing'}.\n"
+
+
+@pytest.mark.parametrize(
+    "origin", ["http://evil.example", "null", "http://127.0.0.1:1", "http://localhost:{}", "x"]
+)
+def test_pages_of_other_sites_are_refused(port, origin):
+    status, _, text = ask(port, method="POST", body=b"x", Origin=origin.format(port))
+    assert (status, text) == (403, "Other sites may not use this server.\n")
+
+
+def test_pages_of_this_server_and_programs_are_answered(port):
+    own = ask(port, method="POST", body=b"hello", Origin=f"http://127.0.0.1:{port}")
+    program = ask(port, method="POST", body=b"hello")
+    assert own[::2] == program[::2] == (200, "hello")
+
+
+def test_pictures_and_frames_in_other_sites_are_refused(port):
+    assert ask(port, Sec_Fetch_Site="cross-site")[0] == 403
+    assert ask(port, Sec_Fetch_Site="same-origin")[0] == 200
+
+
+def test_pages_load_nothing_from_elsewhere(port):
+    for headers in (ask(port)[1], ask(port, Host="evil.example")[1]):
+        assert headers["Content-Security-Policy"].startswith("default-src 'self'; ")
+        assert headers["X-Content-Type-Options"] == "nosniff"
+        assert headers["Cross-Origin-Resource-Policy"] == "same-origin"
+
+
+def test_no_more_is_read_than_is_taken(port):
+    assert ask(port, method="POST", body=b"x" * 100)[::2] == (200, "x" * 100)
+    assert ask(port, method="POST", body=b"x" * 101)[::2] == (413, "too large")
+
+
+def test_on_the_network_any_address_is_a_name():
+    with running(Guard(APP, [], addresses=True)) as port:
+        assert ask(port, Host="192.168.0.7:8765")[0] == 200
+        assert ask(port, Host="evil.example")[0] == 403
+
+
+def test_a_port_in_use_is_told():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        number = taken.getsockname()[1]
+        with pytest.raises(ConfigError) as caught:
+            web.serve(APP, "127.0.0.1", number, [], "webcam page", open_browser=False)
+    assert str(caught.value) == (
+        f"webcam.host=127.0.0.1 webcam.port={number}: cannot listen there: Address already in use.\n"
+        "  Choose another port (webcam.port=0 takes any free one), or an address of this machine."
+    )
+
+
+def test_answers_do_not_wait_until_the_client_acknowledges_their_beginning():
+    async def without_delay(request: Request) -> PlainTextResponse:
+        for file in Path("/proc/self/fd").iterdir():
+            with contextlib.suppress(OSError), socket.socket(fileno=os.dup(int(file.name))) as each:
+                if each.getpeername() == tuple(request.client):
+                    flag = each.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+                    return PlainTextResponse(f"TCP_NODELAY {flag}")
+        return PlainTextResponse("not found")
+
+    with running(Starlette(routes=[Route("/", without_delay)])) as port:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=9)
+        connection.request("GET", "/")
+        assert connection.getresponse().read() == b"TCP_NODELAY 1"
+        connection.close()

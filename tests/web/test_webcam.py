@@ -1,0 +1,358 @@
+"""The live page: what it is sent and sends, and the page itself in a browser."""
+
+import json
+import signal
+import struct
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import requests
+from lxml import etree
+from PIL import Image
+from support.browsers import browser, soon
+from support.tflite_files import write_constant_model
+from test_looking import model
+from test_video import camera, make_video
+from test_web import running
+
+from odtrain.config.compose import compose_config
+from odtrain.errors import ConfigError
+from odtrain.media.images import read_upright
+from odtrain.model_files.thresholds import Thresholds
+from odtrain.model_source import open_source
+from odtrain.predict.runner import jpeg
+from odtrain.web import webcam
+from odtrain.web.guard import LOOPBACK, Guard
+from odtrain.web.webcam import build_app
+
+__all__ = ["browser", "camera", "model", "write_constant_model"]
+
+
+@pytest.fixture
+def config(model, tmp_path):
+    def config(place):
+        return compose_config(
+            [
+                f"source={model}",
+                f"predict.label_map={model.parent}/labels.txt",
+                f"output={tmp_path}/saved",
+                f"input={place}",
+            ]
+        )
+
+    return config
+
+
+@pytest.fixture
+def serve(config, tmp_path):
+    """Starts the page on an input; its address."""
+    stack = []
+
+    def serve(place):
+        settings = config(place)
+        source = open_source(settings.source, settings, 2)
+        shown = webcam._camera(settings, source)
+        app = build_app(source, Thresholds(0.5), shown, tmp_path / "saved")
+        server = running(Guard(app, LOOPBACK))
+        stack.append((server, shown))
+        return f"http://127.0.0.1:{server.__enter__()}"
+
+    yield serve
+    for server, shown in stack:
+        if shown is not None:
+            shown.close()
+        server.__exit__(None, None, None)
+
+
+@pytest.fixture
+def clip(tmp_path):
+    return make_video(tmp_path / "clip.mp4", 30, size=(160, 120))
+
+
+def parts(content):
+    """JSON and picture of an answer that holds both."""
+    (length,) = struct.unpack_from(">I", content)
+    return json.loads(content[4 : 4 + length]), content[4 + length :]
+
+
+def with_picture(head, picture):
+    text = json.dumps(head).encode()
+    return struct.pack(">I", len(text)) + text + picture
+
+
+def test_frames_come_one_after_the_other_with_what_is_in_them(serve, clip):
+    address = serve(clip)
+    numbers = []
+    for _ in range(4):
+        answer = requests.get(
+            f"{address}/frame", {"after": numbers[-1] if numbers else 0}, timeout=9
+        )
+        head, picture = parts(answer.content)
+        numbers.append(head["number"])
+    assert numbers == sorted(set(numbers))
+    assert head["classes"] == [1, 2]
+    assert head["scores"] == [0.9, 0.6]
+    assert head["boxes"] == [[0.25, 0.25, 0.75, 0.5], [0, 0.5, 0.5, 1]]
+    assert head["model_ms"] > 0
+    assert 0 <= head["age_ms"] < 5000
+    assert picture[:3] == b"\xff\xd8\xff"
+
+
+def test_a_video_begins_again_at_its_end(serve, clip):
+    address, number = serve(make_video(clip, 4)), 0
+    begun = time.monotonic()
+    while number < 8:
+        answer = requests.get(f"{address}/frame", {"after": number}, timeout=9)
+        number = parts(answer.content)[0]["number"]
+    assert time.monotonic() - begun < 30
+
+
+def test_what_is_about_is_told(serve, clip, model, tmp_path):
+    about = requests.get(f"{serve(clip)}/about", timeout=9).json()
+    assert about.pop("colours")[:2] == ["#ff7014", "#1ea0ff"]
+    assert about == {
+        "source": str(model),
+        "camera": str(clip),
+        "folder": f"{tmp_path}/saved",
+        "classes": ["circle", "square"],
+        "lowest": 0.05,
+        "threshold": 0.5,
+        "by_class": {},
+    }
+
+
+def test_a_frame_of_the_browser_is_looked_at(serve):
+    picture = jpeg(np.zeros((48, 64, 3), np.uint8), 90)
+    answer = requests.post(f"{serve('browser')}/detect", picture, timeout=9).json()
+    assert answer.pop("model_ms") > 0
+    assert answer == {
+        "boxes": [[0.25, 0.25, 0.75, 0.5], [0, 0.5, 0.5, 1]],
+        "scores": [0.9, 0.6],
+        "classes": [1, 2],
+    }
+
+
+def test_a_saved_frame_is_a_picture_and_its_xml(serve, tmp_path):
+    image = np.random.default_rng(1).integers(0, 255, (48, 64, 3), np.uint8)
+    head = {"boxes": [[0.25, 0.25, 0.75, 0.5]], "scores": [0.9], "classes": [2]}
+    body = with_picture(head, jpeg(image, 90))
+    address = serve("browser")
+    names = [requests.post(f"{address}/save", body, timeout=9).json()["saved"] for _ in range(2)]
+    file = tmp_path / "saved" / names[0]
+    root = etree.parse(file.with_suffix(".xml")).getroot()
+    assert len(set(names)) == 2
+    assert file.read_bytes() == jpeg(image, 90)
+    assert root.findtext("path") == str(file)
+    assert [tag.text for tag in root.find("object")] == [
+        "square",
+        "Unspecified",
+        "0",
+        "0",
+        root.findtext("object/bndbox"),
+    ]
+    assert [side.text for side in root.find("object/bndbox")] == ["16", "12", "32", "36"]
+    assert root.get("verified") is None
+
+
+GOOD = {"boxes": [], "scores": [], "classes": []}
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "message"),
+    [
+        pytest.param("detect", b"no picture", 400, "is not a picture", id="no picture"),
+        pytest.param("save", b"ab", 400, "The request is cut off.", id="too short"),
+        pytest.param("save", b"\xff\xff\xff\xff{}", 400, "The request is cut off.", id="length"),
+        pytest.param("save", with_picture({}, b""), 400, "The boxes are missing.", id="no boxes"),
+        pytest.param("save", with_picture([1], b""), 400, "The boxes are missing.", id="a list"),
+        pytest.param(
+            "save",
+            with_picture({**GOOD, "scores": [1]}, b""),
+            400,
+            "The boxes are none.",
+            id="not as many",
+        ),
+        pytest.param(
+            "save",
+            with_picture({"boxes": [[0, 0, 9, 9]], "scores": [1], "classes": [1]}, b""),
+            400,
+            "The boxes are none.",
+            id="outside",
+        ),
+        pytest.param(
+            "save", with_picture(GOOD, b"<svg/>"), 400, "The picture is no JPEG.", id="no JPEG"
+        ),
+        pytest.param(
+            "save",
+            with_picture(GOOD, b"\xff\xd8\xff\xe0 cut off"),
+            400,
+            "cannot be decoded",
+            id="damaged",
+        ),
+    ],
+)
+def test_rubbish_is_refused_and_nothing_is_written(serve, tmp_path, path, body, status, message):
+    answer = requests.post(f"{serve('browser')}/{path}", body, timeout=9)
+    assert answer.status_code == status
+    assert message in answer.json()["message"]
+    assert not list(tmp_path.glob("saved/*"))
+
+
+def test_a_picture_of_too_many_bytes_is_refused(serve, monkeypatch):
+    monkeypatch.setattr(webcam, "LARGEST_FRAME", 1000)
+    answer = requests.post(f"{serve('browser')}/detect", b"x" * 1001, timeout=9)
+    assert (answer.status_code, answer.json()["message"]) == (413, "The picture is too large.")
+
+
+def test_a_disk_that_is_full_is_told(serve, tmp_path):
+    (tmp_path / "saved").write_text("in the way")
+    body = with_picture(GOOD, jpeg(np.zeros((8, 8, 3), np.uint8), 90))
+    answer = requests.post(f"{serve('browser')}/save", body, timeout=9)
+    assert (answer.status_code, answer.json()["message"]) == (
+        507,
+        f"{tmp_path}/saved: File exists.",
+    )
+
+
+def test_a_camera_that_is_not_there_is_told_and_tried_again(serve, monkeypatch, capsys, camera):
+    monkeypatch.setattr(webcam, "RETRY_SECONDS", 0.1)
+    place = ("v4l2", "/dev/video{}")
+    monkeypatch.setitem(webcam.open_camera.__globals__["CAMERAS"], "Linux", place)
+    address = serve("camera:97")
+    answer = requests.get(f"{address}/frame", timeout=9)
+    assert answer.status_code == 503
+    assert answer.json()["message"] == (
+        "camera:97: /dev/video97 cannot be opened: No such file or directory."
+    )
+    assert "camera:97: /dev/video97 cannot be opened" in capsys.readouterr().err
+    monkeypatch.setitem(
+        webcam.open_camera.__globals__["CAMERAS"],
+        "Linux",
+        ("lavfi", "testsrc=size=64x48:rate=25:duration={},realtime"),
+    )
+    time.sleep(0.2)
+    assert requests.get(f"{address}/frame", timeout=9).status_code == 200
+
+
+def test_a_camera_that_is_unplugged_is_told(serve, camera, monkeypatch):
+    address, number = serve("camera:1"), 0
+    while (answer := requests.get(f"{address}/frame", {"after": number}, timeout=9)).ok:
+        number = parts(answer.content)[0]["number"]
+    assert answer.json()["message"] == "camera:1: gives no frames any more."
+
+
+def test_a_camera_is_let_go_when_nobody_looks(serve, clip, monkeypatch, capsys):
+    monkeypatch.setattr(webcam, "PATIENCE_SECONDS", 0.3)
+    address = serve(clip)
+    assert requests.get(f"{address}/frame", timeout=9).ok
+    time.sleep(1.2)
+    assert capsys.readouterr().err == (
+        f"nobody looks any more: {clip} was let go. The page opens it again.\n"
+    )
+    assert requests.get(f"{address}/frame", timeout=9).ok
+
+
+def test_what_is_no_camera_is_told(config, tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    with pytest.raises(ConfigError) as caught:
+        webcam.webcam(config(tmp_path / "a.png"))
+    assert str(caught.value) == (
+        f"input={tmp_path}/a.png: is no camera and no video.\n  Give camera:0, a video, or browser."
+    )
+
+
+@pytest.mark.slow
+def test_the_command_says_where_and_ends_with_ctrl_c(model, clip, tmp_path):
+    command = ["webcam", f"source={model}", f"input={clip}", "webcam.port=0"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "odtrain", *command],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    saved, where = process.stdout.readline(), process.stdout.readline()
+    address = where.split()[2]
+    assert saved == f"frames are saved to {tmp_path}/to_label\n"
+    assert where == f"webcam page: {address}  (Ctrl-C ends it)\n"
+    page = requests.get(address, timeout=20)
+    assert page.headers["Content-Type"] == "text/html; charset=utf-8"
+    assert requests.get(f"{address}frame", timeout=20).ok
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=20) == 0
+    process.stdout.close()
+
+
+# ---- in a browser
+
+
+def text_of(page, name):
+    return page.execute_script("return document.getElementById(arguments[0]).textContent", name)
+
+
+BOX_PIXEL = """
+const view = document.getElementById('view');
+return [...view.getContext('2d').getImageData(view.width / 4, view.height / 2, 1, 1).data];
+"""
+"""Colour of the left edge of circle's box."""
+
+
+def is_orange(page):
+    red, green, blue, _ = page.execute_script(BOX_PIXEL)
+    return red > 200 and 60 < green < 170 and blue < 120
+
+
+@pytest.mark.slow
+def test_the_page_shows_filters_freezes_and_saves(serve, browser, tmp_path):
+    page = browser()
+    page.get(serve(make_video(tmp_path / "clip.mp4", 20, size=(640, 480))))
+    soon(lambda: text_of(page, "rate") not in ("–", ""))
+    assert text_of(page, "model").endswith(" ms")
+    assert text_of(page, "latency").endswith(" ms")
+    page.find_element("id", "freeze").click()
+    assert text_of(page, "freeze").startswith("Go on")
+    assert is_orange(page)
+    circle, _ = page.find_elements("css selector", "#classes input")
+    circle.click()
+    assert not is_orange(page)
+    circle.click()
+    slide = "const s = arguments[0]; s.value = 0.7; s.dispatchEvent(new Event('input'));"
+    page.execute_script(slide, page.find_element("id", "threshold"))
+    assert is_orange(page)
+    page.find_element("id", "save").click()
+    said = soon(lambda: text_of(page, "saved"))
+    (picture,) = tmp_path.glob("saved/*.jpg")
+    assert said == f"{picture.name} and its boxes (1) are in {tmp_path}/saved"
+    assert read_upright(picture).shape == (480, 640, 3)
+    names = [name.text for name in etree.parse(picture.with_suffix(".xml")).iter("name")]
+    assert names == ["circle"]
+    assert [line for line in page.get_log("browser") if line["level"] == "SEVERE"] == []
+
+
+@pytest.mark.slow
+def test_the_page_shows_the_camera_of_the_browser(serve, browser, tmp_path):
+    fake = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
+    page = browser(*fake)
+    page.get(serve("browser"))
+    soon(lambda: text_of(page, "rate") not in ("–", ""))
+    assert is_orange(page)
+    page.find_element("id", "save").click()
+    soon(lambda: text_of(page, "saved"))
+    (picture,) = tmp_path.glob("saved/*.jpg")
+    assert [item.text for item in etree.parse(picture.with_suffix(".xml")).iter("name")] == [
+        "circle",
+        "square",
+    ]
+    assert [line for line in page.get_log("browser") if line["level"] == "SEVERE"] == []
+
+
+@pytest.mark.slow
+def test_a_page_that_is_closed_in_the_middle_stops_nothing(serve, browser, clip):
+    address = serve(clip)
+    page = browser()
+    page.get(address)
+    soon(lambda: text_of(page, "rate") not in ("–", ""))
+    page.quit()
+    assert requests.get(f"{address}/frame", timeout=9).ok

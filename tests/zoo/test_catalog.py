@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from odtrain.config.compose import compose_config
+from odtrain.errors import ConfigError
+from odtrain.io.archives import cache_folder
+from odtrain.io.download import file_in
+from odtrain.zoo.catalog import model_names, table
+
+
+def rows(text: str) -> list[list[str]]:
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()[2:]]
+
+
+def names(text: str) -> list[str]:
+    return [row[0] for row in rows(text)]
+
+
+@pytest.fixture(autouse=True)
+def empty_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+
+def test_every_model_has_its_row():
+    assert names(table()) == model_names()
+    assert "ssd_mobilenet_v2_coco 300x300 1 16.84 M 1.88 G 22 % 31 to be fetched".split(
+        " "
+    ) == " ".join(rows(table())[model_names().index("ssd_mobilenet_v2_coco")]).split(" ")
+    panels = rows(table())[0]
+    assert panels == [
+        "panels_ssd_mobilenet_v1",
+        "160x160",
+        "0.35",
+        "1.03 M",
+        "0.0517 G",
+        "",
+        "",
+        "none",
+    ]
+
+
+def test_the_columns_stand_below_each_other():
+    lines = table().splitlines()
+    assert len({tuple(i for i, sign in enumerate(line) if sign == "|") for line in lines}) == 1
+
+
+def test_weights_that_are_here_are_shown(tmp_path):
+    url = compose_config(["model=ssd_mobilenet_v2_coco"]).model.zoo.url
+    file = file_in(cache_folder(), url)
+    file.parent.mkdir(parents=True)
+    file.touch()
+    assert rows(table("weights"))[0][0] == "ssd_mobilenet_v2_coco"
+    assert rows(table("weights"))[0][-1] == "here"
+
+
+@pytest.mark.parametrize(
+    ("sort", "first", "last"),
+    [
+        ("map", "retinanet_resnetfpn_coco", None),
+        ("ms", "ssd_mobilenet_v1_0.75_depth_coco", None),
+        ("input", "panels_ssd_mobilenet_v1", "ssd_resnet_50_fpn_coco"),
+        ("depth", "ssd_mobilenet_v1_0.25_depth_192", None),
+        ("parameters", "ssd_mobilenet_v1_0.25_depth_192", "retinanet_resnetfpn_coco"),
+        ("macs", "ssd_mobilenet_v1_0.25_depth_192", "retinanet_resnetfpn_coco"),
+    ],
+)
+def test_it_is_sorted_by_a_column(sort, first, last):
+    found = names(table(sort))
+    assert found[0] == first
+    assert last in (None, found[-1])
+    assert sorted(found) == model_names()
+
+
+def test_a_column_that_is_not_there_is_refused():
+    with pytest.raises(ConfigError) as error:
+        table("beauty")
+    assert str(error.value) == (
+        "--sort beauty: no such column.\n"
+        "  Choose one of: name, input, depth, parameters, macs, map, ms, weights."
+    )
+
+
+def test_models_of_your_own_are_listed_too(tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "mine.yaml").write_text(
+        "# @package _global_\ndefaults: [ssd_mobilenet_v1_coco, _self_]\n"
+        "model: {name: mine, input_size: [96, 128], zoo: null}\n"
+    )
+    (mine,) = [row for row in rows(table(config_dir=str(tmp_path))) if row[0] == "mine"]
+    assert mine == ["mine", "96x128", "1", "", "", "", "", "none"]
+
+
+def test_listing_does_not_need_tensorflow():
+    code = "import sys, odtrain.zoo.catalog; assert 'tensorflow' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)

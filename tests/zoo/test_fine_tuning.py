@@ -1,0 +1,70 @@
+"""Every architecture, from its own TF1 checkpoint through 50 steps on real photographs to files that agree."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import odtrain
+from mlflow import MlflowClient
+from support.golden_training import OPTIONS, golden_config
+
+from odtrain.config.compose import flattened
+from odtrain.export_formats import FORMATS
+
+FOCAL = [name for name, options in OPTIONS.items() if "encode_background_as_zeros" in options]
+
+
+def settings(name: str) -> list[str]:
+    """The golden's network as overrides."""
+    model = flattened(asdict(golden_config(name)))
+    del model["name"], model["zoo"]
+    return [f"model.{key}={json.dumps(value)}" for key, value in model.items()]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", OPTIONS)
+def test_fifty_steps_lower_the_loss_and_every_file_agrees(shared, tmp_path, name):
+    raccoon, golden = shared / "data" / "raccoon", shared / "golden" / name
+    done = odtrain(
+        [
+            "train",
+            *settings(name),
+            "model.input_size=160",
+            f"data.images={raccoon / 'images'}",
+            f"data.annotations={raccoon / 'annotations'}",
+            f"data.train_list={raccoon / 'data' / 'train_labels.csv'}",
+            f"data.test_list={raccoon / 'data' / 'test_labels.csv'}",
+            "data.name=raccoon",
+            f"train.checkpoint={golden}",
+            "train.restore=backbone",
+            f"train.loss={'focal' if name in FOCAL else 'hard_mining'}",
+            "train.steps=50",
+            "train.batch_size=8",
+            "train.optimizer=adam",
+            "train.learning_rate=0.001",
+            "train.log_every=1",
+            "evaluate.bootstrap=20",
+            "evaluate.drawn=1",
+            "benchmark.runs=2",
+            "tracking.system_metrics=false",
+        ],
+        tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "weights from" in done.stderr
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    (run,) = Path(tmp_path / "outputs/odtrain").iterdir()
+    history = client.get_metric_history(run.name, "train/loss")
+    losses = [each.value for each in sorted(history, key=lambda each: each.step)]
+    assert len(losses) == 50
+    assert np.mean(losses[-10:]) < 0.9 * np.mean(losses[:5])
+    data = client.get_run(run.name).data
+    said = {f: data.tags[f"odtrain.export.{f}"] for f in FORMATS}
+    int8 = said.pop("tflite_int8")  # so young a network may lose more than the allowed 0.02
+    assert said == dict.fromkeys(said, "passed")
+    assert int8 == "passed" or int8.startswith("loses 0.0")
+    assert data.metrics["export/tflite_int8/mAP"] > data.metrics["eval/mAP"] - 0.05
