@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tf_keras
-from conftest import label_picture
 from PIL import Image
+from support.pictures import label_picture
 
 from benchmarks import noise, preparing, processes, tutorial, zoo
 from benchmarks.__main__ import BENCHMARKS, Section, machine, markdown

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import SHAPES, TrainedRun
+from support.commands import TrainedRun
+from support.pictures import SHAPES
 
 from odtrain.media.images import read_upright
 from odtrain.model_files.load import load_detector

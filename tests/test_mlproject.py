@@ -9,8 +9,8 @@ from pathlib import Path
 import mlflow
 import pytest
 import yaml
-from conftest import draw_picture, write_xml
 from packaging.requirements import Requirement
+from support.pictures import draw_picture, write_xml
 
 from odtrain.cli.main import COMMANDS
 

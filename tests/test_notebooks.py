@@ -8,8 +8,8 @@ from typing import Any
 
 import nbformat
 import pytest
-from conftest import TINY_RUN, TrainedRun
 from nbclient import NotebookClient
+from support.commands import TINY_RUN, TrainedRun
 
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 SHIPPED = sorted(file.name for file in NOTEBOOKS.glob("*.ipynb"))
@@ -67,7 +67,7 @@ def test_the_prediction_notebook_draws_pictures(trained: TrainedRun, shapes, tmp
 def test_the_webcam_notebook_shows_a_video_in_place_of_a_camera(
     trained: TrainedRun, shapes, tmp_path
 ):
-    from test_video import make_video
+    from support.videos import make_video
 
     video = make_video(tmp_path / "clip.mp4", 8, size=(96, 80))
     model = trained.run / "export" / "model.tflite"

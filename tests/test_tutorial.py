@@ -8,7 +8,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import SHAPES, TINY_RUN, draw_picture, odtrain
+from support.commands import TINY_RUN, odtrain
+from support.pictures import SHAPES, draw_picture
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 BLOCK = re.compile(r"^```sh\n(odtrain .*)\n```$", re.MULTILINE)

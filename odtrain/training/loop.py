@@ -1,7 +1,8 @@
 """Training: the references' losses on Model Garden's task and trainer, stoppable and resumable.
 
 A checkpoint holds the network, the optimizer's slots, the averaged weights, the step and the `Progress`
-(best score, patience, time spent); the batches follow from the step alone (`odtrain.training.input_pipeline`). Whatever
+(best score, patience, time spent); the batches follow from the step alone
+(`odtrain.training.input_pipeline`). Whatever
 happens between two checkpoints is done again after a resume, and nothing else.
 """
 

@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import draw_picture, label_picture, mounted, odtrain, write_xml
 from mlflow import MlflowClient
 from PIL import Image
+from support.commands import odtrain
+from support.disks import mounted
+from support.pictures import draw_picture, label_picture, write_xml
 from support.stores import free_port
 
 from odtrain.cli.main import main

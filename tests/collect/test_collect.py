@@ -18,8 +18,9 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from conftest import odtrain, write_xml
 from PIL import Image
+from support.commands import odtrain
+from support.pictures import write_xml
 
 from odtrain.cli.main import main
 from odtrain.collect.collect import collect, describe

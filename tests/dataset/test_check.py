@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Labelled, draw_picture, label_picture, write_xml
 from PIL import Image
+from support.pictures import Labelled, draw_picture, label_picture, write_xml
 
 from odtrain.config.compose import section
 from odtrain.config.schema import DataConfig

@@ -15,10 +15,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import label_picture
 from lxml import etree
 from PIL import Image
-from test_formats import EVERYTHING, LABELLED, data, easy, read
+from support.label_files import EVERYTHING, LABELLED, data, easy, read
+from support.pictures import label_picture
 
 from odtrain.cli.main import main
 from odtrain.config.compose import section

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import draw_picture, label_picture
+from support.pictures import draw_picture, label_picture
 
 from odtrain.cli.main import main
 from odtrain.config.compose import section

@@ -6,23 +6,12 @@ import io
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
+from support.photographs import pan, photograph
 
 from odtrain.dataset.near_duplicates import find_scenes, natural_order
 from odtrain.media.images import inspect
-
-
-def photograph(seed: int, width: int = 240) -> Image.Image:
-    """Random blobs of every size, the larger the stronger, as in a photograph; 240 pixels high."""
-    random = np.random.default_rng(seed)
-    total = np.zeros((240, width, 3), np.float32)
-    for cell in (80, 40, 20, 10):
-        rough = random.integers(0, 256, (240 // cell, max(1, width // cell), 3), np.uint8)
-        blobs = Image.fromarray(rough).resize((width, 240), Image.Resampling.BICUBIC)
-        total += np.asarray(blobs, np.float32) * cell / 150
-    return Image.fromarray(total.astype(np.uint8))
 
 
 def jpeg(image: Image.Image, taken: str = "", camera: str = "Canon") -> bytes:
@@ -38,12 +27,6 @@ def jpeg(image: Image.Image, taken: str = "", camera: str = "Canon") -> bytes:
 def grouped(pictures: Mapping[str, bytes], kind: str = "whole") -> list[list[str]]:
     held = {Path(name): inspect(Path(name), data, None) for name, data in pictures.items()}
     return [[file.name for file in group] for group in getattr(find_scenes(held), kind)]
-
-
-def pan(seed: int, frames: int, step: int) -> list[Image.Image]:
-    """Views of 240 pixels, each `step` pixels further along a wide scene."""
-    wide = photograph(seed, 240 + frames * step)
-    return [wide.crop((i * step, 0, i * step + 240, 240)) for i in range(frames)]
 
 
 def test_pictures_that_are_merely_numbered_are_no_scene():

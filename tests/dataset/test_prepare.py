@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from conftest import TINY, label_picture, write_xml
 from PIL import Image
+from support.pictures import TINY, label_picture, write_xml
 
 from odtrain.config.compose import section
 from odtrain.config.schema import DataConfig

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Labelled, write_xml
 from lxml import etree
 from PIL import Image
-from test_scenes import photograph
+from support.photographs import photograph
+from support.pictures import Labelled, write_xml
 
 from odtrain.cli.main import main
 from odtrain.config.compose import compose_config

@@ -10,7 +10,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from conftest import left_by_a_killed_process
+from support.disks import left_by_a_killed_process
 
 from odtrain.errors import CheckpointError
 from odtrain.io import archives

@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import draw_picture, left_by_a_killed_process, write_xml
+from support.disks import left_by_a_killed_process
 from support.file_server import serving
+from support.pictures import draw_picture, write_xml
 
 from odtrain.collect.collect import collect
 from odtrain.config.compose import section

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import TINY_RUN, odtrain
 from mlflow import MlflowClient
+from support.commands import TINY_RUN, odtrain
 
 pytestmark = pytest.mark.slow
 

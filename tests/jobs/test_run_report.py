@@ -6,8 +6,8 @@ import re
 
 import numpy as np
 import pytest
-from conftest import TrainedRun, odtrain
 from lxml import html
+from support.commands import TrainedRun, odtrain
 
 from odtrain.dataset.prepare import LabelledSplit
 from odtrain.evaluation.error_analysis import KINDS

@@ -6,8 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import TINY_RUN, TrainedRun
 from mlflow import MlflowClient
+from support.commands import TINY_RUN, TrainedRun
 
 from odtrain.cli.main import main
 from odtrain.config.compose import as_dict, compose_config, flattened, from_yaml

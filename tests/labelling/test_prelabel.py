@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Labelled, draw_picture, label_picture
 from lxml import etree
 from PIL import Image
+from support.pictures import Labelled, draw_picture, label_picture
 from support.tflite_files import write_constant_model
 
 from odtrain.cli.main import main

@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from conftest import write_xml
+from support.pictures import write_xml
 
 from odtrain.labels.annotations import Entry, LabelledObject, WrittenObject, place
 from odtrain.labels.formats import voc

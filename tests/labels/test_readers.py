@@ -13,11 +13,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import draw_picture
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.fuzz_readers import SEEDS, run, try_input
-from test_formats import EVERYTHING, LABELLED, data, easy, read, told
+from support.label_files import EVERYTHING, LABELLED, data, easy, read, told
+from support.pictures import draw_picture
 
 from odtrain.cli.main import main
 from odtrain.config.compose import section

@@ -5,9 +5,9 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from conftest import draw_picture
 from PIL import Image
-from test_video import make_video
+from support.pictures import draw_picture
+from support.videos import make_video
 
 from odtrain.config.compose import section
 from odtrain.config.schema import PredictConfig

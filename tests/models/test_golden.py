@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras
-from made_up_model import made_up_model
 from PIL import Image
 from support.golden_training import (
     OPTIONS,
@@ -24,6 +23,7 @@ from support.golden_training import (
     restore,
     train,
 )
+from support.made_up_model import made_up_model
 
 from odtrain.config.schema import ModelConfig
 from odtrain.models.build import build_detector

@@ -3,7 +3,7 @@
 import pytest
 import tensorflow as tf
 import tf_keras
-from made_up_model import made_up_model
+from support.made_up_model import made_up_model
 
 from odtrain.models.layers import layers_for
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras
-from conftest import TINY_RUN, odtrain
-from made_up_model import made_up_model
 from official.core import exp_factory
 from official.vision.dataloaders import retinanet_input
 from official.vision.ops import preprocess_ops
+from support.commands import TINY_RUN, odtrain
+from support.made_up_model import made_up_model
 
 from odtrain.config.compose import compose_config, section
 from odtrain.config.schema import ModelConfig, SharedPredictorConfig

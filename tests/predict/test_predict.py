@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import SHAPES, TrainedRun, draw_picture
 from lxml import etree
 from PIL import Image
+from support.commands import TrainedRun
+from support.pictures import SHAPES, draw_picture
 
 from odtrain.cli.main import main
 from odtrain.media.draw import draw

@@ -8,14 +8,12 @@ import sys
 import time
 
 import av
-import numpy as np
 import pytest
-from conftest import draw_picture
 from filelock import FileLock
 from lxml import etree
 from PIL import Image
-from support.tflite_files import write_constant_model
-from test_video import RATE, camera, make_video, times
+from support.pictures import draw_picture
+from support.videos import RATE, camera, make_video, times
 
 from odtrain.cli.main import main
 from odtrain.media import video
@@ -24,21 +22,7 @@ from odtrain.predict import predict
 
 __all__ = ["camera"]
 
-BOXES = np.float32([[[0.25, 0.25, 0.75, 0.5], [0, 0.5, 0.5, 1]]])
 NAMES = ("circle", "square")
-
-
-@pytest.fixture
-def model(tmp_path):
-    """circle with 0.9 in the middle left, square with 0.6 in the upper right corner."""
-    (tmp_path / "labels.txt").write_text("circle\nsquare\n")
-    outputs = [
-        ("boxes", BOXES),
-        ("classes", np.float32([[0, 1]])),
-        ("scores", np.float32([[0.9, 0.6]])),
-        ("num_detections", np.float32([2])),
-    ]
-    return write_constant_model(tmp_path / "model.tflite", outputs)
 
 
 @pytest.fixture

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from conftest import SHAPES
-from made_up_model import made_up_model
 from matplotlib.figure import Figure
 from PIL import Image
+from support.made_up_model import made_up_model
+from support.pictures import SHAPES
 
 from odtrain.cli.main import main
 from odtrain.config.compose import section

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import label_picture, write_xml
 from lxml import html
 from PIL import Image
+from support.pictures import label_picture, write_xml
 
 from odtrain.cli.main import main
 from odtrain.findings import found

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import optuna
 import pytest
-from conftest import TINY_RUN, odtrain
 from mlflow import MlflowClient
+from support.commands import TINY_RUN, odtrain
 from support.made_up_training import chosen, made_up
 
 from odtrain.config.compose import compose_config

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from PIL import Image
 from support.browsers import browser
-from test_sweep_front import DIRECTIONS, POINTS
+from support.front_points import DIRECTIONS, POINTS
 
 from odtrain.sweep.page import draw_front, draw_importances, importance_table, others_table, page
 from odtrain.sweep.pareto import front

@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from conftest import TINY_RUN, odtrain
+from support.commands import TINY_RUN, odtrain
 from support.stores import free_port, wait_until_healthy
 
 from odtrain.config.compose import section

@@ -5,7 +5,7 @@ import time
 import numpy as np
 import pytest
 import tensorflow as tf
-from made_up_model import made_up_model
+from support.made_up_model import made_up_model
 
 from odtrain.config.compose import section
 from odtrain.config.schema import AnchorConfig

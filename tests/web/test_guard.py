@@ -4,39 +4,18 @@ import contextlib
 import http.client
 import os
 import socket
-import threading
-import time
 from pathlib import Path
 
 import pytest
-import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
+from support.web_pages import running
 
 from odtrain.errors import ConfigError
 from odtrain.web import guard as web
 from odtrain.web.guard import LOOPBACK, Guard, TooLargeError, read_body
-
-
-@contextlib.contextmanager
-def running(app):
-    """The port at which an app is served, for a while."""
-    with contextlib.closing(web._listen("127.0.0.1", 0, "test page")) as listener:
-        settings = uvicorn.Config(
-            app, log_level="critical", lifespan="off", timeout_graceful_shutdown=1
-        )
-        server = uvicorn.Server(settings)
-        thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
-        thread.start()
-        while not server.started:
-            time.sleep(0.01)
-        try:
-            yield listener.getsockname()[1]
-        finally:
-            server.should_exit = True
-            thread.join()
 
 
 def ask(port, path="/", method="GET", body=None, **headers):

@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import requests
-from conftest import SHAPES, TrainedRun
 from PIL import Image
 from support.browsers import browser, soon
-from test_looking import model
-from test_web import running
+from support.commands import TrainedRun
+from support.pictures import SHAPES
+from support.tiny_models import model
+from support.web_pages import running
 
 from odtrain.config.compose import section
 from odtrain.config.schema import ServeConfig

@@ -14,9 +14,9 @@ from lxml import etree
 from PIL import Image
 from support.browsers import browser, soon
 from support.tflite_files import write_constant_model
-from test_looking import model
-from test_video import camera, make_video
-from test_web import running
+from support.tiny_models import model
+from support.videos import camera, make_video
+from support.web_pages import running
 
 from odtrain.config.compose import compose_config
 from odtrain.errors import ConfigError

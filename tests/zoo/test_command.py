@@ -6,7 +6,7 @@ import io
 import tarfile
 
 import pytest
-from conftest import TINY_RUN, odtrain
+from support.commands import TINY_RUN, odtrain
 from support.file_server import serving
 
 from odtrain.cli.main import main

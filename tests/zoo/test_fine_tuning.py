@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import odtrain
 from mlflow import MlflowClient
+from support.commands import odtrain
 from support.golden_training import OPTIONS, golden_config
 
 from odtrain.config.compose import flattened

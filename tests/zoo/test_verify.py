@@ -5,8 +5,8 @@ import tarfile
 
 import pytest
 import tensorflow as tf
-from conftest import odtrain
 from PIL import Image
+from support.commands import odtrain
 
 from odtrain.cli.main import main
 from odtrain.config.compose import compose_config

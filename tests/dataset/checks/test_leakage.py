@@ -6,8 +6,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import Labelled, write_xml
-from test_scenes import pan, photograph
+from support.photographs import pan, photograph
+from support.pictures import Labelled, write_xml
 
 from odtrain.config.compose import section
 from odtrain.config.schema import DataConfig

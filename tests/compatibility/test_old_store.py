@@ -1,0 +1,116 @@
+"""Runs, studies, datasets and registered versions of odtrain 0.1.0 are read, resumed and served."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+from mlflow import MlflowClient
+from support.commands import odtrain
+from support.old_store import KILLED, KILLED_SETTINGS, SETTINGS, SWEEP_SETTINGS, TRAINED, unpack
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def unpacked(tmp_path_factory):
+    return unpack(tmp_path_factory.mktemp("old"))
+
+
+@pytest.fixture
+def store(unpacked, tmp_path):
+    """A copy of the old store for one test that writes; artifact addresses are those of `unpacked`."""
+    return unpack(tmp_path / "store")
+
+
+def said(store, *arguments):
+    done = odtrain(arguments, store)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_its_versions_are_listed_with_their_numbers(unpacked):
+    lines = said(unpacked, "models", "list").splitlines()
+    assert [line.split("|")[1:3] for line in lines[2:]] == [[" shapes ", " 1 "]]
+    assert "champion" in lines[2]
+
+
+def test_its_champion_finds_what_it_found(unpacked, tmp_path):
+    shown = tmp_path / "shown"
+    arguments = ["source=models:/shapes@champion", "input=pictures/img1.jpg", f"output={shown}"]
+    said(unpacked, "predict", *arguments, "predict.threshold=0.01")
+    rows = list(csv.DictReader((shown / "predictions.csv").open(encoding="utf-8")))
+    assert {row["class"] for row in rows} <= {"circle", "square"}
+    assert rows
+
+
+def test_its_model_is_loaded_by_mlflow_in_a_process_of_its_own(unpacked):
+    code = (
+        "import mlflow.pyfunc, pathlib\n"
+        "model = mlflow.pyfunc.load_model('models:/shapes/1')\n"
+        "found = model.predict([{'image': pathlib.Path('pictures/img1.jpg').read_bytes()}])\n"
+        "print(sorted(found[0] if isinstance(found, list) else found.columns))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=unpacked,
+        env={"PATH": "", "MLFLOW_TRACKING_URI": f"sqlite:///{unpacked}/mlflow.db"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "['boxes', 'class_names', 'classes', 'scores']\n"
+
+
+def test_its_files_are_downloaded_and_their_sums_hold(unpacked, tmp_path):
+    said(unpacked, "models", "download", "models:/shapes/1", "--to", str(tmp_path / "files"))
+    names = {file.name for file in (tmp_path / "files").iterdir()}
+    assert names >= {"frozen_inference_graph.pb", "model_fp16.tflite", "model_int8.tflite"}
+
+
+def test_its_data_set_is_not_prepared_again(unpacked):
+    kept = json.loads((unpacked / "datasets/shapes/dataset.json").read_text())
+    records = {file: file.stat().st_mtime_ns for file in unpacked.glob("datasets/shapes/*record*")}
+    said(unpacked, "prepare", "data.images=pictures", "data.name=shapes")
+    assert json.loads((unpacked / "datasets/shapes/dataset.json").read_text()) == kept
+    assert records == {file: file.stat().st_mtime_ns for file in records}
+
+
+def test_its_run_is_reported_and_compared_with_its_version(unpacked, tmp_path):
+    said(unpacked, "report", TRAINED, "--to", str(tmp_path / "report.html"))
+    assert TRAINED in (tmp_path / "report.html").read_text(encoding="utf-8")
+    answer = said(unpacked, "models", "compare", TRAINED, "models:/shapes/1")
+    assert "not shown" in answer
+
+
+def test_its_unfinished_run_is_found_by_its_settings_and_goes_on(store):
+    begun = store / "outputs/odtrain" / KILLED
+    batches = (begun / "batches.csv").read_text().splitlines()
+    said(store, "train", *KILLED_SETTINGS, "train.resume=auto")
+    run = MlflowClient(f"sqlite:///{store}/mlflow.db").get_run(KILLED)
+    assert run.info.status == "FINISHED"
+    after = (begun / "batches.csv").read_text().splitlines()
+    assert after[: len(batches)] == batches
+
+
+def test_its_run_goes_on_from_its_artifacts_alone(store):
+    shutil.rmtree(store / "outputs/odtrain" / KILLED / "checkpoints")
+    said(store, "train", f"train.resume={KILLED}", *KILLED_SETTINGS)
+    run = MlflowClient(f"sqlite:///{store}/mlflow.db").get_run(KILLED)
+    assert run.info.status == "FINISHED"
+
+
+def test_its_study_goes_on_and_its_front_is_picked_from(store):
+    said(store, "sweep", "--config-dir", "conf", *SWEEP_SETTINGS, "sweep.n_trials=3")
+    picked = said(store, "sweep", "pick", "data.name=shapes", "--max-latency-ms", "1000")
+    assert "file: runs:/" in picked
+
+
+def test_its_version_passes_the_gate_as_it_did(store):
+    answer = said(store, "models", "promote", "shapes", "1", *SETTINGS)
+    assert "champion" in answer
