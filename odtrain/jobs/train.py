@@ -30,7 +30,6 @@ from odtrain.evaluation.evaluate import (
     check_evaluator,
     operating_thresholds,
     quick_map,
-    write_report,
 )
 from odtrain.evaluation.evaluate import evaluate as score
 from odtrain.evaluation.saved_detections import Kept, write_kept, write_labelled
@@ -51,6 +50,7 @@ from odtrain.models.ssd import SSD
 from odtrain.promotion import promote as promotion
 from odtrain.registry import register as registry
 from odtrain.reports.data_preview import write_pictures
+from odtrain.reports.evaluation_report import write_report
 from odtrain.reports.findings_page import findings_page
 from odtrain.structures import Detect, Detections, GroundTruth, UInt8Image
 from odtrain.system import timing_lock as turns

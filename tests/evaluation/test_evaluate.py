@@ -19,8 +19,8 @@ from odtrain.evaluation.evaluate import (
     evaluate,
     operating_thresholds,
     quick_map,
-    write_report,
 )
+from odtrain.reports.evaluation_report import write_report
 from odtrain.structures import Detections, GroundTruth, UInt8Image
 from tests.conftest import SHARED
 
