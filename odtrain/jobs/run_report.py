@@ -86,7 +86,7 @@ def _page(story: Story, config: Config, precision: float) -> str:
     split, found = _kept(story.run_id, config)
     judged = judge(split, found, precision)
     templates = Environment(
-        loader=PackageLoader("odtrain", "pages"), autoescape=True, undefined=StrictUndefined
+        loader=PackageLoader("odtrain.web", "pages"), autoescape=True, undefined=StrictUndefined
     )
     return templates.get_template("report.html").render(
         title=story.name,
