@@ -199,9 +199,10 @@ def _with_config(action: Callable[[Any, Invocation], int]) -> Callable[[Invocati
 
 
 def _train(config: Any, invocation: Invocation) -> int:
-    from odtrain.jobs import train as experiment
+    from odtrain.jobs.closing import after_training
+    from odtrain.jobs.train import train
 
-    experiment.train(config, invocation.overrides)
+    print(after_training(train(config, invocation.overrides), invocation.overrides))
     return 0
 
 
@@ -285,23 +286,26 @@ def _convert(config: Any, invocation: Invocation) -> int:
 
 
 def _evaluate(config: Any, invocation: Invocation) -> int:
-    from odtrain.jobs import train as experiment
+    from odtrain.jobs.closing import after_evaluation
+    from odtrain.jobs.evaluate import evaluate
 
-    experiment.evaluate(config, invocation.overrides)
+    print(after_evaluation(evaluate(config, invocation.overrides)))
     return 0
 
 
 def _export(config: Any, invocation: Invocation) -> int:
-    from odtrain.jobs import train as experiment
+    from odtrain.jobs.closing import after_export
+    from odtrain.jobs.export import export
 
-    experiment.export(config)
+    print(after_export(export(config)))
     return 0
 
 
 def _benchmark(config: Any, invocation: Invocation) -> int:
-    from odtrain.jobs import train as experiment
+    from odtrain.jobs.benchmark import benchmark
+    from odtrain.jobs.closing import after_benchmark
 
-    experiment.benchmark(config)
+    print(after_benchmark(benchmark(config)))
     return 0
 
 
