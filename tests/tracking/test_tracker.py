@@ -310,7 +310,7 @@ import sys, time
 from pathlib import Path
 from odtrain.config.compose import section
 from odtrain.config.schema import TrackingConfig
-from odtrain.track import Tracker
+from odtrain.tracking.tracker import Tracker
 config = section(TrackingConfig, uri=URI, experiment="tests", system_metrics=False, flush_seconds=3600.0)
 with Tracker(config, Path("outputs")).start("train") as tracker:
     tracker.log({"train/loss": 1.0}, 5)
@@ -486,7 +486,7 @@ import os
 from pathlib import Path
 from odtrain.config.compose import section
 from odtrain.config.schema import TrackingConfig
-from odtrain.track import Tracker
+from odtrain.tracking.tracker import Tracker
 config = section(TrackingConfig, uri=URI, experiment="tests", system_metrics=False, flush_seconds=3600.0)
 tracker = Tracker(config, Path("outputs")).start("train")
 folder = Path("last")
@@ -656,7 +656,7 @@ import sys
 from pathlib import Path
 from odtrain.config.compose import section
 from odtrain.config.schema import TrackingConfig
-from odtrain.track import Tracker
+from odtrain.tracking.tracker import Tracker
 config = section(TrackingConfig, uri="sqlite:///new.db", experiment="race", system_metrics=False)
 with Tracker(config, Path("outputs")).start("train") as tracker:
     tracker.log({"train/loss": 1.0}, 1)
