@@ -19,10 +19,10 @@ from tqdm import tqdm
 from odtrain import __version__
 from odtrain.config.compose import as_dict, compose_config, flattened
 from odtrain.config.schema import Config, replaced
-from odtrain.dataset.check import Dataset
 from odtrain.dataset.checks.anchor_fit import fit_findings
-from odtrain.dataset.prepare import labelled_images, prepare, read_labelled, read_names, read_truths
-from odtrain.dataset.scan import read_memories
+from odtrain.dataset.look import read_memories
+from odtrain.dataset.prepare import prepare
+from odtrain.dataset.read import Dataset, labelled_images, read_labelled, read_names, read_truths
 from odtrain.errors import ConfigError, DataError, OdtrainError
 from odtrain.evaluation import saved_detections as detection_files
 from odtrain.evaluation.evaluate import (

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from math import sqrt
 
 from odtrain.config.schema import DataConfig
+from odtrain.dataset.splits import SPLITS
 from odtrain.findings import Finding, found
 from odtrain.labels.annotations import LabelledImage
 
@@ -18,6 +19,33 @@ TIMES = 1.5
 """A share that differs by less is no matter."""
 SMALL, MEDIUM = 32**2, 96**2
 """COCO's bounds between small, medium and large boxes, in square pixels of the picture."""
+
+
+def split_findings(
+    config: DataConfig,
+    splits: Mapping[str, Sequence[LabelledImage]],
+    class_names: Sequence[str],
+) -> Iterator[Finding]:
+    """OD017, OD018 and OD108."""
+    for split in SPLITS:
+        images = splits[split]
+        used = {item.name for image in images for item in image.objects}
+        file = getattr(config, f"{split}_list") or config.images
+        if not images and (split != "validation" or config.validation_list is not None):
+            yield _about_empty(config, split, file, sum(map(len, splits.values())))
+        elif images and not used:
+            cause = f"none of the {len(images)} {split} pictures has a box."
+            yield found("OD018", file, cause)
+        elif split != "validation":
+            for name in sorted(set(class_names) - used):
+                yield found("OD108", file, f'no {split} picture shows "{name}".')
+
+
+def _about_empty(config: DataConfig, split: str, file: str, images: int) -> Finding:
+    cause = f"the {split} split is empty ({images} labelled pictures in all)."
+    drawn = split == "test" and config.test_list is None and config.test_fraction == 0
+    remedy = "Set data.test_fraction, such as 0.2, or give data.test_list." if drawn else None
+    return found("OD017", file, cause, remedy=remedy)
 
 
 def balance_findings(

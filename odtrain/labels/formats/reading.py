@@ -10,7 +10,7 @@ import codecs
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
 from typing import Any
@@ -101,18 +101,19 @@ class Reading:
         """Count a shape that has no box."""
         self._left_out.setdefault(file, Counter())[printable(shape)[:40]] += 1
 
-    def conclude(self, root: Path) -> None:
-        """Add the findings that are about many things at once, found under `root`."""
+    def concluded(self, root: Path) -> Iterator[Finding]:
+        """All findings, last those that are about many things at once, found under `root`."""
+        yield from self.findings
         for file, count in self._faults.items():
             if count > MAX_FAULTS:
                 cause = f"{count - MAX_FAULTS:,} more of its objects cannot be used."
-                self.findings.append(found("OD032", file, cause))
+                yield found("OD032", file, cause)
         for file, shapes in self._left_out.items():
             said = ", ".join(f"{shapes[shape]} of type {shape}" for shape in sorted(shapes)[:9])
-            self.findings.append(found("OD131", file, f"has shapes without a box: {said}."))
+            yield found("OD131", file, f"has shapes without a box: {said}.")
         for what, count in self._tallies.items():
             code, cause = TALLIES[what]
-            self.findings.append(found(code, root, f"{count:,} {cause}."))
+            yield found(code, root, f"{count:,} {cause}.")
 
 
 def read_bytes(file: Path, limit: int = MAX_BYTES) -> bytes:
