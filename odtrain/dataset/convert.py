@@ -69,7 +69,7 @@ def convert(config: Config, target: str | None, labels_only: bool = False) -> st
     with written_whole(output) as folder:
         data = replace(data, prepared=str(folder / UNPACKED))
         checked = check(data)
-        findings = [found for found in checked.findings if found.code not in OF_THE_SPLIT]
+        findings = [each for each in checked.findings if each.code not in OF_THE_SPLIT]
         refuse_errors(data, findings)
         images = [image for part in SPLITS for image in checked.splits[part]]
         images.sort(key=lambda image: image.image)
@@ -193,8 +193,8 @@ def _report(
             f"  {_count(changed, 'picture')} labelled as stored, though EXIF turns it: the copy has "
             "no EXIF"
         )
-    said = [found for found in findings if found.code in SAID]
-    lines += [f"  {found.code} {found.file}: {found.cause}" for found in said[:8]]
+    said = [each for each in findings if each.code in SAID]
+    lines += [f"  {each.code} {each.file}: {each.cause}" for each in said[:8]]
     if len(said) > 8:
         lines.append(f"  and {len(said) - 8:,} more such findings; odtrain check lists them")
     what, key = ("labels", "annotations") if labels_only else ("pictures and labels", "images")

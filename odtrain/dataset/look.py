@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from odtrain.dataset.scan import FileStat
-from odtrain.findings import Finding, found
+from odtrain.findings import Finding
 from odtrain.io.atomic import read_json
 from odtrain.labels.annotations import Entry
 from odtrain.media.images import SUFFIXES, Picture, UnusableError, inspect
@@ -135,4 +135,4 @@ def look_at(look: Look) -> Memory | Finding:
     except UnusableError as error:
         return error.finding
     except OSError as error:
-        return found("OD010", file, f"cannot be read: {error.strerror}.")
+        return Finding.of("OD010", file, f"cannot be read: {error.strerror}.")

@@ -8,7 +8,7 @@ from itertools import takewhile
 from pathlib import Path, PurePath, PurePosixPath
 from typing import NamedTuple
 
-from odtrain.findings import Finding, found
+from odtrain.findings import Finding
 from odtrain.labels.annotations import Entry, normalised
 from odtrain.labels.formats.reading import before_upload
 from odtrain.labels.formats.recognise import Labels
@@ -102,7 +102,7 @@ def match(
         *_clashing(names, candidates),
         *(finding for _, about in pairs.values() for finding in about),
         *(
-            found("OD102", picture, "has no label file.")
+            Finding.of("OD102", picture, "has no label file.")
             for picture in used
             if picture not in pairs and normalised(picture.stem) not in stems
         ),
@@ -138,7 +138,7 @@ def _clashing(names: PictureNames, candidates: Candidates) -> Iterator[Finding]:
             or not all(picture in labelled for picture in clash)
         ):
             cause = f"has the name of {', '.join(map(str, clash[1:]))}."
-            yield found("OD013", clash[0], cause)
+            yield Finding.of("OD013", clash[0], cause)
 
 
 def _without_picture(unmatched: Mapping[Path, Sequence[Entry]]) -> Iterator[Finding]:
@@ -146,11 +146,11 @@ def _without_picture(unmatched: Mapping[Path, Sequence[Entry]]) -> Iterator[Find
     for file, entries in unmatched.items():
         for entry in entries[:MAX_UNMATCHED]:
             shown = " or ".join(f'"{name}"' for name in entry.names)
-            yield found("OD012", file, f"no picture is called {shown}.")
+            yield Finding.of("OD012", file, f"no picture is called {shown}.")
         if len(entries) > MAX_UNMATCHED:
             more = len(entries) - MAX_UNMATCHED
             cause = f"{more:,} more pictures that it tells of are not there."
-            yield found("OD012", file, cause)
+            yield Finding.of("OD012", file, cause)
 
 
 def _the_one(picture: Path, entries: Sequence[Entry]) -> tuple[Entry, list[Finding]]:
@@ -165,4 +165,4 @@ def _the_one(picture: Path, entries: Sequence[Entry]) -> tuple[Entry, list[Findi
         return best[0], []
     files = list(dict.fromkeys(str(entry.label_file) for entry in best))
     times = "twice " if len(files) < len(best) else ""
-    return best[0], [found("OD014", picture, f"is labelled {times}by {', '.join(files)}.")]
+    return best[0], [Finding.of("OD014", picture, f"is labelled {times}by {', '.join(files)}.")]

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from odtrain.errors import DataError
-from odtrain.findings import Finding, found
+from odtrain.findings import Finding
 from odtrain.labels.annotations import Entry, LabelledImage, place
 from odtrain.labels.label_map import read_label_map
 from odtrain.media.images import Picture
@@ -46,10 +46,10 @@ def _about_picture(file: Path, entry: Entry, held: Picture) -> Iterator[Finding]
         given = entry.size
         gives = f"says {given[0]} x {given[1]}" if given and any(given) else "gives no size"
         cause = f"{gives}, {file.name} has {held.width} x {held.height} pixels."
-        yield found("OD103", entry.label_file, cause)
+        yield Finding.of("OD103", entry.label_file, cause)
     if held.ambiguous and entry.objects:
         cause = "EXIF turns this picture, and the label's size does not show whether boxes follow."
-        yield found("OD105", file, cause)
+        yield Finding.of("OD105", file, cause)
 
 
 def of_known_classes(
@@ -66,7 +66,7 @@ def of_known_classes(
         names = read_label_map(Path(label_map))
     except DataError as error:
         where, problem, remedy = error.args
-        about_map = found("OD020", where, problem, remedy=remedy or None)
+        about_map = Finding.of("OD020", where, problem, remedy=remedy or None)
         return (tuple(sorted(used)), images), [about_map]
     known = [
         replace(image, objects=tuple(item for item in image.objects if item.name in names))
@@ -74,7 +74,7 @@ def of_known_classes(
     ]
     unused = sorted(set(names) - used)
     return (names, known), [
-        *(found("OD202", label_map, f'no box is labelled "{name}".') for name in unused),
+        *(Finding.of("OD202", label_map, f'no box is labelled "{name}".') for name in unused),
         *(finding for image in images for finding in _about_unknown(image, names)),
     ]
 
@@ -86,4 +86,4 @@ def _about_unknown(image: LabelledImage, names: Sequence[str]) -> Iterator[Findi
             nearest = difflib.get_close_matches(item.name, names, n=1, cutoff=0)[0]
             cause = f'class "{item.name}" is not in the label map; nearest is "{nearest}".'
             file = image.label_file or image.image
-            yield found("OD007", file, cause, box=image.describe(item), picture=image.image)
+            yield Finding.of("OD007", file, cause, box=image.describe(item), picture=image.image)

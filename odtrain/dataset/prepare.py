@@ -172,18 +172,18 @@ def _objects_digest(image: LabelledImage) -> str:
 
 def refuse_errors(config: DataConfig, findings: Sequence[Finding]) -> None:
     """Raise a DataError that shows the first errors, a few of each kind before more of one."""
-    found = errors(list(findings))
-    if not found:
+    faults = errors(findings)
+    if not faults:
         return
-    codes = [finding.code for finding in found]
+    codes = [finding.code for finding in faults]
     rank = [codes[:position].count(code) for position, code in enumerate(codes[:1000])]
-    shown = [
-        finding for _, finding in sorted(zip(rank, found, strict=False), key=lambda pair: pair[0])
-    ]
-    lines = [str(finding) for finding in shown[:SHOWN_ERRORS]]
-    if len(found) > len(lines):
-        lines.append(f"and {len(found) - len(lines)} more; to see all of them: odtrain check")
-    problem = f"{len(found)} error{'s' if len(found) > 1 else ''} in the data; nothing was written."
+    by_rank = sorted(zip(rank, faults, strict=False), key=lambda pair: pair[0])
+    lines = [str(finding) for _, finding in by_rank[:SHOWN_ERRORS]]
+    if len(faults) > len(lines):
+        lines.append(f"and {len(faults) - len(lines)} more; to see all of them: odtrain check")
+    problem = (
+        f"{len(faults)} error{'s' if len(faults) > 1 else ''} in the data; nothing was written."
+    )
     raise DataError(config.images, problem, "\n  ".join(lines))
 
 

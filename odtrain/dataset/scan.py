@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from odtrain.config.schema import DataConfig
 from odtrain.errors import DataError
-from odtrain.findings import Finding, found
+from odtrain.findings import Finding
 from odtrain.labels.annotations import normalised
 from odtrain.labels.formats.recognise import Sources
 from odtrain.labels.formats.tfrecords import record_files, unpack
@@ -111,7 +111,7 @@ def scan(config: DataConfig, files: dict[Path, FileStat]) -> tuple[Scan, list[Fi
     else:
         pictures = _pictures_in(folder, files)
     if not pictures:
-        findings = [found("OD001", folder, "holds no pictures.")]
+        findings = [Finding.of("OD001", folder, "holds no pictures.")]
         return Scan(files, folder, [], labels, Sources(())), findings
     return Scan(files, folder, pictures, labels, _sources(config, files, pictures)), findings
 
@@ -132,7 +132,7 @@ def _unpacked(
     folder = Path(config.prepared) / UNPACKED
     pictures = {picture: _stat(picture) for picture in unpack(records, folder)}
     cause = f"{len(pictures):,} pictures were unpacked from records into {folder}."
-    return pictures, [found("OD234", labels, cause)] if pictures else []
+    return pictures, [Finding.of("OD234", labels, cause)] if pictures else []
 
 
 def _pictures_in(root: Path, files: dict[Path, FileStat]) -> list[Path]:
@@ -172,7 +172,7 @@ def no_labels(root: Path) -> Finding:
     candidates = [root.absolute().parent / name for name in LABEL_FOLDERS]
     beside = [folder for folder in candidates if folder.is_dir() and _holds_labels(folder)]
     remedy = f"Set data.annotations={beside[0]}" if beside else None
-    return found("OD002", root, "holds no label files.", remedy=remedy)
+    return Finding.of("OD002", root, "holds no label files.", remedy=remedy)
 
 
 def _holds_labels(folder: Path) -> bool:

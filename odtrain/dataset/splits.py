@@ -15,7 +15,7 @@ from pathlib import Path, PureWindowsPath
 from odtrain.config.schema import DataConfig
 from odtrain.dataset.pairing import PictureNames
 from odtrain.errors import ConfigError, DataError
-from odtrain.findings import Finding, found
+from odtrain.findings import Finding
 from odtrain.labels.annotations import LabelledImage, normalised
 
 SPLITS = ("train", "validation", "test")
@@ -59,7 +59,7 @@ def given_split(
         return split, findings
     place = "in none of the lists" if lists else "outside the folders of the splits"
     pictures_are = "1 picture is" if left_out == 1 else f"{left_out} pictures are"
-    return split, [*findings, found("OD201", root, f"{pictures_are} {place}.")]
+    return split, [*findings, Finding.of("OD201", root, f"{pictures_are} {place}.")]
 
 
 def _split_by_lists(
@@ -72,11 +72,11 @@ def _split_by_lists(
         for name in dict.fromkeys(read_list(file)):
             matches = names.find_path(name)
             if not matches:
-                findings.append(found("OD015", file, f'no picture is called "{name}".'))
+                findings.append(Finding.of("OD015", file, f'no picture is called "{name}".'))
             for picture in matches:
                 if split.setdefault(picture, part) != part:
                     cause = f'"{name}" is in the {split[picture]} list too.'
-                    findings.append(found("OD016", file, cause))
+                    findings.append(Finding.of("OD016", file, cause))
     if {"train", "test"} <= lists.keys():
         return split, findings
     rest = "test" if "train" in lists else "train"

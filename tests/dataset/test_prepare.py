@@ -30,7 +30,7 @@ PREPARE = """
 import sys
 from odtrain.config.compose import section
 from odtrain.config.schema import DataConfig
-from odtrain.records import prepare
+from odtrain.dataset.prepare import prepare
 prepare(section(DataConfig, name="tiny", images=sys.argv[1], prepared=sys.argv[2], test_fraction=0.5))
 """
 LIMIT_FILES = """

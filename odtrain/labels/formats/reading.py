@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
-from odtrain.findings import Finding, found
+from odtrain.findings import Finding
 from odtrain.labels.annotations import Entry, UnreadableError, WrittenObject, normalised
 
 MAX_BYTES = 100_000_000
@@ -87,7 +87,7 @@ class Reading:
         """Say that something in `file` cannot be used."""
         self._faults[file] += 1
         if self._faults[file] <= MAX_FAULTS:
-            self.findings.append(found(code, file, cause, remedy=remedy))
+            self.findings.append(Finding.of(code, file, cause, remedy=remedy))
 
     def refuse(self, error: UnreadableError) -> None:
         """Say that a file cannot be used at all."""
@@ -107,13 +107,13 @@ class Reading:
         for file, count in self._faults.items():
             if count > MAX_FAULTS:
                 cause = f"{count - MAX_FAULTS:,} more of its objects cannot be used."
-                yield found("OD032", file, cause)
+                yield Finding.of("OD032", file, cause)
         for file, shapes in self._left_out.items():
             said = ", ".join(f"{shapes[shape]} of type {shape}" for shape in sorted(shapes)[:9])
-            yield found("OD131", file, f"has shapes without a box: {said}.")
+            yield Finding.of("OD131", file, f"has shapes without a box: {said}.")
         for what, count in self._tallies.items():
             code, cause = TALLIES[what]
-            yield found(code, root, f"{count:,} {cause}.")
+            yield Finding.of(code, root, f"{count:,} {cause}.")
 
 
 def read_bytes(file: Path, limit: int = MAX_BYTES) -> bytes:
@@ -126,10 +126,14 @@ def read_bytes(file: Path, limit: int = MAX_BYTES) -> bytes:
         with file.open("rb") as stream:
             data = stream.read(limit + 1)
     except OSError as error:
-        raise UnreadableError(found("OD030", file, f"cannot be read: {error.strerror}.")) from None
+        raise UnreadableError(
+            Finding.of("OD030", file, f"cannot be read: {error.strerror}.")
+        ) from None
     if len(data) > limit:
         cause = f"is larger than {limit // 1_000_000} MB."
-        raise UnreadableError(found("OD030", file, cause, remedy="Split it into several files."))
+        raise UnreadableError(
+            Finding.of("OD030", file, cause, remedy="Split it into several files.")
+        )
     return data
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from odtrain.findings import Finding, found
+from odtrain.findings import Finding
 from odtrain.labels.annotations import Entry
 from odtrain.labels.formats import (
     coco,
@@ -80,7 +80,7 @@ def _about_the_choice(root: Path, chosen: str, used: dict[str, Reading]) -> list
     findings = []
     if chosen != "voc" and chosen in used:
         cause = f"labels are read as {FORMATS[chosen]}: {_counted(used[chosen])}."
-        findings.append(found("OD230", root, cause))
+        findings.append(Finding.of("OD230", root, cause))
     for name, reading in used.items():
         if name != chosen:
             cause = (
@@ -88,7 +88,7 @@ def _about_the_choice(root: Path, chosen: str, used: dict[str, Reading]) -> list
                 f"{FORMATS[chosen]} ({_counted(used[chosen])})."
             )
             remedy = f"Set data.format={name} to take the others, or data.format={chosen}."
-            findings.append(found("OD130", root, cause, remedy=remedy))
+            findings.append(Finding.of("OD130", root, cause, remedy=remedy))
     return findings
 
 

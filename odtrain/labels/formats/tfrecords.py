@@ -15,7 +15,7 @@ from typing import Any
 from tqdm import tqdm
 
 from odtrain.errors import DataError
-from odtrain.findings import found
+from odtrain.findings import Finding
 from odtrain.io.atomic import read_json, write_bytes
 from odtrain.io.tfrecord import decode_example, index_records, read_verified
 from odtrain.labels.annotations import Entry, UnreadableError, WrittenObject
@@ -87,7 +87,7 @@ def _examples(file: Path, reading: Reading) -> Iterator[tuple[int, dict[str, Any
         index = index_records([file], REMEDY)
     except DataError as error:
         _, cause, remedy = error.args
-        raise UnreadableError(found("OD030", file, cause, remedy=remedy)) from None
+        raise UnreadableError(Finding.of("OD030", file, cause, remedy=remedy)) from None
     for i in range(len(index)):
         payload = read_verified(index, i)
         try:
