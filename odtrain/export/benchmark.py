@@ -23,6 +23,7 @@ from typing import IO, Any, NamedTuple, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
+from odtrain.box_matching import match_boxes
 from odtrain.errors import ModelFileError
 from odtrain.model_files.load import FileDetector, load_detector
 from odtrain.model_files.provenance import read_passport, write_passport
@@ -156,13 +157,10 @@ def _match(reference: Detections, found: Detections, score: float) -> NDArray[np
     """(P, 2) indices in `reference` and `found` of the same objects."""
     overlaps = pairwise_iou(reference.boxes, found.boxes)
     overlaps[reference.classes[:, None] != found.classes[None]] = 0
-    pairs = []
-    for index in np.flatnonzero(reference.scores >= score):
-        best = int(overlaps[index].argmax()) if len(found) else 0
-        if len(found) and overlaps[index, best] >= MATCHING_IOU:
-            pairs.append((index, best))
-            overlaps[:, best] = 0
-    return np.asarray(pairs, np.int64).reshape(-1, 2)
+    overlaps[reference.scores < score] = 0
+    partner = match_boxes(overlaps, MATCHING_IOU)
+    (matched,) = np.nonzero(partner >= 0)
+    return np.stack([matched, partner[matched]], axis=1)
 
 
 def _run(command: Sequence[str], images: Iterable[UInt8Image], messages: IO[bytes]) -> int:
