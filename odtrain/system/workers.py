@@ -128,7 +128,7 @@ def search_path() -> list[str]:
 
     A model that MLflow loaded into this process has put a part of odtrain before that.
     """
-    others = (i for i, place in enumerate(sys.path) if Path(place, __package__).is_dir())
+    others = (i for i, place in enumerate(sys.path) if Path(place, "odtrain").is_dir())
     first = next(others, len(sys.path))
     return [*sys.path[:first], str(ROOT), *sys.path[first:]]
 
