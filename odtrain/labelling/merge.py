@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from odtrain.box_matching import match_boxes
 from odtrain.config.compose import section
 from odtrain.config.schema import Config, DataConfig
 from odtrain.dataset.check import check
@@ -93,20 +94,16 @@ def compare(proposals: Sequence[Proposal], image: LabelledImage) -> Counter[str]
     old = np.array([each.xyxy for each in proposals], np.float32).reshape(-1, 4)
     new = np.array([item.yxyx for item in image.objects], np.float32).reshape(-1, 4)
     new = new[:, [1, 0, 3, 2]] * np.array([image.width, image.height] * 2, np.float32)
-    left, right = set(range(len(old))), set(range(len(new)))
-    overlaps = pairwise_iou(old, new)
-    pairs = sorted((-overlaps[i, j], i, j) for i in left for j in right)
-    for overlap, i, j in pairs:
-        if -overlap < SAME_OBJECT or i not in left or j not in right:
-            continue
-        left.discard(i)
-        right.discard(j)
+    partner = match_boxes(pairwise_iou(old, new), SAME_OBJECT, order="overlaps")
+    matched = np.flatnonzero(partner >= 0).tolist()
+    for i in matched:
+        j = partner[i]
         if proposals[i].name != image.objects[j].name:
             outcomes["renamed"] += 1
         else:
             moved = np.abs(old[i] - new[j]).max() > SAME_BOX
             outcomes["moved" if moved else "kept"] += 1
-    outcomes["removed"], outcomes["added"] = len(left), len(right)
+    outcomes["removed"], outcomes["added"] = len(old) - len(matched), len(new) - len(matched)
     return outcomes
 
 
