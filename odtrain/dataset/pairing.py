@@ -17,7 +17,8 @@ from odtrain.labels.annotations import Entry, normalised
 from odtrain.labels.formats.reading import before_upload
 from odtrain.labels.formats.recognise import Labels, Sources, read_labels
 from odtrain.labels.formats.tfrecords import record_files, unpack
-from odtrain.media.images import SUFFIXES, UNSUPPORTED_SUFFIXES
+from odtrain.media.images import SUFFIXES
+from odtrain_runtime.pictures import UNSUPPORTED_SUFFIXES
 
 UNPACKED = "pictures"
 """The folder in `data.prepared` for pictures that come out of records."""

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 
 from odtrain.findings import Finding, found
 from odtrain.labels.annotations import Entry
-from odtrain.media.images import SUFFIXES, Picture, UnusableError, inspect
+from odtrain.media.images import SUFFIXES, Picture, finding_of, inspect
 from odtrain.system.workers import Workers
+from odtrain_runtime.pictures import UnusableError
 
 FileStat = tuple[int, int]
 """Size in bytes and modification time in ns."""
@@ -140,6 +141,6 @@ def look_at(look: Look) -> Memory | Finding:
             return Memory(stat, labelled_size, known.picture)
         return Memory(stat, labelled_size, inspect(file, data, labelled_size))
     except UnusableError as error:
-        return error.finding
+        return finding_of(error)
     except OSError as error:
         return found("OD010", file, f"cannot be read: {error.strerror}.")

@@ -10,7 +10,8 @@ from odtrain.errors import DataError
 from odtrain.io.atomic import replacing
 from odtrain.io.tfrecord import BYTES, FLOATS, INTS, Kind, Values, encode_example, frame
 from odtrain.labels.annotations import LabelledImage
-from odtrain.media.images import Picture, UnusableError, encode, record_format
+from odtrain.media.images import Picture, encode, finding_of, record_format
+from odtrain_runtime.pictures import UnusableError
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def _serialized(
     try:
         encoded = encode(image.image, data, picture)
     except UnusableError as error:
-        raise DataError(image.image, error.finding.cause, error.finding.remedy) from None
+        raise DataError(image.image, error.cause, finding_of(error).remedy) from None
     return encode_example(_features(image, picture, source_id, class_ids, encoded))
 
 

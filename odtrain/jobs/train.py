@@ -43,7 +43,6 @@ from odtrain.findings import Finding, by_severity, findings_json, findings_table
 from odtrain.io.tfrecord import index_records
 from odtrain.media.draw import draw, draw_truth, side_by_side
 from odtrain.media.draw import fit as fit_size
-from odtrain.model_files.provenance import THRESHOLDS, write_thresholds
 from odtrain.model_source import load_first_weights, open_source, run_config, run_file
 from odtrain.models.build import build_detector
 from odtrain.models.ssd import SSD
@@ -66,6 +65,7 @@ from odtrain.tracking.store import is_outage, repeated, ui_command
 from odtrain.tracking.tracker import Terminated, Tracker
 from odtrain.training.input_pipeline import Pictures, training_batches
 from odtrain.training.loop import Fit, Fitted, Listener
+from odtrain_runtime.provenance import THRESHOLDS, write_thresholds
 
 SHOWN_PER_VALIDATION = 4
 """Pictures whose detections the run's page shows at every validation."""

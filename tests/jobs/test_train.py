@@ -16,10 +16,10 @@ from odtrain.errors import ConfigError
 from odtrain.evaluation.evaluate import quick_map
 from odtrain.jobs import train as experiment
 from odtrain.jobs.train import Split, drop_exports
-from odtrain.model_files.load import load_detector
 from odtrain.registry.register import resolve_model
 from odtrain.reports.data_preview import FILES
 from odtrain.tracking.tracker import Tracker, as_text
+from odtrain_runtime.model_files import load_detector
 
 pytestmark = pytest.mark.slow
 
