@@ -33,14 +33,14 @@ from odtrain.labels.annotations import (
 )
 from odtrain.labels.formats import voc
 from odtrain.media.images import (
-    FORMATS,
     Picture,
-    UnusableError,
     encode,
+    finding_of,
     record_format,
     turned_by_exif,
     without_exif,
 )
+from odtrain_runtime.pictures import FORMATS, UnusableError
 
 CHANGES_FILE = "CHANGES.md"
 LEFT_OUT = ("OD003", "OD004", "OD005", "OD010", "OD011", "OD012", "OD014", "OD019", "OD102")
@@ -341,7 +341,8 @@ def _picture_bytes(image: LabelledImage, held: Picture, log: Log) -> bytes:
             return data
         new = encode(image.image, data, held)
     except (OSError, UnusableError) as error:
-        raise DataError(image.image, f"changed meanwhile: {error}.", "Run it again.") from None
+        why = finding_of(error) if isinstance(error, UnusableError) else error
+        raise DataError(image.image, f"changed meanwhile: {why}.", "Run it again.") from None
     how = "upright and " if held.orientation != 1 else ""
     log.change(
         "OD203", image.image, f"pixels written {how}as {record_format(held.format).upper()}."

@@ -18,8 +18,9 @@ from odtrain.errors import DataError
 from odtrain.io.atomic import replacing
 from odtrain.io.tfrecord import BYTES, FLOATS, INTS, Kind, Values, encode_example, frame
 from odtrain.labels.annotations import LabelledImage, normalised
-from odtrain.media.images import Picture, UnusableError, encode, record_format
+from odtrain.media.images import Picture, encode, finding_of, record_format
 from odtrain.system.workers import Workers
+from odtrain_runtime.pictures import UnusableError
 
 SHARD_BYTES = 150_000_000
 """Of pictures in a record file: 100 to 200 MB are what TensorFlow's guide on input pipelines advises."""
@@ -137,7 +138,7 @@ def _serialized(
     try:
         encoded = encode(image.image, data, picture)
     except UnusableError as error:
-        raise DataError(image.image, error.finding.cause, error.finding.remedy) from None
+        raise DataError(image.image, error.cause, finding_of(error).remedy) from None
     return encode_example(_features(image, picture, source_id, class_ids, encoded))
 
 

@@ -16,10 +16,9 @@ from pathlib import Path
 
 from odtrain.errors import DataError
 from odtrain.io.textproto import Message, parse
+from odtrain_runtime.provenance import PLACEHOLDER
 
 EXAMPLE = "Each class is: item { id: 1 name: 'cat' }"
-PLACEHOLDER = "???"
-"""First line of the label files that count the background in, as the published COCO ones do."""
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from support.tflite_files import write_constant_model, write_postprocess_model
 
 from odtrain.errors import ModelFileError
 from odtrain.export.benchmark import Agreement, agreement, measure, size_mb
-from odtrain.model_files.load import load_detector
 from odtrain.structures import Detections, UInt8Image
+from odtrain_runtime.model_files import load_detector
 
 BOX = [0.1, 0.1, 0.5, 0.5]
 NEAR = [0.1, 0.1, 0.5, 0.504]

@@ -18,11 +18,11 @@ from odtrain.jobs import fitting
 from odtrain.jobs.context import Split
 from odtrain.jobs.picked import drop_exports
 from odtrain.jobs.resume import resumed as going_on
-from odtrain.model_files.load import load_detector
 from odtrain.model_source import open_source
 from odtrain.registry.register import resolve_model
 from odtrain.reports.data_preview import FILES
 from odtrain.tracking.tracker import Tracker, as_text
+from odtrain_runtime.model_files import load_detector
 
 pytestmark = pytest.mark.slow
 

@@ -12,10 +12,10 @@ from odtrain.errors import ConfigError
 from odtrain.export.benchmark import BOX_TOLERANCE, SCORE_TOLERANCE, agreement
 from odtrain.export.writers import export
 from odtrain.export_formats import FORMATS
-from odtrain.model_files.load import load_detector
 from odtrain.models.build import ARCHITECTURES, SSD, build_detector
 from odtrain.models.retinanet import EXPERIMENTS
 from odtrain.structures import UInt8Image
+from odtrain_runtime.model_files import load_detector
 
 MODELS = sorted(file.stem for file in shipped("conf/model").glob("*.yaml"))
 EXACT = ("pb", "saved_model", "tflite_fp32")
