@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,8 +21,7 @@ STATE_VERSION = 4
 """Raised whenever the same file would be remembered differently."""
 
 
-@dataclass(frozen=True)
-class Memory:
+class Memory(NamedTuple):
     """What is known of a picture from an earlier look, and how to see that it still holds."""
 
     stat: FileStat

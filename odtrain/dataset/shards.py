@@ -8,9 +8,9 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 from odtrain.dataset.check import Checked
 from odtrain.dataset.splits import SPLITS
@@ -22,12 +22,8 @@ from odtrain.media.images import Picture, encode, finding_of, record_format
 from odtrain.system.workers import Workers
 from odtrain_runtime.pictures import UnusableError
 
-SHARD_BYTES = 150_000_000
-"""Of pictures in a record file: 100 to 200 MB are what TensorFlow's guide on input pipelines advises."""
 
-
-@dataclass(frozen=True)
-class Shard:
+class Shard(NamedTuple):
     """One record file and what goes into it.
 
     Attributes:
@@ -89,15 +85,6 @@ def write_records(
             tasks.append(shard(file, list(islice(rest, length))))
     for _ in workers.map(write_shard, tasks, "writing records", chunk=1, pictures=len(images)):
         pass
-
-
-def shard_counts(checked: Checked, asked: int | None) -> dict[str, int]:
-    """For each split how many files: `asked`, or so many that each has about `SHARD_BYTES`."""
-    counts = {}
-    for split, images in checked.splits.items():
-        size = sum(checked.memories[str(image.image)].stat[0] for image in images)
-        counts[split] = asked or max(1, round(size / SHARD_BYTES))
-    return counts
 
 
 def _shard_lengths(pictures: int, shards: int) -> list[int]:

@@ -11,8 +11,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from odtrain.errors import DataError
 from odtrain.io.textproto import Message, parse
@@ -21,8 +21,7 @@ from odtrain_runtime.provenance import PLACEHOLDER
 EXAMPLE = "Each class is: item { id: 1 name: 'cat' }"
 
 
-@dataclass(frozen=True)
-class Item:
+class Item(NamedTuple):
     """One class of a label map, and the line it begins on."""
 
     id: int

@@ -422,7 +422,7 @@ def test_the_bytes_are_the_same_whatever_the_number_of_processes(many, tmp_path)
 
 
 def test_shards_have_about_150_mb_each_unless_their_number_is_given(many, tmp_path, monkeypatch):
-    monkeypatch.setattr("odtrain.dataset.shards.SHARD_BYTES", 100_000)
+    monkeypatch.setattr("odtrain.dataset.prepare.SHARD_BYTES", 100_000)
     dataset = prepare(config(many, prepared=str(tmp_path / "auto"), test_fraction=0.1))
     pictures = sum(file.stat().st_size for file in many.iterdir() if file.suffix != ".xml")
     train = dataset.records("train")

@@ -71,6 +71,8 @@ def read(sources: Sources) -> Reading:
 
 
 def _entry(file: Path, root: etree._Element, reading: Reading) -> Entry:
+    size = _size(root)
+    names = (file.stem, picture_name(text(root, "filename")).rpartition("/")[2])
     objects = []
     for position, element in enumerate(children(root, "object"), start=1):
         if flag(text(element, "deleted")):  # LabelMe's own XML keeps them
@@ -80,8 +82,6 @@ def _entry(file: Path, root: etree._Element, reading: Reading) -> Entry:
             objects.append(_object(file, position, element, reading))
         except UnreadableError as error:
             reading.fault(file, error.finding.code, error.finding.cause)
-    size = _size(root)
-    names = (file.stem, picture_name(text(root, "filename")).rpartition("/")[2])
     return entry_of_picture(file, names, size, objects, verified=flag(root.get("verified")))
 
 
