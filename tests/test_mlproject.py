@@ -44,6 +44,7 @@ def test_requirements_pin_what_the_package_needs():
 DISTRIBUTIONS = {
     "PIL": "pillow",
     "google": "protobuf",
+    "hydra": "hydra-core",
     "official": "tf-models-official",
     "yaml": "pyyaml",
 }
@@ -85,7 +86,7 @@ def test_the_wheel_brings_configuration_and_demo_pictures(tmp_path, monkeypatch)
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     shipped = {f"odtrain/{file.relative_to(ROOT)}" for file in (ROOT / "conf").rglob("*.yaml")}
-    assert names >= shipped | {"odtrain/cli.py", "odtrain/models/ssd.py"}
+    assert names >= shipped | {"odtrain/cli/main.py", "odtrain/models/ssd.py"}
     assert any(name.startswith("odtrain/data/panels/images/test/") for name in names)
     assert not [name for name in names if name.startswith(("tests/", "benchmarks/"))]
 
