@@ -7,7 +7,6 @@ import json
 import os
 import re
 import shutil
-import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -38,6 +37,7 @@ from odtrain.io.archives import cache_folder
 from odtrain.io.atomic import copy, put, replacing_folder, sync, write_json, write_text
 from odtrain.io.checksums import SUMS, checksums, of_files, verify
 from odtrain.io.locks import alone
+from odtrain.registry.carried_code import kept_apart
 from odtrain.registry.lock import alone_at
 from odtrain.registry.model_card import CARD, write_card
 from odtrain.registry.versions import (
@@ -375,14 +375,11 @@ def scoring_app(uri: str, store: str) -> Any:
     from mlflow.pyfunc.scoring_server import init
 
     find_version(uri, store)
-    path = list(sys.path)
     try:
-        with _mlflow_uses(store):
+        with _mlflow_uses(store), kept_apart():
             return init(load_model(uri))
     except (MlflowException, OSError) as problem:
         raise _not_complete(uri, store, problem) from problem
-    finally:
-        sys.path[:] = path  # the model brings its own copy of a part of odtrain: it is not for us
 
 
 def _not_complete(uri: str, store: str, problem: Exception) -> TrackingError:

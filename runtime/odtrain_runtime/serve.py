@@ -106,7 +106,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _found(self, body: bytes) -> Mapping[str, Any]:
         limits, detector = self.server.limits, self.server.detector
-        asked = parse_qs(urlsplit(self.path).query).get("threshold")
+        asked = parse_qs(urlsplit(self.path).query, keep_blank_values=True).get("threshold")
         threshold = asked_score(asked[-1]) if asked else limits.threshold
         with self.server.turns:
             image = sent_picture(body, limits.max_megapixels)
