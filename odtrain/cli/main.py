@@ -207,8 +207,8 @@ def _train(config: Any, invocation: Invocation) -> int:
 
 
 def _prepare(config: Any, invocation: Invocation) -> int:
-    from odtrain.dataset.check import describe
     from odtrain.dataset.prepare import prepare
+    from odtrain.dataset.read import describe
 
     dataset = prepare(config.data)
     print(describe(dataset))
@@ -223,18 +223,18 @@ def _prepare(config: Any, invocation: Invocation) -> int:
 
 
 def _check(config: Any, invocation: Invocation) -> int:
-    from odtrain.dataset.check import diagnose
+    from odtrain.dataset.check import check
     from odtrain.findings import errors, findings_json, findings_table
 
     flags = invocation.flags
-    examined = diagnose(config.data, config.model)
-    findings = examined.findings
+    checked = check(config.data, config.model)
+    findings = checked.findings
     if flags.json:
         Path(flags.json).write_text(findings_json(findings), encoding="utf-8")
     if flags.html:
         from odtrain.reports.findings_page import findings_page
 
-        orientations = {str(file): held.orientation for file, held in examined.pictures.items()}
+        orientations = {str(file): held.orientation for file, held in checked.pictures.items()}
         page = findings_page(
             f"{config.data.name}: what the data check found", findings, orientations
         )
@@ -244,7 +244,7 @@ def _check(config: Any, invocation: Invocation) -> int:
         from odtrain.dataset import repair
 
         output = flags.fix or config.output or f"{config.data.name}-repaired"
-        repaired = repair.repair(replace(config, output=output), examined)
+        repaired = repair.repair(replace(config, output=output), checked)
         print(repair.describe(repaired))
         findings = repaired.findings
     return int(bool(errors(findings)))

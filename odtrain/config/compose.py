@@ -80,7 +80,7 @@ def section(kind: type[Section], **values: object) -> Section:
         stated = {name: stated}
     try:
         node = OmegaConf.merge(_given(_conf(), WITHOUT_CHOICES), stated)
-        made = _made(kind, _plain(OmegaConf.select(node, key), f"{key}."))
+        made = _made(kind, _plain(OmegaConf.select(node, key)))
     except OmegaConfBaseException as error:
         raise ConfigError(key, _first_line(error), "Give each key a value of its type.") from error
     check_values(made, f"{key}.")
@@ -149,8 +149,10 @@ def _composed(overrides: Sequence[str]) -> DictConfig:
 
 @cache
 def _given(conf: Path, overrides: tuple[str, ...]) -> DictConfig:
-    """As `_composed`, once a process; `conf` tells one folder's from another's."""
-    return _composed(overrides)
+    """As `_composed`, once a process, to merge into; `conf` tells one folder's from another's."""
+    given = _composed(overrides)
+    OmegaConf.set_struct(given, False)
+    return given
 
 
 @cache
@@ -180,10 +182,10 @@ def _typed(node: DictConfig, others: Sequence[str] = WITHOUT_CHOICES) -> Config:
     return _made(Config, _plain(node))
 
 
-def _plain(node: DictConfig, prefix: str = "") -> Any:
+def _plain(node: DictConfig) -> Any:
     missing = sorted(OmegaConf.missing_keys(node))
     if missing:
-        raise MissingMandatoryValue(f"{prefix}{missing[0]} has no value.")
+        raise MissingMandatoryValue(f"{missing[0]} has no value.")
     return OmegaConf.to_container(node, resolve=True)
 
 

@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from odtrain.config.schema import Config
-from odtrain.dataset.check import Dataset
-from odtrain.dataset.prepare import read_truths
+from odtrain.dataset.read import Dataset, read_truths
 from odtrain.structures import GroundTruth
 from odtrain.tracking.tracker import Tracker
 from odtrain.training.input_pipeline import Pictures

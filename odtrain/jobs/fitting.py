@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from types import FrameType
 
 from odtrain.config.schema import Config
-from odtrain.dataset.check import Dataset
 from odtrain.dataset.checks.anchor_fit import fit_findings
-from odtrain.dataset.prepare import labelled_images, prepare, read_names
+from odtrain.dataset.prepare import prepare
+from odtrain.dataset.read import Dataset, labelled_images, read_names
 from odtrain.errors import ConfigError, DataError
 from odtrain.evaluation.evaluate import quick_map
 from odtrain.export.writers import inference_copy

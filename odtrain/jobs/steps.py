@@ -11,9 +11,8 @@ from tqdm import tqdm
 
 from odtrain import __version__
 from odtrain.config.schema import Config
-from odtrain.dataset.check import Dataset
-from odtrain.dataset.prepare import read_labelled
-from odtrain.dataset.scan import read_memories
+from odtrain.dataset.look import read_memories
+from odtrain.dataset.read import Dataset, read_labelled
 from odtrain.errors import OdtrainError
 from odtrain.evaluation import saved_detections
 from odtrain.evaluation.evaluate import (

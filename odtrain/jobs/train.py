@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from odtrain.config.schema import Config
-from odtrain.dataset.prepare import read_truths
+from odtrain.dataset.read import read_truths
 from odtrain.evaluation.evaluate import Evaluation, check_evaluator
 from odtrain.export.parity import Proof
 from odtrain.jobs.closing import description

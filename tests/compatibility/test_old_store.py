@@ -34,16 +34,22 @@ def said(store, *arguments):
 
 
 def test_its_versions_are_listed_with_their_numbers(unpacked):
-    lines = said(unpacked, "models", "list").splitlines()
-    assert [line.split("|")[1:3] for line in lines[2:]] == [[" shapes ", " 1 "]]
-    assert "champion" in lines[2]
+    _, line = said(unpacked, "models", "list").splitlines()
+    assert line.split() == [
+        "models:/shapes/1",
+        "challenger,champion,fastest",
+        "panels_ssd_mobilenet_v1",
+        *("0", "0", "0.0811965"),
+        TRAINED,
+    ]
 
 
 def test_its_champion_finds_what_it_found(unpacked, tmp_path):
     shown = tmp_path / "shown"
     arguments = ["source=models:/shapes@champion", "input=pictures/img1.jpg", f"output={shown}"]
     said(unpacked, "predict", *arguments, "predict.threshold=0.01")
-    rows = list(csv.DictReader((shown / "predictions.csv").open(encoding="utf-8")))
+    with (shown / "predictions.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
     assert {row["class"] for row in rows} <= {"circle", "square"}
     assert rows
 

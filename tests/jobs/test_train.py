@@ -11,7 +11,7 @@ from support.commands import TINY_RUN, TrainedRun
 
 from odtrain.cli.main import main
 from odtrain.config.compose import as_dict, compose_config, flattened, from_yaml
-from odtrain.dataset.check import read_dataset
+from odtrain.dataset.read import read_dataset
 from odtrain.errors import ConfigError
 from odtrain.evaluation.evaluate import quick_map
 from odtrain.jobs import fitting
