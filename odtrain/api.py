@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from odtrain.config.schema import Config
-    from odtrain.dataset.check import Dataset
+    from odtrain.dataset.read import Dataset
     from odtrain.findings import Finding
     from odtrain.jobs.evaluate import EvaluateResult
     from odtrain.jobs.train import TrainResult
@@ -78,9 +78,9 @@ def check(overrides: Sequence[str] = ()) -> tuple[Finding, ...]:
         OdtrainError: a folder or list cannot be read at all.
     """
     config = compose(overrides)
-    from odtrain.dataset.check import diagnose
+    from odtrain.dataset.check import check as job
 
-    return diagnose(config.data, config.model).findings
+    return job(config.data, config.model).findings
 
 
 def prepare(overrides: Sequence[str] = ()) -> Dataset:

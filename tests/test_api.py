@@ -16,7 +16,7 @@ from support.commands import TINY_RUN
 
 import odtrain
 from odtrain import api
-from odtrain.dataset.check import Dataset
+from odtrain.dataset.read import Dataset
 from odtrain.errors import ConfigError, DataError
 
 NAMES = {"Detections", "check", "compose", "evaluate", "load", "prepare", "train"}
