@@ -12,7 +12,7 @@ import yaml
 from packaging.requirements import Requirement
 from support.pictures import draw_picture, write_xml
 
-from odtrain.cli.main import COMMANDS
+from odtrain.cli.commands import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -81,7 +81,7 @@ def test_the_wheel_brings_configuration_and_demo_pictures(tmp_path, monkeypatch)
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     shipped = {f"odtrain/{file.relative_to(ROOT)}" for file in (ROOT / "conf").rglob("*.yaml")}
-    assert names >= shipped | {"odtrain/cli.py", "odtrain/models/ssd.py"}
+    assert names >= shipped | {"odtrain/cli/main.py", "odtrain/models/ssd.py"}
     assert any(name.startswith("odtrain/data/panels/images/test/") for name in names)
     assert not [name for name in names if name.startswith(("tests/", "benchmarks/"))]
 
