@@ -80,6 +80,10 @@ COMMANDS = {
         "odtrain.tracking.command",
         "open MLflow's pages on the runs, and print the URL that compares them",
     ),
+    "completion": (
+        "odtrain.cli.completion",
+        "bash | zsh | fish: print what completes commands, settings and choices at a TAB there",
+    ),
 }
 """By name: the module that has it, and one line of help."""
 

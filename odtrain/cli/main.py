@@ -50,6 +50,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str]) -> int:
+    if arguments[0] == "--complete":
+        from odtrain.cli.completion import candidates
+
+        print("\n".join(candidates(arguments[1:])))
+        return 0
     asked = parse(arguments)
     if asked.typed.help:
         from odtrain.cli.help import of_command

@@ -48,14 +48,15 @@ def test_a_model_of_the_zoo_that_is_named_is_composed_with_its_own_settings(run)
         ["train", "train.stepz=5"],
         ["train", "--cfg"],
         ["train", "--nothing", "5"],
+        ["--complete", "train", "train.optimizer="],
     ],
 )
 def test_nothing_heavy_is_imported_before_a_command_runs(arguments):
     assert not imported_by(arguments) & {"tensorflow", "mlflow", "pandas", "matplotlib", "PIL"}
 
 
-@pytest.mark.parametrize("arguments", [["--help"]])
-def test_help_does_not_wait_for_hydra(arguments):
+@pytest.mark.parametrize("arguments", [["--help"], ["--complete", "train", "train.optimizer="]])
+def test_help_and_completion_do_not_wait_for_hydra(arguments):
     assert not imported_by(arguments) & {"hydra", "omegaconf", "yaml", "numpy"}
 
 
