@@ -227,7 +227,7 @@ def _open_file(name: str, file: Path, config: Config, workers: int, threads: int
 
 def _open_checkpoint(name: str, config: Config) -> Source:
     """A TF1 checkpoint of the configured model, all of whose variables must fit."""
-    from odtrain.dataset.check import read_dataset
+    from odtrain.dataset.read import read_dataset
     from odtrain.models.build import build_detector
     from odtrain.zoo.restore import restore
 

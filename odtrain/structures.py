@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,6 +55,33 @@ class GroundTruth:
     width: int
     boxes: FloatArray
     classes: IntArray
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledSplit:
+    """What is in each picture of a split, and which pictures they are.
+
+    Attributes:
+        class_names: index 0 = class id 1.
+        truths: one per picture, in the order of the records.
+        keys: (P,) one per picture, of its encoded pixels, boxes and class names; equal pictures are
+            told apart by their number.
+    """
+
+    class_names: tuple[str, ...]
+    truths: list[GroundTruth]
+    keys: tuple[str, ...]
+
+    @property
+    def digest(self) -> str:
+        """Equal for the same labelled pictures under the same classes, in any order."""
+        parts = [*self.class_names, *sorted(self.keys)]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+    def part(self, rows: Sequence[int]) -> LabelledSplit:
+        """The pictures of those rows alone."""
+        truths, keys = [self.truths[i] for i in rows], [self.keys[i] for i in rows]
+        return LabelledSplit(self.class_names, truths, tuple(keys))
 
 
 Detect = Callable[[UInt8Image], Detections]

@@ -20,8 +20,8 @@ LONGER = {
 WITHOUT_TENSORFLOW = (
     "errors structures config.compose findings labels.label_map labels.formats.tfrecords media.phash "
     "media.images media.draw media.video models.anchors models.resizing system.workers dataset.shards "
-    "dataset.near_duplicates dataset.splits dataset.scan dataset.pairing dataset.check "
-    "dataset.record_files dataset.prepare dataset.repair dataset.diff dataset.checks.leakage "
+    "dataset.near_duplicates dataset.splits dataset.scan dataset.pairing dataset.check dataset.look "
+    "dataset.place dataset.prepare dataset.read dataset.repair dataset.diff dataset.checks.leakage "
     "dataset.checks.class_names dataset.checks.balance dataset.checks.anchor_fit io.tfrecord io.archives "
     "io.fetch io.download evaluation.matching evaluation.coco evaluation.evaluate "
     "evaluation.paired_bootstrap evaluation.saved_detections reports.charts reports.data_charts "

@@ -25,11 +25,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         from odtrain.cli.help import overview
 
-        print(overview())
-        return 0
+        return _print(overview())
     if arguments[0] == "--version":
-        print(f"odtrain {__version__}")
-        return 0
+        return _print(f"odtrain {__version__}")
     # TensorFlow's and gRPC's start-up notices are about themselves, not about the user's work.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
@@ -53,12 +51,19 @@ def _run(arguments: Sequence[str]) -> int:
     if arguments[0] == "--complete":
         from odtrain.cli.completion import candidates
 
-        print("\n".join(candidates(arguments[1:])))
-        return 0
+        return _print("\n".join(candidates(arguments[1:])))
     asked = parse(arguments)
     if asked.typed.help:
         from odtrain.cli.help import of_command
 
-        print(of_command(asked))
-        return 0
+        return _print(of_command(asked))
     return asked.action.run(asked.invocation())
+
+
+def _print(text: str) -> int:
+    """Print what may be long; who reads it may stop before the end, as `head` does."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        sys.stdout = open(os.devnull, "w")
+    return 0

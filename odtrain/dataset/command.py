@@ -10,7 +10,7 @@ from odtrain.command import Action, Command, Invocation, flag, with_config
 
 if TYPE_CHECKING:
     from odtrain.config.schema import Config
-    from odtrain.dataset.check import Examined
+    from odtrain.dataset.check import Checked
     from odtrain.findings import Finding
 
 SHOWN_OF_EACH = 5
@@ -18,8 +18,8 @@ SHOWN_OF_EACH = 5
 
 
 def _prepare(config: Config, invocation: Invocation) -> int:
-    from odtrain.dataset.check import describe
     from odtrain.dataset.prepare import prepare
+    from odtrain.dataset.read import describe
 
     dataset = prepare(config.data)
     print(describe(dataset))
@@ -34,36 +34,36 @@ def _prepare(config: Config, invocation: Invocation) -> int:
 
 
 def _check(config: Config, invocation: Invocation) -> int:
-    from odtrain.dataset.check import diagnose
+    from odtrain.dataset.check import check
     from odtrain.findings import errors, findings_json, findings_table
 
     flags = invocation.flags
-    examined = diagnose(config.data, config.model)
-    findings = examined.findings
+    checked = check(config.data, config.model)
+    findings = checked.findings
     if flags.json:
         Path(flags.json).write_text(findings_json(findings), encoding="utf-8")
     if flags.html:
-        _write_page(config, Path(flags.html), examined)
+        _write_page(config, Path(flags.html), checked)
     print(findings_table(findings, of_each=SHOWN_OF_EACH))
     if flags.fix is not None:
-        findings = _repair(config, flags.fix, examined)
+        findings = _repair(config, flags.fix, checked)
     return int(bool(errors(findings)))
 
 
-def _write_page(config: Config, file: Path, examined: Examined) -> None:
+def _write_page(config: Config, file: Path, checked: Checked) -> None:
     from odtrain.reports.findings_page import findings_page
 
-    orientations = {str(file): held.orientation for file, held in examined.pictures.items()}
+    orientations = {str(file): held.orientation for file, held in checked.pictures.items()}
     heading = f"{config.data.name}: what the data check found"
-    file.write_text(findings_page(heading, examined.findings, orientations), encoding="utf-8")
+    file.write_text(findings_page(heading, checked.findings, orientations), encoding="utf-8")
 
 
-def _repair(config: Config, folder: str, examined: Examined) -> tuple[Finding, ...]:
+def _repair(config: Config, folder: str, checked: Checked) -> tuple[Finding, ...]:
     """What is still found in the repaired copy."""
     from odtrain.dataset.repair import describe, repair
 
     output = folder or config.output or f"{config.data.name}-repaired"
-    repaired = repair(replace(config, output=output), examined)
+    repaired = repair(replace(config, output=output), checked)
     print(describe(repaired))
     return repaired.findings
 

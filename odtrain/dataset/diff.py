@@ -15,10 +15,12 @@ from pathlib import Path
 
 import numpy as np
 
-from odtrain.dataset.check import DATASET_FILE
-from odtrain.dataset.scan import STATE_FILE, read_json
+from odtrain.box_matching import match_boxes
+from odtrain.dataset.look import STATE_FILE
+from odtrain.dataset.read import DATASET_FILE
 from odtrain.dataset.splits import SPLITS
 from odtrain.errors import DataError
+from odtrain.io.atomic import read_json
 from odtrain.structures import FloatArray, pairwise_iou
 
 SAME_OBJECT_IOU = 0.5
@@ -225,19 +227,13 @@ def box_changes(before: Sequence[Box], after: Sequence[Box]) -> Iterator[Change]
     ious = _ious(before, after)
     same_class = np.array([[a.name == b.name for b in after] for a in before], bool)
     rank = ious + 1e-6 * same_class.reshape(ious.shape)
-    left_a, left_b = set(range(len(before))), set(range(len(after)))
-    for flat in np.argsort(-rank, axis=None, kind="stable").tolist():
-        i, j = divmod(flat, len(after))
-        if ious[i, j] < SAME_OBJECT_IOU:
-            break
-        if i in left_a and j in left_b:
-            left_a.remove(i)
-            left_b.remove(j)
-            kind = _kind(before[i], after[j])
-            if kind:
-                yield Change(kind, before[i], after[j], round(float(ious[i, j]), 4))
-    yield from (Change("removed", before[i], None) for i in sorted(left_a))
-    yield from (Change("added", None, after[j]) for j in sorted(left_b))
+    partner = match_boxes(ious, SAME_OBJECT_IOU, order="overlaps", rank=rank).tolist()
+    pairs = [(i, j) for i, j in enumerate(partner) if j >= 0]
+    for i, j in sorted(pairs, key=lambda pair: -rank[pair]):
+        if kind := _kind(before[i], after[j]):
+            yield Change(kind, before[i], after[j], round(float(ious[i, j]), 4))
+    yield from (Change("removed", before[i], None) for i, j in enumerate(partner) if j < 0)
+    yield from (Change("added", None, box) for j, box in enumerate(after) if j not in partner)
 
 
 def _ious(before: Sequence[Box], after: Sequence[Box]) -> FloatArray:

@@ -74,11 +74,11 @@ def find_scenes(pictures: Mapping[Path, Picture]) -> Scenes:
 
 def natural_order(file: Path) -> tuple[str, int, str]:
     """The key that sorts img2 before img10: stem up to its last number, the number, the rest."""
-    found = NUMBERED.match(normalised(file.stem))
+    numbered = NUMBERED.match(normalised(file.stem))
     rest = file.suffix.lower()
-    if found is None:
+    if numbered is None:
         return normalised(file.stem), -1, rest
-    return found[1], int(found[2]), f"{found[3]}{rest}"
+    return numbered[1], int(numbered[2]), f"{numbered[3]}{rest}"
 
 
 def _tells(likeness: str) -> bool:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from odtrain.box_matching import match_boxes
 from odtrain.evaluation.matching import BoolArray, Float64Array, Matches, average_precision
 from odtrain.structures import Detections, GroundTruth, IntArray, pairwise_iou
 
@@ -103,7 +104,7 @@ def judge(truth: GroundTruth, found: Detections) -> Judged:
     """
     ious = pairwise_iou(found.boxes, truth.boxes).astype(np.float64)  # (D, G)
     same = found.classes[:, None] == truth.classes[None, :]
-    targets = _match(np.where(same, ious, 0))
+    targets = match_boxes(np.where(same, ious, 0), FOREGROUND, of_equals="last")  # as COCO
     taken = np.isin(np.arange(len(truth.classes)), targets)
     meant = taken.copy()
     kinds = []
@@ -113,19 +114,6 @@ def judge(truth: GroundTruth, found: Detections) -> Judged:
         if target >= 0 and not meant[target]:
             targets[d], meant[target] = target, True
     return Judged(kinds, targets, ~meant)
-
-
-def _match(ious: Float64Array) -> IntArray:
-    """(D,) the box that each detection takes at `FOREGROUND`, as COCO matches; -1 for none."""
-    detections, boxes = ious.shape
-    partner = np.full(detections, -1)
-    free = np.ones(boxes, bool)
-    for d in range(detections if boxes else 0):
-        overlap = np.where(free, ious[d], -1)
-        best = boxes - 1 - int(np.argmax(overlap[::-1]))
-        if overlap[best] >= FOREGROUND:
-            partner[d], free[best] = best, False
-    return partner
 
 
 def _mistake(iou: Float64Array, same: BoolArray, taken: BoolArray) -> tuple[str, int]:

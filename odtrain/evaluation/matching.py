@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from odtrain.box_matching import match_boxes
 from odtrain.structures import Detections, GroundTruth, IntArray, pairwise_iou
 
 Float64Array = NDArray[np.float64]
@@ -91,16 +92,7 @@ def match_picture(ious: Float64Array) -> BoolArray:
         (T, D) whether the detection takes the free box it overlaps most, at least by the threshold;
         of equal overlaps the later box is taken, as pycocotools does.
     """
-    detections, boxes = ious.shape
-    hits = np.zeros((len(IOU_THRESHOLDS), detections), bool)
-    free = np.ones((len(IOU_THRESHOLDS), boxes), bool)
-    rows = np.arange(len(IOU_THRESHOLDS))
-    for d in np.flatnonzero(ious.max(axis=1, initial=0) >= IOU_THRESHOLDS[0]):
-        overlap = np.where(free, ious[d], -1)  # (T, G)
-        best = boxes - 1 - np.argmax(overlap[:, ::-1], axis=1)
-        hits[:, d] = overlap[rows, best] >= IOU_THRESHOLDS
-        free[rows[hits[:, d]], best[hits[:, d]]] = False
-    return hits
+    return match_boxes(ious, IOU_THRESHOLDS, of_equals="last") >= 0
 
 
 def join(pictures: Sequence[PictureMatches], boxes: IntArray) -> Matches:
@@ -217,13 +209,12 @@ def pair_up(truth: GroundTruth, detections: Detections, ids: IntArray) -> Pairin
     rows = np.searchsorted(ids, truth.classes)
     columns = np.searchsorted(ids, detections.classes)
     ious = pairwise_iou(detections.boxes, truth.boxes)  # (D, G)
-    partner = np.full(len(columns), -1)
-    free = np.ones(len(rows), bool)
-    for allowed in (columns[:, None] == rows[None, :], np.ones_like(ious, dtype=bool)):
-        _pair_greedily(np.where(allowed, ious, 0), partner, free)
+    partner = match_boxes(np.where(columns[:, None] == rows[None, :], ious, 0))
+    left = (partner < 0)[:, None] & ~np.isin(np.arange(len(rows)), partner)  # (D, G)
+    partner = np.maximum(partner, match_boxes(np.where(left, ious, 0)))
     background = len(ids)
     own_rows = np.append(rows, background)[partner]  # partner -1 takes the background
-    missed = rows[free]
+    missed = rows[~np.isin(np.arange(len(rows)), partner)]
     return Pairing(
         np.concatenate([own_rows, missed]),
         np.concatenate([columns, np.full(len(missed), background)]),
@@ -258,20 +249,3 @@ def _average_precision(matches: Matches, weights: IntArray) -> Float64Array:
         share = np.diff(levels, axis=1, prepend=0)
         result[present, t] = (share * highest_from_here).sum(axis=1) / len(RECALLS)
     return result
-
-
-def _pair_greedily(ious: NDArray[np.float32], partner: IntArray, free: BoolArray) -> None:
-    """Give each unpaired detection, in order, the free box it overlaps most, by .5 at least.
-
-    Args:
-        ious: (D, G).
-        partner: (D,) box of each detection or -1; filled in.
-        free: (G,) boxes not yet taken; filled in.
-    """
-    if not ious.size:
-        return
-    for d in np.flatnonzero((partner < 0) & (ious.max(axis=1) >= 0.5)):
-        overlap = np.where(free, ious[d], 0)
-        best = int(np.argmax(overlap))
-        if overlap[best] >= 0.5:
-            partner[d], free[best] = best, False

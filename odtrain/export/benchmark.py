@@ -18,14 +18,14 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, NamedTuple, NoReturn
+from typing import IO, NamedTuple, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
+from odtrain.box_matching import match_boxes
 from odtrain.errors import ModelFileError
 from odtrain.model_files.load import FileDetector, load_detector
-from odtrain.model_files.provenance import read_passport, write_passport
 from odtrain.model_files.tflite import resize
 from odtrain.structures import Detections, UInt8Image, pairwise_iou
 from odtrain.system import timing_lock as turns
@@ -156,13 +156,10 @@ def _match(reference: Detections, found: Detections, score: float) -> NDArray[np
     """(P, 2) indices in `reference` and `found` of the same objects."""
     overlaps = pairwise_iou(reference.boxes, found.boxes)
     overlaps[reference.classes[:, None] != found.classes[None]] = 0
-    pairs = []
-    for index in np.flatnonzero(reference.scores >= score):
-        best = int(overlaps[index].argmax()) if len(found) else 0
-        if len(found) and overlaps[index, best] >= MATCHING_IOU:
-            pairs.append((index, best))
-            overlaps[:, best] = 0
-    return np.asarray(pairs, np.int64).reshape(-1, 2)
+    overlaps[reference.scores < score] = 0
+    partner = match_boxes(overlaps, MATCHING_IOU)
+    (matched,) = np.nonzero(partner >= 0)
+    return np.stack([matched, partner[matched]], axis=1)
 
 
 def _run(command: Sequence[str], images: Iterable[UInt8Image], messages: IO[bytes]) -> int:
@@ -210,20 +207,20 @@ def _explain(file: Path, status: int, text: str) -> NoReturn:
 
 
 def _read_measured(found: Path, file: Path) -> Measured:
-    with np.load(found) as content:
-        ends = np.cumsum(content["counts"])
-        rows = [slice(end - count, end) for count, end in zip(content["counts"], ends, strict=True)]
-        boxes, scores, classes = (content[key] for key in ("boxes", "scores", "classes"))
-        return Measured(
-            detections=[Detections(boxes[row], scores[row], classes[row]) for row in rows],
-            latency_ms_p50=float(np.percentile(content["seconds"], 50) * 1000),
-            latency_ms_p90=float(np.percentile(content["seconds"], 90) * 1000),
-            threads=int(content["threads"]),
-            size_mb=size_mb(file),
-            peak_memory_mb=float(content["peak_memory_mb"]),
-            class_names=tuple(content["class_names"].tolist()),
-            passport=read_passport(str(content["passport"])),
-        )
+    from odtrain.evaluation.saved_detections import read_kept
+
+    kept = read_kept(found)
+    seconds = kept.facts["seconds"]
+    return Measured(
+        detections=kept.detections,
+        latency_ms_p50=float(np.percentile(seconds, 50) * 1000),
+        latency_ms_p90=float(np.percentile(seconds, 90) * 1000),
+        threads=kept.facts["threads"],
+        size_mb=size_mb(file),
+        peak_memory_mb=kept.facts["peak_memory_mb"],
+        class_names=kept.class_names,
+        passport=kept.facts["passport"],
+    )
 
 
 # ---- the process of its own
@@ -254,18 +251,11 @@ def _measure_here(file: Path, out: Path, runs: int, threads: int) -> None:
     peak = _peak_memory_mb()
     rest = turns.giving_way(images)
     found = [] if first is None else [detector(first), *(detector(image) for image in rest)]
-    np.savez(
-        out,
-        seconds=seconds,
-        threads=detector.threads,
-        class_names=np.array(detector.class_names, np.str_),
-        passport=np.array(write_passport(detector.passport)),
-        peak_memory_mb=peak,
-        counts=np.array([len(each) for each in found], np.int64),
-        boxes=_joined([each.boxes for each in found], (0, 4), np.float32),
-        scores=_joined([each.scores for each in found], (0,), np.float32),
-        classes=_joined([each.classes for each in found], (0,), np.int64),
-    )
+    facts = {"seconds": seconds.tolist(), "threads": detector.threads, "peak_memory_mb": peak}
+    facts |= {"passport": detector.passport}
+    from odtrain.evaluation.saved_detections import Kept, write_kept  # not part of the peak
+
+    write_kept(out, Kept("", found, detector.class_names, facts))
 
 
 def _limit_tensorflow(threads: int) -> None:
@@ -308,10 +298,6 @@ def _peak_memory_mb() -> float:
 
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
-
-
-def _joined(parts: Sequence[NDArray[Any]], empty: tuple[int, ...], dtype: Any) -> NDArray[Any]:
-    return np.concatenate([np.zeros(empty, dtype), *parts])
 
 
 if __name__ == "__main__":

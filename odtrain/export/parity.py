@@ -24,6 +24,7 @@ from odtrain.export.benchmark import (
     measure,
 )
 from odtrain.export_formats import EXACT_FORMATS
+from odtrain.io import markdown
 from odtrain.io.checksums import fingerprint
 from odtrain.structures import Detections, GroundTruth, UInt8Image
 
@@ -134,16 +135,16 @@ def _names_lost(carried: tuple[str, ...], class_names: Sequence[str]) -> str | N
 
 def table(proofs: Sequence[Proof]) -> str:
     """The exports as a Markdown table, one row a file."""
-    rows = [
-        "| file | mAP | mAP_50 | latency p50 / p90 | size | checked |",
-        "|---|---|---|---|---|---|",
-    ]
-    for proof in proofs:
-        measured = proof.measured
-        rows.append(
-            f"| {proof.file.name} | {proof.scores['mAP']:.3f} | {proof.scores['mAP_50']:.3f} | "
-            f"{measured.latency_ms_p50:.1f} / {measured.latency_ms_p90:.1f} ms "
-            f"({measured.threads} thread{'s' if measured.threads > 1 else ''}) | "
-            f"{measured.size_mb:.1f} MB | {proof.failed or 'agrees with the checkpoint'} |"
-        )
-    return "\n".join(rows)
+    columns = ("file", "mAP", "mAP_50", "latency p50 / p90", "size", "checked")
+    return "\n".join(markdown.table(columns, map(_cells, proofs)))
+
+
+def _cells(proof: Proof) -> list[str]:
+    measured = proof.measured
+    scores = [f"{proof.scores[name]:.3f}" for name in ("mAP", "mAP_50")]
+    latency = (
+        f"{measured.latency_ms_p50:.1f} / {measured.latency_ms_p90:.1f} ms "
+        f"({measured.threads} thread{'s' if measured.threads > 1 else ''})"
+    )
+    said = proof.failed or "agrees with the checkpoint"
+    return [proof.file.name, *scores, latency, f"{measured.size_mb:.1f} MB", said]

@@ -12,30 +12,34 @@ if TYPE_CHECKING:
 
 
 def _train(config: Config, invocation: Invocation) -> int:
+    from odtrain.jobs.closing import after_training
     from odtrain.jobs.train import train
 
-    train(config, invocation.overrides)
+    print(after_training(train(config, invocation.overrides), invocation.overrides))
     return 0
 
 
 def _evaluate(config: Config, invocation: Invocation) -> int:
-    from odtrain.jobs.train import evaluate
+    from odtrain.jobs.closing import after_evaluation
+    from odtrain.jobs.evaluate import evaluate
 
-    evaluate(config, invocation.overrides)
+    print(after_evaluation(evaluate(config, invocation.overrides)))
     return 0
 
 
 def _export(config: Config, invocation: Invocation) -> int:
-    from odtrain.jobs.train import export
+    from odtrain.jobs.closing import after_export
+    from odtrain.jobs.export import export
 
-    export(config)
+    print(after_export(export(config)))
     return 0
 
 
 def _benchmark(config: Config, invocation: Invocation) -> int:
-    from odtrain.jobs.train import benchmark
+    from odtrain.jobs.benchmark import benchmark
+    from odtrain.jobs.closing import after_benchmark
 
-    benchmark(config)
+    print(after_benchmark(benchmark(config)))
     return 0
 
 

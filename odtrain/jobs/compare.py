@@ -16,9 +16,9 @@ from PIL import Image
 from tqdm import tqdm
 
 from odtrain.config.schema import Config, DataConfig
-from odtrain.dataset.check import Dataset
-from odtrain.dataset.prepare import LabelledSplit, prepare
-from odtrain.dataset.prepare import read_labelled as labels_of
+from odtrain.dataset.prepare import prepare
+from odtrain.dataset.read import Dataset
+from odtrain.dataset.read import read_labelled as labels_of
 from odtrain.errors import ConfigError, DataError, TrackingError
 from odtrain.evaluation import saved_detections as detection_files
 from odtrain.evaluation.paired_bootstrap import POINTS, Comparison, Difference, in_words
@@ -27,13 +27,14 @@ from odtrain.evaluation.saved_detections import Kept, read_kept, read_labelled, 
 from odtrain.export.benchmark import measure
 from odtrain.export.parity import keep
 from odtrain.export_formats import FORMATS
+from odtrain.io import markdown
 from odtrain.io.checksums import fingerprint
 from odtrain.media.draw import printable_label
 from odtrain.model_source import RUN_FILE, RUN_ID, open_source, run_config, run_file
 from odtrain.registry.register import file_of_version
 from odtrain.registry.versions import find_version
 from odtrain.reports import charts
-from odtrain.structures import Detections
+from odtrain.structures import Detections, LabelledSplit
 from odtrain.tracking.store import open_client, tracking_uri
 from odtrain.tracking.tracker import Tracker
 from odtrain.training.input_pipeline import Pictures
@@ -131,15 +132,12 @@ def compare(
 def report(result: Result) -> str:
     """Who A and B are, the numbers side by side, and what to know of them, in Markdown."""
     comparison = result.comparison
-    rows = [
-        "| | A | B | B - A, 95 % | B better in | boxes |",
-        "|---|---|---|---|---|---|",
-        *(_row(row) for row in (*comparison.overall.values(), *_by_class(comparison))),
-    ]
+    rows = map(_row, (*comparison.overall.values(), *_by_class(comparison)))
+    numbers = markdown.table(("", "A", "B", "B - A, 95 %", "B better in", "boxes"), rows)
     sides = zip("AB", (result.a, result.b), strict=True)
     named = [f"- {letter}: {side.what}" for letter, side in sides]
     notes = [f"- {note}" for note in result.notes]
-    parts = [named, rows, _files_table(result.a, result.b), notes]
+    parts = [named, numbers, _files_table(result.a, result.b), notes]
     return "\n\n".join("\n".join(part) for part in parts if part)
 
 
@@ -347,13 +345,13 @@ def _by_class(comparison: Comparison) -> tuple[Difference, ...]:
     return comparison.classes if len(comparison.classes) > 1 else ()
 
 
-def _row(row: Difference) -> str:
+def _row(row: Difference) -> tuple[object, ...]:
     cells = [f"{value:.3f}" if value is not None else "-" for value in (row.a, row.b)]
     change = "-" if row.change is None else f"{row.change:+.3f}"
     if row.low is not None and row.high is not None:
         change += f" [{row.low:+.3f}, {row.high:+.3f}]{' *' * row.shown}"
     better = "-" if row.b_better is None else f"{row.b_better:.0%}"
-    return f"| {row.name} | {' | '.join(cells)} | {change} | {better} | {row.boxes} |"
+    return (row.name, *cells, change, better, row.boxes)
 
 
 def _files_table(a: Side, b: Side) -> list[str]:
@@ -361,11 +359,8 @@ def _files_table(a: Side, b: Side) -> list[str]:
     strange = sorted({*(a.numbers or {}), *(b.numbers or {})} - {*formats})
     if not (formats or strange):
         return []
-    return [
-        f"| {' | '.join(FILE_COLUMNS)} |",
-        "|---|---|---|---|---|---|---|",
-        *(f"| {name} | {' | '.join(_file_cells(a, b, name))} |" for name in [*formats, *strange]),
-    ]
+    rows = ([name, *_file_cells(a, b, name)] for name in [*formats, *strange])
+    return markdown.table(FILE_COLUMNS, rows)
 
 
 def _file_cells(a: Side, b: Side, format: str) -> list[str]:

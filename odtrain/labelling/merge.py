@@ -10,10 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
+from odtrain.box_matching import match_boxes
 from odtrain.config.compose import section
 from odtrain.config.schema import Config, DataConfig
-from odtrain.dataset.check import diagnose, read_dataset
+from odtrain.dataset.check import check
 from odtrain.dataset.prepare import prepare, refuse_errors
+from odtrain.dataset.read import read_dataset
 from odtrain.dataset.splits import SPLITS
 from odtrain.errors import ConfigError, DataError, told_if_not_written
 from odtrain.io.atomic import copy, sync
@@ -92,20 +94,16 @@ def compare(proposals: Sequence[Proposal], image: LabelledImage) -> Counter[str]
     old = np.array([each.xyxy for each in proposals], np.float32).reshape(-1, 4)
     new = np.array([item.yxyx for item in image.objects], np.float32).reshape(-1, 4)
     new = new[:, [1, 0, 3, 2]] * np.array([image.width, image.height] * 2, np.float32)
-    left, right = set(range(len(old))), set(range(len(new)))
-    overlaps = pairwise_iou(old, new)
-    pairs = sorted((-overlaps[i, j], i, j) for i in left for j in right)
-    for overlap, i, j in pairs:
-        if -overlap < SAME_OBJECT or i not in left or j not in right:
-            continue
-        left.discard(i)
-        right.discard(j)
+    partner = match_boxes(pairwise_iou(old, new), SAME_OBJECT, order="overlaps")
+    matched = np.flatnonzero(partner >= 0).tolist()
+    for i in matched:
+        j = partner[i]
         if proposals[i].name != image.objects[j].name:
             outcomes["renamed"] += 1
         else:
             moved = np.abs(old[i] - new[j]).max() > SAME_BOX
             outcomes["moved" if moved else "kept"] += 1
-    outcomes["removed"], outcomes["added"] = len(left), len(right)
+    outcomes["removed"], outcomes["added"] = len(old) - len(matched), len(new) - len(matched)
     return outcomes
 
 
@@ -137,9 +135,9 @@ def _read(folder: Path) -> dict[str, LabelledImage]:
         validation_fraction=0.0,
         prepared=str(folder / ".prepared"),
     )
-    examined = diagnose(config)
-    refuse_errors(config, [each for each in examined.findings if each.code not in OF_THE_SPLIT])
-    return {image.image.name: image for split in SPLITS for image in examined.splits[split]}
+    checked = check(config)
+    refuse_errors(config, [each for each in checked.findings if each.code not in OF_THE_SPLIT])
+    return {image.image.name: image for split in SPLITS for image in checked.splits[split]}
 
 
 def _digest(config: DataConfig) -> str | None:
@@ -156,15 +154,15 @@ def _check_target(config: DataConfig) -> set[str]:
         ConfigError: it is labelled otherwise.
         DataError: its labels have errors.
     """
-    examined = diagnose(config)
-    if examined.label_format not in ("voc", ""):
+    checked = check(config)
+    if checked.label_format not in ("voc", ""):
         raise ConfigError(
             f"data.images={config.images}",
-            f"is labelled as {examined.label_format}, and corrections are Pascal VOC.",
+            f"is labelled as {checked.label_format}, and corrections are Pascal VOC.",
             "Convert it first: odtrain convert --to voc output=DIR.",
         )
-    refuse_errors(config, examined.findings)
-    return {held.content for held in examined.pictures.values()}
+    refuse_errors(config, checked.findings)
+    return {held.content for held in checked.pictures.values()}
 
 
 def _noted(folder: Path, source: str, rows: Sequence[Row], changed: Row) -> list[Row]:

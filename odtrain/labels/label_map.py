@@ -37,9 +37,9 @@ def _items(label_map: Message) -> Iterator[Item]:
     Raises:
         DataError: one is not complete, or there is something else.
     """
-    for found in label_map.fields:
-        if found.name != "item":
-            raise label_map.reader.fail(found.token, f'expected "item", found {found.token}.')
+    for field in label_map.fields:
+        if field.name != "item":
+            raise label_map.reader.fail(field.token, f'expected "item", found {field.token}.')
     yield from map(_item, label_map.messages("item"))
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from odtrain.findings import Finding, found
+from odtrain.findings import Finding
 from odtrain.media.phash import difference_hash
 from odtrain.structures import UInt8Image
 
@@ -244,7 +244,7 @@ def _eight_bits(file: Path, image: Image.Image) -> np.ndarray[tuple[int, ...], n
     values = np.asarray(image)
     if image.mode == "F" or values.min() < 0 or values.max() > 65535:
         cause = f"{'float' if image.mode == 'F' else '32-bit'} values have no fixed white."
-        raise UnusableError(found("OD011", file, cause))
+        raise UnusableError(Finding.of("OD011", file, cause))
     return np.round(values / 257).astype(np.uint8)  # 257 = 65535 / 255
 
 
@@ -335,15 +335,17 @@ def _oddities(file: Path, image: Image.Image, verbatim: bool) -> list[Finding]:
     kind = str(image.format)
     if file.suffix.lower() not in FORMATS[kind]:
         notes.append(
-            found("OD101", file, f"the name says {file.suffix or 'nothing'}, the bytes are {kind}.")
+            Finding.of(
+                "OD101", file, f"the name says {file.suffix or 'nothing'}, the bytes are {kind}."
+            )
         )
     if image.mode.startswith(("1", "L", "I")):
-        notes.append(found("OD204", file, "has one channel only."))
+        notes.append(Finding.of("OD204", file, "has one channel only."))
     if kind != "MPO" and _frames(image) > 1:
-        notes.append(found("OD109", file, f"holds {_frames(image)} frames."))
+        notes.append(Finding.of("OD109", file, f"holds {_frames(image)} frames."))
     if not verbatim:
         cause = f"{kind} {image.mode} is stored in the records as {record_format(kind)}."
-        notes.append(found("OD203", file, cause))
+        notes.append(Finding.of("OD203", file, cause))
     return notes
 
 
@@ -378,18 +380,18 @@ def encode(file: Path, data: bytes, picture: Picture) -> bytes:
 
 def _damaged(file: Path, error: Exception) -> Finding:
     text = str(error).rstrip(".") or type(error).__name__
-    return found("OD010", file, f"cannot be decoded: {text}.")
+    return Finding.of("OD010", file, f"cannot be decoded: {text}.")
 
 
 def _too_large(file: Path, pixel_limit: int = PIXEL_LIMIT) -> Finding:
-    return found("OD019", file, f"has more than {pixel_limit // 1_000_000} million pixels.")
+    return Finding.of("OD019", file, f"has more than {pixel_limit // 1_000_000} million pixels.")
 
 
 def _unidentified(file: Path, data: bytes) -> Finding:
     if not data:
-        return found("OD010", file, "is empty.")
+        return Finding.of("OD010", file, "is empty.")
     if data[4:8] == b"ftyp" or file.suffix.lower() in UNSUPPORTED_SUFFIXES:
-        return found("OD011", file, f"{file.suffix or 'this format'} is not read.")
+        return Finding.of("OD011", file, f"{file.suffix or 'this format'} is not read.")
     if data.lstrip()[:1] == b"<":
-        return found("OD010", file, "holds text such as a web page, not a picture.")
-    return found("OD010", file, "is not a picture, or its beginning is damaged.")
+        return Finding.of("OD010", file, "holds text such as a web page, not a picture.")
+    return Finding.of("OD010", file, "is not a picture, or its beginning is damaged.")

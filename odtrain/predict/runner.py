@@ -24,7 +24,7 @@ from odtrain.model_source import Source
 from odtrain.predict.outputs import Prediction, voc_xml
 from odtrain.predict.progress import Journal, stamp_of
 from odtrain.structures import Detections, UInt8Image
-from odtrain.system.ordered_map import in_chunks, in_order
+from odtrain.system.workers import in_chunks, in_threads
 
 DRAWN_QUALITY, FRAME_QUALITY = 92, 95
 """JPEG qualities of drawn pictures, and of frames that are written for labelling."""
@@ -178,7 +178,8 @@ class Look:
     def _run(self, shots: Iterable[Shot]) -> Iterator[Seen]:
         """Look at shots in order, several at a time; note each one that is done."""
         chunks = in_chunks(shots, self.source.batch)
-        for several in in_order(self._look, chunks, self.workers + 1, self.workers + 2):
+        threads, ahead = self.workers + 1, self.workers + 2
+        for several in in_threads(self._look, chunks, threads=threads, ahead=ahead, finish=True):
             for seen in several:
                 self._note(seen)
                 self.advance(1)

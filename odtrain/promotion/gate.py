@@ -14,14 +14,14 @@ from itertools import permutations
 import numpy as np
 
 from odtrain.config.schema import RegistryConfig
-from odtrain.dataset.prepare import LabelledSplit
 from odtrain.evaluation.evaluate import quick_map
 from odtrain.evaluation.paired_bootstrap import POINTS, Difference, compare, in_words
 from odtrain.evaluation.saved_detections import Kept, under_names
 from odtrain.export.benchmark import Agreement, agreement
 from odtrain.export.parity import not_exact
 from odtrain.export_formats import EXACT_FORMATS
-from odtrain.structures import Detections, GroundTruth, IntArray, pairwise_iou
+from odtrain.io import markdown
+from odtrain.structures import Detections, GroundTruth, IntArray, LabelledSplit, pairwise_iou
 
 RECORDED_TOLERANCE = 0.005
 """A file's mAP may differ by this much from the one recorded: processors round differently."""
@@ -58,6 +58,11 @@ class Check:
     name: str
     problem: str | None
     says: str
+
+    def cells(self) -> tuple[str, str, str]:
+        """Its row in the report."""
+        mark = "holds" if self.problem is None else "**fails**"
+        return self.name, mark, markdown.escaped(self.problem or self.says)
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,25 +141,20 @@ class Verdict:
     def markdown(self, title: str) -> str:
         """The report."""
         outcome = "passed" if self.passed else "not passed"
-        lines = [f"# {title}: {outcome}", "", "| check | | |", "|---|---|---|"]
-        for check in self.checks:
-            mark = "holds" if check.problem is None else "**fails**"
-            lines.append(f"| {check.name} | {mark} | {_cell(check.problem or check.says)} |")
+        lines = [f"# {title}: {outcome}", ""]
+        lines += markdown.table(("check", "", ""), (check.cells() for check in self.checks))
         if self.files:
             columns = list(next(iter(self.files.values())))
-            lines += ["", f"| file | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
-            for name, numbers in self.files.items():
-                values = " | ".join(f"{numbers[column]:.4g}" for column in columns)
-                lines.append(f"| {name} | {values} |")
+            rows = (
+                [name, *(f"{numbers[column]:.4g}" for column in columns)]
+                for name, numbers in self.files.items()
+            )
+            lines += ["", *markdown.table(["file", *columns], rows)]
         return "\n".join(lines) + "\n"
 
     def as_dict(self) -> dict[str, object]:
         """The report for programs."""
         return {"passed": self.passed, "sound": self.sound, **asdict(self)}
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
 
 
 def judge(evidence: Evidence, limits: RegistryConfig) -> Verdict:

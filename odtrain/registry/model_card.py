@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from odtrain.export_formats import FORMATS
+from odtrain.io import markdown
 
 CARD = "model_card.md"
 
@@ -74,29 +75,27 @@ def _data(data: str, digest: str, pictures: int) -> str:
 
 def _scores(metrics: Mapping[str, float], class_names: Sequence[str]) -> str:
     """The checkpoint's COCO metrics, with the interval of mAP."""
-    rows = ["| COCO metric | |", "|---|---|"]
+    rows = []
     for key in ("mAP", "mAP_50", "mAP_75", "mAP_small", "mAP_medium", "mAP_large", "AR_100"):
         if f"eval/{key}" in metrics:
             ends = [metrics.get(f"eval/{key}_{end}") for end in ("lo", "hi")]
             interval = f" [{ends[0]:.3f}, {ends[1]:.3f}]" if None not in ends else ""
-            rows.append(f"| {key} | {metrics[f'eval/{key}']:.3f}{interval} |")
+            rows.append((key, f"{metrics[f'eval/{key}']:.3f}{interval}"))
     for class_name in class_names:
         if f"eval/AP/{class_name}" in metrics:
-            rows.append(f"| AP, {class_name} | {metrics[f'eval/AP/{class_name}']:.3f} |")
-    if len(rows) == 2:
+            rows.append((f"AP, {class_name}", f"{metrics[f'eval/AP/{class_name}']:.3f}"))
+    if not rows:
         return "Not recorded."
     said = (
         "Of the checkpoint; mAP is the mean over IoU 0.50 to 0.95, in brackets the 95 % interval by bootstrap "
         "over the test pictures."
     )
-    return said + "\n\n" + "\n".join(rows)
+    return said + "\n\n" + "\n".join(markdown.table(("COCO metric", ""), rows))
 
 
 def _files(files: Sequence[str], metrics: Mapping[str, float], served: str) -> str:
-    rows = [
-        "| file | format | mAP | mAP_50 | latency p50 / p90 | size |",
-        "|---|---|---|---|---|---|",
-    ]
+    columns = ("file", "format", "mAP", "mAP_50", "latency p50 / p90", "size")
+    rows = []
     for each in files:
         value = {
             key: metrics.get(f"export/{each}/{key}")
@@ -107,7 +106,7 @@ def _files(files: Sequence[str], metrics: Mapping[str, float], served: str) -> s
             f"{_cell(value['latency_ms_p50'], '.1f')} / {_cell(value['latency_ms_p90'], '.1f')} ms"
         )
         size = f"{_cell(value['size_mb'], '.1f')} MB"
-        rows.append(f"| `{FORMATS[each].file}` | {each} | {' | '.join(cells)} | {times} | {size} |")
+        rows.append((f"`{FORMATS[each].file}`", each, *cells, times, size))
     said = (
         "Each file was run from disk in a process of its own: its own mAP on the same pictures, and the median "
         "and ninth decile of its own run on one picture, on the machine that trained it (a PC, not your "
@@ -117,7 +116,7 @@ def _files(files: Sequence[str], metrics: Mapping[str, float], served: str) -> s
     said += (
         f" `{FORMATS[served].file}` stands for the version: it is served, and judged by the gate."
     )
-    return said + "\n\n" + "\n".join(rows)
+    return said + "\n\n" + "\n".join(markdown.table(columns, rows))
 
 
 def _cell(value: float | None, form: str) -> str:

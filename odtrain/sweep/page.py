@@ -9,6 +9,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from odtrain.io import markdown
 from odtrain.sweep.pareto import Point, short
 
 COLUMNS = ("mAP", "mAP_lo", "mAP_hi", "mAP_50", "latency_ms_p50", "size_mb", "peak_memory_mb")
@@ -23,21 +24,18 @@ def importance_table(importances: Importances) -> str:
     metrics = list(importances)
     keys = sorted({key for values in importances.values() for key in values})
     keys.sort(key=lambda key: -max(values.get(key, 0.0) for values in importances.values()))
-    rows = [f"| choice | {' | '.join(metrics)} |", "|---|" + "---|" * len(metrics)]
-    for key in keys:
-        shares = [importances[metric].get(key) for metric in metrics]
-        cells = ["" if share is None else f"{share:.0%}" for share in shares]
-        rows.append(f"| {key} | {' | '.join(cells)} |")
-    return "\n".join(rows)
+    shares = {key: [importances[metric].get(key) for metric in metrics] for key in keys}
+    rows = [
+        [key, *("" if share is None else f"{share:.0%}" for share in values)]
+        for key, values in shares.items()
+    ]
+    return "\n".join(markdown.table(["choice", *metrics], rows))
 
 
 def others_table(others: Sequence[Mapping[str, str]]) -> str:
     """Trials without a file as a Markdown table."""
-    rows = ["| trial | state | reason | chosen |", "|---|---|---|---|"]
-    for row in others:
-        cells = [row[key].replace("|", "\\|").replace("\n", " ") for key in row]
-        rows.append(f"| {' | '.join(cells)} |")
-    return "\n".join(rows)
+    rows = [[markdown.escaped(text) for text in row.values()] for row in others]
+    return "\n".join(markdown.table(("trial", "state", "reason", "chosen"), rows))
 
 
 def draw_front(points: Sequence[Point], best: Sequence[Point], file: Path) -> None:

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from odtrain.io import markdown
+
 
 @dataclass(frozen=True)
 class Point:
@@ -110,18 +112,16 @@ def read_front(text: str) -> list[Point]:
 
 def table(points: Sequence[Point]) -> str:
     """Points as a Markdown table."""
-    rows = [
-        "| trial | file | mAP | mAP_50 | latency p50 | size | chosen |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for point in points:
-        values = point.metrics
-        chosen = ", ".join(f"{key}={short(value)}" for key, value in point.params.items())
-        rows.append(
-            f"| {point.trial} | {point.format} | {values['mAP']:.3f} | {values['mAP_50']:.3f} | "
-            f"{values['latency_ms_p50']:.2f} ms | {values['size_mb']:.2f} MB | {chosen} |"
-        )
-    return "\n".join(rows)
+    columns = ("trial", "file", "mAP", "mAP_50", "latency p50", "size", "chosen")
+    return "\n".join(markdown.table(columns, map(_cells, points)))
+
+
+def _cells(point: Point) -> list[object]:
+    values = point.metrics
+    scores = [f"{values[name]:.3f}" for name in ("mAP", "mAP_50")]
+    costs = [f"{values['latency_ms_p50']:.2f} ms", f"{values['size_mb']:.2f} MB"]
+    chosen = ", ".join(f"{key}={short(value)}" for key, value in point.params.items())
+    return [point.trial, point.format, *scores, *costs, chosen]
 
 
 def short(value: Any) -> str:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import combinations
+from itertools import chain, combinations
 from typing import Any
 
 from tqdm import tqdm
 
 from odtrain.config.schema import Config
 from odtrain.errors import ConfigError
-from odtrain.jobs.train import measure_again, register_picked
+from odtrain.io import markdown
+from odtrain.jobs.closing import on_test
+from odtrain.jobs.picked import PickedResult, measure_again, register_picked
 from odtrain.sweep import pareto as sweep_front
 from odtrain.sweep import results as sweep_results
 from odtrain.sweep import study as sweep_study
@@ -43,8 +45,14 @@ def pick(
     lines = [sweep_front.table([chosen]), _interval(chosen), *_neighbours(chosen, best)]
     lines.append(f"file: runs:/{chosen.run_id}/{chosen.file}")
     if register:
-        lines.append(f"registered as {register_picked(config, chosen.run_id, chosen.format)}")
+        picked = register_picked(config, chosen.run_id, chosen.format)
+        lines = [*_registered(picked), *lines, f"registered as {picked.model}"]
     return "\n".join(line for line in lines if line)
+
+
+def _registered(picked: PickedResult) -> list[str]:
+    outcome = f"Registered {picked.outcome}" if picked.outcome else ""
+    return [outcome, on_test(picked.evaluation, picked.proofs)]
 
 
 def verify(config: Config) -> tuple[str, bool]:
@@ -105,18 +113,17 @@ def _compare(first: float, second: float, apart: float) -> int:
 
 
 def _both_table(best: Sequence[Point], again: Sequence[Mapping[str, float]]) -> str:
-    rows = [
-        "| trial | file | mAP | again | latency p50 | again | size | again |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    columns = ("trial", "file", "mAP", "again", "latency p50", "again", "size", "again")
+    rows = []
     for point, now in zip(best, again, strict=True):
-        was = point.metrics
-        rows.append(
-            f"| {point.trial} | {point.format} | {was['mAP']:.3f} | {now['mAP']:.3f} | "
-            f"{was['latency_ms_p50']:.2f} ms | {now['latency_ms_p50']:.2f} ms | "
-            f"{was['size_mb']:.2f} MB | {now['size_mb']:.2f} MB |"
-        )
-    return "\n".join(rows)
+        pairs = zip(_measured_cells(point.metrics), _measured_cells(now), strict=True)
+        rows.append([point.trial, point.format, *chain.from_iterable(pairs)])
+    return "\n".join(markdown.table(columns, rows))
+
+
+def _measured_cells(values: Mapping[str, float]) -> list[str]:
+    latency, size = f"{values['latency_ms_p50']:.2f} ms", f"{values['size_mb']:.2f} MB"
+    return [f"{values['mAP']:.3f}", latency, size]
 
 
 def _front(config: Config) -> list[Point]:

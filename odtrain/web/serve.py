@@ -28,7 +28,7 @@ from odtrain.model_source import Source, open_source
 from odtrain.predict.predict import tell_nameless
 from odtrain.registry.register import scoring_app
 from odtrain.structures import Detections, UInt8Image
-from odtrain.system.ordered_map import cores
+from odtrain.system.workers import cores
 from odtrain.tracking.store import tracking_uri
 from odtrain.web.guard import TooLargeError, page, read_body, serve
 

@@ -37,7 +37,7 @@ from odtrain.predict.outputs import Prediction, voc_xml
 from odtrain.predict.predict import tell_nameless
 from odtrain.predict.runner import jpeg, tell
 from odtrain.structures import Detections
-from odtrain.system.ordered_map import cores
+from odtrain.system.workers import cores
 from odtrain.web.guard import TooLargeError, page, read_body, serve
 
 DEFAULT_INPUT, BROWSER = "camera:0", "browser"

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 
@@ -38,6 +39,21 @@ def test_a_model_of_the_zoo_that_is_named_is_composed_with_its_own_settings(run)
     assert status == 0
     assert "\n  name: ssd_mobilenet_v2_coco\n" in out
     assert "\n  l2: 0.5\n" in out
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"]])
+def test_who_reads_help_may_stop_before_its_end(arguments):
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-m", "odtrain", *arguments],
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize(

@@ -144,7 +144,7 @@ def test_a_part_of_odtrain_that_a_loaded_model_brought_is_not_run(model, tmp_pat
 def test_a_tflite_is_measured_without_tensorflow(model, tmp_path):
     blocked = (
         "import sys; sys.modules['tensorflow'] = None;"
-        "from odtrain.benchmark import main; sys.exit(main(sys.argv[1:]))"
+        "from odtrain.export.benchmark import main; sys.exit(main(sys.argv[1:]))"
     )
     out = tmp_path / "found.npz"
     command = [sys.executable, "-c", blocked, str(model), str(out), "1", "1"]

@@ -138,7 +138,7 @@ def test_a_depth_multiplier_is_refused():
 
 
 def test_their_loss_is_for_their_models():
-    config = made_up_model(input_size=64, depth_multiplier=0.1)
+    config = made_up_model(name="mine", input_size=64, depth_multiplier=0.1)
     ssd = build_detector(config, 2)
     with pytest.raises(ConfigError) as error:
         training_loss(ssd, {}, tf.zeros((1, 1, 4)), tf.zeros((1, 1, 3)), "retinanet")
@@ -336,7 +336,7 @@ def test_bfloat16_keeps_float32_variables_and_outputs(changed, detector):
 
 
 def test_a_checkpoint_of_another_network_is_refused_by_its_name(tmp_path, checkpoint):
-    config = made_up_model(input_size=64, depth_multiplier=0.1)
+    config = made_up_model(name="mine", input_size=64, depth_multiplier=0.1)
     with pytest.raises(CheckpointError) as error:
         restore(build_detector(config, 2), checkpoint)
     assert "it looks like a RetinaNet of Model Garden" in str(error.value)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from lxml import etree
 
-from odtrain.findings import found
+from odtrain.findings import Finding
 from odtrain.labels.annotations import (
     Entry,
     LabelledImage,
@@ -63,7 +63,7 @@ def read(sources: Sources) -> Reading:
             name = local_name(root)
             if name != "annotation":
                 cause = f"begins with <{name}>, not with <annotation>."
-                raise UnreadableError(found("OD004", file, cause))
+                raise UnreadableError(Finding.of("OD004", file, cause))
             reading.entries.append(_entry(file, root, reading))
         except UnreadableError as error:
             reading.refuse(error)
@@ -97,7 +97,7 @@ def _size(root: etree._Element) -> tuple[int, int]:
 def _object(file: Path, position: int, element: etree._Element, reading: Reading) -> WrittenObject:
     name = normalised(text(element, "name"))
     if not name:
-        raise UnreadableError(found("OD006", file, f"object {position} has no <name>."))
+        raise UnreadableError(Finding.of("OD006", file, f"object {position} has no <name>."))
     corners = _corners(file, f'object {position}, "{name}"', element, reading)
     flags = flag(text(element, "difficult")), flag(text(element, "truncated"))
     return WrittenObject(name, corners, *flags)
@@ -122,7 +122,7 @@ def _values(file: Path, said: str, parent: etree._Element, tags: Sequence[str]) 
         value = number(text(parent, tag))
         if value is None:
             cause = f'{said}: <{tag}> is "{text(parent, tag)[:40]}", not a number.'
-            raise UnreadableError(found("OD006", file, cause))
+            raise UnreadableError(Finding.of("OD006", file, cause))
         values.append(value)
     return values
 
@@ -145,7 +145,7 @@ def _other_shape(file: Path, said: str, element: etree._Element, reading: Readin
         reading.tally("rotated")
         corners = cx - width / 2, cy - height / 2, cx + width / 2, cy + height / 2
         return rotated_bounds(corners, math.degrees(angle), (cx, cy))
-    raise UnreadableError(found("OD006", file, f"{said}, has no <bndbox>."))
+    raise UnreadableError(Finding.of("OD006", file, f"{said}, has no <bndbox>."))
 
 
 def write(folder: Path, images: Sequence[LabelledImage], names: Sequence[Path]) -> None:
