@@ -12,7 +12,7 @@ import yaml
 from packaging.requirements import Requirement
 from support.pictures import draw_picture, write_xml
 
-from odtrain.cli.main import COMMANDS
+from odtrain.cli.commands import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[1]
 

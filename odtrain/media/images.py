@@ -116,16 +116,6 @@ def read_turned(file: Path, orientation: int) -> UInt8Image:
     return np.asarray(upright_rgb(file, open_image(file, read_bytes(file)), orientation))
 
 
-def as_upright(image: Image.Image) -> UInt8Image:
-    """`read_upright` of a picture that is open already.
-
-    Raises:
-        UnusableError: its pixels cannot be decoded, or do not fit 8 bits.
-    """
-    file = Path(str(getattr(image, "filename", "")) or "the picture")
-    return np.asarray(upright_rgb(file, image, _exif_orientation(image)))
-
-
 def turned_by_exif(file: Path, data: bytes) -> bool:
     """Whether EXIF asks to turn or mirror the picture in `data`."""
     try:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from odtrain.config.compose import shipped
 from odtrain.config.schema import Config
+from odtrain.config.shipped import shipped
 from odtrain.errors import CheckpointError, ConfigError
 from odtrain.export.benchmark import agreement
 from odtrain.io.archives import locate

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from odtrain.config.compose import compose_config, section, shipped
+from odtrain.config.compose import compose_config, section
 from odtrain.config.schema import AnchorConfig, ModelConfig, PyramidConfig, SharedPredictorConfig
+from odtrain.config.shipped import shipped
 from odtrain.errors import ConfigError
 from odtrain.export.benchmark import BOX_TOLERANCE, SCORE_TOLERANCE, agreement
 from odtrain.export.writers import export
