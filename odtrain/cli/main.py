@@ -424,7 +424,7 @@ def _models_promote(config: Any, invocation: Invocation) -> str:
 def _models_rollback(config: Any, invocation: Invocation) -> str:
     from odtrain.promotion.promote import rollback
 
-    return rollback(config, invocation.flags.name or config.registry.name)
+    return rollback(config.tracking, invocation.flags.name or config.registry.name)
 
 
 def _models_download(config: Any, invocation: Invocation) -> str:
@@ -475,7 +475,7 @@ def _prelabel(config: Any, invocation: Invocation) -> int:
     elif action == "merge":
         from odtrain.labelling.merge import merge
 
-        print(merge(config))
+        print(merge(config.input, config.data))
     else:
         raise ConfigError(f"prelabel {action}", "no such action.", "Choose one of: merge.")
     return 0
@@ -486,7 +486,7 @@ def _report(config: Any, invocation: Invocation) -> int:
 
     flags = invocation.flags
     to = Path(flags.to) if flags.to else None
-    print(f"Written: {write_report(flags.run, config, to, flags.precision)}")
+    print(f"Written: {write_report(flags.run, config.runs, to, flags.precision)}")
     return 0
 
 
@@ -497,7 +497,7 @@ def _track(config: Any, invocation: Invocation) -> int:
     if flags.action != "sync":
         raise ConfigError(f"track {flags.action}", "no such action.", "Choose one of: sync.")
     folder = Path(flags.folder or config.outputs)
-    print(promotion.sync_all(folder, config, config.tracking.uri))
+    print(promotion.sync_all(folder, config.outputs, config.tracking.uri))
     return 0
 
 
