@@ -104,7 +104,7 @@ def repair(config: Config, checked: Checked) -> Repaired:
         ConfigError: `output` is missing.
         DataError: `output` is there already or cannot be written, or nothing would be left.
     """
-    output = free_folder(config, config.data)
+    output = free_folder(config.output, config.data)
     log = Log()
     images = _repaired_images(config.data, checked, log)
     if not images:

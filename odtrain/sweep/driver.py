@@ -24,7 +24,7 @@ import psutil
 from optuna.trial import FrozenTrial, TrialState
 from tqdm import tqdm
 
-from odtrain.config.schema import Config
+from odtrain.config.schema import Config, Runs, SweepConfig
 from odtrain.dataset.prepare import prepare
 from odtrain.errors import ConfigError, DataError, TrackingError, TrainingError
 from odtrain.jobs.context import experiment_id
@@ -128,7 +128,7 @@ def sweep(
             whole = _taken_over(whole, stack)
         _show(whole)
         _drop_unkept(whole)
-        ui = _ui(config, whole)
+        ui = _ui(whole)
     print(_closing_words(whole, ui, repeated(overrides, NEXT)))
 
 
@@ -160,7 +160,12 @@ def checked_space(
             weights = (train.checkpoint, train.restore)
             needed[model.name, model.architecture, model.depth_multiplier, weights] = composed
     for composed in needed.values():
-        load_first_weights(build_detector(composed.model, num_classes=1), composed)
+        load_first_weights(
+            build_detector(composed.model, num_classes=1),
+            composed.train,
+            composed.zoo.mirrors,
+            composed.runs,
+        )
     return dimensions, fixed
 
 
@@ -188,9 +193,9 @@ def _begun(
         _say("Another driver shows this study; this one joins its trainings.")
         return Sweep(config, study, replace(job, parent=parent, fixed=fixed), None)
     stack.enter_context(_showing(study, config.sweep.grace))
-    tracker = _tracker(config, study)
+    tracker = _tracker(config.runs, study)
     stack.enter_context(tracker)
-    _enqueue_baselines(study, config)
+    _enqueue_baselines(study, config.sweep)
     study.set_user_attr("experiment", tracker.experiment)
     study.set_user_attr("run_id", tracker.name)
     if not tracker.resumed:
@@ -201,9 +206,9 @@ def _begun(
     return Sweep(config, study, job, tracker)
 
 
-def _tracker(config: Config, study: optuna.Study) -> Tracker:
-    tracker = Tracker(config.tracking, Path(config.outputs))
-    name = f"sweep {config.sweep.name}"
+def _tracker(runs: Runs, study: optuna.Study) -> Tracker:
+    tracker = Tracker(runs.tracking, Path(runs.outputs))
+    name = f"sweep {study.study_name}"
     return tracker.start("sweep", name, resume=study.user_attrs.get("run_id"))
 
 
@@ -284,19 +289,19 @@ def _without_password(config: Config, overrides: Sequence[str]) -> tuple[Config,
 def _taken_over(whole: Sweep, stack: ExitStack) -> Sweep:
     """The same, showing what the driver that is gone shows no more."""
     stack.enter_context(_showing(whole.study, whole.config.sweep.grace))
-    tracker = _tracker(whole.config, whole.study)
+    tracker = _tracker(whole.config.runs, whole.study)
     stack.enter_context(tracker)
     return replace(whole, tracker=tracker)
 
 
-def _enqueue_baselines(study: optuna.Study, config: Config) -> None:
+def _enqueue_baselines(study: optuna.Study, settings: SweepConfig) -> None:
     """Once in the life of a study, and before anybody trains."""
     if "baselines" in study.user_attrs or study.get_trials(deepcopy=False):
         return
-    for baseline in config.sweep.baselines:
-        point = {**baseline, FORMAT: config.sweep.formats[0]}
+    for baseline in settings.baselines:
+        point = {**baseline, FORMAT: settings.formats[0]}
         study.enqueue_trial(point, skip_if_exists=True)
-    study.set_user_attr("baselines", len(config.sweep.baselines))
+    study.set_user_attr("baselines", len(settings.baselines))
 
 
 # ---- workers
@@ -479,12 +484,12 @@ def _drop_unkept(whole: Sweep) -> None:
     for point in dropped:
         files.setdefault(point.run_id, {})[point.format] = point.file
     for run_id, own in files.items():
-        drop_exports(whole.config, run_id, own)
+        drop_exports(whole.config.runs, run_id, own)
     if dropped:
         _say(f"sweep.keep=front: {len(dropped)} files that are not on the front were dropped.")
 
 
-def _ui(config: Config, whole: Sweep) -> tuple[str | None, str]:
+def _ui(whole: Sweep) -> tuple[str | None, str]:
     experiment = experiment_id(whole.tracker) if whole.tracker is not None else None
     return ui_command(whole.job.uri, experiment)
 

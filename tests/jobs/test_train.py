@@ -456,7 +456,7 @@ def test_files_that_are_dropped_are_gone_here_and_in_the_store_and_the_run_says_
         tracker.log_folder(export, "export")
     run_id = str(tracker.run_id)
     files = {"saved_model": "export/saved_model", "tflite_fp32": "export/model.tflite"}
-    drop_exports(config, run_id, files)
+    drop_exports(config.runs, run_id, files)
     assert [file.name for file in export.iterdir()] == ["model_int8.tflite"]
     assert [file.path for file in new.list_artifacts(run_id, "export")] == [
         "export/model_int8.tflite"
