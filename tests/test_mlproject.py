@@ -40,6 +40,7 @@ def test_requirements_pin_what_the_package_needs():
 DISTRIBUTIONS = {
     "PIL": "pillow",
     "google": "protobuf",
+    "hydra": "hydra-core",
     "official": "tf-models-official",
     "yaml": "pyyaml",
 }
