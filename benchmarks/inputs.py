@@ -133,7 +133,7 @@ def steps(overrides: list[str], seconds: float) -> float:
     """Pictures a second of training steps alone: one batch, given again and again."""
     import tensorflow as tf
 
-    from odtrain.dataset.check import read_dataset
+    from odtrain.dataset.read import read_dataset
     from odtrain.models.build import build_detector
     from odtrain.training.loop import Fit, Listener
 
@@ -171,7 +171,7 @@ class _EnoughError(Exception):
 
 def _batches(config: Config, cache_mb: float) -> tuple[Iterator[Any], int]:
     """Batches as a training gets them, and how many pictures an epoch has."""
-    from odtrain.dataset.check import read_dataset
+    from odtrain.dataset.read import read_dataset
     from odtrain.io.tfrecord import index_records
     from odtrain.models.ssd import extent, resize
     from odtrain.training.input_pipeline import training_batches

@@ -23,7 +23,7 @@ from odtrain.config.compose import compose_config
 from odtrain.config.schema import Config
 from odtrain.dataset.prepare import prepare
 from odtrain.export.benchmark import measure
-from odtrain.jobs.train import Split
+from odtrain.jobs.context import Split
 from odtrain.model_source import run_file
 from odtrain.sweep import results as sweep_results
 from odtrain.sweep import study as sweep_study

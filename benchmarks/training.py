@@ -198,7 +198,7 @@ def time_matrix_product(dtype: str, size: int, times: int = 7) -> dict[str, floa
 
 def train(overrides: list[str], checkpoints: str) -> dict[str, Any]:
     """Train as the configuration says; return speed and processor time of each chunk but the first."""
-    from odtrain.dataset.check import read_dataset
+    from odtrain.dataset.read import read_dataset
     from odtrain.io.tfrecord import index_records
     from odtrain.models.build import build_detector
     from odtrain.training.input_pipeline import training_batches

@@ -143,7 +143,7 @@ def write_files(
         `written`: format and path, and `failed`: format and why it cannot be made.
     """
     from odtrain.export.writers import export
-    from odtrain.jobs.train import UNTRAINED_BIAS
+    from odtrain.jobs.trial import UNTRAINED_BIAS
     from odtrain.models.build import build_detector
 
     config = replace(compose_config([f"model={model}"]).model, class_bias=UNTRAINED_BIAS)

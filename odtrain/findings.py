@@ -34,6 +34,22 @@ class Finding:
     remedy: str
     picture: str | None = None
 
+    @classmethod
+    def of(
+        cls,
+        code: str,
+        file: Path | str,
+        cause: str,
+        box: str | None = None,
+        remedy: str | None = None,
+        picture: Path | None = None,
+    ) -> Finding:
+        """A finding of the kind `code`, with the kind's remedy unless a better one is known."""
+        kind = KINDS[code]
+        shown = _printable(str(file)), box, _printable(cause)
+        where = None if picture is None else _printable(str(picture))
+        return cls(code, kind.severity, *shown, remedy or kind.remedy, where)
+
     def __str__(self) -> str:
         """The finding on one line."""
         return f"{self.severity} {self.code} {self.file}{self.place}: {self.cause} {self.remedy}"
@@ -55,21 +71,6 @@ class Kind(NamedTuple):
     severity: str
     title: str
     remedy: str
-
-
-def found(
-    code: str,
-    file: Path | str,
-    cause: str,
-    box: str | None = None,
-    remedy: str | None = None,
-    picture: Path | None = None,
-) -> Finding:
-    """A finding of the kind `code`, with the kind's remedy unless a better one is known."""
-    kind = KINDS[code]
-    shown = _printable(str(file)), box, _printable(cause)
-    where = None if picture is None else _printable(str(picture))
-    return Finding(code, kind.severity, *shown, remedy or kind.remedy, where)
 
 
 def _printable(text: str) -> str:

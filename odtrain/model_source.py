@@ -18,9 +18,9 @@ from odtrain.config.compose import from_yaml
 from odtrain.config.schema import Config
 from odtrain.errors import CheckpointError, ConfigError
 from odtrain.labels.label_map import read_class_names, read_label_map
-from odtrain.model_files.load import OPENERS, FileDetector, load_detectors
-from odtrain.model_files.tf_graph import SAVED_MODEL_FILE
 from odtrain.structures import Detect, Detections, UInt8Image
+from odtrain_runtime.model_files import OPENERS, FileDetector, load_detectors
+from odtrain_runtime.tf_graph import SAVED_MODEL_FILE
 
 if TYPE_CHECKING:
     from odtrain.models.ssd import SSD
@@ -227,7 +227,7 @@ def _open_file(name: str, file: Path, config: Config, workers: int, threads: int
 
 def _open_checkpoint(name: str, config: Config) -> Source:
     """A TF1 checkpoint of the configured model, all of whose variables must fit."""
-    from odtrain.dataset.check import read_dataset
+    from odtrain.dataset.read import read_dataset
     from odtrain.models.build import build_detector
     from odtrain.zoo.restore import restore
 

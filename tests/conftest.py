@@ -13,8 +13,8 @@ from support.pictures import SHAPES, TINY, Labelled, label_picture
 
 from odtrain.config.compose import section
 from odtrain.config.schema import DataConfig
-from odtrain.dataset.check import Dataset
 from odtrain.dataset.prepare import prepare
+from odtrain.dataset.read import Dataset
 
 pytest_plugins = ["support.tiny_models", "support.videos"]
 

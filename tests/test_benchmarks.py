@@ -19,9 +19,8 @@ from benchmarks.__main__ import BENCHMARKS, Section, machine, markdown
 from benchmarks.pictures import Source, make, read_labels, sources
 from benchmarks.processes import ProcessError
 from benchmarks.training import gflop_of_training
-from odtrain.dataset.prepare import index_records
 from odtrain.errors import ModelFileError
-from odtrain.io.tfrecord import decode_example
+from odtrain.io.tfrecord import decode_example, index_records
 from odtrain.structures import UInt8Image
 
 ROOT = Path(__file__).resolve().parents[1]

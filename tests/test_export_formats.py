@@ -12,13 +12,13 @@ from support.stores import migrated_database, store_at
 from odtrain import model_source as sources
 from odtrain.config.compose import compose_config, section
 from odtrain.config.schema import RegistryConfig, TrackingConfig
-from odtrain.dataset.prepare import LabelledSplit
 from odtrain.export.writers import LITE_SETTINGS, WRITERS
 from odtrain.export_formats import FORMATS, served_format
 from odtrain.promotion import promote as promotion
 from odtrain.registry.lock import alone_at
 from odtrain.registry.register import Candidate, file_of_version, register, resolve_model
 from odtrain.registry.versions import SOUND, Version, find_version, list_models, refresh_aliases
+from odtrain.structures import LabelledSplit
 from odtrain.tracking.store import open_client
 from odtrain.tracking.tracker import Tracker
 from odtrain.web import serve as serving

@@ -13,8 +13,7 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from odtrain.config.schema import Config, DataConfig
-from odtrain.dataset.check import Examined, examine
-from odtrain.dataset.pairing import scan_sources
+from odtrain.dataset.check import Checked, check
 from odtrain.dataset.prepare import refuse_errors
 from odtrain.dataset.splits import SPLITS
 from odtrain.errors import ConfigError, DataError, choose, told_if_not_written
@@ -69,18 +68,18 @@ def convert(config: Config, target: str | None, labels_only: bool = False) -> st
     output = free_folder(config, data)
     with written_whole(output) as folder:
         data = replace(data, prepared=str(folder / UNPACKED))
-        examined = examine(data, scan_sources(data))
-        findings = [found for found in examined.findings if found.code not in OF_THE_SPLIT]
+        checked = check(data)
+        findings = [each for each in checked.findings if each.code not in OF_THE_SPLIT]
         refuse_errors(data, findings)
-        images = [image for part in SPLITS for image in examined.splits[part]]
+        images = [image for part in SPLITS for image in checked.splits[part]]
         images.sort(key=lambda image: image.image)
         names = common_names([image.image for image in images])
-        TARGETS[name].write(folder, images, names, examined.class_names)
+        TARGETS[name].write(folder, images, names, checked.class_names)
         if name == "yolo":
-            _write_yolo_lists(folder, dict(zip(images, names, strict=True)), examined)
+            _write_yolo_lists(folder, dict(zip(images, names, strict=True)), checked)
         changed = 0 if labels_only else _copy_pictures(folder / "images", images, names)
         shutil.rmtree(folder / UNPACKED, ignore_errors=True)
-    return _report(name, output, examined, images, findings, changed, labels_only)
+    return _report(name, output, checked, images, findings, changed, labels_only)
 
 
 def _data_of(config: Config) -> DataConfig:
@@ -146,32 +145,32 @@ def _copy_pictures(folder: Path, images: Sequence[LabelledImage], names: Sequenc
     return changed
 
 
-def _write_yolo_lists(folder: Path, named: dict[LabelledImage, Path], examined: Examined) -> None:
+def _write_yolo_lists(folder: Path, named: dict[LabelledImage, Path], checked: Checked) -> None:
     """data.yaml, and the lists of pictures it names: the split that odtrain trains with."""
     parts = {}
     for part, called in YOLO_SPLITS.items():
-        names = [named[image] for image in examined.splits[part]]
+        names = [named[image] for image in checked.splits[part]]
         if names:
             parts[called] = f"{called}.txt"
             lines = [f"./images/{name.as_posix()}\n" for name in names]
             (folder / f"{called}.txt").write_text(
                 "".join(lines), encoding="utf-8", errors="surrogateescape"
             )
-    text = yolo.data_yaml(parts, examined.class_names)
+    text = yolo.data_yaml(parts, checked.class_names)
     (folder / "data.yaml").write_text(text, encoding="utf-8")
 
 
 def _report(
     target: str,
     output: Path,
-    examined: Examined,
+    checked: Checked,
     images: Sequence[LabelledImage],
     findings: Sequence[Finding],
     changed: int,
     labels_only: bool,
 ) -> str:
     boxes = [item for image in images for item in image.objects]
-    source = FORMATS.get(examined.label_format, "labels")
+    source = FORMATS.get(checked.label_format, "labels")
     total = f"{_count(len(images), 'picture')}, {_count(len(boxes), 'box')}"
     lines = [f"{source} to {FORMATS[target]}: {total}"]
     flags = {
@@ -194,8 +193,8 @@ def _report(
             f"  {_count(changed, 'picture')} labelled as stored, though EXIF turns it: the copy has "
             "no EXIF"
         )
-    said = [found for found in findings if found.code in SAID]
-    lines += [f"  {found.code} {found.file}: {found.cause}" for found in said[:8]]
+    said = [each for each in findings if each.code in SAID]
+    lines += [f"  {each.code} {each.file}: {each.cause}" for each in said[:8]]
     if len(said) > 8:
         lines.append(f"  and {len(said) - 8:,} more such findings; odtrain check lists them")
     what, key = ("labels", "annotations") if labels_only else ("pictures and labels", "images")

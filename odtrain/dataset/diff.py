@@ -16,10 +16,11 @@ from pathlib import Path
 import numpy as np
 
 from odtrain.box_matching import match_boxes
-from odtrain.dataset.check import DATASET_FILE
-from odtrain.dataset.scan import STATE_FILE, read_json
+from odtrain.dataset.look import STATE_FILE
+from odtrain.dataset.read import DATASET_FILE
 from odtrain.dataset.splits import SPLITS
 from odtrain.errors import DataError
+from odtrain.io.atomic import read_json
 from odtrain.structures import FloatArray, pairwise_iou
 
 SAME_OBJECT_IOU = 0.5

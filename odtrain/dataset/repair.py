@@ -15,7 +15,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from odtrain.config.schema import Config, DataConfig
-from odtrain.dataset.check import Examined, diagnose
+from odtrain.dataset.check import Checked, check
 from odtrain.dataset.checks.class_names import probable, slips
 from odtrain.dataset.checks.leakage import difference
 from odtrain.dataset.convert import common_names, free_folder, written_whole
@@ -33,14 +33,14 @@ from odtrain.labels.annotations import (
 )
 from odtrain.labels.formats import voc
 from odtrain.media.images import (
-    FORMATS,
     Picture,
-    UnusableError,
     encode,
+    finding_of,
     record_format,
     turned_by_exif,
     without_exif,
 )
+from odtrain_runtime.pictures import FORMATS, UnusableError
 
 CHANGES_FILE = "CHANGES.md"
 LEFT_OUT = ("OD003", "OD004", "OD005", "OD010", "OD011", "OD012", "OD014", "OD019", "OD102")
@@ -93,12 +93,12 @@ class NeedsAPersonError(Exception):
     """Labels that cannot be put right here: the code of the finding, and why."""
 
 
-def repair(config: Config, examined: Examined) -> Repaired:
+def repair(config: Config, checked: Checked) -> Repaired:
     """Write a repaired copy to the new folder `output`, whole or not at all, and check it.
 
     Args:
-        config: `output`, and the data set that was examined.
-        examined: all that is known of it.
+        config: `output`, and the data set that was checked.
+        checked: all that is known of it.
 
     Raises:
         ConfigError: `output` is missing.
@@ -106,14 +106,14 @@ def repair(config: Config, examined: Examined) -> Repaired:
     """
     output = free_folder(config, config.data)
     log = Log()
-    images = _repaired_images(config.data, examined, log)
+    images = _repaired_images(config.data, checked, log)
     if not images:
         problem = "would be empty: no picture can be used."
         raise DataError(output, problem, "Look at the findings first: odtrain check")
     with written_whole(output) as folder:
-        _write(folder, images, examined, log)
+        _write(folder, images, checked, log)
         copy = _settings_of_copy(config.data, folder)
-        findings = diagnose(copy, config.model).findings
+        findings = check(copy, config.model).findings
         (folder / CHANGES_FILE).write_text(_as_markdown(log), encoding="utf-8", errors="replace")
     return Repaired(output, log, findings)
 
@@ -135,35 +135,35 @@ def _settings_of_copy(data: DataConfig, folder: Path) -> DataConfig:
 # ---- which pictures, with which objects
 
 
-def _repaired_images(data: DataConfig, examined: Examined, log: Log) -> list[LabelledImage]:
-    for finding in examined.findings:
+def _repaired_images(data: DataConfig, checked: Checked, log: Log) -> list[LabelledImage]:
+    for finding in checked.findings:
         if finding.code in LEFT_OUT:
             log.leave_out(finding.code, finding.file, finding.cause)
         if finding.code == "OD006":
             log.change(finding.code, Path(finding.file), f"{finding.cause} It was left out.")
-    unsure = {Path(finding.file) for finding in examined.findings if finding.code == "OD014"}
-    unsure |= set(_wrongly_named(examined, log))
-    known = examined.class_names if data.label_map is not None else ()
-    meant = slips(examined.images, known)
+    unsure = {Path(finding.file) for finding in checked.findings if finding.code == "OD014"}
+    unsure |= set(_wrongly_named(checked, log))
+    known = checked.class_names if data.label_map is not None else ()
+    meant = slips(checked.images, known)
     images = []
-    for picture, held in examined.pictures.items():
+    for picture, held in checked.pictures.items():
         if picture not in unsure:
             try:
-                repairer = _Repairer(picture, examined.entries[picture], held, log)
+                repairer = _Repairer(picture, checked.entries[picture], held, log)
                 images.append(repairer.repaired(meant, known))
             except NeedsAPersonError as error:
                 log.leave_out(error.args[0], picture, error.args[1])
-    return _without_copies(images, examined, log)
+    return _without_copies(images, checked, log)
 
 
-def _wrongly_named(examined: Examined, log: Log) -> Iterator[Path]:
+def _wrongly_named(checked: Checked, log: Log) -> Iterator[Path]:
     """Pictures that share a label file with one whose full name that file gives (OD013)."""
     of_file: dict[Path, list[Path]] = {}
-    for picture, entry in examined.entries.items():
+    for picture, entry in checked.entries.items():
         if not entry.shared:
             of_file.setdefault(entry.label_file, []).append(picture)
     for file, pictures in of_file.items():
-        named = [p for p in pictures if p.name in examined.entries[p].names]
+        named = [p for p in pictures if p.name in checked.entries[p].names]
         for picture in pictures:
             if len(pictures) > 1 and named != [picture]:
                 log.leave_out("OD013", picture, f"{file} may be about another picture.")
@@ -291,13 +291,13 @@ def _leaves(item: WrittenObject, width: int, height: int) -> bool:
 
 
 def _without_copies(
-    images: Sequence[LabelledImage], examined: Examined, log: Log
+    images: Sequence[LabelledImage], checked: Checked, log: Log
 ) -> list[LabelledImage]:
     """One of each group of equal pictures whose labels agree: that of test before one of training."""
     by_file = {image.image: image for image in images}
-    split = {image.image: part for part in SPLITS for image in examined.splits[part]}
+    split = {image.image: part for part in SPLITS for image in checked.splits[part]}
     dropped: set[Path] = set()
-    for group in examined.scenes.same:
+    for group in checked.scenes.same:
         present = [file for file in group if file in by_file]
         if not present:
             continue
@@ -313,13 +313,13 @@ def _without_copies(
 # ---- the files
 
 
-def _write(folder: Path, images: Sequence[LabelledImage], examined: Examined, log: Log) -> None:
-    names = _new_names(images, examined, log)
+def _write(folder: Path, images: Sequence[LabelledImage], checked: Checked, log: Log) -> None:
+    names = _new_names(images, checked, log)
     written = []
     for image in tqdm(images, "repairing", unit=" pictures", delay=1, leave=False):
         file = folder / "images" / names[image.image]
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(_picture_bytes(image, examined.pictures[image.image], log))
+        file.write_bytes(_picture_bytes(image, checked.pictures[image.image], log))
         written.append(replace(image, orientation=1))
     voc.write(folder / "annotations", written, [names[image.image] for image in images])
 
@@ -341,7 +341,8 @@ def _picture_bytes(image: LabelledImage, held: Picture, log: Log) -> bytes:
             return data
         new = encode(image.image, data, held)
     except (OSError, UnusableError) as error:
-        raise DataError(image.image, f"changed meanwhile: {error}.", "Run it again.") from None
+        why = finding_of(error) if isinstance(error, UnusableError) else error
+        raise DataError(image.image, f"changed meanwhile: {why}.", "Run it again.") from None
     how = "upright and " if held.orientation != 1 else ""
     log.change(
         "OD203", image.image, f"pixels written {how}as {record_format(held.format).upper()}."
@@ -349,10 +350,10 @@ def _picture_bytes(image: LabelledImage, held: Picture, log: Log) -> bytes:
     return new
 
 
-def _new_names(images: Sequence[LabelledImage], examined: Examined, log: Log) -> dict[Path, Path]:
+def _new_names(images: Sequence[LabelledImage], checked: Checked, log: Log) -> dict[Path, Path]:
     """Picture -> its name in the copy: below its split where that was given, with a true suffix."""
     files = [image.image for image in images]
-    given = examined.given
+    given = checked.given
     inside = dict(zip(files, common_names(files), strict=True))
     by_folders = given and all(
         part in _parts(inside[file]) for file, part in given.items() if file in inside
@@ -361,7 +362,7 @@ def _new_names(images: Sequence[LabelledImage], examined: Examined, log: Log) ->
     taken: set[str] = set()
     for file in files:
         name = inside[file] if not given or by_folders else Path(given[file], file.name)
-        suffix = _true_suffix(file, examined.pictures[file])
+        suffix = _true_suffix(file, checked.pictures[file])
         if suffix != name.suffix:
             log.change("OD101", file, f"is called {name.stem}{suffix} in the copy.")
         names[file] = _free_name(name.with_suffix(suffix), taken)

@@ -1,145 +1,180 @@
-"""Looking into many picture files: several at a time, and unchanged ones not again."""
+"""Which files a data set is made of, before any of them is read."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from dataclasses import asdict, dataclass
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from odtrain.findings import Finding, found
-from odtrain.labels.annotations import Entry
-from odtrain.media.images import SUFFIXES, Picture, UnusableError, inspect
-from odtrain.system.workers import Workers
+from odtrain.config.schema import DataConfig
+from odtrain.errors import DataError
+from odtrain.findings import Finding
+from odtrain.labels.annotations import normalised
+from odtrain.labels.formats.recognise import Sources
+from odtrain.labels.formats.tfrecords import record_files, unpack
+from odtrain.media.images import SUFFIXES
+from odtrain_runtime.pictures import UNSUPPORTED_SUFFIXES
 
 FileStat = tuple[int, int]
 """Size in bytes and modification time in ns."""
-STATE_FILE = "state.json"
-STATE_VERSION = 4
-"""Raised whenever the same file would be remembered differently."""
+UNPACKED = "pictures"
+"""The folder in `data.prepared` for pictures that come out of records."""
+LABEL_FOLDERS = ("annotations", "Annotations", "labels", "xml", "xmls")
+"""Where label files lie beside a folder of pictures, most often."""
 
 
-@dataclass(frozen=True)
-class Memory:
-    """What is known of a picture from an earlier look, and how to see that it still holds."""
-
-    stat: FileStat
-    labelled_size: tuple[int, int] | None
-    picture: Picture
-
-
-def read_json(file: Path) -> dict[str, Any]:
-    """The object in a JSON file of our own; empty where it is missing or not whole."""
-    try:
-        values = json.loads(file.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return values if isinstance(values, dict) else {}
-
-
-def read_memories(folder: Path) -> dict[str, Memory]:
-    """What an earlier preparation in `folder` remembers of each picture, by its path."""
-    state = read_json(folder / STATE_FILE)
-    if state.get("version") != STATE_VERSION:
-        return {}
-    return {file: _memory_from(values) for file, values in state["pictures"].items()}
-
-
-def _memory_from(values: dict[str, Any]) -> Memory:
-    notes = tuple(Finding(**note) for note in values["picture"]["notes"])
-    taken = values["picture"]["taken"]
-    known = {"notes": notes, "taken": taken and (taken[0], taken[1])}
-    picture = Picture(**{**values["picture"], **known})
-    size = values["labelled_size"]
-    width_height = None if size is None else (size[0], size[1])
-    return Memory((values["stat"][0], values["stat"][1]), width_height, picture)
-
-
-def memories_as_json(memories: dict[str, Memory]) -> dict[str, Any]:
-    """What `read_memories` reads back."""
-    return {
-        file: {
-            "stat": memory.stat,
-            "labelled_size": memory.labelled_size,
-            # asdict alone would copy every value, which takes longer than writing them all
-            "picture": {
-                **vars(memory.picture),
-                "notes": [asdict(note) for note in memory.picture.notes],
-            },
-        }
-        for file, memory in memories.items()
-    }
-
-
-class Look(NamedTuple):
-    """A picture that is to be looked into.
+class Scan(NamedTuple):
+    """The files of a data set.
 
     Attributes:
-        file: the picture.
-        stat: its size and date.
-        labelled_size: (width, height) that its label file gives.
-        known: what is remembered of it, though not with this stat.
+        files: every file that it may depend on, with those that were unpacked.
+        folder: that holds the pictures.
+        pictures: in the order of their names, folder by folder.
+        labels: the folder of the label files, or the only one.
+        sources: what readers of labels may look at; nothing where there are no pictures.
     """
 
-    file: Path
-    stat: FileStat
-    labelled_size: tuple[int, int] | None
-    known: Memory | None
+    files: dict[Path, FileStat]
+    folder: Path
+    pictures: list[Path]
+    labels: Path
+    sources: Sources
 
 
-def expect_looks(files: dict[Path, FileStat], known: dict[str, Memory], workers: Workers) -> None:
-    """Have processes started for the pictures that will be looked into, while labels are still read."""
-    seen = {file: memory.stat for file, memory in known.items()}
-    new = [
-        file
-        for file, stat in files.items()
-        if file.suffix.lower() in SUFFIXES and seen.get(str(file)) != stat
-    ]
-    workers.start(look_at, len(new))
+def source_files(config: DataConfig) -> dict[Path, FileStat]:
+    """Every file that the data set may depend on, hidden ones and the prepared folder aside.
+
+    Raises:
+        DataError: a folder is not there, or cannot be read.
+    """
+    prepared = Path(config.prepared)
+    roots = {_label_root(config): "data.annotations", Path(config.images): "data.images"}
+    files: dict[Path, FileStat] = {}
+    for root, key in roots.items():
+        if root.is_file():
+            files[root] = _stat(root)
+            continue
+        if not root.is_dir():
+            raise DataError(
+                root, "is not a folder.", f"Set {key} to the folder that holds the files."
+            )
+        files.update(_scan(root, {_identity(prepared)} if prepared.is_dir() else set()))
+    for extra in (config.train_list, config.validation_list, config.test_list, config.label_map):
+        if extra is not None and Path(extra).is_file():
+            files[Path(extra)] = _stat(Path(extra))
+    return files
 
 
-def inspect_all(
-    entries: dict[Path, Entry],
-    files: dict[Path, FileStat],
-    known: dict[str, Memory],
-    findings: list[Finding],
-    workers: Workers,
-) -> dict[str, Memory]:
-    """Look into every picture, several at a time; pictures that cannot be used are missing."""
-    looks = [
-        Look(picture, files[picture], entry.size, known.get(str(picture)))
-        for picture, entry in entries.items()
-    ]
-    new = [look for look in looks if not _holds(look)]
-    found_out = workers.map(look_at, new, "checking pictures")
-    memories = {}
-    for look in looks:
-        memory = look.known if _holds(look) else next(found_out)
-        if isinstance(memory, Finding):
-            findings.append(memory)
-        elif memory is not None:
-            memories[str(look.file)] = memory
-            findings += memory.picture.notes
-    return memories
+def _stat(file: Path) -> FileStat:
+    status = file.stat()
+    return status.st_size, status.st_mtime_ns
 
 
-def _holds(look: Look) -> bool:
-    """Whether what is remembered of a picture needs no second look."""
-    known = look.known
-    return bool(known and known.stat == look.stat and known.labelled_size == look.labelled_size)
+def _label_root(config: DataConfig) -> Path:
+    return Path(config.images if config.annotations is None else config.annotations)
 
 
-def look_at(look: Look) -> Memory | Finding:
-    """What a picture holds: remembered if its content is the one remembered, else decoded."""
-    file, stat, labelled_size, known = look
+def _identity(folder: Path) -> tuple[int, int]:
+    status = folder.stat()
+    return status.st_dev, status.st_ino
+
+
+def _scan(folder: Path, seen: set[tuple[int, int]]) -> Iterator[tuple[Path, FileStat]]:
+    """Files under `folder` in the order of their names; links to folders are followed once."""
+    if _identity(folder) in seen:
+        return
+    seen.add(_identity(folder))
     try:
-        data = file.read_bytes()
-        same = known is not None and known.labelled_size == labelled_size
-        if known and same and known.picture.content == hashlib.sha256(data).hexdigest():
-            return Memory(stat, labelled_size, known.picture)
-        return Memory(stat, labelled_size, inspect(file, data, labelled_size))
-    except UnusableError as error:
-        return error.finding
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError as error:
-        return found("OD010", file, f"cannot be read: {error.strerror}.")
+        raise DataError(
+            folder, f"cannot be read: {error.strerror}.", "Give yourself the right to read it."
+        ) from None
+    for entry in entries:
+        if entry.name.startswith((".", "__MACOSX")):
+            continue
+        if entry.is_dir():
+            yield from _scan(folder / entry.name, seen)
+        elif entry.is_file():
+            entry_status = entry.stat()
+            yield folder / entry.name, (entry_status.st_size, entry_status.st_mtime_ns)
+
+
+def scan(config: DataConfig, files: dict[Path, FileStat]) -> tuple[Scan, list[Finding]]:
+    """What `files`, as `source_files` gives them, are to the data set; OD001 and OD234."""
+    labels, folder = _label_root(config), Path(config.images)
+    unpacked, findings = _unpacked(config, labels, files)
+    files = {**files, **unpacked}
+    pictures = list(unpacked)
+    if pictures:
+        folder = Path(config.prepared) / UNPACKED
+    else:
+        pictures = _pictures_in(folder, files)
+    if not pictures:
+        findings = [Finding.of("OD001", folder, "holds no pictures.")]
+        return Scan(files, folder, [], labels, Sources(())), findings
+    return Scan(files, folder, pictures, labels, _sources(config, files, pictures)), findings
+
+
+def _unpacked(
+    config: DataConfig, labels: Path, files: dict[Path, FileStat]
+) -> tuple[dict[Path, FileStat], list[Finding]]:
+    """The pictures in the record files among `files`, if there are no others or records are named.
+
+    They are unpacked into the prepared folder, once.
+    """
+    records = record_files([file for file in files if _lies_in(file, labels)])
+    if not records or config.format not in ("auto", "tfrecord"):
+        return {}, []
+    others = _pictures_in(Path(config.images), files) and not labels.is_file()
+    if others and config.format == "auto":
+        return {}, []
+    folder = Path(config.prepared) / UNPACKED
+    pictures = {picture: _stat(picture) for picture in unpack(records, folder)}
+    cause = f"{len(pictures):,} pictures were unpacked from records into {folder}."
+    return pictures, [Finding.of("OD234", labels, cause)] if pictures else []
+
+
+def _pictures_in(root: Path, files: dict[Path, FileStat]) -> list[Path]:
+    known = SUFFIXES | UNSUPPORTED_SUFFIXES
+    return [file for file in files if file.suffix.lower() in known and _lies_in(file, root)]
+
+
+def _lies_in(file: Path, root: Path) -> bool:
+    """What `Path.is_relative_to` says, several times as fast: it is asked of every file."""
+    parts = root.parts  # none for the folder "."
+    return file.parts[: len(parts)] == parts and file.is_absolute() == root.is_absolute()
+
+
+def _sources(config: DataConfig, files: dict[Path, FileStat], pictures: Sequence[Path]) -> Sources:
+    """What readers of labels may look at; lists of the split are no label files."""
+    root = _label_root(config)
+    named = (config.train_list, config.validation_list, config.test_list, config.label_map)
+    lists = [Path(file) for file in named if file is not None and Path(file).is_file()]
+    mine: list[Path] = []
+    others: list[Path] = []
+    for file in files:
+        (mine if _lies_in(file, root) else others).append(file)
+    mine = [file for file in mine if not _is_one_of(file, lists)]
+    if config.label_map is not None:
+        others.insert(0, Path(config.label_map))
+    stems = frozenset(normalised(picture.stem) for picture in pictures)
+    unpacked = any(_lies_in(picture, Path(config.prepared) / UNPACKED) for picture in pictures)
+    return Sources(mine, others, stems, config.format != "auto", unpacked)
+
+
+def _is_one_of(file: Path, lists: Sequence[Path]) -> bool:
+    return any(file.name == other.name and file.samefile(other) for other in lists)
+
+
+def no_labels(root: Path) -> Finding:
+    """OD002, with the folder beside it that probably holds them."""
+    candidates = [root.absolute().parent / name for name in LABEL_FOLDERS]
+    beside = [folder for folder in candidates if folder.is_dir() and _holds_labels(folder)]
+    remedy = f"Set data.annotations={beside[0]}" if beside else None
+    return Finding.of("OD002", root, "holds no label files.", remedy=remedy)
+
+
+def _holds_labels(folder: Path) -> bool:
+    return any(any(folder.glob(pattern)) for pattern in ("*.xml", "*.txt", "*.json", "*.csv"))

@@ -1,20 +1,29 @@
-"""Record files, one at a time, by whichever process; written whole or not at all."""
+"""Checked pictures -> the lists and TFRecord files of a prepared data set.
+
+Record files are written one at a time, by whichever process, whole or not at all.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+import os
+from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
+from odtrain.dataset.check import Checked
+from odtrain.dataset.splits import SPLITS
 from odtrain.errors import DataError
 from odtrain.io.atomic import replacing
 from odtrain.io.tfrecord import BYTES, FLOATS, INTS, Kind, Values, encode_example, frame
-from odtrain.labels.annotations import LabelledImage
-from odtrain.media.images import Picture, UnusableError, encode, record_format
+from odtrain.labels.annotations import LabelledImage, normalised
+from odtrain.media.images import Picture, encode, finding_of, record_format
+from odtrain.system.workers import Workers
+from odtrain_runtime.pictures import UnusableError
 
 
-@dataclass(frozen=True)
-class Shard:
+class Shard(NamedTuple):
     """One record file and what goes into it.
 
     Attributes:
@@ -30,6 +39,58 @@ class Shard:
     pictures: list[Picture]
     source_ids: list[int]
     class_ids: dict[str, int]
+
+
+def write_lists(folder: Path, checked: Checked) -> None:
+    """The pictures of each split that has any, one a line: what `data.train_list` and the others take.
+
+    Names alone, or with their folders where two pictures share a name.
+    """
+    pictures = [image.image for image in checked.images]
+    clash = len({normalised(picture.name) for picture in pictures}) < len(pictures)
+    root = Path(os.path.commonpath([p.parent for p in pictures])).parent if clash else None
+    for split, images in checked.splits.items():
+        names = [i.image.name if root is None else i.image.relative_to(root) for i in images]
+        if names:
+            file = folder / f"{split}_list.txt"
+            text = "".join(f"{Path(name).as_posix()}\n" for name in names)
+            file.write_text(text, encoding="utf-8", errors="surrogateescape")
+
+
+def write_records(
+    folder: Path, checked: Checked, shards: Mapping[str, int], workers: Workers
+) -> None:
+    """Every split in as many files as `shards` says, of nearly equal numbers of pictures, by name.
+
+    Files that are there already are kept: they are those of a call that was killed.
+
+    Raises:
+        DataError: a picture changed since it was checked.
+    """
+    class_ids = {name: number for number, name in enumerate(checked.class_names, start=1)}
+    images = [image for split in SPLITS for image in checked.splits[split]]
+    by_name = sorted(images, key=lambda image: normalised(image.image.name))
+    source_ids = {image.image: number for number, image in enumerate(by_name, start=1)}
+
+    def shard(file: Path, part: list[LabelledImage]) -> Shard:
+        pictures = [checked.pictures[image.image] for image in part]
+        return Shard(file, part, pictures, [source_ids[image.image] for image in part], class_ids)
+
+    tasks = []
+    for split in SPLITS:
+        rest = iter(checked.splits[split])
+        lengths = _shard_lengths(len(checked.splits[split]), shards[split])
+        for number, length in enumerate(lengths):
+            file = folder / f"{split}.record-{number:05d}-of-{len(lengths):05d}"
+            tasks.append(shard(file, list(islice(rest, length))))
+    for _ in workers.map(write_shard, tasks, "writing records", chunk=1, pictures=len(images)):
+        pass
+
+
+def _shard_lengths(pictures: int, shards: int) -> list[int]:
+    """How many pictures each shard gets; no shard is empty."""
+    shards = min(shards, pictures)
+    return [pictures // shards + (number < pictures % shards) for number in range(shards)]
 
 
 def write_shard(shard: Shard) -> None:
@@ -64,7 +125,7 @@ def _serialized(
     try:
         encoded = encode(image.image, data, picture)
     except UnusableError as error:
-        raise DataError(image.image, error.finding.cause, error.finding.remedy) from None
+        raise DataError(image.image, error.cause, finding_of(error).remedy) from None
     return encode_example(_features(image, picture, source_id, class_ids, encoded))
 
 

@@ -9,15 +9,14 @@ from __future__ import annotations
 import csv
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import takewhile
-from pathlib import Path, PurePath, PureWindowsPath
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PureWindowsPath
 
 from odtrain.config.schema import DataConfig
-from odtrain.errors import DataError
-from odtrain.findings import Finding, found
+from odtrain.dataset.pairing import PictureNames
+from odtrain.errors import ConfigError, DataError
+from odtrain.findings import Finding
 from odtrain.labels.annotations import LabelledImage, normalised
-from odtrain.media.images import SUFFIXES
 
 SPLITS = ("train", "validation", "test")
 RUNS = 4
@@ -33,46 +32,6 @@ FOLDER_NAMES = {
 }
 
 
-class PictureNames:
-    """Finds pictures by the names that label files and lists call them."""
-
-    def __init__(self, pictures: Iterable[Path]) -> None:
-        """Index `pictures` by name and by stem."""
-        self.by_name: dict[str, list[Path]] = defaultdict(list)
-        self.by_stem: dict[str, list[Path]] = defaultdict(list)
-        for picture in pictures:
-            self.by_name[normalised(picture.name)].append(picture)
-            self.by_stem[normalised(picture.stem)].append(picture)
-
-    def find(self, name: str) -> list[Path]:
-        """The pictures called `name`: with its suffix, without one, or with another one."""
-        name = normalised(name)
-        path = PurePath(name)
-        matches = self.by_name.get(name) or self.by_stem.get(name)
-        if not matches and path.suffix.lower() in SUFFIXES:
-            matches = self.by_stem.get(path.stem)
-        return matches or []
-
-    def find_path(self, text: str) -> list[Path]:
-        """As `find`, of a path: of several pictures, those in the folders that it ends with."""
-        path = PurePath(text)
-        matches = self.find(path.name)
-        folders = path.parts[:-1]
-        if len(matches) < 2 or not folders:
-            return matches
-
-        def shared(picture: Path) -> int:
-            pairs = zip(reversed(picture.parts[:-1]), reversed(folders), strict=False)
-            return len(list(takewhile(lambda pair: pair[0] == pair[1], pairs)))
-
-        most = max(map(shared, matches))
-        return [picture for picture in matches if shared(picture) == most]
-
-    def clashes(self) -> list[list[Path]]:
-        """Groups of pictures that share a name without suffix."""
-        return [pictures for pictures in self.by_stem.values() if len(pictures) > 1]
-
-
 def given_split(
     config: DataConfig, root: Path, pictures: Sequence[Path]
 ) -> tuple[dict[Path, str], list[Finding]]:
@@ -85,6 +44,8 @@ def given_split(
     Raises:
         DataError: a list cannot be read.
     """
+    if not pictures:
+        return {}, []
     lists = {
         split: Path(file)
         for split in SPLITS
@@ -94,11 +55,11 @@ def given_split(
         _split_by_lists(lists, pictures) if lists else (split_by_folders(root, pictures), [])
     )
     left_out = len(pictures) - len(split)
-    if split and left_out:
-        place = "in none of the lists" if lists else "outside the folders of the splits"
-        pictures_are = "1 picture is" if left_out == 1 else f"{left_out} pictures are"
-        findings.append(found("OD201", root, f"{pictures_are} {place}."))
-    return split, findings
+    if not split or not left_out:
+        return split, findings
+    place = "in none of the lists" if lists else "outside the folders of the splits"
+    pictures_are = "1 picture is" if left_out == 1 else f"{left_out} pictures are"
+    return split, [*findings, Finding.of("OD201", root, f"{pictures_are} {place}.")]
 
 
 def _split_by_lists(
@@ -111,11 +72,11 @@ def _split_by_lists(
         for name in dict.fromkeys(read_list(file)):
             matches = names.find_path(name)
             if not matches:
-                findings.append(found("OD015", file, f'no picture is called "{name}".'))
+                findings.append(Finding.of("OD015", file, f'no picture is called "{name}".'))
             for picture in matches:
                 if split.setdefault(picture, part) != part:
                     cause = f'"{name}" is in the {split[picture]} list too.'
-                    findings.append(found("OD016", file, cause))
+                    findings.append(Finding.of("OD016", file, cause))
     if {"train", "test"} <= lists.keys():
         return split, findings
     rest = "test" if "train" in lists else "train"
@@ -167,7 +128,13 @@ def complete_split(
         images: all that are used, in any order.
         given: picture -> split, as far as it is given.
         scenes: groups of pictures that are drawn together.
+
+    Raises:
+        ConfigError: folds of a data set whose test and validation parts are given.
     """
+    if config.folds and given and not drawn_splits(config, given):
+        remedy = "Leave out one of the two, or data.folds."
+        raise ConfigError("data.folds", "test and validation are both given.", remedy)
     names = Counter(normalised(image.image.name) for image in images)
 
     def rank(image: LabelledImage) -> tuple[str, str]:

@@ -17,10 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from odtrain.dataset.prepare import LabelledSplit
 from odtrain.errors import DataError
 from odtrain.io.atomic import replacing
-from odtrain.structures import Detections, GroundTruth
+from odtrain.structures import Detections, GroundTruth, LabelledSplit
 
 FOLDER = "detections"
 LABELS = "labels.npz"

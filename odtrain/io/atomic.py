@@ -241,3 +241,12 @@ def _tidy(folder: Path) -> None:
 def _remove(path: Path) -> None:
     with suppress(OSError):
         path.unlink() if path.is_file() else shutil.rmtree(path)
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """The object in a JSON file of our own; empty where it is missing or not whole."""
+    try:
+        values = json.loads(file.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return values if isinstance(values, dict) else {}

@@ -16,9 +16,9 @@ from PIL import Image
 from tqdm import tqdm
 
 from odtrain.config.schema import Config, DataConfig
-from odtrain.dataset.check import Dataset
-from odtrain.dataset.prepare import LabelledSplit, prepare
-from odtrain.dataset.prepare import read_labelled as labels_of
+from odtrain.dataset.prepare import prepare
+from odtrain.dataset.read import Dataset
+from odtrain.dataset.read import read_labelled as labels_of
 from odtrain.errors import ConfigError, DataError, TrackingError
 from odtrain.evaluation import saved_detections as detection_files
 from odtrain.evaluation.paired_bootstrap import POINTS, Comparison, Difference, in_words
@@ -34,7 +34,7 @@ from odtrain.model_source import RUN_FILE, RUN_ID, open_source, run_config, run_
 from odtrain.registry.register import file_of_version
 from odtrain.registry.versions import find_version
 from odtrain.reports import charts
-from odtrain.structures import Detections
+from odtrain.structures import Detections, LabelledSplit
 from odtrain.tracking.store import open_client, tracking_uri
 from odtrain.tracking.tracker import Tracker
 from odtrain.training.input_pipeline import Pictures

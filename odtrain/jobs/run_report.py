@@ -16,7 +16,6 @@ from PIL import Image
 
 from odtrain import __version__
 from odtrain.config.schema import Config
-from odtrain.dataset.prepare import LabelledSplit
 from odtrain.errors import ConfigError, TrackingError, told_if_not_written
 from odtrain.evaluation import matching
 from odtrain.evaluation import saved_detections as detection_files
@@ -26,7 +25,7 @@ from odtrain.evaluation.saved_detections import EVALUATED, LABELS, read_kept, re
 from odtrain.io.atomic import write_text
 from odtrain.model_source import run_file
 from odtrain.reports import charts
-from odtrain.structures import Detections
+from odtrain.structures import Detections, LabelledSplit
 from odtrain.tracking.runs import Story, read_story
 
 RESAMPLES = 1000
@@ -86,7 +85,7 @@ def _page(story: Story, config: Config, precision: float) -> str:
     split, found = _kept(story.run_id, config)
     judged = judge(split, found, precision)
     templates = Environment(
-        loader=PackageLoader("odtrain", "pages"), autoescape=True, undefined=StrictUndefined
+        loader=PackageLoader("odtrain.web", "pages"), autoescape=True, undefined=StrictUndefined
     )
     return templates.get_template("report.html").render(
         title=story.name,

@@ -13,8 +13,9 @@ import numpy as np
 from odtrain.box_matching import match_boxes
 from odtrain.config.compose import section
 from odtrain.config.schema import Config, DataConfig
-from odtrain.dataset.check import diagnose, read_dataset
+from odtrain.dataset.check import check
 from odtrain.dataset.prepare import prepare, refuse_errors
+from odtrain.dataset.read import read_dataset
 from odtrain.dataset.splits import SPLITS
 from odtrain.errors import ConfigError, DataError, told_if_not_written
 from odtrain.io.atomic import copy, sync
@@ -134,9 +135,9 @@ def _read(folder: Path) -> dict[str, LabelledImage]:
         validation_fraction=0.0,
         prepared=str(folder / ".prepared"),
     )
-    examined = diagnose(config)
-    refuse_errors(config, [each for each in examined.findings if each.code not in OF_THE_SPLIT])
-    return {image.image.name: image for split in SPLITS for image in examined.splits[split]}
+    checked = check(config)
+    refuse_errors(config, [each for each in checked.findings if each.code not in OF_THE_SPLIT])
+    return {image.image.name: image for split in SPLITS for image in checked.splits[split]}
 
 
 def _digest(config: DataConfig) -> str | None:
@@ -153,15 +154,15 @@ def _check_target(config: DataConfig) -> set[str]:
         ConfigError: it is labelled otherwise.
         DataError: its labels have errors.
     """
-    examined = diagnose(config)
-    if examined.label_format not in ("voc", ""):
+    checked = check(config)
+    if checked.label_format not in ("voc", ""):
         raise ConfigError(
             f"data.images={config.images}",
-            f"is labelled as {examined.label_format}, and corrections are Pascal VOC.",
+            f"is labelled as {checked.label_format}, and corrections are Pascal VOC.",
             "Convert it first: odtrain convert --to voc output=DIR.",
         )
-    refuse_errors(config, examined.findings)
-    return {held.content for held in examined.pictures.values()}
+    refuse_errors(config, checked.findings)
+    return {held.content for held in checked.pictures.values()}
 
 
 def _noted(folder: Path, source: str, rows: Sequence[Row], changed: Row) -> list[Row]:

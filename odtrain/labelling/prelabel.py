@@ -14,19 +14,20 @@ from PIL import Image
 from tqdm import tqdm
 
 from odtrain.config.schema import Config
-from odtrain.dataset.check import Examined, diagnose
+from odtrain.dataset.check import Checked, check
 from odtrain.errors import ConfigError, DataError, told_if_not_written
 from odtrain.io.atomic import sync, write_bytes, write_text
 from odtrain.io.checksums import sha256_of
 from odtrain.labelling.ranking import Worth, order
 from odtrain.media.find import find_pictures
-from odtrain.media.images import UnusableError, read_upright
+from odtrain.media.images import finding_of
 from odtrain.media.phash import difference_hash
-from odtrain.model_files.provenance import write_labels
 from odtrain.model_files.thresholds import Thresholds, choose_thresholds
 from odtrain.model_source import Source, open_source
 from odtrain.predict.outputs import NO_PLACE, Prediction, voc_xml
 from odtrain.structures import Detect, Detections
+from odtrain_runtime.pictures import UnusableError, read_upright
+from odtrain_runtime.provenance import write_labels
 
 MANIFEST = "prelabel.json"
 CLASS_LIST = "classes.txt"
@@ -190,15 +191,15 @@ def _thresholds(config: Config, source: Source) -> Thresholds:
     return choose_thresholds(config.predict, source.class_names, source.passport, source.name)
 
 
-def _known(config: Config, class_names: Sequence[str]) -> Examined | None:
+def _known(config: Config, class_names: Sequence[str]) -> Checked | None:
     """The data set that the pictures are for; None where `data.*` names none of the model's classes."""
     if not Path(config.data.images).is_dir():
         return None
-    examined = diagnose(config.data)
-    return examined if set(examined.class_names) & set(class_names) else None
+    checked = check(config.data)
+    return checked if set(checked.class_names) & set(class_names) else None
 
 
-def _boxes_by_class(known: Examined, class_names: Sequence[str]) -> dict[int, int]:
+def _boxes_by_class(known: Checked, class_names: Sequence[str]) -> dict[int, int]:
     boxes = Counter(
         item.name for images in known.splits.values() for image in images for item in image.objects
     )
@@ -222,7 +223,7 @@ def _look_at(
                 continue
             image = read_upright(file)
         except (UnusableError, OSError) as error:
-            problem = error.finding if isinstance(error, UnusableError) else error
+            problem = finding_of(error) if isinstance(error, UnusableError) else error
             tqdm.write(str(problem), file=sys.stderr)
             left_out["not readable"] += 1
             continue

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from odtrain.findings import Finding, found
+from odtrain.findings import Finding
 from odtrain.structures import pairwise_iou
 
 TOLERANCE = 1.0
@@ -180,11 +180,11 @@ def place(
             objects[placed] = None
         if code:
             box = written.describe()
-            findings.append(found(code, entry.label_file, entry.about(cause), box=box))
+            findings.append(Finding.of(code, entry.label_file, entry.about(cause), box=box))
     for code, one, twin, iou in overlapping(tuple(objects)):
         cause = f"overlaps another box, {twin.name}, by an IoU of {iou:.2f}."
         box = one.in_pixels(width, height).describe()
-        findings.append(found(code, entry.label_file, entry.about(cause), box=box))
+        findings.append(Finding.of(code, entry.label_file, entry.about(cause), box=box))
     return tuple(objects), findings
 
 

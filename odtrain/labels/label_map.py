@@ -11,19 +11,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from odtrain.errors import DataError
 from odtrain.io.textproto import Message, parse
+from odtrain_runtime.provenance import PLACEHOLDER
 
 EXAMPLE = "Each class is: item { id: 1 name: 'cat' }"
-PLACEHOLDER = "???"
-"""First line of the label files that count the background in, as the published COCO ones do."""
 
 
-@dataclass(frozen=True)
-class Item:
+class Item(NamedTuple):
     """One class of a label map, and the line it begins on."""
 
     id: int
@@ -37,9 +35,9 @@ def _items(label_map: Message) -> Iterator[Item]:
     Raises:
         DataError: one is not complete, or there is something else.
     """
-    for found in label_map.fields:
-        if found.name != "item":
-            raise label_map.reader.fail(found.token, f'expected "item", found {found.token}.')
+    for field in label_map.fields:
+        if field.name != "item":
+            raise label_map.reader.fail(field.token, f'expected "item", found {field.token}.')
     yield from map(_item, label_map.messages("item"))
 
 

@@ -14,8 +14,7 @@ import numpy as np
 
 from odtrain.io.atomic import replacing
 from odtrain.labels.formats.voc import VocObject, annotation
-from odtrain.media.draw import class_label
-from odtrain.structures import Detections
+from odtrain.structures import Detections, class_label
 
 CSV_HEADER = ("filename", "width", "height", "class", "xmin", "ymin", "xmax", "ymax", "score")
 FRAME_HEADER = ("frame", "seconds")

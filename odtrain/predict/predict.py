@@ -31,7 +31,7 @@ from odtrain.model_source import Source, open_source
 from odtrain.predict.outputs import NO_PLACE, Prediction, write_tables
 from odtrain.predict.progress import Journal, stamp_of
 from odtrain.predict.runner import Look, tell
-from odtrain.system.ordered_map import cores
+from odtrain.system.workers import cores
 
 DRAWN, XML = "drawn", "xml"
 JOURNAL = "predictions.part.jsonl"

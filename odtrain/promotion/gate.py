@@ -14,7 +14,6 @@ from itertools import permutations
 import numpy as np
 
 from odtrain.config.schema import RegistryConfig
-from odtrain.dataset.prepare import LabelledSplit
 from odtrain.evaluation.evaluate import quick_map
 from odtrain.evaluation.paired_bootstrap import POINTS, Difference, compare, in_words
 from odtrain.evaluation.saved_detections import Kept, under_names
@@ -22,7 +21,7 @@ from odtrain.export.benchmark import Agreement, agreement
 from odtrain.export.parity import not_exact
 from odtrain.export_formats import EXACT_FORMATS
 from odtrain.io import markdown
-from odtrain.structures import Detections, GroundTruth, IntArray, pairwise_iou
+from odtrain.structures import Detections, GroundTruth, IntArray, LabelledSplit, pairwise_iou
 
 RECORDED_TOLERANCE = 0.005
 """A file's mAP may differ by this much from the one recorded: processors round differently."""

@@ -18,8 +18,8 @@ from tqdm import tqdm
 
 from odtrain.config.compose import from_yaml
 from odtrain.config.schema import Config, RegistryConfig
-from odtrain.dataset.prepare import LabelledSplit, prepare
-from odtrain.dataset.prepare import read_labelled as labels_of
+from odtrain.dataset.prepare import prepare
+from odtrain.dataset.read import read_labelled as labels_of
 from odtrain.errors import DataError, ModelFileError, OdtrainError, TrackingError
 from odtrain.evaluation import saved_detections as detection_files
 from odtrain.evaluation.saved_detections import Kept, read_kept, read_labelled
@@ -43,6 +43,7 @@ from odtrain.registry.versions import (
     set_champion,
     versions_of,
 )
+from odtrain.structures import LabelledSplit
 from odtrain.tracking.runs import in_use, run_folders, say_on_stderr, sync
 from odtrain.tracking.store import failure, is_outage, open_client, tracking_uri
 from odtrain.training.input_pipeline import Pictures

@@ -14,8 +14,7 @@ import numpy as np
 from PIL import Image
 
 from odtrain.config.schema import AugmentConfig, ModelConfig
-from odtrain.dataset.check import Dataset
-from odtrain.dataset.prepare import read_truths
+from odtrain.dataset.read import Dataset, read_truths
 from odtrain.dataset.splits import SPLITS
 from odtrain.io.tfrecord import decode_example, index_records
 from odtrain.media.draw import draw_truth, fit, printable_label, side_by_side

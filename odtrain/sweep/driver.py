@@ -27,7 +27,8 @@ from tqdm import tqdm
 from odtrain.config.schema import Config
 from odtrain.dataset.prepare import prepare
 from odtrain.errors import ConfigError, DataError, TrackingError, TrainingError
-from odtrain.jobs.train import drop_exports, experiment_id
+from odtrain.jobs.context import experiment_id
+from odtrain.jobs.picked import drop_exports
 from odtrain.model_source import load_first_weights
 from odtrain.models.build import build_detector
 from odtrain.sweep import page as sweep_page

@@ -11,7 +11,8 @@ from tqdm import tqdm
 from odtrain.config.schema import Config
 from odtrain.errors import ConfigError
 from odtrain.io import markdown
-from odtrain.jobs.train import measure_again, register_picked
+from odtrain.jobs.closing import on_test
+from odtrain.jobs.picked import PickedResult, measure_again, register_picked
 from odtrain.sweep import pareto as sweep_front
 from odtrain.sweep import results as sweep_results
 from odtrain.sweep import study as sweep_study
@@ -44,8 +45,14 @@ def pick(
     lines = [sweep_front.table([chosen]), _interval(chosen), *_neighbours(chosen, best)]
     lines.append(f"file: runs:/{chosen.run_id}/{chosen.file}")
     if register:
-        lines.append(f"registered as {register_picked(config, chosen.run_id, chosen.format)}")
+        picked = register_picked(config, chosen.run_id, chosen.format)
+        lines = [*_registered(picked), *lines, f"registered as {picked.model}"]
     return "\n".join(line for line in lines if line)
+
+
+def _registered(picked: PickedResult) -> list[str]:
+    outcome = f"Registered {picked.outcome}" if picked.outcome else ""
+    return [outcome, on_test(picked.evaluation, picked.proofs)]
 
 
 def verify(config: Config) -> tuple[str, bool]:

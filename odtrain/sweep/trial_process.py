@@ -27,7 +27,7 @@ from odtrain.system import timing_lock as turns
 
 if TYPE_CHECKING:
     from odtrain.config.schema import Config
-    from odtrain.jobs.train import TrialResult
+    from odtrain.jobs.trial import TrialResult
 
 SECONDS_BETWEEN_LOOKS = 0.5
 """At whether the process that began this one is still there."""
@@ -136,7 +136,7 @@ def run(request: Request) -> Result:
     """Time the untrained network, and train it if it is within the budget."""
     from odtrain.config.compose import compose_config
     from odtrain.config.schema import replaced
-    from odtrain.jobs.train import measure_untrained, train_trial
+    from odtrain.jobs.trial import measure_untrained, train_trial
 
     if request.threads:
         _limit_tensorflow(request.threads)

@@ -19,7 +19,13 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
-ROOT = Path(__file__).resolve().parents[2]
+import odtrain
+import odtrain_runtime
+
+ROOTS = tuple(
+    str(Path(package.__path__[0]).resolve().parent) for package in (odtrain, odtrain_runtime)
+)
+"""Where this odtrain is, and the runtime that it uses."""
 CHUNK = 32
 """Items that a process is given at once."""
 WORTH_PROCESSES = 400
@@ -31,6 +37,18 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def in_chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """The items in lists of `size`; the last one may be shorter."""
+    source = iter(items)
+    while chunk := list(islice(source, size)):
+        yield chunk
+
+
 class Workers:
     """Processes that are started when they are first worth it, and end with this one, killed or not.
 
@@ -39,7 +57,7 @@ class Workers:
 
     def __init__(self, count: int | None = None) -> None:
         """`count` None: as many as this process may use cores."""
-        self.count = count or len(os.sched_getaffinity(0))
+        self.count = count or cores()
         self._pool: _Processes | None = None
 
     def __enter__(self) -> Workers:
@@ -83,14 +101,11 @@ class Workers:
         if not self._worth(len(items) if pictures is None else pictures):
             yield from in_threads(function, items, doing, self.count)
             return
-        chunks = [items[start : start + chunk] for start in range(0, len(items), chunk)]
+        tasks = ((function, part) for part in in_chunks(items, chunk))
         with _progress(len(items), doing) as progress:
-            parts = _ahead(
-                self._started(), _each, [(function, part) for part in chunks], self.count
-            )
-            for part in parts:
-                yield from part
-                progress.update(len(part))
+            for results in _ahead(self._started(), _each, tasks, AHEAD * self.count):
+                yield from results
+                progress.update(len(results))
 
     def _worth(self, pictures: int) -> bool:
         return self.count > 1 and pictures >= WORTH_PROCESSES
@@ -126,11 +141,16 @@ def _this_odtrain_first() -> Iterator[None]:
 def search_path() -> list[str]:
     """Where this process finds packages, for those it starts; this odtrain comes before any other.
 
-    A model that MLflow loaded into this process has put a part of odtrain before that.
+    A model that MLflow loaded into this process has put its runtime before that, an old one a part of odtrain.
     """
-    others = (i for i, place in enumerate(sys.path) if Path(place, "odtrain").is_dir())
+    others = (
+        i
+        for i, place in enumerate(sys.path)
+        for package in (odtrain, odtrain_runtime)
+        if Path(place, package.__name__).is_dir()
+    )
     first = next(others, len(sys.path))
-    return [*sys.path[:first], str(ROOT), *sys.path[first:]]
+    return [*sys.path[:first], *ROOTS, *sys.path[first:]]
 
 
 def _follow_parent() -> None:
@@ -151,31 +171,42 @@ def in_threads(
     function: Callable[[T], R],
     items: Iterable[T],
     doing: str | None = None,
-    workers: int | None = None,
+    threads: int | None = None,
+    *,
+    ahead: int | None = None,
+    finish: bool = False,
 ) -> Iterator[R]:
     """`function` of each item in order, a few items ahead; Pillow and hashlib let threads run.
 
-    `workers` are as many as there are cores, if it does not say how many.
+    Items are taken in the caller's thread. Leaving the iterator early drops what has not begun.
+
+    Args:
+        function: of an item.
+        items: may be without end.
+        doing: for the progress bar; None: there is none.
+        threads: None for as many as there are cores.
+        ahead: items begun before the result that is waited for; None for as many as keep threads busy.
+        finish: leaving early waits for what has begun.
     """
-    workers = workers or os.cpu_count() or 1
-    pool = ThreadPoolExecutor(workers)
+    threads = threads or cores()
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="odtrain-work")
     total = len(items) if isinstance(items, Sized) else None
     try:
         with _progress(total, doing) as progress:
-            for result in _ahead(pool, function, items, 2 * workers):
+            for result in _ahead(pool, function, items, ahead or 2 * AHEAD * threads):
                 progress.update()
                 yield result
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+        pool.shutdown(wait=finish, cancel_futures=True)
 
 
 def _ahead(
-    pool: Executor, function: Callable[[T], R], items: Iterable[T], workers: int
+    pool: Executor, function: Callable[[T], R], items: Iterable[T], number: int
 ) -> Iterator[R]:
-    """`function` of each item in order, `AHEAD` times `workers` items begun before they are asked for."""
+    """`function` of each item in order, so many items begun before they are asked for."""
     rest = iter(items)
     pending: deque[Future[R]] = deque()
-    pending.extend(pool.submit(function, item) for item in islice(rest, AHEAD * workers))
+    pending.extend(pool.submit(function, item) for item in islice(rest, number))
     while pending:
         result = pending.popleft().result()
         pending.extend(pool.submit(function, item) for item in islice(rest, 1))

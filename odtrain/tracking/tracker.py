@@ -362,9 +362,7 @@ class Tracker:
         """
         digest = config_digest(config)
         values = flattened(as_dict(config))
-        self.log_params(
-            {k: v for k, v in values.items() if v != "???" and not k.startswith("sweep.")}
-        )
+        self.log_params({k: v for k, v in values.items() if not k.startswith("sweep.")})
         self.set_tags({"odtrain.config_digest": digest})
         self._save(replace(self._delivery.record, config_digest=digest))
         self.log_text(as_yaml(config), "config/config.yaml")

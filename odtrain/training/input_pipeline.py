@@ -18,7 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from odtrain.config.schema import AugmentConfig
-from odtrain.dataset.prepare import parse_example
+from odtrain.dataset.read import parse_example
 from odtrain.io.tfrecord import Index, index_records
 from odtrain.structures import IntArray, UInt8Image
 from odtrain.training.augment import augment

@@ -13,10 +13,11 @@ from support.pictures import Labelled, draw_picture, label_picture, write_xml
 
 from odtrain.config.compose import section
 from odtrain.config.schema import DataConfig
-from odtrain.dataset import check as dataset
-from odtrain.dataset.check import Finding, describe, findings_json, findings_table, read_dataset
+from odtrain.dataset.check import check as check_data
 from odtrain.dataset.prepare import prepare
+from odtrain.dataset.read import describe, read_dataset
 from odtrain.errors import ConfigError, DataError
+from odtrain.findings import Finding, findings_json, findings_table
 from odtrain.labels.annotations import LabelledImage
 
 CAT: list[Labelled] = [("cat", 4, 6, 30, 40)]
@@ -33,8 +34,9 @@ OF_SMALL_SETS = {"OD115", "OD210"}
 
 
 def check(config: DataConfig) -> tuple[dict[str, list[LabelledImage]], tuple[Finding, ...]]:
-    splits, findings = dataset.check(config)
-    return splits, tuple(found for found in findings if found.code not in OF_SMALL_SETS)
+    checked = check_data(config)
+    findings = (each for each in checked.findings if each.code not in OF_SMALL_SETS)
+    return checked.splits, tuple(findings)
 
 
 def errors(folder: Path, **values: object) -> list[tuple[str, str, str | None, str]]:

@@ -18,18 +18,11 @@ from support.pictures import TINY, label_picture, write_xml
 
 from odtrain.config.compose import section
 from odtrain.config.schema import DataConfig
-from odtrain.dataset.check import read_dataset
-from odtrain.dataset.prepare import (
-    index_records,
-    parse_example,
-    prepare,
-    read_examples,
-    read_names,
-    read_truths,
-)
+from odtrain.dataset.prepare import prepare
+from odtrain.dataset.read import parse_example, read_dataset, read_examples, read_names, read_truths
 from odtrain.dataset.shards import write_shard
 from odtrain.errors import DataError
-from odtrain.io.tfrecord import decode_example
+from odtrain.io.tfrecord import decode_example, index_records
 from odtrain.system.workers import WORTH_PROCESSES
 
 HEADER = "filename,width,height,class,xmin,ymin,xmax,ymax"
@@ -37,7 +30,7 @@ PREPARE = """
 import sys
 from odtrain.config.compose import section
 from odtrain.config.schema import DataConfig
-from odtrain.records import prepare
+from odtrain.dataset.prepare import prepare
 prepare(section(DataConfig, name="tiny", images=sys.argv[1], prepared=sys.argv[2], test_fraction=0.5))
 """
 LIMIT_FILES = """
@@ -407,11 +400,12 @@ def many(tmp_path_factory):
     return folder
 
 
-def test_a_part_of_odtrain_that_a_loaded_model_put_first_is_not_taken_by_processes(
-    many, tmp_path, monkeypatch
+@pytest.mark.parametrize("package", ["odtrain", "odtrain_runtime"])
+def test_what_a_loaded_model_put_first_is_not_taken_by_processes(
+    many, tmp_path, monkeypatch, package
 ):
-    (tmp_path / "code/odtrain").mkdir(parents=True)
-    (tmp_path / "code/odtrain/__init__.py").touch()
+    (tmp_path / "code" / package).mkdir(parents=True)
+    (tmp_path / "code" / package / "__init__.py").touch()
     monkeypatch.setattr("sys.path", [str(tmp_path / "code"), *sys.path])
     dataset = prepare(config(many, prepared=str(tmp_path / "prepared"), workers=2))
     assert dataset.counts["train"]["images"] > 0
@@ -429,7 +423,7 @@ def test_the_bytes_are_the_same_whatever_the_number_of_processes(many, tmp_path)
 
 
 def test_shards_have_about_150_mb_each_unless_their_number_is_given(many, tmp_path, monkeypatch):
-    monkeypatch.setattr("odtrain.dataset.record_files.SHARD_BYTES", 100_000)
+    monkeypatch.setattr("odtrain.dataset.prepare.SHARD_BYTES", 100_000)
     dataset = prepare(config(many, prepared=str(tmp_path / "auto"), test_fraction=0.1))
     pictures = sum(file.stat().st_size for file in many.iterdir() if file.suffix != ".xml")
     train = dataset.records("train")
@@ -452,12 +446,12 @@ def test_whole_shards_of_a_call_that_was_killed_are_kept(tiny_voc, monkeypatch):
         written.append(shard.file.name)
         write_shard(shard)
 
-    monkeypatch.setattr("odtrain.dataset.record_files.write_shard", killed)
+    monkeypatch.setattr("odtrain.dataset.shards.write_shard", killed)
     with pytest.raises(KeyboardInterrupt):
         prepare(config(tiny_voc, shards=2, workers=1))
     staging = tiny_voc.parent / "prepared" / ".new"
     inodes = {name: (staging / name).stat().st_ino for name in written}
-    monkeypatch.setattr("odtrain.dataset.record_files.write_shard", write_shard)
+    monkeypatch.setattr("odtrain.dataset.shards.write_shard", write_shard)
     folder = prepare(config(tiny_voc, shards=2)).folder
     assert all_files(folder) == expected
     assert {name: (folder / name).stat().st_ino for name in written} == inodes
@@ -468,10 +462,10 @@ def test_shards_of_other_labels_are_not_gone_on_with(tiny_voc, monkeypatch):
         write_shard(shard)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("odtrain.dataset.record_files.write_shard", killed)
+    monkeypatch.setattr("odtrain.dataset.shards.write_shard", killed)
     with pytest.raises(KeyboardInterrupt):
         prepare(config(tiny_voc, workers=1))
-    monkeypatch.setattr("odtrain.dataset.record_files.write_shard", write_shard)
+    monkeypatch.setattr("odtrain.dataset.shards.write_shard", write_shard)
     label = tiny_voc / "img1.xml"
     label.write_text(label.read_text().replace("<xmin>4", "<xmin>5"))
     expected = all_files(prepare(config(tiny_voc, prepared=str(tiny_voc.parent / "whole"))).folder)

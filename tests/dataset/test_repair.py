@@ -20,7 +20,7 @@ from support.pictures import Labelled, write_xml
 from odtrain.cli.main import main
 from odtrain.config.compose import compose_config
 from odtrain.config.schema import Config
-from odtrain.dataset.check import Examined, diagnose
+from odtrain.dataset.check import Checked, check
 from odtrain.dataset.repair import Repaired, repair
 from odtrain.errors import DataError
 
@@ -51,13 +51,13 @@ def settings(folder: Path, *overrides: str) -> Config:
 
 def repaired(folder: Path, *overrides: str) -> Repaired:
     config = settings(folder, *overrides)
-    return repair(config, diagnose(config.data, config.model))
+    return repair(config, check(config.data, config.model))
 
 
-def again(folder: Path, *overrides: str) -> Examined:
+def again(folder: Path, *overrides: str) -> Checked:
     """What the check says of the copy."""
     config = settings(folder.parent / "repaired", *overrides)
-    return diagnose(config.data, config.model)
+    return check(config.data, config.model)
 
 
 def objects(folder: Path, stem: str) -> list[tuple[str, ...]]:
@@ -101,9 +101,7 @@ def test_a_good_data_set_is_copied_byte_for_byte(cats):
     assert {f.name: f.read_bytes() for f in copy.iterdir()} == {
         f.name: f.read_bytes() for f in cats.glob("*.jpg")
     }
-    assert (
-        again(cats).findings == diagnose(settings(cats).data, settings(cats).model).findings or True
-    )
+    assert again(cats).findings == check(settings(cats).data, settings(cats).model).findings or True
     assert digests(cats) == before
 
 
@@ -163,7 +161,7 @@ def test_a_good_data_set_is_copied_byte_for_byte(cats):
 )
 def test_a_fault_of_a_box_is_repaired(cats, written, code, change, expected):
     write_xml(cats / "a3.xml", "a3.jpg", SIZE, written)
-    assert code in codes(diagnose(settings(cats).data).findings)
+    assert code in codes(check(settings(cats).data).findings)
     before = digests(cats)
     done = repaired(cats)
     assert changes(done, cats) == [change]
@@ -177,7 +175,7 @@ def test_a_misspelt_class_is_renamed(tmp_path):
     folder = tmp_path / "raccoons"
     for i in range(11):
         add(folder, f"a{i}.jpg", i, [("racoon" if i == 4 else "raccoon", 40, 60, 120, 200)])
-    assert "OD113" in codes(diagnose(settings(folder).data).findings)
+    assert "OD113" in codes(check(settings(folder).data).findings)
     done = repaired(folder)
     assert changes(done, folder) == [
         'OD113 a4.xml: racoon 40,60,120,200: class "racoon" renamed to "raccoon".'
@@ -187,7 +185,7 @@ def test_a_misspelt_class_is_renamed(tmp_path):
 
 def test_boxes_of_a_picture_that_was_shrunk_after_labelling_are_scaled(cats):
     write_xml(cats / "a3.xml", "a3.jpg", (480, 480), [("cat", 80, 120, 240, 400)])
-    assert {"OD008", "OD103"} <= codes(diagnose(settings(cats).data).findings)
+    assert {"OD008", "OD103"} <= codes(check(settings(cats).data).findings)
     done = repaired(cats)
     assert changes(done, cats) == [
         "OD008 a3.xml: boxes scaled from 480 x 480 to 240 x 240.",

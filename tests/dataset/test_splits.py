@@ -9,7 +9,8 @@ import pytest
 
 from odtrain.config.compose import section
 from odtrain.config.schema import DataConfig
-from odtrain.dataset.splits import PictureNames, complete_split, given_split, read_list
+from odtrain.dataset.pairing import PictureNames
+from odtrain.dataset.splits import complete_split, given_split, read_list
 from odtrain.errors import DataError
 from odtrain.labels.annotations import LabelledImage, LabelledObject
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from odtrain.dataset.prepare import LabelledSplit, prepare
-from odtrain.dataset.prepare import read_labelled as labels_of
+from odtrain.dataset.prepare import prepare
+from odtrain.dataset.read import read_labelled as labels_of
 from odtrain.errors import DataError
 from odtrain.evaluation.saved_detections import (
     Kept,
@@ -14,7 +14,7 @@ from odtrain.evaluation.saved_detections import (
     write_kept,
     write_labelled,
 )
-from odtrain.structures import Detections, GroundTruth
+from odtrain.structures import Detections, GroundTruth, LabelledSplit
 
 NONE = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
 

@@ -207,7 +207,13 @@ def test_an_unpacked_archive_survives_a_power_cut(tmp_path, disk, monkeypatch):
 
 def test_prepared_records_are_on_disk_before_they_count_as_prepared(tiny_voc, disk):
     folder = prepare(
-        section(DataConfig, images=str(tiny_voc), prepared=str(tiny_voc.parent / "p"), workers=1)
+        section(
+            DataConfig,
+            name="tiny",
+            images=str(tiny_voc),
+            prepared=str(tiny_voc.parent / "p"),
+            workers=1,
+        )
     ).folder
     files = [file for file in folder.iterdir() if file.name != "state.json"]
     assert len(files) > 5
@@ -220,7 +226,11 @@ def test_the_number_of_flushes_does_not_follow_the_number_of_pictures(tmp_path, 
         draw_picture(tmp_path / f"many/{number}.jpg", (32, 24), [], seed=number)
         write_xml(tmp_path / f"many/{number}.xml", f"{number}.jpg", (32, 24), [("c", 1, 1, 20, 20)])
     config = section(
-        DataConfig, images=str(tmp_path / "many"), prepared=str(tmp_path / "p"), workers=1
+        DataConfig,
+        name="many",
+        images=str(tmp_path / "many"),
+        prepared=str(tmp_path / "p"),
+        workers=1,
     )
     prepare(config)
     assert len(disk.flushes) < 40
@@ -261,7 +271,7 @@ def test_an_older_checkpoint_is_deleted_when_the_newer_one_is_on_disk(tmp_path, 
 def test_a_kill_between_writing_and_moving_leaves_the_old_content(tmp_path):
     (tmp_path / "run.json").write_text("old")
     code = (
-        "import os, sys\nfrom pathlib import Path\nfrom odtrain import atomic\n"
+        "import os, sys\nfrom pathlib import Path\nfrom odtrain.io import atomic\n"
         "Path.replace = lambda *_: os._exit(9)\n"
         "atomic.write_text(Path(sys.argv[1]), 'new')\n"
     )

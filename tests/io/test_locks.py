@@ -51,7 +51,7 @@ def test_the_folder_of_the_lock_is_made(tmp_path):
 
 def test_one_that_waits_says_so_and_goes_on_when_the_other_is_killed(tmp_path, capsys):
     code = (
-        "import sys, time\nfrom pathlib import Path\nfrom odtrain.locks import alone\n"
+        "import sys, time\nfrom pathlib import Path\nfrom odtrain.io.locks import alone\n"
         "with alone(Path(sys.argv[1])):\n    print('held', flush=True)\n    time.sleep(60)\n"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "lock")]

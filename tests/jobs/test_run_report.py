@@ -9,10 +9,9 @@ import pytest
 from lxml import html
 from support.commands import TrainedRun, odtrain
 
-from odtrain.dataset.prepare import LabelledSplit
 from odtrain.evaluation.error_analysis import KINDS
 from odtrain.jobs.run_report import judge
-from odtrain.structures import Detections, GroundTruth
+from odtrain.structures import Detections, GroundTruth, LabelledSplit
 
 
 @pytest.fixture(scope="module")

@@ -11,15 +11,18 @@ from support.commands import TINY_RUN, TrainedRun
 
 from odtrain.cli.main import main
 from odtrain.config.compose import as_dict, compose_config, flattened, from_yaml
-from odtrain.dataset.check import read_dataset
+from odtrain.dataset.read import read_dataset
 from odtrain.errors import ConfigError
 from odtrain.evaluation.evaluate import quick_map
-from odtrain.jobs import train as experiment
-from odtrain.jobs.train import Split, drop_exports
-from odtrain.model_files.load import load_detector
+from odtrain.jobs import fitting
+from odtrain.jobs.context import Split
+from odtrain.jobs.picked import drop_exports
+from odtrain.jobs.resume import resumed as going_on
+from odtrain.model_source import open_source
 from odtrain.registry.register import resolve_model
 from odtrain.reports.data_preview import FILES
 from odtrain.tracking.tracker import Tracker, as_text
+from odtrain_runtime.model_files import load_detector
 
 pytestmark = pytest.mark.slow
 
@@ -265,7 +268,7 @@ def test_data_that_did_not_change_is_not_prepared_again(again, trained):
 
 def resumed(trained, *overrides):
     given = (f"train.resume={trained.run.name}", *overrides)
-    return experiment._resumed(compose_config(given), given)
+    return going_on(compose_config(given), given)
 
 
 def test_a_resumed_run_keeps_its_configuration(again, trained):
@@ -307,7 +310,7 @@ def test_a_changed_setting_is_refused_with_resume(again, trained, override, aske
 
 def test_auto_finds_nothing_where_every_run_is_finished(again, trained, capsys):
     given = (*trained.overrides, "train.resume=auto")
-    assert experiment._resumed(compose_config(given), given)[1] is None
+    assert going_on(compose_config(given), given)[1] is None
     assert capsys.readouterr().err == (
         "No unfinished run of this configuration: a new one begins.\n"
     )
@@ -329,7 +332,7 @@ class Asked:
 )
 def test_a_signal_asks_training_to_stop(number, reason, capsys):
     fit, before = Asked(), signal.getsignal(number)
-    with experiment._stop_on_signals(fit):
+    with fitting._stop_on_signals(fit):
         os.kill(os.getpid(), number)
     assert fit.reasons == [reason]
     assert signal.getsignal(number) == before
@@ -339,7 +342,7 @@ def test_a_signal_asks_training_to_stop(number, reason, capsys):
 
 
 def test_a_second_ctrl_c_stops_at_once():
-    with pytest.raises(KeyboardInterrupt), experiment._stop_on_signals(Asked()):
+    with pytest.raises(KeyboardInterrupt), fitting._stop_on_signals(Asked()):
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)
 
@@ -347,13 +350,13 @@ def test_a_second_ctrl_c_stops_at_once():
 def test_a_terminated_training_leaves_a_killed_run_with_a_checkpoint(
     new, shapes, monkeypatch, capsys
 ):
-    score = experiment.quick_map
+    score = fitting.quick_map
 
     def terminated(*arguments):
         os.kill(os.getpid(), signal.SIGTERM)
         return score(*arguments)
 
-    monkeypatch.setattr(experiment, "quick_map", terminated)
+    monkeypatch.setattr(fitting, "quick_map", terminated)
     given = ["train", f"data.images={shapes}", *TINY_RUN, "train.checkpoint_every=1"]
     with pytest.raises(SystemExit) as caught:
         main([*given, "evaluate.every=2"])
@@ -432,7 +435,7 @@ def test_exporting_to_a_folder_leaves_the_run_alone(again, trained):
 
 def test_the_registered_model_can_be_a_source(again, trained, capsys):
     config = compose_config(["source=models:/shapes@champion"])
-    source = experiment.open_source(config.source, config)
+    source = open_source(config.source, config)
     assert source.class_names == ("circle", "square")
     assert source.file is not None
     assert source.file.name == "model.tflite"
@@ -440,7 +443,7 @@ def test_the_registered_model_can_be_a_source(again, trained, capsys):
 
 def test_a_file_of_a_run_can_be_a_source(again, trained):
     config = compose_config([f"source=runs:/{trained.run.name}/export/model_int8.tflite"])
-    assert experiment.open_source(config.source, config).class_names == ("circle", "square")
+    assert open_source(config.source, config).class_names == ("circle", "square")
 
 
 def test_files_that_are_dropped_are_gone_here_and_in_the_store_and_the_run_says_so(new):

@@ -144,7 +144,8 @@ def test_records_give_labels_pictures_and_split(tmp_path):
     before = {file.name: file.read_bytes() for file in (LABELLED / "tfrecord").iterdir()}
     shutil.copytree(LABELLED / "tfrecord", tmp_path / "records")
     config = data(tmp_path, images=str(tmp_path / "records"), annotations=None)
-    splits, findings = check(config)
+    checked = check(config)
+    splits, findings = checked.splits, checked.findings
     assert {part: [i.image.name for i in images] for part, images in splits.items()} == {
         "train": ["p  2.png", "p1.jpg", "p3.jpg"],
         "validation": [],

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -43,13 +44,14 @@ def labels(folder, files, chosen="auto"):
         else:
             file.write_text(json.dumps(content), encoding="utf-8")
     found = sorted(file for file in folder.rglob("*") if file.is_file())
-    return read_labels(Sources(found, (), STEMS, chosen != "auto"), folder, chosen)
+    labels, findings = read_labels(Sources(found, (), STEMS, chosen != "auto"), folder, chosen)
+    return SimpleNamespace(format=labels.format, entries=labels.entries, findings=findings)
 
 
 def boxes(folder, files, chosen="auto"):
     """Format, and the objects of the first picture: class and box, rounded."""
     result = labels(folder, files, chosen)
-    items = result.reading.entries[0].objects
+    items = result.entries[0].objects
     return result.format, [(item.name, tuple(round(s, 4) for s in item.xyxy)) for item in items]
 
 
@@ -57,7 +59,7 @@ def causes(folder, files, chosen="auto"):
     """Code and cause of every finding, except which format it is."""
     return [
         (finding.code, finding.cause)
-        for finding in labels(folder, files, chosen).reading.findings
+        for finding in labels(folder, files, chosen).findings
         if finding.code != "OD230"
     ]
 
@@ -116,7 +118,7 @@ def test_an_object_that_labelme_marks_as_deleted_is_left_out(tmp_path):
 
 def test_verified_is_read(tmp_path):
     result = labels(tmp_path, {"a.xml": '<annotation verified="yes"/>', "b.xml": "<annotation/>"})
-    assert [entry.verified for entry in result.reading.entries] == [True, False]
+    assert [entry.verified for entry in result.entries] == [True, False]
 
 
 # ---- CVAT
@@ -130,7 +132,7 @@ def test_cvat_turns_boxes_and_bounds_polygons(tmp_path):
         '</polygon><polyline label="cat" points="1,2;3,4"/></image></annotations>'
     )
     result = labels(tmp_path, {"annotations.xml": text})
-    (entry,) = result.reading.entries
+    (entry,) = result.entries
     assert (result.format, entry.names, entry.size) == ("cvat", ("sub/img.jpg",), (100, 80))
     assert [(i.name, tuple(map(round, i.xyxy)), i.difficult) for i in entry.objects] == [
         ("cat", (0, 10, 34, 36), False),
@@ -197,7 +199,7 @@ def test_a_line_that_is_none_is_a_finding(tmp_path, content, code, cause):
 def test_text_that_is_no_label_file_is_passed_over(tmp_path):
     files = {**NAMES, "img.txt": "0 .5 .5 .1 .1", "train.txt": "images/a.jpg", "README.txt": "1 2"}
     assert causes(tmp_path, files) == []
-    assert [entry.names for entry in labels(tmp_path, {}).reading.entries] == [("img",)]
+    assert [entry.names for entry in labels(tmp_path, {}).entries] == [("img",)]
 
 
 @pytest.mark.parametrize(
@@ -235,7 +237,7 @@ def test_the_nearest_list_of_names_counts(tmp_path):
         "two/classes.txt": "dog",
         "two/b.txt": "0 .5 .5 .1 .1",
     }
-    entries = labels(tmp_path, files).reading.entries
+    entries = labels(tmp_path, files).entries
     assert [entry.objects[0].name for entry in entries] == ["cat", "dog"]
 
 
@@ -349,7 +351,7 @@ def test_createml_boxes_are_by_their_centre(tmp_path):
         {"imagefilename": "b.jpg", "annotation": [], "verified": True},
     ]
     assert boxes(tmp_path, {"labels.json": document}) == ("createml", [("cat", (4, 6, 30, 40))])
-    entries = labels(tmp_path, {}).reading.entries
+    entries = labels(tmp_path, {}).entries
     assert [(entry.names[0], entry.verified) for entry in entries] == [
         ("a.jpg", False),
         ("b.jpg", True),
@@ -418,7 +420,7 @@ def test_label_studios_ways_of_naming_a_picture_are_understood(tmp_path, image):
 
 def test_columns_may_come_in_any_order_and_background_is_kept(tmp_path):
     text = "xmax,ymax,class,filename,xmin,ymin\n30,40,cat,b.jpg,4,6\n,,,a.jpg,,\n"
-    entries = labels(tmp_path, {"t.csv": text}).reading.entries
+    entries = labels(tmp_path, {"t.csv": text}).entries
     assert [(entry.names, len(entry.objects)) for entry in entries] == [
         (("a.jpg",), 0),
         (("b.jpg",), 1),
@@ -478,7 +480,7 @@ def test_a_damaged_record_is_a_finding_and_the_others_are_kept(tmp_path):
     broken[200] ^= 1
     files = {"train.record": bytes(broken), "label_map.pbtxt": "item { id: 1 name: 'a' }"}
     assert causes(tmp_path, files) == [("OD032", "record 1 is damaged: its checksum is wrong.")]
-    assert len(labels(tmp_path, {}).reading.entries) == 2
+    assert len(labels(tmp_path, {}).entries) == 2
     (tmp_path / "train.record").write_bytes(whole[:-9])
     ((code, cause),) = causes(tmp_path, {})
     assert (code, cause.split(",")[0]) == ("OD030", "ends in the middle of a record")
@@ -577,7 +579,8 @@ def test_pictures_of_one_name_in_two_folders_get_the_labels_of_theirs(tmp_path):
     config = section(
         DataConfig, name="d", images=str(tmp_path / "d"), prepared="p", validation_fraction=0
     )
-    splits, findings = check(config)
+    checked = check(config)
+    splits, findings = checked.splits, checked.findings
     assert [finding for finding in findings if finding.severity == "error"] == []
     found = {
         f"{i.image.parent.name}/{i.image.stem}": i.objects[0].name
@@ -695,8 +698,8 @@ def test_a_large_hostile_file_stays_within_a_bound_of_memory(tmp_path, kind):
         "resource.setrlimit(resource.RLIMIT_AS, (600 << 20,) * 2)\n"
         "from odtrain.labels.formats.recognise import Sources, read_labels\n"
         "folder = Path(sys.argv[1])\n"
-        "found = read_labels(Sources(sorted(folder.iterdir())), folder, 'auto').reading\n"
-        "print(len(found.entries), len(found.findings) < 200)\n"
+        "labels, findings = read_labels(Sources(sorted(folder.iterdir())), folder, 'auto')\n"
+        "print(len(labels.entries), len(findings) < 200)\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False

@@ -248,7 +248,7 @@ def test_postprocessing_suppresses_per_class_and_drops_what_is_outside(small):
 
 
 def test_a_network_with_few_anchors_still_gives_full_rows():
-    detector = build_detector(config(input_size=16, max_detections=100), 1)
+    detector = build_detector(replace(config(), input_size=16), 1)
     boxes, *_ = detector.detect_batch(np.zeros((2, 20, 30, 3), np.uint8))
     assert boxes.shape == (2, 100, 4)
 

@@ -20,8 +20,6 @@ from odtrain.config.schema import ModelConfig, SharedPredictorConfig
 from odtrain.errors import CheckpointError, ConfigError
 from odtrain.export.benchmark import BOX_TOLERANCE, SCORE_TOLERANCE, agreement
 from odtrain.export.writers import FORMATS, export
-from odtrain.model_files.load import load_detector
-from odtrain.model_files.tflite import pad
 from odtrain.models import retinanet
 from odtrain.models.build import build_detector
 from odtrain.models.ssd import SSD
@@ -29,6 +27,8 @@ from odtrain.training.losses import training_loss
 from odtrain.training.retinanet_loss import labels
 from odtrain.zoo.restore import restore
 from odtrain.zoo.verify import verify_weights
+from odtrain_runtime.model_files import load_detector
+from odtrain_runtime.tflite import pad
 
 MODELS = ("retinanet_mobile_coco", "retinanet_resnetfpn_coco")
 NAMES = ("open", "close")
@@ -138,7 +138,7 @@ def test_a_depth_multiplier_is_refused():
 
 
 def test_their_loss_is_for_their_models():
-    config = made_up_model(input_size=64, depth_multiplier=0.1)
+    config = made_up_model(name="mine", input_size=64, depth_multiplier=0.1)
     ssd = build_detector(config, 2)
     with pytest.raises(ConfigError) as error:
         training_loss(ssd, {}, tf.zeros((1, 1, 4)), tf.zeros((1, 1, 3)), "retinanet")
@@ -336,7 +336,7 @@ def test_bfloat16_keeps_float32_variables_and_outputs(changed, detector):
 
 
 def test_a_checkpoint_of_another_network_is_refused_by_its_name(tmp_path, checkpoint):
-    config = made_up_model(input_size=64, depth_multiplier=0.1)
+    config = made_up_model(name="mine", input_size=64, depth_multiplier=0.1)
     with pytest.raises(CheckpointError) as error:
         restore(build_detector(config, 2), checkpoint)
     assert "it looks like a RetinaNet of Model Garden" in str(error.value)

@@ -9,11 +9,10 @@ import pytest
 
 from odtrain.config.compose import section
 from odtrain.config.schema import RegistryConfig
-from odtrain.dataset.prepare import LabelledSplit
 from odtrain.evaluation.evaluate import quick_map
 from odtrain.evaluation.saved_detections import Kept
 from odtrain.promotion.gate import Evidence, judge
-from odtrain.structures import Detections, GroundTruth
+from odtrain.structures import Detections, GroundTruth, LabelledSplit
 
 NAMES = ("circle", "square")
 LIMITS = section(RegistryConfig, name="shapes")

@@ -15,7 +15,7 @@ from PIL import Image
 from support.pictures import label_picture, write_xml
 
 from odtrain.cli.main import main
-from odtrain.findings import found
+from odtrain.findings import Finding
 from odtrain.reports.findings_page import BOX_COLOUR, DRAWN_OF_EACH, SHOWN_OF_EACH, findings_page
 
 
@@ -43,8 +43,10 @@ def test_findings_are_ordered_by_severity_and_all_of_their_words_are_there():
     page = findings_page(
         "pets",
         [
-            found("OD204", "a.jpg", "has one channel only."),
-            found("OD009", "b.xml", "x 8 to 8 has no area.", box="cat 8,1,8,53", remedy="Think."),
+            Finding.of("OD204", "a.jpg", "has one channel only."),
+            Finding.of(
+                "OD009", "b.xml", "x 8 to 8 has no area.", box="cat 8,1,8,53", remedy="Think."
+            ),
         ],
         {},
     )
@@ -60,42 +62,42 @@ def test_findings_are_ordered_by_severity_and_all_of_their_words_are_there():
 
 
 def test_a_box_is_drawn_where_it_is(grey):
-    finding = found("OD116", "a.xml", "is tiny.", box="cat 40,30,140,90", picture=grey)
+    finding = Finding.of("OD116", "a.xml", "is tiny.", box="cat 40,30,140,90", picture=grey)
     (picture,) = pictures_of(findings_page("x", [finding], {}))
     assert picture.shape == (130, 260, 3)
     assert drawn(picture) == pytest.approx((40, 30, 140, 90), abs=2)
 
 
 def test_a_small_box_is_shown_enlarged(grey):
-    finding = found("OD116", "a.xml", "is tiny.", box="cat 100,50,110,60", picture=grey)
+    finding = Finding.of("OD116", "a.xml", "is tiny.", box="cat 100,50,110,60", picture=grey)
     (picture,) = pictures_of(findings_page("x", [finding], {}))
     left, _, right, _ = drawn(picture)
     assert right - left > 30
 
 
 def test_a_box_outside_the_picture_is_shown_outside(grey):
-    finding = found("OD008", "a.xml", "leaves it.", box="cat 200,30,300,90", picture=grey)
+    finding = Finding.of("OD008", "a.xml", "leaves it.", box="cat 200,30,300,90", picture=grey)
     (picture,) = pictures_of(findings_page("x", [finding], {}))
     assert picture[5, -5].tolist() == pytest.approx([120, 120, 120], abs=4)
 
 
 def test_the_picture_is_turned_as_its_boxes_are(grey):
-    finding = found("OD105", grey, "is turned.")
+    finding = Finding.of("OD105", grey, "is turned.")
     (picture,) = pictures_of(findings_page("x", [finding], {str(grey): 6}))
     assert picture.shape == (260, 130, 3)
 
 
 def test_both_of_two_alike_pictures_are_shown(grey, tmp_path):
     Image.open(grey).save(tmp_path / "twin.png")
-    finding = found("OD206", grey, "equals twin.png.", picture=tmp_path / "twin.png")
+    finding = Finding.of("OD206", grey, "equals twin.png.", picture=tmp_path / "twin.png")
     assert len(pictures_of(findings_page("x", [finding], {}))) == 2
 
 
 def test_what_is_no_picture_or_broken_is_told_without_one(tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8")
     findings = [
-        found("OD010", tmp_path / "broken.jpg", "is broken."),
-        found("OD002", tmp_path, "x."),
+        Finding.of("OD010", tmp_path / "broken.jpg", "is broken."),
+        Finding.of("OD002", tmp_path, "x."),
     ]
     page = findings_page("x", findings, {})
     assert pictures_of(page) == []
@@ -104,7 +106,9 @@ def test_what_is_no_picture_or_broken_is_told_without_one(tmp_path):
 
 def test_names_of_files_and_classes_cannot_bring_markup():
     evil = '"><script>alert(1)</script><img src=x onerror=alert(1)>'
-    page = findings_page(evil, [found("OD007", evil, evil, box=f"{evil} 1,2,3,4", remedy=evil)], {})
+    page = findings_page(
+        evil, [Finding.of("OD007", evil, evil, box=f"{evil} 1,2,3,4", remedy=evil)], {}
+    )
     tree = html.fromstring(page)
     assert (list(tree.iter("script")), list(tree.iter("img"))) == ([], [])
     assert tree.findtext(".//h1") == evil
@@ -112,7 +116,7 @@ def test_names_of_files_and_classes_cannot_bring_markup():
 
 
 def test_many_findings_are_cut_and_counted(grey):
-    findings = [found("OD204", grey, f"number {i}.") for i in range(SHOWN_OF_EACH + 7)]
+    findings = [Finding.of("OD204", grey, f"number {i}.") for i in range(SHOWN_OF_EACH + 7)]
     page = findings_page("x", findings, {})
     assert len(pictures_of(page)) == DRAWN_OF_EACH
     assert page.count("<figure>") == SHOWN_OF_EACH

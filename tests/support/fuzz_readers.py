@@ -226,11 +226,11 @@ def try_input(name: str, data: bytes, folder: Path) -> None:
     try:
         for chosen in ("auto", *NAMES[file.suffix]):
             named = Sources(sources, (), frozenset(["p1", "p4"]), chosen != "auto")
-            labels = read_labels(named, folder, chosen)
+            labels, findings = read_labels(named, folder, chosen)
             assert labels.format in ("", *FORMATS)
-            _use(labels.reading.entries, folder)
-            assert len(labels.reading.findings) < 1000
-            for finding in labels.reading.findings:
+            _use(labels.entries, folder)
+            assert len(findings) < 1000
+            for finding in findings:
                 str(finding).encode()
         if file.suffix == ".record":
             for picture in tfrecords.unpack([file], folder / "unpacked"):

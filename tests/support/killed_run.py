@@ -26,7 +26,7 @@ os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"  # as odtrain's own command line does
 
 from tensorflow.python.checkpoint import functional_saver
 
-from odtrain.jobs import train as experiment
+from odtrain.jobs import fitting
 from odtrain.training import input_pipeline as inputs
 from odtrain.training import loop as train
 
@@ -59,7 +59,7 @@ def in_batch(at: int) -> None:
 
 
 def in_evaluation(at: int) -> None:
-    experiment.quick_map = before(experiment.quick_map, killed(at))
+    fitting.quick_map = before(fitting.quick_map, killed(at))
 
 
 def in_checkpoint(step: int) -> None:

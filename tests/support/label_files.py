@@ -56,7 +56,8 @@ def data(tmp_path, *folders, **values):
 
 def read(config):
     """Picture -> its objects as in `EVERYTHING`; and the findings."""
-    splits, findings = check(config)
+    checked = check(config)
+    splits, findings = checked.splits, checked.findings
     images = [image for part in splits.values() for image in part]
     objects = {
         image.image.name: {

@@ -90,7 +90,7 @@ def test_lists_are_chosen_from_as_their_overrides_are_written():
 
 @pytest.mark.slow
 def test_an_untrained_int8_file_is_not_slowed_by_suppression(shapes, tmp_path):
-    from odtrain.jobs.train import measure_untrained
+    from odtrain.jobs.trial import measure_untrained
 
     config = compose_config(
         [

@@ -29,12 +29,11 @@ def settings(tmp_path, monkeypatch):
     """Settings of a sweep of two keys, of which four trainings are wanted."""
     monkeypatch.chdir(tmp_path)
     chosen = compose_config(["data.name=shapes"]).sweep
-    chosen.space = {
+    space = {
         "train.learning_rate": {"low": 0.001, "high": 0.01, "log": True},
         "model.input_size": {"choices": [64, 96]},
     }
-    chosen.n_trials, chosen.stop_hopeless = 4, False
-    return chosen
+    return replace(chosen, space=space, n_trials=4, stop_hopeless=False)
 
 
 @pytest.fixture

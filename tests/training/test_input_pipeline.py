@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from odtrain.config.compose import section
 from odtrain.config.schema import AugmentConfig
-from odtrain.dataset.prepare import read_examples
+from odtrain.dataset.read import read_examples
 from odtrain.io.tfrecord import index_records
 from odtrain.training.input_pipeline import DecodedPictures, Pictures, training_batches
 

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from odtrain.config.schema import ModelConfig
-from odtrain.findings import Finding, found
+from odtrain.findings import Finding
 from odtrain.labels.annotations import LabelledImage, LabelledObject
-from odtrain.models import resizing as framing
 from odtrain.models.anchors import Grid, pyramid_grids, ssd_grids
 from odtrain.structures import FloatArray
+from odtrain_runtime import resizing as framing
 
 TINY = 8
 """Pixels of the network's input: a box with a shorter side covers half a cell of the finest map of an SSD,
@@ -50,12 +50,12 @@ def fit_findings(model: ModelConfig, images: Sequence[LabelledImage]) -> Iterato
             f"{share:.1%} of the {len(items)} boxes have an anchor that overlaps them by an IoU of "
             f"{model.matched_iou} or more at {_input(model)} (anchor recall)."
         )
-        yield found("OD209", model.name, cause)
+        yield Finding.of("OD209", model.name, cause)
 
 
 def _about(image: LabelledImage, item: LabelledObject, code: str, cause: str) -> Finding:
     file = image.label_file or image.image
-    return found(code, file, cause, image.describe(item), picture=image.image)
+    return Finding.of(code, file, cause, image.describe(item), picture=image.image)
 
 
 def _shown(sides: FloatArray) -> str:

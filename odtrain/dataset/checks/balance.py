@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from math import sqrt
 
 from odtrain.config.schema import DataConfig
-from odtrain.findings import Finding, found
+from odtrain.dataset.splits import SPLITS
+from odtrain.findings import Finding
 from odtrain.labels.annotations import LabelledImage
 
 FEW = 10
@@ -18,6 +19,33 @@ TIMES = 1.5
 """A share that differs by less is no matter."""
 SMALL, MEDIUM = 32**2, 96**2
 """COCO's bounds between small, medium and large boxes, in square pixels of the picture."""
+
+
+def split_findings(
+    config: DataConfig,
+    splits: Mapping[str, Sequence[LabelledImage]],
+    class_names: Sequence[str],
+) -> Iterator[Finding]:
+    """OD017, OD018 and OD108."""
+    for split in SPLITS:
+        images = splits[split]
+        used = {item.name for image in images for item in image.objects}
+        file = getattr(config, f"{split}_list") or config.images
+        if not images and (split != "validation" or config.validation_list is not None):
+            yield _about_empty(config, split, file, sum(map(len, splits.values())))
+        elif images and not used:
+            cause = f"none of the {len(images)} {split} pictures has a box."
+            yield Finding.of("OD018", file, cause)
+        elif split != "validation":
+            for name in sorted(set(class_names) - used):
+                yield Finding.of("OD108", file, f'no {split} picture shows "{name}".')
+
+
+def _about_empty(config: DataConfig, split: str, file: str, images: int) -> Finding:
+    cause = f"the {split} split is empty ({images} labelled pictures in all)."
+    drawn = split == "test" and config.test_list is None and config.test_fraction == 0
+    remedy = "Set data.test_fraction, such as 0.2, or give data.test_list." if drawn else None
+    return Finding.of("OD017", file, cause, remedy=remedy)
 
 
 def balance_findings(
@@ -34,7 +62,7 @@ def balance_findings(
         number = boxes["train"][name]
         if 0 < number < FEW:
             shown = "1 training box" if number == 1 else f"{number} training boxes"
-            yield found("OD115", config.images, f'"{name}" has {shown}.')
+            yield Finding.of("OD115", config.images, f'"{name}" has {shown}.')
     for split in ("validation", "test"):
         yield from _unlike(config, split, boxes["train"], boxes[split], class_names)
     yield from _flags(config, [image for images in splits.values() for image in images])
@@ -62,7 +90,7 @@ def _unlike(
         unlike = max(share, there) / min(share, there) >= TIMES
         if unlike and abs(share - there) > SIGNIFICANT * deviation:
             cause = f'"{name}" is {share:.0%} of the training boxes, but {there:.0%} of the {split} boxes.'
-            yield found("OD118", config.images, cause)
+            yield Finding.of("OD118", config.images, cause)
 
 
 def _flags(config: DataConfig, images: Sequence[LabelledImage]) -> Iterator[Finding]:
@@ -75,7 +103,7 @@ def _flags(config: DataConfig, images: Sequence[LabelledImage]) -> Iterator[Find
             f"of {len(items)} boxes {truncated} are truncated and {difficult} difficult; of "
             f"{len(images)} pictures {verified} are verified."
         )
-        yield found("OD208", config.images, cause)
+        yield Finding.of("OD208", config.images, cause)
 
 
 def _without_boxes_of_a_size(
@@ -85,11 +113,11 @@ def _without_boxes_of_a_size(
     areas = [_area(image, item.yxyx) for image in images for item in image.objects]
     if not areas:
         return
-    found_sizes = {"small" if a < SMALL else "medium" if a < MEDIUM else "large" for a in areas}
+    sizes = {"small" if a < SMALL else "medium" if a < MEDIUM else "large" for a in areas}
     for size in ("small", "medium", "large"):
-        if size not in found_sizes:
+        if size not in sizes:
             cause = f"no test box is {size} as COCO counts it, so eval/mAP_{size} will be missing."
-            yield found("OD210", config.images, cause)
+            yield Finding.of("OD210", config.images, cause)
 
 
 def _area(image: LabelledImage, yxyx: tuple[float, float, float, float]) -> float:

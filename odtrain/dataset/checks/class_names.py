@@ -7,7 +7,7 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Sequence
 
-from odtrain.findings import Finding, found
+from odtrain.findings import Finding
 from odtrain.labels.annotations import LabelledImage
 
 RARE = 2
@@ -35,7 +35,7 @@ def name_findings(images: Sequence[LabelledImage], known: Collection[str]) -> It
                 spelling = "another spelling of" if code == "OD114" else "a misspelling of"
                 cause = f'class "{item.name}" looks like {spelling} "{name}".'
                 file = image.label_file or image.image
-                yield found(code, file, cause, image.describe(item), picture=image.image)
+                yield Finding.of(code, file, cause, image.describe(item), picture=image.image)
 
 
 def slips(images: Sequence[LabelledImage], known: Collection[str]) -> dict[str, tuple[str, str]]:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from math import comb
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from odtrain.config.schema import DataConfig
 from odtrain.dataset.near_duplicates import Group, Scenes
 from odtrain.dataset.splits import SPLITS, drawn_splits
-from odtrain.findings import Finding, found
+from odtrain.findings import Finding
 from odtrain.labels.annotations import LabelledImage, LabelledObject
 from odtrain.structures import pairwise_iou
 
@@ -23,8 +23,7 @@ NEAR_OBJECT = 0.1
 """The same for pictures that are nearly equal, in which the object may have moved."""
 
 
-@dataclass(frozen=True)
-class Placed:
+class Placed(NamedTuple):
     """The pictures of the data set, and which split each is in."""
 
     images: Mapping[Path, LabelledImage]
@@ -55,14 +54,14 @@ def _about_same(placed: Placed, group: Group) -> Iterator[Finding]:
         split, earlier = placed.split[file], placed.split[first]
         if split != earlier:
             cause = f"this {split} picture equals {first.name}, a {earlier} picture."
-            yield found("OD106", file, cause, picture=first)
+            yield Finding.of("OD106", file, cause, picture=first)
         differ = difference(placed.images[first], placed.images[file], SAME_OBJECT)
         if differ:
             cause = f"equals {first.name}, but is labelled differently: {differ}."
-            yield found("OD111", file, cause, picture=first)
+            yield Finding.of("OD111", file, cause, picture=first)
         elif split == earlier:
             cause = f"equals {first.name}{_agreement(placed.images[first], placed.images[file])}."
-            yield found("OD206", file, cause, picture=first)
+            yield Finding.of("OD206", file, cause, picture=first)
 
 
 def _about_near(placed: Placed, group: Group) -> Iterator[Finding]:
@@ -74,16 +73,16 @@ def _about_near(placed: Placed, group: Group) -> Iterator[Finding]:
             f"this {placed.split[apart[0]]} picture looks nearly the same as {first.name}, a "
             f"{placed.split[first]} picture{_and_more(len(apart) - 1)}."
         )
-        yield found("OD110", apart[0], cause, picture=first)
+        yield Finding.of("OD110", apart[0], cause, picture=first)
     else:
         named = ", ".join(file.name for file in others[:3])
         cause = f"looks nearly the same as {named}{_and_more(len(others) - 3)}."
-        yield found("OD207", first, cause, picture=others[0])
+        yield Finding.of("OD207", first, cause, picture=others[0])
     for file in others:
         differ = difference(placed.images[first], placed.images[file], NEAR_OBJECT)
         if differ:
             cause = f"looks nearly the same as {first.name}, but is labelled differently: {differ}."
-            yield found("OD112", file, cause, picture=first)
+            yield Finding.of("OD112", file, cause, picture=first)
 
 
 def _and_more(number: int) -> str:
@@ -146,13 +145,13 @@ def _about_drawing(
                 f"{len(group)} pictures hang together, from {group[0].name} to {group[-1].name}: too "
                 f"many to be drawn whole, so they are in {' and '.join(parts)}."
             )
-            yield found("OD121", group[0], cause, picture=group[-1])
+            yield Finding.of("OD121", group[0], cause, picture=group[-1])
     expected = sum(leak_chance(len(group), list(sizes.values())) for group in groups)
     cause = (
         f"{sum(map(len, groups))} pictures form {len(groups)} groups that look alike or follow each "
         f"other; a split at random would have torn {expected:.1f} of them on average."
     )
-    yield found("OD205", config.images, cause)
+    yield Finding.of("OD205", config.images, cause)
 
 
 def leak_chance(members: int, sizes: Sequence[int]) -> float:

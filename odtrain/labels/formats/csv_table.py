@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 
-from odtrain.findings import found
+from odtrain.findings import Finding
 from odtrain.labels.annotations import LabelledImage, UnreadableError, WrittenObject
 from odtrain.labels.formats.reading import (
     Reading,
@@ -64,7 +64,7 @@ def _rows(file: Path) -> list[tuple[int, dict[str, str]]] | None:
             if any(cell.strip() for cell in row)
         ]
     except csv.Error as error:
-        raise UnreadableError(found("OD030", file, f"is not CSV: {error}.")) from None
+        raise UnreadableError(Finding.of("OD030", file, f"is not CSV: {error}.")) from None
 
 
 def _read_rows(file: Path, rows: list[tuple[int, dict[str, str]]], reading: Reading) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lxml import etree
 
-from odtrain.findings import found
+from odtrain.findings import Finding
 from odtrain.labels.annotations import Entry, UnreadableError, WrittenObject
 from odtrain.labels.formats.reading import (
     MAX_BYTES,
@@ -40,7 +40,7 @@ def read(sources: Sources) -> Reading:
             root = parse_xml(file, MAX_BYTES)
             if local_name(root) != "annotations":
                 cause = f"begins with <{local_name(root)}>, not with CVAT's <annotations>."
-                raise UnreadableError(found("OD031", file, cause))
+                raise UnreadableError(Finding.of("OD031", file, cause))
             for track in children(root, "track"):
                 for _ in children(track, "box"):
                     reading.tally("interpolated")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from odtrain.findings import found
+from odtrain.findings import Finding
 from odtrain.labels.annotations import Entry, UnreadableError
 from odtrain.labels.formats.reading import Reading, Sources, read_bytes
 
@@ -70,4 +70,4 @@ def _parsed(file: Path, data: bytes) -> Any:
         cause = "is nested too deep."
     except ValueError as error:
         cause = "is empty." if not data.strip() else f"is not JSON: {str(error)[:100]}."
-    raise UnreadableError(found("OD030", file, cause))
+    raise UnreadableError(Finding.of("OD030", file, cause))

@@ -10,12 +10,12 @@ import codecs
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
-from typing import Any
+from typing import Any, NamedTuple
 
-from odtrain.findings import Finding, found
+from odtrain.findings import Finding
 from odtrain.labels.annotations import Entry, UnreadableError, WrittenObject, normalised
 
 MAX_BYTES = 100_000_000
@@ -38,8 +38,7 @@ TALLIES = {
 """What is counted over all files of a data set -> the finding that says how many there were."""
 
 
-@dataclass(frozen=True)
-class Sources:
+class Sources(NamedTuple):
     """The files that a reader may look at.
 
     Attributes:
@@ -87,7 +86,7 @@ class Reading:
         """Say that something in `file` cannot be used."""
         self._faults[file] += 1
         if self._faults[file] <= MAX_FAULTS:
-            self.findings.append(found(code, file, cause, remedy=remedy))
+            self.findings.append(Finding.of(code, file, cause, remedy=remedy))
 
     def refuse(self, error: UnreadableError) -> None:
         """Say that a file cannot be used at all."""
@@ -101,18 +100,19 @@ class Reading:
         """Count a shape that has no box."""
         self._left_out.setdefault(file, Counter())[printable(shape)[:40]] += 1
 
-    def conclude(self, root: Path) -> None:
-        """Add the findings that are about many things at once, found under `root`."""
+    def concluded(self, root: Path) -> Iterator[Finding]:
+        """All findings, last those that are about many things at once, found under `root`."""
+        yield from self.findings
         for file, count in self._faults.items():
             if count > MAX_FAULTS:
                 cause = f"{count - MAX_FAULTS:,} more of its objects cannot be used."
-                self.findings.append(found("OD032", file, cause))
+                yield Finding.of("OD032", file, cause)
         for file, shapes in self._left_out.items():
             said = ", ".join(f"{shapes[shape]} of type {shape}" for shape in sorted(shapes)[:9])
-            self.findings.append(found("OD131", file, f"has shapes without a box: {said}."))
+            yield Finding.of("OD131", file, f"has shapes without a box: {said}.")
         for what, count in self._tallies.items():
             code, cause = TALLIES[what]
-            self.findings.append(found(code, root, f"{count:,} {cause}."))
+            yield Finding.of(code, root, f"{count:,} {cause}.")
 
 
 def read_bytes(file: Path, limit: int = MAX_BYTES) -> bytes:
@@ -125,10 +125,14 @@ def read_bytes(file: Path, limit: int = MAX_BYTES) -> bytes:
         with file.open("rb") as stream:
             data = stream.read(limit + 1)
     except OSError as error:
-        raise UnreadableError(found("OD030", file, f"cannot be read: {error.strerror}.")) from None
+        raise UnreadableError(
+            Finding.of("OD030", file, f"cannot be read: {error.strerror}.")
+        ) from None
     if len(data) > limit:
         cause = f"is larger than {limit // 1_000_000} MB."
-        raise UnreadableError(found("OD030", file, cause, remedy="Split it into several files."))
+        raise UnreadableError(
+            Finding.of("OD030", file, cause, remedy="Split it into several files.")
+        )
     return data
 
 

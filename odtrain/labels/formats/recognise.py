@@ -6,7 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from odtrain.findings import Finding, found
+from odtrain.findings import Finding
+from odtrain.labels.annotations import Entry
 from odtrain.labels.formats import (
     coco,
     createml,
@@ -29,14 +30,14 @@ class Labels(NamedTuple):
 
     Attributes:
         format: a row of `FORMATS`; empty where there are no label files.
-        reading: what was read.
+        entries: one for each picture that a file tells of.
     """
 
     format: str
-    reading: Reading
+    entries: list[Entry]
 
 
-def read_labels(sources: Sources, root: Path, name: str) -> Labels:
+def read_labels(sources: Sources, root: Path, name: str) -> tuple[Labels, list[Finding]]:
     """Read the label files as the format `name`, or as what they are if that is `auto`.
 
     Args:
@@ -48,13 +49,11 @@ def read_labels(sources: Sources, root: Path, name: str) -> Labels:
     used = {name: reading for name, reading in readings.items() if reading.files}
     broken = {name: reading for name, reading in readings.items() if reading.findings}
     if not used and not broken:
-        return Labels("", Reading())
+        return Labels("", []), []
     chosen = max(used or broken, key=lambda name: len(readings[name].entries))
     reading = readings[chosen]
-    reading.conclude(root)
-    if name == "auto":
-        reading.findings += _about_the_choice(root, chosen, used)
-    return Labels(chosen, reading)
+    about_choice = _about_the_choice(root, chosen, used) if name == "auto" else []
+    return Labels(chosen, reading.entries), [*reading.concluded(root), *about_choice]
 
 
 def _read_one(sources: Sources, name: str) -> Reading:
@@ -81,7 +80,7 @@ def _about_the_choice(root: Path, chosen: str, used: dict[str, Reading]) -> list
     findings = []
     if chosen != "voc" and chosen in used:
         cause = f"labels are read as {FORMATS[chosen]}: {_counted(used[chosen])}."
-        findings.append(found("OD230", root, cause))
+        findings.append(Finding.of("OD230", root, cause))
     for name, reading in used.items():
         if name != chosen:
             cause = (
@@ -89,7 +88,7 @@ def _about_the_choice(root: Path, chosen: str, used: dict[str, Reading]) -> list
                 f"{FORMATS[chosen]} ({_counted(used[chosen])})."
             )
             remedy = f"Set data.format={name} to take the others, or data.format={chosen}."
-            findings.append(found("OD130", root, cause, remedy=remedy))
+            findings.append(Finding.of("OD130", root, cause, remedy=remedy))
     return findings
 
 

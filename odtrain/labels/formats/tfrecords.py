@@ -15,8 +15,8 @@ from typing import Any
 from tqdm import tqdm
 
 from odtrain.errors import DataError
-from odtrain.findings import found
-from odtrain.io.atomic import write_bytes
+from odtrain.findings import Finding
+from odtrain.io.atomic import read_json, write_bytes
 from odtrain.io.tfrecord import decode_example, index_records, read_verified
 from odtrain.labels.annotations import Entry, UnreadableError, WrittenObject
 from odtrain.labels.formats.reading import (
@@ -87,7 +87,7 @@ def _examples(file: Path, reading: Reading) -> Iterator[tuple[int, dict[str, Any
         index = index_records([file], REMEDY)
     except DataError as error:
         _, cause, remedy = error.args
-        raise UnreadableError(found("OD030", file, cause, remedy=remedy)) from None
+        raise UnreadableError(Finding.of("OD030", file, cause, remedy=remedy)) from None
     for i in range(len(index)):
         payload = read_verified(index, i)
         try:
@@ -239,7 +239,7 @@ def unpack(files: Sequence[Path], folder: Path) -> list[Path]:
     """
     sources = {str(file): _stat(file) for file in files}
     manifest = folder / MANIFEST
-    earlier = _read_manifest(manifest)
+    earlier = read_json(manifest)
     written: dict[str, int] = earlier.get("pictures", {})
     if earlier.get("sources") == sources and all(
         _stat(folder / name)[0] == size for name, size in written.items()
@@ -275,14 +275,6 @@ def _stat(file: Path) -> list[int]:
     except OSError:
         return [-1, -1]
     return [status.st_size, status.st_mtime_ns]
-
-
-def _read_manifest(file: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(file.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return values if isinstance(values, dict) else {}
 
 
 def _write(file: Path, data: bytes) -> None:

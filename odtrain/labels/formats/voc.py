@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from lxml import etree
 
-from odtrain.findings import found
+from odtrain.findings import Finding
 from odtrain.labels.annotations import (
     Entry,
     LabelledImage,
@@ -65,7 +65,7 @@ def read(sources: Sources) -> Reading:
             name = local_name(root)
             if name != "annotation":
                 cause = f"begins with <{name}>, not with <annotation>."
-                raise UnreadableError(found("OD004", file, cause))
+                raise UnreadableError(Finding.of("OD004", file, cause))
             reading.entries.append(_entry(file, root, reading))
         except UnreadableError as error:
             reading.refuse(error)
@@ -73,6 +73,8 @@ def read(sources: Sources) -> Reading:
 
 
 def _entry(file: Path, root: etree._Element, reading: Reading) -> Entry:
+    size = _size(root)
+    names = (file.stem, picture_name(text(root, "filename")).rpartition("/")[2])
     objects = []
     for position, element in enumerate(children(root, "object"), start=1):
         if flag(text(element, "deleted")):  # LabelMe's own XML keeps them
@@ -82,8 +84,6 @@ def _entry(file: Path, root: etree._Element, reading: Reading) -> Entry:
             objects.append(_object(file, position, element, reading))
         except UnreadableError as error:
             reading.fault(file, error.finding.code, error.finding.cause)
-    size = _size(root)
-    names = (file.stem, picture_name(text(root, "filename")).rpartition("/")[2])
     return entry_of_picture(file, names, size, objects, verified=flag(root.get("verified")))
 
 
@@ -99,7 +99,7 @@ def _size(root: etree._Element) -> tuple[int, int]:
 def _object(file: Path, position: int, element: etree._Element, reading: Reading) -> WrittenObject:
     name = normalised(text(element, "name"))
     if not name:
-        raise UnreadableError(found("OD006", file, f"object {position} has no <name>."))
+        raise UnreadableError(Finding.of("OD006", file, f"object {position} has no <name>."))
     corners = _corners(file, f'object {position}, "{name}"', element, reading)
     flags = flag(text(element, "difficult")), flag(text(element, "truncated"))
     return WrittenObject(name, corners, *flags)
@@ -124,7 +124,7 @@ def _values(file: Path, said: str, parent: etree._Element, tags: Sequence[str]) 
         value = number(text(parent, tag))
         if value is None:
             cause = f'{said}: <{tag}> is "{text(parent, tag)[:40]}", not a number.'
-            raise UnreadableError(found("OD006", file, cause))
+            raise UnreadableError(Finding.of("OD006", file, cause))
         values.append(value)
     return values
 
@@ -147,7 +147,7 @@ def _other_shape(file: Path, said: str, element: etree._Element, reading: Readin
         reading.tally("rotated")
         corners = cx - width / 2, cy - height / 2, cx + width / 2, cy + height / 2
         return rotated_bounds(corners, math.degrees(angle), (cx, cy))
-    raise UnreadableError(found("OD006", file, f"{said}, has no <bndbox>."))
+    raise UnreadableError(Finding.of("OD006", file, f"{said}, has no <bndbox>."))
 
 
 def write(folder: Path, images: Sequence[LabelledImage], names: Sequence[Path]) -> None:

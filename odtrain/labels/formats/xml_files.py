@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lxml import etree
 
-from odtrain.findings import found
+from odtrain.findings import Finding
 from odtrain.labels.annotations import UnreadableError
 from odtrain.labels.formats.reading import number
 
@@ -34,17 +34,19 @@ def parse_xml(file: Path, max_bytes: int) -> etree._Element:
         with file.open("rb") as stream:
             data = stream.read(max_bytes + 1)
     except OSError as error:
-        raise UnreadableError(found("OD003", file, f"cannot be read: {error.strerror}.")) from None
+        raise UnreadableError(
+            Finding.of("OD003", file, f"cannot be read: {error.strerror}.")
+        ) from None
     if len(data) > max_bytes:
         cause = f"is larger than {max_bytes // 1_000_000} MB."
-        raise UnreadableError(found("OD004", file, cause))
+        raise UnreadableError(Finding.of("OD004", file, cause))
     if b"<!ENTITY" in data:
-        raise UnreadableError(found("OD005", file, "declares XML entities."))
+        raise UnreadableError(Finding.of("OD005", file, "declares XML entities."))
     if EXTERNAL_DTD.search(data):
-        raise UnreadableError(found("OD005", file, "refers to a DTD that lies elsewhere."))
+        raise UnreadableError(Finding.of("OD005", file, "refers to a DTD that lies elsewhere."))
     root = _parsed(file, data)
     if any(True for _ in root.iter(etree.Entity)):
-        raise UnreadableError(found("OD005", file, "uses XML entities."))
+        raise UnreadableError(Finding.of("OD005", file, "uses XML entities."))
     return root
 
 
@@ -60,7 +62,7 @@ def _parsed(file: Path, data: bytes) -> etree._Element:
         return etree.fromstring(data, parser)
     except etree.XMLSyntaxError as error:
         text = "it is empty" if not data.strip() else str(error.msg).rstrip(".")
-        raise UnreadableError(found("OD003", file, f"is not XML: {text}.")) from None
+        raise UnreadableError(Finding.of("OD003", file, f"is not XML: {text}.")) from None
 
 
 def local_name(element: etree._Element) -> str:
@@ -80,8 +82,8 @@ def child(parent: etree._Element, tag: str) -> etree._Element | None:
 
 def text(parent: etree._Element, tag: str) -> str:
     """The text of the first child called `tag`; empty where there is none."""
-    found_child = child(parent, tag)
-    return "" if found_child is None else own_text(found_child)
+    element = child(parent, tag)
+    return "" if element is None else own_text(element)
 
 
 def own_text(element: etree._Element) -> str:

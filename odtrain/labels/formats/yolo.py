@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from odtrain.findings import found
+from odtrain.findings import Finding
 from odtrain.labels.annotations import LabelledImage, UnreadableError, WrittenObject
 from odtrain.labels.formats.reading import (
     Corners,
@@ -113,8 +113,8 @@ class _Names:
         files = [*sources.labels, *sources.others]
         ranked = [(rank, file) for file in files if (rank := _rank(file)) is not None]
         for _, file in sorted(ranked):
-            if file.parent not in self.lists and (found_names := _read_names(file, reading)):
-                self.lists[file.parent] = found_names
+            if file.parent not in self.lists and (names := _read_names(file, reading)):
+                self.lists[file.parent] = names
 
     def beside(self, file: Path) -> list[str]:
         """The names in the file's folder, or the next above it, or the only ones there are."""
@@ -156,7 +156,7 @@ def _read_names(file: Path, reading: Reading) -> list[str]:
     if file.suffix.lower() in (".yaml", ".yml"):
         return _yaml_names(text)
     if encoding not in ("utf-8-sig", "utf-16"):
-        reading.findings.append(found("OD233", file, f"is not UTF-8; read as {encoding}."))
+        reading.findings.append(Finding.of("OD233", file, f"is not UTF-8; read as {encoding}."))
     names = [class_name(line) for line in text.splitlines()]
     while names and not names[-1]:
         names.pop()

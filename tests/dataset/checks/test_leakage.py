@@ -41,12 +41,10 @@ def add(folder: Path, name: str, seed: int, objects: list[Labelled], scale: floa
 
 def told(folder: Path, *codes: str, **values: object) -> list[tuple[str, str, str]]:
     prepared = str(folder.parent / "prepared")
-    _, findings = check(
-        section(DataConfig, name="x", images=str(folder), prepared=prepared, **values)
-    )
+    config = section(DataConfig, name="x", images=str(folder), prepared=prepared, **values)
     return [
         (finding.code, Path(finding.file).name, finding.cause)
-        for finding in findings
+        for finding in check(config).findings
         if finding.code in codes
     ]
 

@@ -1,0 +1,270 @@
+"""A prepared data set, read back: what is in it, and its pictures and boxes.
+
+`dataset.json` tells of it; without it, or while it says `complete: false`, the folder counts as not prepared.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from odtrain.dataset.look import read_memories
+from odtrain.dataset.splits import SPLITS
+from odtrain.errors import DataError
+from odtrain.findings import Finding
+from odtrain.io.atomic import read_json
+from odtrain.io.tfrecord import decode_example, index_records
+from odtrain.labels.annotations import LabelledImage, LabelledObject
+from odtrain.labels.formats.recognise import FORMATS
+from odtrain.structures import GroundTruth, LabelledSplit, UInt8Image
+from odtrain.system.workers import in_threads
+
+DATASET_FILE = "dataset.json"
+FORMAT_VERSION = 2
+"""Raised whenever the same data set would give other files."""
+OURS = "odtrain_dataset"
+"""The key by which a `dataset.json` of this program is known."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A prepared data set, as `dataset.json` in its folder tells of it.
+
+    Attributes:
+        folder: holds the records, CSVs and label map.
+        name: what the user calls it.
+        digest: sha256 over pixels, boxes, classes and split: what training depends on.
+        class_names: the first has id 1.
+        counts: split -> {"images": ..., "boxes": ...}; a split without images has zeros.
+        findings: warnings and remarks of the data doctor.
+        files: name -> bytes of every file that was written for it.
+        label_format: of the label files, a row of `formats.FORMATS`.
+    """
+
+    folder: Path
+    name: str
+    digest: str
+    class_names: tuple[str, ...]
+    counts: dict[str, dict[str, int]]
+    findings: tuple[Finding, ...]
+    files: dict[str, int] = field(default_factory=dict)
+    label_format: str = "voc"
+
+    def records(self, split: str) -> list[Path]:
+        """The shards of `split` in order; none where it has no images."""
+        prefix = f"{split}.record-"
+        return [self.folder / name for name in sorted(self.files) if name.startswith(prefix)]
+
+    def as_json(self) -> dict[str, Any]:
+        """What `read_dataset` reads back."""
+        values = {name: value for name, value in asdict(self).items() if name != "folder"}
+        return {OURS: FORMAT_VERSION, "complete": True, **values}
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    """One picture of a record, decoded by TensorFlow as in training, and what is in it."""
+
+    image: UInt8Image
+    truth: GroundTruth
+    source_id: int
+
+
+def read_dataset(folder: Path) -> Dataset:
+    """The data set that was prepared in `folder`.
+
+    Raises:
+        DataError: there is none, or its preparation did not end.
+    """
+    values = read_json(folder / DATASET_FILE)
+    if not values.get("complete"):
+        problem = "holds no prepared data set." if not values else "was not prepared to the end."
+        raise DataError(folder, problem, "Run: odtrain prepare")
+    return Dataset(
+        folder,
+        values["name"],
+        values["digest"],
+        tuple(values["class_names"]),
+        values["counts"],
+        tuple(Finding(**finding) for finding in values["findings"]),
+        values["files"],
+        values.get("label_format", "voc"),
+    )
+
+
+def intact_dataset(folder: Path) -> Dataset | None:
+    """The prepared data set, if all its files are there in full length."""
+    try:
+        dataset = read_dataset(folder)
+        sizes = {name: (folder / name).stat().st_size for name in dataset.files}
+    except (DataError, OSError):
+        return None
+    return dataset if sizes == dataset.files else None
+
+
+def describe(dataset: Dataset) -> str:
+    """The data set on one screen, for people."""
+    rows = [
+        f"  {split:<12}{count['images']:>7} pictures{count['boxes']:>8} boxes"
+        for split, count in dataset.counts.items()
+    ]
+    severities = Counter(finding.severity for finding in dataset.findings)
+    seen = ", ".join(f"{number} {severity}" for severity, number in severities.items())
+    lines = [
+        f"{dataset.name}, prepared in {dataset.folder}",
+        *rows,
+        f"  labels: {FORMATS[dataset.label_format]}",
+        f"  classes: {', '.join(dataset.class_names)}",
+        f"  findings: {seen}; to see them: odtrain check" if seen else "  findings: none",
+        f"  digest: {dataset.digest[:16]}",
+    ]
+    return "\n".join(lines)
+
+
+def read_truths(dataset: Dataset, split: str) -> list[GroundTruth]:
+    """What is in each picture of `split`, in the order of its records; no picture is decoded.
+
+    Raises:
+        DataError: a record file is missing or damaged.
+    """
+    index = index_records(dataset.records(split))
+    return [_truth_of(decode_example(index.read(i))) for i in range(len(index))]
+
+
+def read_labelled(dataset: Dataset, split: str) -> LabelledSplit:
+    """The labels of `split` with a key for each picture; no picture is decoded.
+
+    Raises:
+        DataError: a record file is missing or damaged.
+    """
+    index = index_records(dataset.records(split))
+    truths: list[GroundTruth] = []
+    keys: list[str] = []
+    counts: Counter[str] = Counter()
+    for i in range(len(index)):
+        example: dict[str, Any] = decode_example(index.read(i))
+        truths.append(_truth_of(example))
+        key = _picture_key(example["image/encoded"][0], truths[-1], dataset.class_names)
+        counts[key] += 1
+        keys.append(key if counts[key] == 1 else f"{key}-{counts[key]}")
+    return LabelledSplit(dataset.class_names, truths, tuple(keys))
+
+
+def _picture_key(encoded: bytes, truth: GroundTruth, class_names: Sequence[str]) -> str:
+    names = [class_names[class_id - 1] for class_id in truth.classes.tolist()]
+    labels = json.dumps([names, truth.boxes.tolist()])
+    return hashlib.sha256(encoded + labels.encode()).hexdigest()[:24]
+
+
+def read_names(dataset: Dataset, split: str) -> dict[int, str]:
+    """Source id -> file name of each picture of `split`.
+
+    Raises:
+        DataError: a record file is missing or damaged.
+    """
+    index = index_records(dataset.records(split))
+    examples: Iterator[dict[str, Any]] = (decode_example(index.read(i)) for i in range(len(index)))
+    return {int(example["image/source_id"][0]): _name_of(example) for example in examples}
+
+
+def labelled_images(dataset: Dataset) -> list[LabelledImage]:
+    """Every picture of every split with its objects, as far as the records know them.
+
+    Pictures are called by their path where `state.json` remembers it, else by their name alone.
+
+    Raises:
+        DataError: a record file is missing or damaged.
+    """
+    paths = {Path(file).name: Path(file) for file in read_memories(dataset.folder)}
+    return [
+        LabelledImage(
+            paths.get(truth.name, Path(truth.name)),
+            None,
+            truth.height,
+            truth.width,
+            tuple(
+                LabelledObject(
+                    dataset.class_names[number - 1], (ymin, xmin, ymax, xmax), False, False
+                )
+                for number, (ymin, xmin, ymax, xmax) in zip(
+                    truth.classes.tolist(), truth.boxes.tolist(), strict=True
+                )
+            ),
+        )
+        for split in SPLITS
+        for truth in read_truths(dataset, split)
+    ]
+
+
+def _name_of(example: dict[str, Any]) -> str:
+    return str(example["image/filename"][0], "utf-8", "surrogateescape")
+
+
+def _truth_of(example: dict[str, Any]) -> GroundTruth:
+    sides = [example[f"image/object/bbox/{side}"] for side in ("ymin", "xmin", "ymax", "xmax")]
+    return GroundTruth(
+        name=_name_of(example),
+        height=example["image/height"][0],
+        width=example["image/width"][0],
+        boxes=np.array(sides, np.float32).T.reshape(-1, 4),
+        classes=np.array(example["image/object/class/label"], np.int64),
+    )
+
+
+def read_examples(dataset: Dataset, split: str) -> Iterator[Example]:
+    """Every picture of `split` with its boxes, in the order of its records.
+
+    Raises:
+        DataError: a record file is missing or damaged.
+    """
+    import tensorflow as tf
+
+    index = index_records(dataset.records(split))
+
+    def read(i: int) -> Example:
+        example: dict[str, Any] = decode_example(index.read(i))
+        encoded = example["image/encoded"][0]
+        image = tf.io.decode_image(encoded, channels=3, expand_animations=False).numpy()
+        return Example(image, _truth_of(example), int(example["image/source_id"][0]))
+
+    yield from in_threads(read, range(len(index)))
+
+
+def parse_example(serialized: Any) -> dict[str, Any]:
+    """The tensors of one record, for a `tf.data` pipeline.
+
+    Args:
+        serialized: scalar string tensor, a `tf.train.Example`.
+
+    Returns:
+        encoded (scalar string), boxes ((N, 4) float32, yxyx fractions), classes ((N,) int64,
+        1-based), source_id (scalar int64), filename (scalar string), height and width (scalar
+        int64, pixels).
+    """
+    import tensorflow as tf
+
+    boxes = [f"image/object/bbox/{side}" for side in ("ymin", "xmin", "ymax", "xmax")]
+    spec: dict[str, Any] = {
+        key: tf.io.FixedLenFeature((), tf.string)
+        for key in ("image/encoded", "image/source_id", "image/filename")
+    }
+    spec |= {key: tf.io.FixedLenFeature((), tf.int64) for key in ("image/height", "image/width")}
+    spec |= {key: tf.io.RaggedFeature(tf.float32) for key in boxes}
+    spec["image/object/class/label"] = tf.io.RaggedFeature(tf.int64)
+    parsed = tf.io.parse_single_example(serialized, spec)
+    return {
+        "encoded": parsed["image/encoded"],
+        "boxes": tf.stack([parsed[key] for key in boxes], axis=-1),
+        "classes": parsed["image/object/class/label"],
+        "source_id": tf.strings.to_number(parsed["image/source_id"], tf.int64),
+        "filename": parsed["image/filename"],
+        "height": parsed["image/height"],
+        "width": parsed["image/width"],
+    }

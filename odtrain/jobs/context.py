@@ -1,0 +1,62 @@
+"""What the stages of one job share: its run, its configuration, its data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from odtrain.config.schema import Config
+from odtrain.dataset.read import Dataset, read_truths
+from odtrain.structures import GroundTruth
+from odtrain.tracking.tracker import Tracker
+from odtrain.training.input_pipeline import Pictures
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """The pictures of a split, and what is in them."""
+
+    name: str
+    images: Pictures
+    truths: list[GroundTruth]
+
+    @classmethod
+    def read(cls, dataset: Dataset, name: str) -> Split:
+        """Open a split of a prepared dataset; the split may be empty."""
+        return cls(name, Pictures(dataset.records(name)), read_truths(dataset, name))
+
+
+@dataclass(frozen=True, eq=False)
+class RunContext:
+    """One tracked job.
+
+    Attributes:
+        tracker: its run, begun.
+        config: what the run is made with.
+        dataset: its data, prepared.
+        overrides: that the user gave.
+        step: of training, under which metrics are logged.
+    """
+
+    tracker: Tracker
+    config: Config
+    dataset: Dataset
+    overrides: Sequence[str] = ()
+    step: int = 0
+
+    def at(self, step: int) -> RunContext:
+        """The same job at another step."""
+        return replace(self, step=step)
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of the run's checkpoints."""
+        return self.tracker.folder / "checkpoints"
+
+
+def experiment_id(tracker: Tracker) -> str | None:
+    """MLflow's id of the run's experiment; None while the server is away."""
+    if not tracker.online or tracker.run_id is None:
+        return None
+    return str(tracker.client.get_run(tracker.run_id).info.experiment_id)

@@ -1,0 +1,62 @@
+"""Exporting a run once more."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from odtrain.config.schema import Config
+from odtrain.dataset.prepare import prepare
+from odtrain.errors import ConfigError
+from odtrain.export.parity import Proof
+from odtrain.jobs.context import RunContext, Split
+from odtrain.jobs.steps import Checkpoint, Found, export_and_prove, prove_exports
+from odtrain.model_source import open_source, run_config
+from odtrain.tracking.tracker import Tracker
+
+
+@dataclass(frozen=True, eq=False)
+class ExportResult:
+    """The files that were made.
+
+    Attributes:
+        run_id: that they are of.
+        folder: that holds them.
+        proofs: of each.
+    """
+
+    run_id: str
+    folder: Path
+    proofs: Sequence[Proof]
+
+
+def export(config: Config) -> ExportResult:
+    """Export the run `source=` again in `export.formats`, prove the files, and add them to the run.
+
+    With `output=` the files go to that folder and the run stays as it is.
+
+    Raises:
+        ConfigError: the source is not a run.
+        OdtrainError: the run, its data or the store are not to be had.
+    """
+    source = open_source(config.source, config)
+    if source.detector is None or source.run_id is None:
+        raise ConfigError(
+            f"source={config.source}", "is not a run.", "Give the id of a train run: source=RUN_ID."
+        )
+    made_with = replace(
+        run_config(source.run_id, config), export=config.export, benchmark=config.benchmark
+    )
+    dataset = prepare(made_with.data)
+    test = Split.read(dataset, "test")
+    found = Found(test, list(map(source.detect, test.images)))
+    if config.output is not None:
+        checkpoint, folder = Checkpoint(source.detector, source.run_id), Path(config.output)
+        proofs = prove_exports(made_with, dataset, checkpoint, found, folder)
+        return ExportResult(source.run_id, folder, proofs)
+    tracker = Tracker(config.tracking, Path(config.outputs))
+    with tracker.start("export", resume=source.run_id):
+        context = RunContext(tracker, made_with, dataset, step=made_with.train.steps)
+        proofs = export_and_prove(context, source.detector, found)
+        return ExportResult(source.run_id, tracker.folder / "export", proofs)

@@ -1,0 +1,234 @@
+"""Training within a job: the data it needs, what it is fed, when it is scored, how a signal ends it."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+
+from odtrain.config.schema import Config
+from odtrain.dataset.checks.anchor_fit import fit_findings
+from odtrain.dataset.prepare import prepare
+from odtrain.dataset.read import Dataset, labelled_images, read_names
+from odtrain.errors import ConfigError, DataError
+from odtrain.evaluation.evaluate import quick_map
+from odtrain.export.writers import inference_copy
+from odtrain.findings import Finding, by_severity, findings_table
+from odtrain.io.tfrecord import index_records
+from odtrain.jobs.context import RunContext, Split
+from odtrain.media.draw import draw, draw_truth, side_by_side
+from odtrain.media.draw import fit as fit_size
+from odtrain.model_source import load_first_weights
+from odtrain.models.build import build_detector
+from odtrain.models.ssd import SSD
+from odtrain.structures import Detections, GroundTruth, UInt8Image
+from odtrain.system import timing_lock
+from odtrain.tracking.runs import say_on_stderr
+from odtrain.tracking.tracker import Terminated, Tracker
+from odtrain.training.input_pipeline import training_batches
+from odtrain.training.loop import Fit, Fitted, Listener
+
+SHOWN_PER_VALIDATION = 4
+"""Pictures whose detections the run's page shows at every validation."""
+SHOWN_SIZE = (240, 640)
+"""Pixels of their shorter side at least, and of the longer one at most."""
+SHOWN_SCORE = 0.3
+WARNINGS_OF_EACH = 3
+"""Warnings of one code that a training repeats."""
+STOPPED_BY_SIGNAL = ("interrupted", "terminated")
+Judge = Callable[[int, float], str | None]
+"""Given the step and the mAP of a validation, says why to stop, or None."""
+
+
+# ---- before
+
+
+def data_to_train_on(config: Config) -> tuple[Dataset, tuple[Finding, ...]]:
+    """The prepared data, and what the check found in them and in how they fit the network.
+
+    Raises:
+        ConfigError: a batch is larger than the training split.
+        DataError: the data have errors, or no test pictures.
+    """
+    dataset = prepare(config.data)
+    pictures = dataset.counts["train"]["images"]
+    if config.train.batch_size > pictures:
+        raise ConfigError(
+            f"train.batch_size={config.train.batch_size}",
+            f"is more than the {pictures} training pictures of {dataset.name}.",
+            f"Give train.batch_size={pictures} or less.",
+        )
+    if not dataset.counts["test"]["images"]:
+        raise DataError(
+            dataset.folder,
+            "has no test pictures.",
+            "Give data.test_fraction, data.test_list, or a folder test/ beside train/.",
+        )
+    fit = fit_findings(config.model, labelled_images(dataset))
+    return dataset, by_severity([*dataset.findings, *fit])
+
+
+def say_warnings(findings: Sequence[Finding]) -> None:
+    """Repeat the first warnings of each code."""
+    warnings = [finding for finding in findings if finding.severity == "warning"]
+    if warnings:
+        *lines, _ = findings_table(warnings, of_each=WARNINGS_OF_EACH).splitlines()
+        say_on_stderr("\n".join([*lines, "odtrain check has all of these warnings."]))
+
+
+def run_name(config: Config) -> str:
+    """What the runs table calls a training."""
+    height, width = config.model.size
+    return f"{config.data.name} {config.model.name} {height}x{width}"
+
+
+# ---- training
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """A float32 copy of the network with the weights that validation chose, and how it came to them."""
+
+    detector: SSD
+    fitted: Fitted
+
+
+def train_detector(context: RunContext, judge: Judge | None = None) -> Trained:
+    """Train, or go on training; `judge` may end it at any validation.
+
+    Raises:
+        TrainingError: the loss left the numbers, or a checkpoint cannot be written or read.
+        KeyboardInterrupt, Terminated: a signal ended training behind a checkpoint.
+    """
+    tracker, config, dataset = context.tracker, context.config, context.dataset
+    checkpoints = context.checkpoints
+    validation = Split.read(dataset, "validation")
+    detector = build_detector(
+        config.model,
+        len(dataset.class_names),
+        frozen_stages=config.train.freeze,
+        batch_norm_trained=config.train.batch_norm == "trained",
+        precision=config.train.precision,
+        seed=config.train.seed,
+    )
+    _fetch_or_begin(context, detector)
+    fit = Fit(detector, config.train, checkpoints)
+
+    def log_checkpoints(step: int = 0) -> None:
+        tracker.log_folder(checkpoints, "checkpoints", mirror=True)
+
+    begun = fit.resume()
+    if begun:
+        say_on_stderr(f"Going on after step {begun} of {config.train.steps}.")
+    else:  # MLflow's image grid opens at step 0
+        first = map(detector.as_detect(), validation.images[:SHOWN_PER_VALIDATION])
+        _log_found(context, validation, list(first))
+    with _stop_on_signals(fit):
+        fitted = fit.run(
+            lambda first_step: _batches(context, detector, first_step),
+            lambda ids: _names(dataset, ids),
+            _validation(context, validation, fit, judge) if validation.truths else None,
+            config.evaluate.every,
+            Listener(tracker.log, tracker.flush, log_checkpoints),
+        )
+    if fitted.stopped in STOPPED_BY_SIGNAL:
+        log_checkpoints()
+        say_on_stderr(
+            f"Stopped after step {fitted.step}. Go on: odtrain train train.resume={tracker.name}"
+        )
+        raise KeyboardInterrupt if fitted.stopped == STOPPED_BY_SIGNAL[0] else Terminated
+    fit.load_best()
+    log_checkpoints()
+    return Trained(inference_copy(detector), fitted)
+
+
+def _fetch_or_begin(context: RunContext, detector: SSD) -> None:
+    """Have the checkpoints of a resumed run here, or the first weights where there are none yet."""
+    tracker = context.tracker
+    if (context.checkpoints / "last" / "checkpoint").is_file():
+        return
+    if tracker.resumed and _has_logged(tracker, "checkpoints/last"):
+        tracker.fetch_folder("checkpoints", context.checkpoints)
+        return
+    table = load_first_weights(detector, context.config)
+    if table is not None:
+        say_on_stderr(table)
+        tracker.log_text(table, "checkpoints/restored.txt")
+
+
+def _has_logged(tracker: Tracker, folder: str) -> bool:
+    """Whether there are artifacts in a folder of the run; False while the server is away."""
+    return tracker.online and bool(tracker.client.list_artifacts(tracker.name, folder))
+
+
+def _names(dataset: Dataset, source_ids: Sequence[int]) -> list[str]:
+    """File names of training pictures by the numbers that the records give them."""
+    names = read_names(dataset, "train")
+    return [names[number] for number in source_ids]
+
+
+def _batches(context: RunContext, detector: SSD, first_step: int) -> object:
+    config = context.config
+    return training_batches(
+        index_records(context.dataset.records("train")),
+        detector.resize,
+        config.augment,
+        extent=detector.extent,
+        batch_size=config.train.batch_size,
+        seed=config.train.seed,
+        first_step=first_step,
+        cache_mb=config.train.cache_mb,
+        trace=context.tracker.folder / "batches.csv" if config.train.trace_batches else None,
+    )
+
+
+def _validation(
+    context: RunContext, split: Split, fit: Fit, judge: Judge | None
+) -> Callable[[], dict[str, float]]:
+    def validate() -> dict[str, float]:
+        step = int(fit.step.numpy())
+        found = list(map(fit.detector.as_detect(), timing_lock.giving_way(split.images)))
+        _log_found(context.at(step), split, found[:SHOWN_PER_VALIDATION])
+        scores = quick_map(split.truths, found, context.dataset.class_names)
+        if judge is not None and (why := judge(step, scores["mAP"])):
+            fit.ask_to_stop(why)
+        return scores
+
+    return validate
+
+
+def _log_found(context: RunContext, split: Split, found: Sequence[Detections]) -> None:
+    """Log the first pictures of a split, what was found beside what is labelled."""
+    for one, truth, image in zip(found, split.truths, split.images, strict=False):
+        shown = _beside_truth(image, truth, one, context.dataset.class_names)
+        context.tracker.log_image(shown, f"val/{truth.name}", context.step)
+
+
+def _beside_truth(
+    image: UInt8Image, truth: GroundTruth, found: Detections, class_names: Sequence[str]
+) -> UInt8Image:
+    image = fit_size(image, *SHOWN_SIZE)
+    return side_by_side(
+        draw(image, found, class_names, SHOWN_SCORE),
+        draw_truth(image, truth, class_names),
+        (f"found, score from {SHOWN_SCORE:g}", "ground truth"),
+    )
+
+
+@contextmanager
+def _stop_on_signals(fit: Fit) -> Iterator[None]:
+    """The first Ctrl-C or SIGTERM ends training behind a checkpoint; a second Ctrl-C at once."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        fit.ask_to_stop(STOPPED_BY_SIGNAL[number == signal.SIGTERM])
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        say_on_stderr("\nStopping behind a checkpoint; Ctrl-C again stops at once.")
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

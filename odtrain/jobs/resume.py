@@ -1,0 +1,58 @@
+"""Whether a training goes on with a run that was begun before, and the configuration it keeps then."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from odtrain.config.compose import as_dict, compose_config, flattened
+from odtrain.config.schema import Config, replaced
+from odtrain.errors import ConfigError
+from odtrain.model_source import run_config
+from odtrain.tracking.runs import (
+    NOT_OF_THE_RESULT,
+    config_digest,
+    find_resumable,
+    is_begun,
+    say_on_stderr,
+)
+
+
+def resumed(config: Config, overrides: Sequence[str]) -> tuple[Config, str | None]:
+    """The configuration to use, and the run to go on with, if there is one.
+
+    Raises:
+        ConfigError: an override would change what the run was begun with.
+        TrackingError: there is no such run.
+    """
+    begun = os.environ.get("MLFLOW_RUN_ID")  # of `mlflow run --run-id`
+    wanted = config.train.resume or (begun if is_begun(config.tracking, begun) else None)
+    if wanted == "auto":
+        wanted = find_resumable(config.tracking, Path(config.outputs), config_digest(config))
+        if wanted is None:
+            say_on_stderr("No unfinished run of this configuration: a new one begins.")
+    if wanted is None:
+        return config, None
+    wanted = wanted.removeprefix("runs:/")
+    saved = run_config(wanted, config)
+    _refuse_changes(config, saved, overrides, wanted)
+    own = {name: getattr(config, name) for name in ("tracking", "outputs")}
+    return replaced(saved, own | {"train.max_minutes": config.train.max_minutes}), wanted
+
+
+def _refuse_changes(config: Config, saved: Config, overrides: Sequence[str], run: str) -> None:
+    """A resumed run keeps its configuration: an override that says otherwise is refused."""
+    asked, kept = flattened(as_dict(config)), flattened(as_dict(saved))
+    default = flattened(as_dict(compose_config([])))
+    given = {override.lstrip("+~").partition("=")[0] for override in overrides}
+    may_differ = tuple(f"{key}." for key in NOT_OF_THE_RESULT)
+    for key, value in asked.items():
+        if f"{key}.".startswith(may_differ) or value == kept.get(key):
+            continue
+        if {key, key.partition(".")[0]} & given or value != default.get(key):
+            raise ConfigError(
+                f"{key}={value}",
+                f"run {run} was begun with {key}={kept.get(key)} and goes on with it.",
+                "Leave the override out, or begin a new run without train.resume.",
+            )

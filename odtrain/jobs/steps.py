@@ -1,0 +1,277 @@
+"""What several jobs do within their run: record inputs, evaluate a split, export and prove, register."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from odtrain import __version__
+from odtrain.config.schema import Config
+from odtrain.dataset.look import read_memories
+from odtrain.dataset.read import Dataset, read_labelled
+from odtrain.errors import OdtrainError
+from odtrain.evaluation import saved_detections
+from odtrain.evaluation.evaluate import (
+    Evaluation,
+    check_evaluator,
+    evaluate,
+    operating_thresholds,
+)
+from odtrain.evaluation.saved_detections import Kept, write_kept, write_labelled
+from odtrain.export.parity import Proof, prove
+from odtrain.export.writers import export
+from odtrain.export_formats import served_format
+from odtrain.findings import Finding, findings_json
+from odtrain.jobs.context import RunContext, Split
+from odtrain.models.ssd import SSD
+from odtrain.promotion.promote import outcome, promote_trained
+from odtrain.registry.register import Candidate, postpone, register
+from odtrain.reports.data_preview import write_pictures
+from odtrain.reports.evaluation_report import write_report
+from odtrain.reports.findings_page import findings_page
+from odtrain.structures import Detect, Detections
+from odtrain.system import timing_lock
+from odtrain.tracking.runs import say_on_stderr
+from odtrain.tracking.store import is_outage
+from odtrain.training.input_pipeline import Pictures
+from odtrain_runtime.provenance import THRESHOLDS, write_thresholds
+
+KEPT = f"eval/{saved_detections.FOLDER}"
+"""Where in a run its detections are."""
+
+
+# ---- inputs
+
+
+def record_inputs(context: RunContext, findings: Sequence[Finding]) -> None:
+    """Log configuration, data and what the data check found."""
+    tracker, dataset = context.tracker, context.dataset
+    if not tracker.resumed:
+        tracker.log_config(context.config, context.overrides)
+    splits = {split: counts for split, counts in dataset.counts.items() if counts["images"]}
+    for split, counts in splits.items():
+        tracker.log_dataset(
+            f"{dataset.name}-{split}", dataset.digest, dataset.folder, context=split, profile=counts
+        )
+    names = ["label_map.pbtxt", "dataset.json", *(f"{split}_labels.csv" for split in splits)]
+    for name in names:
+        tracker.log_text((dataset.folder / name).read_text(encoding="utf-8"), f"data/{name}")
+    memories = read_memories(dataset.folder)
+    turned = {file: memory.picture.orientation for file, memory in memories.items()}
+    tracker.log_text(findings_json(findings), "data/findings.json")
+    title = f"{dataset.name}: what the data check found"
+    tracker.log_text(findings_page(title, findings, turned), "data/findings.html")
+
+
+def record_pictures(context: RunContext) -> None:
+    """Charts of the data, and what the network will see: once, when the run begins."""
+    tracker, config = context.tracker, context.config
+    if not tracker.resumed:
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = Path(scratch)
+            write_pictures(context.dataset, folder, config.augment, config.model, config.train.seed)
+            tracker.log_folder(folder, "data/pictures")
+
+
+# ---- evaluating
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What a detector found in the pictures of a split."""
+
+    split: Split
+    detections: list[Detections]
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluated(Found):
+    """What was found, and what it is worth."""
+
+    evaluation: Evaluation
+
+
+def evaluate_split(
+    context: RunContext, detect: Detect, split: str, *, again: bool = False
+) -> Evaluated:
+    """Score a detector on a split and log numbers, report and drawn pictures as `eval/`.
+
+    With `again` the numbers take the place of those the run has.
+    """
+    tracker, config, dataset = context.tracker, context.config, context.dataset
+    pictures = Split.read(dataset, split)
+    check_evaluator(pictures.truths, dataset.class_names)
+    shown = tqdm(pictures.images, desc="evaluate", unit="picture")
+    found = [detect(image) for image in timing_lock.giving_way(shown)]
+    evaluation = evaluate(
+        pictures.truths, found, dataset.class_names, config.evaluate.bootstrap, config.data.seed
+    )
+    metrics = {f"eval/{name}": value for name, value in evaluation.metrics.items()}
+    tracker.log(metrics, context.step, replace=again)
+    tracker.set_tags({"odtrain.eval_split": split})
+    write_report(
+        evaluation,
+        pictures.images.__getitem__,
+        pictures.truths,
+        found,
+        tracker.folder / "eval",
+        config.evaluate.drawn,
+    )
+    kept = tracker.folder / KEPT
+    labelled = read_labelled(dataset, split)
+    write_labelled(kept, labelled)
+    ours = Kept(labelled.digest, found, dataset.class_names)
+    write_kept(kept / f"{saved_detections.EVALUATED}.npz", ours)
+    tracker.log_folder(tracker.folder / "eval", "eval")
+    return Evaluated(pictures, found, evaluation)
+
+
+# ---- exporting
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """A network with trained weights, and the run that they are of."""
+
+    detector: SSD
+    run: str
+
+
+def export_and_prove(context: RunContext, detector: SSD, found: Found) -> list[Proof]:
+    """Write every export of a detector into its run, and log what each does in the split of `found`."""
+    tracker, dataset = context.tracker, context.dataset
+    folder = tracker.folder / "export"
+    checkpoint = Checkpoint(detector, tracker.name)
+    proofs = prove_exports(context.config, dataset, checkpoint, found, folder)
+    for one in proofs:
+        # The files are new, and these are their numbers.
+        tracker.log(one.metrics(), context.step, replace=True)
+        tracker.set_tags({f"odtrain.export.{one.format}": one.failed or "passed"})
+    tracker.log_folder(folder, "export")
+    digest = read_labelled(dataset, found.split.name).digest
+    for one in proofs:
+        write_kept(tracker.folder / KEPT / f"{one.format}.npz", one.kept(digest))
+    tracker.log_folder(tracker.folder / KEPT, KEPT)
+    return proofs
+
+
+def prove_exports(
+    config: Config, dataset: Dataset, checkpoint: Checkpoint, found: Found, folder: Path
+) -> list[Proof]:
+    """Write every export of a checkpoint into a folder, and hold each against what the checkpoint found."""
+    passport = {
+        "odtrain": __version__,
+        "run": checkpoint.run,
+        "model": config.model.name,
+        "architecture": config.model.architecture,
+        "data": dataset.name,
+        "data_digest": dataset.digest,
+        **_stored_thresholds(dataset, checkpoint.detector, config.evaluate.precision),
+    }
+    training = Pictures(dataset.records("train"))
+    files = export(
+        checkpoint.detector,
+        dataset.class_names,
+        config.export.formats,
+        folder,
+        training.spread(config.export.calibration_pictures),
+        config.export.nms,
+        passport,
+    )
+    return prove(
+        files,
+        found.detections,
+        found.split.images,
+        found.split.truths,
+        dataset.class_names,
+        config.export.max_map_drop,
+        config.benchmark,
+    )
+
+
+def _stored_thresholds(dataset: Dataset, detector: SSD, precision: float) -> dict[str, str]:
+    """Operating thresholds for the passport, chosen on the validation pictures, if there are any."""
+    pictures = Split.read(dataset, "validation")
+    if not any(len(truth.classes) for truth in pictures.truths):
+        return {}
+    found = list(map(detector.as_detect(), pictures.images))
+    chosen = operating_thresholds(pictures.truths, found, dataset.class_names, precision)
+    return {THRESHOLDS: write_thresholds(chosen)} if chosen else {}
+
+
+# ---- registering
+
+
+@dataclass(frozen=True)
+class Registered:
+    """What became of the files of a run.
+
+    Attributes:
+        model: where the model is to be had: a models:/ URI, or a file of the run while the server is
+            away.
+        outcome: what the gate said of the version, in words; None where none was judged.
+    """
+
+    model: str
+    outcome: str | None = None
+
+
+def register_files(
+    context: RunContext, evaluation: Evaluation, proofs: Sequence[Proof]
+) -> Registered:
+    """Register the files that agree with the checkpoint, and let the gate judge the version.
+
+    A file that failed stays in the run alone.
+    """
+    config, dataset = context.config, context.dataset
+    metrics = {f"eval/{name}": value for name, value in evaluation.metrics.items()}
+    for one in proofs:
+        metrics |= one.metrics()
+    files = {one.format: str(one.file) for one in proofs if not one.failed}
+    if not files:
+        say_on_stderr(
+            "Nothing is registered: no exported file agrees with the checkpoint (see the table)."
+        )
+        best = served_format([one.format for one in proofs], config.registry.format)
+        return Registered(next(str(one.file) for one in proofs if one.format == best))
+    candidate = Candidate(
+        name=config.registry.name,
+        architecture=config.model.name,
+        files=files,
+        metrics=metrics,
+        failed={one.format: one.failed for one in proofs if one.failed},
+        data_digest=dataset.digest,
+        step=context.step,
+        data=dataset.name,
+        pictures=len(evaluation.images),
+        format=config.registry.format,
+    )
+    version = register(context.tracker, candidate)
+    if version is None:
+        return Registered(files[candidate.served])
+    return _promote(context, candidate, version)
+
+
+def _promote(context: RunContext, candidate: Candidate, version: str) -> Registered:
+    """Let the gate judge a version that was just registered.
+
+    What keeps the gate from judging is said, and does not make the training a failure.
+    """
+    tracker, config, name = context.tracker, context.config, candidate.name
+    uri = f"models:/{name}/{version}"
+    try:
+        verdict = promote_trained(config, tracker.uri, tracker.folder, name, version)
+    except Exception as problem:
+        if not (isinstance(problem, OdtrainError) or is_outage(tracker.uri, problem)):
+            raise
+        if is_outage(tracker.uri, problem):
+            postpone(tracker.folder, candidate)
+        say_on_stderr(f"{uri} is registered and was not judged: {problem}")
+        return Registered(uri)
+    champion = verdict.passed and config.registry.promote == "auto"
+    alias = "champion" if champion else "challenger"
+    return Registered(f"models:/{name}@{alias}", outcome(verdict, config, name, version))

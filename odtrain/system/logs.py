@@ -1,0 +1,72 @@
+"""What odtrain says while it works: on the terminal beside progress bars, and in a file with time and place.
+
+Modules say things by `logging.getLogger(__name__)`: INFO and above is for whoever runs the command, in the
+words that they read; DEBUG is for who looks for a fault. Imported as a library odtrain adds no handler.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from tqdm import tqdm
+
+ROOT = logging.getLogger("odtrain")
+ROOT.addHandler(logging.NullHandler())
+IN_FILES = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+LEVELS = {-1: logging.WARNING, 0: logging.INFO, 1: logging.DEBUG}
+"""By how much is said: with -q, by default, with -v."""
+
+
+class Terminal(logging.Handler):
+    """Lines on stderr as they are, above a progress bar that may be there."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a line; a terminal that is gone stops nothing."""
+        try:
+            line = self.format(record)
+            where = f"{record.name}: " if record.levelno < logging.INFO else ""
+            tqdm.write(where + line, file=sys.stderr)
+        except OSError:
+            return
+
+
+def show(verbosity: int = 0) -> None:
+    """Say things on the terminal from now on; a later call changes how much.
+
+    Args:
+        verbosity: a key of `LEVELS`; what lies beyond counts as the nearest.
+    """
+    terminal = next((one for one in ROOT.handlers if isinstance(one, Terminal)), None)
+    if terminal is None:
+        terminal = Terminal()
+        ROOT.addHandler(terminal)
+    terminal.setLevel(LEVELS[max(min(verbosity, max(LEVELS)), min(LEVELS))])
+    # Handlers choose; the file of a run has everything.
+    ROOT.setLevel(logging.DEBUG)
+
+
+class _File(logging.FileHandler):
+    def handleError(self, record: logging.LogRecord) -> None:
+        """A full disk stops no training: the line was on the terminal too."""
+
+
+@contextmanager
+def also_in(file: Path) -> Iterator[None]:
+    """Append all that is said meanwhile to a file, with time, level and module."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    handler = _File(file, encoding="utf-8", errors="backslashreplace", delay=True)
+    handler.setFormatter(logging.Formatter(IN_FILES))
+    before = ROOT.level
+    ROOT.setLevel(logging.DEBUG)
+    ROOT.addHandler(handler)
+    try:
+        yield
+    finally:
+        ROOT.removeHandler(handler)
+        ROOT.setLevel(before)
+        with suppress(OSError):  # the disk is still full
+            handler.close()
