@@ -21,7 +21,8 @@ from odtrain.jobs.resume import resumed as going_on
 from odtrain.model_source import open_source
 from odtrain.registry.register import resolve_model
 from odtrain.reports.data_preview import FILES
-from odtrain.tracking.tracker import Tracker, as_text
+from odtrain.tracking.names import as_text
+from odtrain.tracking.tracker import Tracker
 from odtrain_runtime.model_files import load_detector
 
 pytestmark = pytest.mark.slow
