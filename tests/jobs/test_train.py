@@ -19,7 +19,7 @@ from odtrain.jobs.context import Split
 from odtrain.jobs.picked import drop_exports
 from odtrain.jobs.resume import resumed as going_on
 from odtrain.model_source import open_source
-from odtrain.registry.register import resolve_model
+from odtrain.registry.download import resolve_model
 from odtrain.reports.data_preview import FILES
 from odtrain.tracking.names import as_text
 from odtrain.tracking.tracker import Tracker
