@@ -59,7 +59,7 @@ def _rollback(config: Config, invocation: Invocation) -> str:
 
 
 def _download(config: Config, invocation: Invocation) -> str:
-    from odtrain.registry.register import download
+    from odtrain.registry.download import download
     from odtrain.tracking.store import tracking_uri
 
     flags = invocation.flags

@@ -14,9 +14,9 @@ from odtrain.errors import ConfigError
 from odtrain.evaluation.evaluate import quick_map
 from odtrain.jobs.context import Split
 from odtrain.jobs.resume import resumed as going_on
-from odtrain.registry.register import resolve_model
+from odtrain.registry.download import resolve_model
 from odtrain.reports.data_preview import FILES
-from odtrain.tracking.tracker import as_text
+from odtrain.tracking.names import as_text
 from odtrain_runtime.model_files import load_detector
 
 pytestmark = pytest.mark.slow
