@@ -188,7 +188,7 @@ def _bare(detectors: list[Any], ready: list[Any]) -> None:
 
 def _prediction(
     file: str, place: str, output: str, workers: int, threads: int
-) -> Callable[[], None]:
+) -> Callable[[], object]:
     """`odtrain predict` without opening the model, which is done once for however many pictures."""
     from odtrain.config.compose import compose_config
     from odtrain.model_source import open_source
@@ -206,7 +206,7 @@ def _prediction(
     return lambda: predict.predict(config, source)
 
 
-def _timed(work: Callable[[], None]) -> tuple[float, float]:
+def _timed(work: Callable[[], object]) -> tuple[float, float]:
     """Seconds on the wall, and of processor time of all threads."""
     begun, used = time.perf_counter(), time.process_time()
     work()

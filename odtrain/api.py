@@ -20,6 +20,7 @@ from odtrain import structures
 from odtrain.config.compose import compose_config
 from odtrain.errors import ConfigError, DataError
 from odtrain.structures import FloatArray, UInt8Image
+from odtrain.system import logs
 from odtrain_runtime.pictures import UnusableError
 from odtrain_runtime.predictor import pixels_of
 
@@ -54,6 +55,7 @@ def train(overrides: Sequence[str] = ()) -> TrainResult:
         KeyboardInterrupt: training ended behind a checkpoint; `train.resume=auto` goes on.
     """
     config = compose(overrides)
+    logs.show_if_nobody_does()
     from odtrain.jobs.train import train as job
 
     return job(config, overrides)
@@ -66,6 +68,7 @@ def evaluate(overrides: Sequence[str]) -> EvaluateResult:
         OdtrainError: the source, the data or the store are not to be had, or do not belong together.
     """
     config = compose(overrides)
+    logs.show_if_nobody_does()
     from odtrain.jobs.evaluate import evaluate as job
 
     return job(config, overrides)

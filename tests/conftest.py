@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,10 +16,32 @@ from odtrain.config.compose import section
 from odtrain.config.schema import DataConfig
 from odtrain.dataset.prepare import prepare
 from odtrain.dataset.read import Dataset
+from odtrain.system import logs
 
 pytest_plugins = ["support.tiny_models", "support.videos"]
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(autouse=True)
+def on_the_terminal() -> None:
+    """What is said goes to stderr, as under the command."""
+    logs.show()
+
+
+@pytest.fixture
+def said() -> Iterator[list[str]]:
+    """The lines that are said while a test runs."""
+
+    class Lines(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            lines.append(record.getMessage())
+
+    lines: list[str] = []
+    handler = Lines(logging.INFO)
+    logs.ROOT.addHandler(handler)
+    yield lines
+    logs.ROOT.removeHandler(handler)
 
 
 @pytest.fixture(scope="session")

@@ -32,6 +32,7 @@ def overview() -> str:
     lines += [f"  {name:<10} {', '.join(given)}" for name, given in groups([conf()]).items()]
     lines += [
         "",
+        "-v tells details too, -q warnings alone; what was told in a run is in its run.log.",
         "odtrain COMMAND --help: its actions, flags and settings, with what each setting is.",
         f"Every key is explained in {conf()}; odtrain COMMAND --cfg prints them all.",
         '--config-dir DIR adds your own configs; --overrides "a=1 b=2" gives several in one word.',

@@ -57,7 +57,11 @@ def _run(arguments: Sequence[str]) -> int:
         from odtrain.cli.help import of_command
 
         return _print(of_command(asked))
-    return asked.action.run(asked.invocation())
+    invocation = asked.invocation()
+    from odtrain.system import logs
+
+    logs.show(asked.typed.verbosity)
+    return asked.action.run(invocation)
 
 
 def _print(text: str) -> int:

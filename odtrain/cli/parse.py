@@ -14,6 +14,8 @@ from odtrain.command import COMMON_FLAGS, Action, Command, Flag, Invocation
 from odtrain.errors import ConfigError
 
 HELP = ("-h", "--help")
+VERBOSITY = {"-v": 1, "--verbose": 1, "-q": -1, "--quiet": -1}
+"""What of all commands says how much is told: details, or warnings alone."""
 
 
 @dataclass
@@ -25,12 +27,14 @@ class Typed:
         flags: each with its value, in order.
         overrides: as `key=value`.
         help: whether help is asked for.
+        verbosity: as `odtrain.system.logs.show` takes it.
     """
 
     words: list[str] = field(default_factory=list)
     flags: list[tuple[str, ...]] = field(default_factory=list)
     overrides: list[str] = field(default_factory=list)
     help: bool = False
+    verbosity: int = 0
 
     @property
     def config_dir(self) -> str | None:
@@ -105,6 +109,8 @@ def taken_apart(rest: Sequence[str], flags: Mapping[str, Flag]) -> Typed:
         name, has_value, _ = token.partition("=")
         if token in HELP:
             typed.help = True
+        elif token in VERBOSITY:
+            typed.verbosity += VERBOSITY[token]
         elif name in flags or (name.startswith("--") and _is_flag(name)):
             takes_next = not has_value and pending and _takes(flags.get(name), pending[0])
             typed.flags.append((token, pending.popleft()) if takes_next else (token,))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import sys
+import logging
 import time
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -18,6 +18,8 @@ from odtrain.io.atomic import make_folder, put, write_text
 from odtrain.io.checksums import sha256_of
 from odtrain.io.http_errors import reason
 from odtrain.io.locks import alone
+
+logger = logging.getLogger(__name__)
 
 ATTEMPTS = 5
 WAIT_SECONDS = 1.0
@@ -121,7 +123,7 @@ def _from_any_place(wanted: Wanted) -> Path:
         except _NotAccepted as error:
             problems.append((place, str(error)))
         if len(problems) < len(wanted.places):
-            tqdm.write(": ".join(problems[-1]), file=sys.stderr)
+            logger.warning(": ".join(problems[-1]))
     *earlier, (last, problem) = problems
     told = "".join(f"\n  Tried before: {place}: {why}" for place, why in earlier)
     raise CheckpointError(last, problem, wanted.by_hand + told)
@@ -163,7 +165,7 @@ def _get(wanted: Wanted, url: str) -> None:
                 raise
             wait = WAIT_SECONDS * 2**attempt
             told = f"{wanted.file.name}: {_reason(error)}; trying again in {wait:g} s."
-            tqdm.write(told, file=sys.stderr)
+            logger.warning(told)
             time.sleep(wait)
 
 
@@ -230,10 +232,9 @@ def _accepted(wanted: Wanted, place: str) -> Path:
         raise _NotAccepted(f"{problem} It was not kept.")
     if not wanted.expected:
         write_text(wanted.pin, f"{digest}\n")
-        tqdm.write(
+        logger.info(
             f"{place}: no checksum is published. From now on its sha256 must be\n"
-            f"  {digest} ({wanted.pin})",
-            file=sys.stderr,
+            f"  {digest} ({wanted.pin})"
         )
     wanted.version.unlink(missing_ok=True)
     put(wanted.part, wanted.file)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import sys
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
-from tqdm import tqdm
 
 from odtrain.errors import OdtrainError
+
+logger = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -35,7 +36,7 @@ def alone(
     except Timeout:
         if busy:
             raise busy from None
-        tqdm.write(waits, file=sys.stderr)
+        logger.info(waits)
         lock.acquire()
     try:
         yield

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -25,10 +26,11 @@ from odtrain.models.build import build_detector
 from odtrain.models.ssd import SSD
 from odtrain.structures import Detections, GroundTruth, UInt8Image
 from odtrain.system import timing_lock
-from odtrain.tracking.runs import say_on_stderr
 from odtrain.tracking.tracker import Terminated, Tracker
 from odtrain.training.input_pipeline import training_batches
 from odtrain.training.loop import Fit, Fitted, Listener
+
+logger = logging.getLogger(__name__)
 
 SHOWN_PER_VALIDATION = 4
 """Pictures whose detections the run's page shows at every validation."""
@@ -77,7 +79,7 @@ def say_warnings(findings: Sequence[Finding]) -> None:
     warnings = [finding for finding in findings if finding.severity == "warning"]
     if warnings:
         *lines, _ = findings_table(warnings, of_each=WARNINGS_OF_EACH).splitlines()
-        say_on_stderr("\n".join([*lines, "odtrain check has all of these warnings."]))
+        logger.info("\n".join([*lines, "odtrain check has all of these warnings."]))
 
 
 def run_name(data: DataConfig, model: ModelConfig) -> str:
@@ -123,7 +125,7 @@ def train_detector(context: RunContext, judge: Judge | None = None) -> Trained:
 
     begun = fit.resume()
     if begun:
-        say_on_stderr(f"Going on after step {begun} of {config.train.steps}.")
+        logger.info(f"Going on after step {begun} of {config.train.steps}.")
     else:  # MLflow's image grid opens at step 0
         first = map(detector.as_detect(), validation.images[:SHOWN_PER_VALIDATION])
         _log_found(context, validation, list(first))
@@ -137,7 +139,7 @@ def train_detector(context: RunContext, judge: Judge | None = None) -> Trained:
         )
     if fitted.stopped in STOPPED_BY_SIGNAL:
         log_checkpoints()
-        say_on_stderr(
+        logger.info(
             f"Stopped after step {fitted.step}. Go on: odtrain train train.resume={tracker.name}"
         )
         raise KeyboardInterrupt if fitted.stopped == STOPPED_BY_SIGNAL[0] else Terminated
@@ -156,7 +158,7 @@ def _fetch_or_begin(context: RunContext, detector: SSD) -> None:
         return
     table = load_first_weights(detector, config.train, config.zoo.mirrors, config.runs)
     if table is not None:
-        say_on_stderr(table)
+        logger.info(table)
         tracker.log_text(table, "checkpoints/restored.txt")
 
 
@@ -226,7 +228,7 @@ def _stop_on_signals(fit: Fit) -> Iterator[None]:
     def stop(number: int, frame: FrameType | None) -> None:
         fit.ask_to_stop(STOPPED_BY_SIGNAL[number == signal.SIGTERM])
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        say_on_stderr("\nStopping behind a checkpoint; Ctrl-C again stops at once.")
+        logger.info("\nStopping behind a checkpoint; Ctrl-C again stops at once.")
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,8 +17,9 @@ from odtrain.tracking.runs import (
     config_digest,
     find_resumable,
     is_begun,
-    say_on_stderr,
 )
+
+logger = logging.getLogger(__name__)
 
 
 def resumed(config: Config, overrides: Sequence[str]) -> tuple[Config, str | None]:
@@ -32,7 +34,7 @@ def resumed(config: Config, overrides: Sequence[str]) -> tuple[Config, str | Non
     if wanted == "auto":
         wanted = find_resumable(config.tracking, Path(config.outputs), config_digest(config))
         if wanted is None:
-            say_on_stderr("No unfinished run of this configuration: a new one begins.")
+            logger.info("No unfinished run of this configuration: a new one begins.")
     if wanted is None:
         return config, None
     wanted = wanted.removeprefix("runs:/")

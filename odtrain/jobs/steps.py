@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,10 +36,11 @@ from odtrain.reports.evaluation_report import write_report
 from odtrain.reports.findings_page import findings_page
 from odtrain.structures import Detect, Detections
 from odtrain.system import timing_lock
-from odtrain.tracking.runs import say_on_stderr
 from odtrain.tracking.store import is_outage
 from odtrain.training.input_pipeline import Pictures
 from odtrain_runtime.provenance import THRESHOLDS, write_thresholds
+
+logger = logging.getLogger(__name__)
 
 KEPT = f"eval/{saved_detections.FOLDER}"
 """Where in a run its detections are."""
@@ -233,7 +235,7 @@ def register_files(
         metrics |= one.metrics()
     files = {one.format: str(one.file) for one in proofs if not one.failed}
     if not files:
-        say_on_stderr(
+        logger.info(
             "Nothing is registered: no exported file agrees with the checkpoint (see the table)."
         )
         best = served_format([one.format for one in proofs], config.registry.format)
@@ -270,7 +272,7 @@ def _promote(context: RunContext, candidate: Candidate, version: str) -> Registe
             raise
         if is_outage(tracker.uri, problem):
             postpone(tracker.folder, candidate)
-        say_on_stderr(f"{uri} is registered and was not judged: {problem}")
+        logger.info(f"{uri} is registered and was not judged: {problem}")
         return Registered(uri)
     champion = verdict.passed and config.registry.promote == "auto"
     alias = "champion" if champion else "challenger"

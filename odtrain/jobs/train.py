@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +23,9 @@ from odtrain.jobs.steps import (
     register_files,
 )
 from odtrain.registry.register import check_name
-from odtrain.tracking.runs import say_on_stderr
 from odtrain.tracking.tracker import Tracker
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +79,7 @@ def train(config: Config, overrides: Sequence[str]) -> TrainResult:
         if truths := read_truths(dataset, split):
             check_evaluator(truths, dataset.class_names)
     if resume is None and config.train.checkpoint is None:
-        say_on_stderr(
+        logger.info(
             f"{config.model.name} starts from random weights; model=ssd_mobilenet_v1_coco starts from "
             "COCO."
         )

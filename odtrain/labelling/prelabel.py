@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
+import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -28,6 +28,8 @@ from odtrain.predict.outputs import NO_PLACE, Prediction, voc_xml
 from odtrain.structures import Detect, Detections
 from odtrain_runtime.pictures import UnusableError, read_upright
 from odtrain_runtime.provenance import write_labels
+
+logger = logging.getLogger(__name__)
 
 MANIFEST = "prelabel.json"
 CLASS_LIST = "classes.txt"
@@ -224,7 +226,7 @@ def _look_at(
             image = read_upright(file)
         except (UnusableError, OSError) as error:
             problem = finding_of(error) if isinstance(error, UnusableError) else error
-            tqdm.write(str(problem), file=sys.stderr)
+            logger.warning(problem)
             left_out["not readable"] += 1
             continue
         likeness = difference_hash(Image.fromarray(image))

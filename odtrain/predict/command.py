@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 def _predict(config: Config, invocation: Invocation) -> int:
     from odtrain.predict.predict import predict
 
-    predict(config)
+    print(predict(config))
     return 0
 
 

@@ -6,8 +6,8 @@ what it found, and the same command goes on from there.
 
 from __future__ import annotations
 
+import logging
 import os
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,8 +30,10 @@ from odtrain.model_files.thresholds import choose_thresholds
 from odtrain.model_source import Source, open_source
 from odtrain.predict.outputs import NO_PLACE, Prediction, write_tables
 from odtrain.predict.progress import Journal, stamp_of
-from odtrain.predict.runner import Look, tell
+from odtrain.predict.runner import Look
 from odtrain.system.workers import cores
+
+logger = logging.getLogger(__name__)
 
 DRAWN, XML = "drawn", "xml"
 JOURNAL = "predictions.part.jsonl"
@@ -40,7 +42,7 @@ MATTERING = ("threshold", "drawn", "xml", "xml_every_seconds", "label_map")
 """Settings of prediction that change what is written."""
 
 
-def predict(config: Config, source: Source | None = None) -> None:
+def predict(config: Config, source: Source | None = None) -> str:
     """Run `source=` over `input=`; write what is drawn, predictions.csv and .json to `output=`.
 
     A picture that cannot be read is told and left out; the others are done. Interrupted, it writes the
@@ -63,18 +65,16 @@ def predict(config: Config, source: Source | None = None) -> None:
     camera = camera_number(config.input)
     with _written(folder), _alone(folder):
         if camera is None:
-            _predict_media(media, source, settings, folder, str(config.input))
-        else:
-            _predict_camera(camera, source, settings, folder)
+            return _predict_media(media, source, settings, folder, str(config.input))
+        return _predict_camera(camera, source, settings, folder)
 
 
 def tell_nameless(source: Source) -> None:
     """Say so where a model carries no class names."""
     if not source.class_names:
-        print(
+        logger.info(
             f"{source.name} carries no class names: they are class 1, class 2, ... "
-            "predict.label_map=FILE gives names.",
-            file=sys.stderr,
+            "predict.label_map=FILE gives names."
         )
 
 
@@ -107,23 +107,25 @@ def _media(settings: PredictConfig, input: str | None, folder: Path) -> list[Med
 
 def _predict_media(
     media: Sequence[Medium], source: Source, settings: PredictConfig, folder: Path, given: str
-) -> None:
+) -> str:
     look = _look(media, source, settings, folder, _job(source, settings))
     if look.journal.before:
-        tell(f"going on: {look.journal.before} pictures and frames were done before.")
+        logger.info(f"going on: {look.journal.before} pictures and frames were done before.")
     try:
         with _progress(look, _total(media)):
             _work(look, media)
-        if look.whole:
-            print(_finish(look, media))
+        said = _finish(look, media) if look.whole else None
     except KeyboardInterrupt:
-        tell(f"\n{_finish(look, media)}\n  It is not all: the same command goes on from there.")
+        logger.info(
+            f"\n{_finish(look, media)}\n  It is not all: the same command goes on from there."
+        )
         raise
     finally:
         look.journal.close()
     look.journal.remove()
-    if not look.whole:
+    if said is None:
         raise DataError(given, "holds no picture that can be read.", "See above.")
+    return said
 
 
 def _job(source: Source, settings: PredictConfig) -> dict[str, Any]:
@@ -187,7 +189,7 @@ def _progress(look: Look, total: int | None) -> Iterator[None]:
 # ---- a camera
 
 
-def _predict_camera(number: int, source: Source, settings: PredictConfig, folder: Path) -> None:
+def _predict_camera(number: int, source: Source, settings: PredictConfig, folder: Path) -> str:
     """Until Ctrl-C, `predict.max_seconds`, or the camera is gone.
 
     Raises:
@@ -197,16 +199,18 @@ def _predict_camera(number: int, source: Source, settings: PredictConfig, folder
     begun = time.strftime("%Y%m%d-%H%M%S")
     medium = Medium(folder / f"camera-{number}-{begun}", f"camera:{number}", moving=True)
     look = _look([medium], source, settings, folder, {"camera": begun})
-    print(f"{medium.name}: Ctrl-C ends it.", file=sys.stderr)
+    logger.info(f"{medium.name}: Ctrl-C ends it.")
     try:
         with Newest(video) as newest, _progress(look, None), suppress(KeyboardInterrupt):
             look.at_frames(medium, video, newest.frames(settings.max_seconds))
-        print(_finish(look, [medium]))
+        said = _finish(look, [medium])
     finally:
         look.journal.close()
     look.journal.remove()
     if video.problem:
+        print(said)
         raise DataError(medium.name, video.problem, f"What was seen until then is in {folder}.")
+    return said
 
 
 # ---- what is written

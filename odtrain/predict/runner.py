@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import io
-import sys
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from tqdm import tqdm
 
 from odtrain.config.schema import PredictConfig
 from odtrain.errors import DataError
@@ -26,6 +25,8 @@ from odtrain.predict.progress import Journal, stamp_of
 from odtrain.structures import Detections, UInt8Image
 from odtrain.system.workers import in_chunks, in_threads
 from odtrain_runtime.pictures import UnusableError, read_upright
+
+logger = logging.getLogger(__name__)
 
 DRAWN_QUALITY, FRAME_QUALITY = 92, 95
 """JPEG qualities of drawn pictures, and of frames that are written for labelling."""
@@ -131,12 +132,12 @@ class Look:
         try:
             video = open_video(medium.file, medium.name)
         except DataError as error:
-            tell(error)
+            logger.warning(error)
             return
         with video:
             self.at_frames(medium, video, video)
         if video.problem:
-            tell(f"{medium.name}: {video.problem} What could be read is written.")
+            logger.warning(f"{medium.name}: {video.problem} What could be read is written.")
         self.journal.add((medium.name, FINISHED), stamp_of(medium.file))
 
     def at_frames(self, medium: Medium, video: Video, frames: Iterable[Frame]) -> None:
@@ -160,7 +161,9 @@ class Look:
                 writer.close()
         if writer is not None and writer.dropped_audio:
             codecs = ", ".join(writer.dropped_audio)
-            tell(f"{medium.name}: its sound ({codecs}) is left out: .mp4 cannot hold it as it is.")
+            logger.warning(
+                f"{medium.name}: its sound ({codecs}) is left out: .mp4 cannot hold it as it is."
+            )
 
     def _shots(self, medium: Medium, frames: Iterable[Frame], live: bool) -> Iterator[Shot]:
         """Frames with what is known of them, one each `predict.xml_every_seconds` to be labelled."""
@@ -236,11 +239,6 @@ class Look:
         self.journal.after(file)
 
 
-def tell(text: object) -> None:
-    """Say something above the progress bar."""
-    tqdm.write(str(text), file=sys.stderr)
-
-
 def jpeg(image: UInt8Image, quality: int) -> bytes:
     """An (H, W, 3) RGB picture as JPEG."""
     stream = io.BytesIO()
@@ -255,8 +253,8 @@ def _image(shot: Shot) -> UInt8Image | None:
     try:
         image = read_upright(shot.medium.file)
     except UnusableError as error:
-        tell(finding_of(error))
+        logger.warning(finding_of(error))
         return None
     if (frames := frame_count(shot.medium.file)) > 1:
-        tell(f"{shot.medium.name}: holds {frames} pictures; the first one is looked at.")
+        logger.warning(f"{shot.medium.name}: holds {frames} pictures; the first one is looked at.")
     return image

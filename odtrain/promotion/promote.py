@@ -7,8 +7,9 @@ set by one at a time, and only by a verdict that compared with the champion of t
 from __future__ import annotations
 
 import json
+import logging
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -46,9 +47,11 @@ from odtrain.registry.versions import (
     versions_of,
 )
 from odtrain.structures import LabelledSplit
-from odtrain.tracking.runs import in_use, run_folders, say_on_stderr, sync
+from odtrain.tracking.runs import in_use, run_folders, sync
 from odtrain.tracking.store import failure, is_outage, open_client, tracking_uri
 from odtrain.training.input_pipeline import Pictures
+
+logger = logging.getLogger(__name__)
 
 SPLIT = "test"
 LONGEST_TAG = 4000
@@ -128,7 +131,6 @@ def sync_all(
     folder: Path,
     outputs: str,
     uri: str | None = None,
-    say: Callable[[str], None] = say_on_stderr,
 ) -> str:
     """Send what the runs at or below `folder` have left behind; register and judge what waits for it.
 
@@ -136,7 +138,6 @@ def sync_all(
         folder: of a run, of an experiment, or of all.
         outputs: the folder of all runs' folders.
         uri: the store, where it is no longer at the address that the runs knew.
-        say: is given one line for each run.
 
     Returns:
         What was done, in a line.
@@ -144,7 +145,7 @@ def sync_all(
     Raises:
         TrackingError: there is no run, or a store cannot be reached.
     """
-    sent = sync(folder, uri, say)
+    sent = sync(folder, uri)
     waiting = [run for run in run_folders(folder) if (run[0] / PENDING).exists()]
     registered = 0
     for run, record in waiting:
@@ -152,8 +153,8 @@ def sync_all(
             continue
         store = uri or record.uri
         name, number = register_postponed(run, record, store)
-        say(f"{run}: registered as {name} version {number}.")
-        say(_judged(run, outputs, store, name, number))
+        logger.info(f"{run}: registered as {name} version {number}.")
+        logger.info(_judged(run, outputs, store, name, number))
         (run / PENDING).unlink()
         registered += 1
     return f"{len(sent)} runs sent, {registered} models registered."

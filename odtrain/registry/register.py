@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import re
 import tempfile
 import warnings
@@ -37,11 +38,12 @@ from odtrain.registry.versions import (
     refresh_aliases,
     versions_of,
 )
-from odtrain.tracking.runs import say_on_stderr
 from odtrain.tracking.sender import RunRecord
 from odtrain.tracking.store import failure, is_outage, mlflow_uses, open_client
 from odtrain.tracking.tracker import Tracker
 from odtrain_runtime.provenance import read_labels
+
+logger = logging.getLogger(__name__)
 
 PYFUNC_MODEL = Path(__file__).with_name("pyfunc_model.py")
 RUNTIME = Path(odtrain_runtime.__file__).parent
@@ -151,7 +153,7 @@ def postpone(folder: Path, candidate: Candidate) -> None:
     """Leave in a run's folder what is to be registered and judged when the server is back."""
     sync(*map(Path, candidate.files.values()))
     write_json(folder / PENDING, asdict(candidate))
-    say_on_stderr(
+    logger.info(
         f"registry: the server is away; the model is registered by: odtrain track sync {folder}"
     )
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def _sweep(config: Config, invocation: Invocation) -> int:
     from odtrain.sweep.driver import sweep
 
-    sweep(config, invocation.overrides, invocation.flags.config_dir)
+    print(sweep(config, invocation.overrides, invocation.flags.config_dir))
     return 0
 
 

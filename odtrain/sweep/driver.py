@@ -7,6 +7,7 @@ alive and only trains.
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 import tempfile
@@ -30,13 +31,15 @@ from odtrain.sweep import queue as sweep_trials
 from odtrain.sweep import results as sweep_results
 from odtrain.sweep import space as sweep_space
 from odtrain.sweep import study as sweep_study
-from odtrain.sweep.run import Sweep, begun, other_driver, say, taken_over
+from odtrain.sweep.run import Sweep, begun, other_driver, taken_over
 from odtrain.sweep.show import closing_words, show, tell_news
 from odtrain.sweep.space import Dimension
 from odtrain.sweep.study import METRICS, patiently
 from odtrain.sweep.worker import Job, train_in_process, work, write_job
 from odtrain.tracking.store import repeated, tracking_uri
 from odtrain.tracking.tracker import Terminated
+
+logger = logging.getLogger(__name__)
 
 OWN_KEYS = ("sweep=", "sweep.", "sweep/")
 """Beginnings of overrides that are not for the trainings."""
@@ -54,14 +57,17 @@ def sweep(
     overrides: Sequence[str],
     config_dir: str | None = None,
     program: Sequence[str] = (sys.executable, "-m", "odtrain.sweep.trial_process"),
-) -> None:
-    """Run trainings until `sweep.n_trials` are done, and show the front.
+) -> str:
+    """Run trainings until `sweep.n_trials` are done, and log the front.
 
     Args:
         config: of the sweep.
         overrides: that made it.
         config_dir: folder of the user's own configs, for the trainings too.
         program: that does one training: given the file of a request, and a file for the result.
+
+    Returns:
+        The front and where to look next, as text.
 
     Raises:
         OdtrainError: the space, the data or the storage is at fault, and nothing was trained then; or
@@ -104,8 +110,7 @@ def sweep(
             whole = taken_over(whole, stack)
         show(whole)
         _drop_unkept(whole)
-        said = closing_words(whole, repeated(overrides, NEXT))
-    print(said)
+        return closing_words(whole, repeated(overrides, NEXT))
 
 
 def checked_space(
@@ -173,7 +178,7 @@ def _run(whole: Sweep) -> None:
             _run_workers(whole, told)
     deadline = whole.job.deadline
     if deadline and time.time() > deadline and settings.max_minutes:
-        say(f"sweep.max_minutes={settings.max_minutes:g} are over.")
+        logger.info(f"sweep.max_minutes={settings.max_minutes:g} are over.")
 
 
 def _run_workers(whole: Sweep, told: Callable[[], None]) -> None:
@@ -257,4 +262,6 @@ def _drop_unkept(whole: Sweep) -> None:
     for run_id, own in files.items():
         drop_exports(whole.config.runs, run_id, own)
     if dropped:
-        say(f"sweep.keep=front: {len(dropped)} files that are not on the front were dropped.")
+        logger.info(
+            f"sweep.keep=front: {len(dropped)} files that are not on the front were dropped."
+        )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
+import logging
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import optuna
-from tqdm import tqdm
 
 from odtrain.config.schema import Config
 from odtrain.errors import TrackingError
@@ -21,6 +20,8 @@ from odtrain.sweep.study import AWAY, FORMAT
 from odtrain.sweep.worker import Job
 from odtrain.tracking.store import shown
 from odtrain.tracking.tracker import Tracker
+
+logger = logging.getLogger(__name__)
 
 LONGEST_START = 120.0
 """Seconds that one who joins waits for the driver to begin the run."""
@@ -50,7 +51,7 @@ def begun(
     if not job.made and other_driver(study, job):
         parent, experiment = _awaited_run(study, job)
         fixed = [*job.fixed, f"tracking.experiment={experiment}"]
-        say("Another driver shows this study; this one joins its trainings.")
+        logger.info("Another driver shows this study; this one joins its trainings.")
         return Sweep(config, study, replace(job, parent=parent, fixed=fixed), None)
     stack.enter_context(showing(study, config.sweep.grace))
     tracker = _tracker(config, study)
@@ -162,8 +163,3 @@ def _enqueue_baselines(study: optuna.Study, config: Config) -> None:
         point = {**baseline, FORMAT: config.sweep.formats[0]}
         study.enqueue_trial(point, skip_if_exists=True)
     study.set_user_attr("baselines", len(config.sweep.baselines))
-
-
-def say(text: str) -> None:
-    """A line for the user, beside the progress bars."""
-    tqdm.write(text, file=sys.stderr)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,9 +18,11 @@ from odtrain.sweep import pareto as sweep_front
 from odtrain.sweep import queue as sweep_trials
 from odtrain.sweep import results as sweep_results
 from odtrain.sweep import space as sweep_space
-from odtrain.sweep.run import Sweep, say
+from odtrain.sweep.run import Sweep
 from odtrain.sweep.study import patiently
 from odtrain.tracking.store import ui_command
+
+logger = logging.getLogger(__name__)
 
 
 def tell_news(whole: Sweep, bar: tqdm[NoReturn], seen: set[int], aloud: bool = True) -> None:
@@ -30,7 +33,7 @@ def tell_news(whole: Sweep, bar: tqdm[NoReturn], seen: set[int], aloud: bool = T
         return
     seen |= {trial.number for trial in ended}
     for trial in ended if aloud else []:
-        say(_line(trial))
+        logger.info(_line(trial))
     complete = sum(trial.state == TrialState.COMPLETE for trial in trials)
     bar.update(min(complete, whole.config.sweep.n_trials) - bar.n)
     show(whole)

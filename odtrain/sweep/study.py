@@ -5,7 +5,7 @@ The database may go away for a while: what was about to be written waits for it.
 
 from __future__ import annotations
 
-import sys
+import logging
 import time
 import warnings
 import zlib
@@ -23,12 +23,13 @@ from optuna.distributions import (
     check_distribution_compatibility,
 )
 from optuna.study import StudyDirection
-from tqdm import tqdm
 
 from odtrain.config.schema import SweepConfig
 from odtrain.errors import ConfigError, TrackingError
 from odtrain.sweep.space import Dimension
 from odtrain.tracking.store import shown
+
+logger = logging.getLogger(__name__)
 
 FORMAT = "export.format"
 """The study's own parameter: which file of the training a trial stands for."""
@@ -129,7 +130,7 @@ def patiently(action: Callable[[], Value], longest: float = LONGEST_OUTAGE) -> V
                     "Start it and give the command again: what is finished is kept.",
                 ) from error
             if not told:
-                _say("The database of the study is away; waiting for it.")
+                logger.info("The database of the study is away; waiting for it.")
                 told = True
             time.sleep(1.0)
 
@@ -236,7 +237,3 @@ def _no_study(settings: SweepConfig) -> ConfigError:
         f"no such study in {shown(storage_url(settings))}.",
         "Run odtrain sweep first, or give the sweep.name and sweep.storage of one.",
     )
-
-
-def _say(text: str) -> None:
-    tqdm.write(text, file=sys.stderr)

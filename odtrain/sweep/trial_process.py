@@ -23,6 +23,7 @@ from odtrain import __version__
 from odtrain.errors import OdtrainError
 from odtrain.io.atomic import write_text
 from odtrain.sweep.pruning import Finished, Rule, hopeless
+from odtrain.system import logs
 from odtrain.system import timing_lock as turns
 
 if TYPE_CHECKING:
@@ -119,6 +120,7 @@ def main(arguments: Sequence[str]) -> int:
     """Train as the request says and write the result; the exit status is 0 unless this is a bug."""
     request_file, result_file = map(Path, arguments)
     request = read_request(request_file)
+    logs.show()
     follow(request.process)
     began = time.monotonic()
     try:

@@ -9,6 +9,7 @@ process of its own, `python -m odtrain.sweep.trial_process`.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import socket
 import subprocess
@@ -33,6 +34,9 @@ from odtrain.sweep import study as sweep_study
 from odtrain.sweep.pruning import Rule
 from odtrain.sweep.study import FORMAT, patiently
 from odtrain.sweep.trial_process import Request, Result, follow, read_result, write_request
+from odtrain.system import logs
+
+logger = logging.getLogger(__name__)
 
 MOST_FAILURES = 4
 """Trainings that fail one after the other, two points twice, before a worker gives up."""
@@ -228,6 +232,7 @@ def read_job(file: Path) -> Job:
 def main(arguments: Sequence[str]) -> int:
     """Work as the job says; the exit status is 0 when nothing is left, 1 after an error."""
     job = read_job(Path(arguments[0]))
+    logs.show()
     follow(job.process)
     try:
         with sweep_study.quiet():
@@ -235,7 +240,7 @@ def main(arguments: Sequence[str]) -> int:
             study, _ = sweep_study.open_study(job.settings, dimensions, job.begun_with)
             work(job, study, train_in_process)
     except OdtrainError as error:
-        print(error, file=sys.stderr)
+        logger.error(error)
         return 1
     except KeyboardInterrupt:
         return 130

@@ -1,7 +1,8 @@
 """What odtrain says while it works: on the terminal beside progress bars, and in a file with time and place.
 
 Modules say things by `logging.getLogger(__name__)`: INFO and above is for whoever runs the command, in the
-words that they read; DEBUG is for who looks for a fault. Imported as a library odtrain adds no handler.
+words that they read; DEBUG is for who looks for a fault. Imported as a library odtrain adds no handler
+before a job is called.
 """
 
 from __future__ import annotations
@@ -47,6 +48,13 @@ def show(verbosity: int = 0) -> None:
     terminal.setLevel(LEVELS[max(min(verbosity, max(LEVELS)), min(LEVELS))])
     # Handlers choose; the file of a run has everything.
     ROOT.setLevel(logging.DEBUG)
+
+
+def show_if_nobody_does() -> None:
+    """As `show`, for a job called from Python, unless the program has set up logging of its own."""
+    own = [one for one in ROOT.handlers if not isinstance(one, logging.NullHandler)]
+    if not own and not logging.getLogger().handlers:
+        show()
 
 
 class _File(logging.FileHandler):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import subprocess
 import uuid
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,6 +23,8 @@ from odtrain.tracking.names import file_name
 from odtrain.tracking.runs import at_work, existing_run, run_folder
 from odtrain.tracking.sender import RunRecord, create_run
 from odtrain.tracking.store import failure, first_line, is_outage, open_client, shown, tracking_uri
+
+logger = logging.getLogger(__name__)
 
 RANDOM_NAME = re.compile(r"[a-z]+-[a-z]+-\d+")
 """What MLflow calls a run that was given no name."""
@@ -47,12 +49,14 @@ class Begun:
     tables: list[dict[str, str]] = field(default_factory=list)
 
 
-def run_made_by_mlflow(config: TrackingConfig, uri: str, say: Callable[[str], None]) -> str | None:
+def run_made_by_mlflow(config: TrackingConfig, uri: str) -> str | None:
     """The run that `mlflow run` made for this process, if it is in the store `uri`; asked once."""
     inherited = os.environ.pop("MLFLOW_RUN_ID", None)
     its_store = tracking_uri(replace(config, uri=None))
     if inherited and uri != its_store:
-        say(f"tracking: `mlflow run` made its run in {shown(its_store)}, not in tracking.uri.")
+        logger.warning(
+            f"tracking: `mlflow run` made its run in {shown(its_store)}, not in tracking.uri."
+        )
         return None
     return inherited
 

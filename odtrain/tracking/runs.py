@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import os
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -17,7 +17,6 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-from tqdm import tqdm
 
 from odtrain.config.compose import as_dict, flattened
 from odtrain.config.schema import Config, TrackingConfig
@@ -33,6 +32,8 @@ from odtrain.tracking.store import (
     shown,
     tracking_uri,
 )
+
+logger = logging.getLogger(__name__)
 
 UNFINISHED = ("RUNNING", "FAILED", "KILLED")
 
@@ -104,11 +105,6 @@ def _history(client: MlflowClient, run_id: str, name: str) -> list[tuple[int, fl
     """(step, value), the last value of each step."""
     points = sorted(client.get_metric_history(run_id, name), key=lambda point: point.timestamp)
     return sorted({point.step: point.value for point in points}.items())
-
-
-def say_on_stderr(line: str) -> None:
-    """Print a line without breaking a progress bar."""
-    tqdm.write(line, file=sys.stderr)
 
 
 def config_digest(config: Config) -> str:
@@ -192,15 +188,12 @@ def _experiment_to_search(client: MlflowClient, config: TrackingConfig) -> str |
     return str(experiment.experiment_id) if experiment else None
 
 
-def sync(
-    folder: Path, uri: str | None = None, say: Callable[[str], None] = say_on_stderr
-) -> list[str]:
+def sync(folder: Path, uri: str | None = None) -> list[str]:
     """Send what runs have left behind.
 
     Args:
         folder: of a run, of an experiment, or of all.
         uri: the store, where it is no longer at the address that the run knew.
-        say: is given one line for each run.
 
     Returns:
         The ids of the runs that are complete now.
@@ -218,14 +211,14 @@ def sync(
     complete = []
     for run, record in runs:
         if (run / "spool").exists() and not in_use(run):
-            complete.append(_sync_run(run, replace(record, uri=uri or record.uri), say))
+            complete.append(_sync_run(run, replace(record, uri=uri or record.uri)))
     return [run_id for run_id in complete if run_id is not None]
 
 
-def _sync_run(folder: Path, record: RunRecord, say: Callable[[str], None]) -> str | None:
+def _sync_run(folder: Path, record: RunRecord) -> str | None:
     """Send what one run has left; its id, or None if there was nothing."""
     with alone(folder / ".lock", busy=at_work(record.local_id)):
-        delivery = Delivery(folder, record, say)
+        delivery = Delivery(folder, record)
         try:
             if record.status == "RUNNING":  # nobody works on it any more
                 delivery.record = replace(record, status="KILLED")
@@ -243,7 +236,7 @@ def _sync_run(folder: Path, record: RunRecord, say: Callable[[str], None]) -> st
             ) from problem
         finally:
             delivery.spool.close(discard=delivery.record.status == "FINISHED")
-    say(f"{folder}: {entries} entries and {files} files sent to run {delivery.run_id}.")
+    logger.info(f"{folder}: {entries} entries and {files} files sent to run {delivery.run_id}.")
     return delivery.run_id
 
 

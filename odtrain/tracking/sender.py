@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -18,6 +19,8 @@ from odtrain.errors import TrackingError
 from odtrain.io.atomic import append, write_json
 from odtrain.tracking.spool import Entry, Spool
 from odtrain.tracking.store import REFUSALS, experiment_id, first_line, open_client
+
+logger = logging.getLogger(__name__)
 
 MOST_IN_A_BATCH = {"metrics": 800, "tags": 100}
 """MLflow takes 100 tags and 1000 items in all in one log_batch."""
@@ -102,7 +105,6 @@ class Delivery:
         self,
         folder: Path,
         record: RunRecord,
-        say: Callable[[str], None],
         client: MlflowClient | None = None,
     ) -> None:
         """`say` is given each line meant for the user; `client` is opened here if there is none."""
@@ -110,7 +112,6 @@ class Delivery:
         self.record = record
         self.resumed = False
         self.spool = Spool(folder / "spool")
-        self._say = say
         self._client = client
         self._logged: dict[str, set[int]] = {}
         self._mirrored: dict[str, set[str]] = {}
@@ -192,7 +193,7 @@ class Delivery:
         refused = self.folder / "refused.jsonl"
         lines = [json.dumps({"kind": entry.kind, **entry.body}) + "\n" for entry in entries]
         append(refused, "".join(lines).encode())
-        self._say(f"tracking: refused by MLflow, kept in {refused}: {first_line(problem)}")
+        logger.warning(f"tracking: refused by MLflow, kept in {refused}: {first_line(problem)}")
 
     def deliver_batch(self, run_id: str, entries: Sequence[Entry]) -> None:
         """Send metrics and tags in one request, without the metrics that arrived before."""

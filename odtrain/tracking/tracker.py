@@ -8,13 +8,14 @@ unreachable server has left behind is sent later.
 from __future__ import annotations
 
 import json
+import logging
 import math
 import shutil
 import signal
 import tempfile
 import threading
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -28,8 +29,9 @@ from PIL import Image
 from odtrain import __version__
 from odtrain.config.compose import as_dict, as_yaml, flattened
 from odtrain.config.schema import Config, TrackingConfig
-from odtrain.errors import TrackingError
+from odtrain.errors import OdtrainError, TrackingError
 from odtrain.structures import UInt8Image
+from odtrain.system.logs import also_in
 from odtrain.tracking.begin import begin_run, claim_folder, run_made_by_mlflow
 from odtrain.tracking.names import (
     LONGEST_DIGEST,
@@ -44,7 +46,6 @@ from odtrain.tracking.names import (
 from odtrain.tracking.runs import (
     config_digest,
     now,
-    say_on_stderr,
 )
 from odtrain.tracking.sender import LONGEST_TAG, MOST_IN_A_BATCH, Delivery, RunRecord
 from odtrain.tracking.spool import Outbox
@@ -57,6 +58,10 @@ from odtrain.tracking.store import (
 )
 from odtrain.tracking.system_metrics import EVERY_SECONDS, MachineMetrics
 
+logger = logging.getLogger(__name__)
+
+LOG = "run.log"
+"""What was said in the run, in its folder and among its artifacts."""
 THUMBNAIL = 640
 """Longest side of the smaller copies that MLflow's image grid shows, up to the whole window."""
 
@@ -82,15 +87,12 @@ class Tracker:
 
     folder: Path
 
-    def __init__(
-        self, config: TrackingConfig, outputs: Path, say: Callable[[str], None] = say_on_stderr
-    ) -> None:
+    def __init__(self, config: TrackingConfig, outputs: Path) -> None:
         """`outputs` holds the folders of all runs; `say` is given each line meant for the user."""
         self.uri = tracking_uri(config)
         self.resumed = False
         self._config = config
         self._outputs = outputs
-        self._say = say
         self._not_finite: dict[str, str] = {}
         self._tables: list[dict[str, str]] = []
         self._old_handler: Any = None
@@ -122,7 +124,7 @@ class Tracker:
         Raises:
             TrackingError: the store refuses, or the run to resume is not there or in use.
         """
-        given = None if parent else run_made_by_mlflow(self._config, self.uri, self._say)
+        given = None if parent else run_made_by_mlflow(self._config, self.uri)
         wanted, name = resume or given, run_name or self._config.run_name
         draft = RunRecord(
             self.uri, self._config.experiment, None, "", name, parent, stage, now(), {}
@@ -136,7 +138,11 @@ class Tracker:
             if client is not None and wanted is None:
                 client.set_terminated(str(record.run_id), "FAILED")
             raise
-        self._delivery = Delivery(self.folder, record, self._say, client)
+        self._alone.enter_context(also_in(self.folder / LOG))
+        logger.debug(
+            f"odtrain {__version__}: {stage} in run {record.local_id} at {shown(self.uri)}"
+        )
+        self._delivery = Delivery(self.folder, record, client)
         self._delivery.resumed = self.resumed
         if wanted is None and client is not None:
             self._delivery.is_new()
@@ -174,13 +180,15 @@ class Tracker:
         if not self._visiting:
             self._save(replace(self._delivery.record, status=status))
             self._append("status", {"status": status, "end": now()})
+        if (self.folder / LOG).is_file():
+            self.log_file(self.folder / LOG)
         sent = self._outbox.close()
         self._delivery.spool.close(discard=self._delivery.record.status == "FINISHED")
         self._alone.close()
         if self._old_handler is not None:
             signal.signal(signal.SIGTERM, self._old_handler)
         if not sent:
-            self._say(
+            logger.warning(
                 f"tracking: what could not be sent waits. Later: odtrain track sync {self.folder}"
             )
         return sent
@@ -196,6 +204,9 @@ class Tracker:
         trace: TracebackType | None,
     ) -> None:
         """End the run: KILLED by SIGTERM or Ctrl-C, FAILED by any other exception."""
+        if problem is not None:
+            bug = not isinstance(problem, OdtrainError | KeyboardInterrupt | Terminated)
+            logger.debug(f"ended by {type(problem).__name__}: {problem}", exc_info=bug)
         self.finish(_status_after(problem))
 
     @property
@@ -413,22 +424,22 @@ class Tracker:
         told = spool.problem is not None
         spool.append(kind, body)
         if spool.problem is not None and not told:
-            self._say(
+            logger.warning(
                 f"tracking: {spool.folder} cannot be written ({first_line(spool.problem)}); what "
                 "is logged is kept in memory alone until it is sent."
             )
 
     def _not_kept(self, artifact: str, problem: OSError) -> None:
-        self._say(f"tracking: {artifact} could not be kept: {first_line(problem)}")
+        logger.warning(f"tracking: {artifact} could not be kept: {first_line(problem)}")
 
     def _went_away(self, problem: Exception) -> None:
-        self._say(
+        logger.warning(
             f"tracking: {shown(self.uri)} cannot be reached ({cause(problem)}). The run goes on; "
             f"everything is kept in {self.folder / 'spool'} and sent when it is back."
         )
 
     def _came_back(self) -> None:
-        self._say(f"tracking: {shown(self.uri)} is back and has everything.")
+        logger.info(f"tracking: {shown(self.uri)} is back and has everything.")
 
     def _save(self, record: RunRecord) -> None:
         self._delivery.record = record

@@ -8,6 +8,7 @@ place), asked for one by one, or of the browser's camera, sent here to be looked
 from __future__ import annotations
 
 import json
+import logging
 import struct
 import threading
 import time
@@ -34,11 +35,13 @@ from odtrain.model_files.thresholds import Thresholds, choose_thresholds
 from odtrain.model_source import Source, open_source
 from odtrain.predict.outputs import Prediction, voc_xml
 from odtrain.predict.predict import tell_nameless
-from odtrain.predict.runner import jpeg, tell
+from odtrain.predict.runner import jpeg
 from odtrain.structures import Detections
 from odtrain.system.workers import cores
 from odtrain.web.guard import TooLargeError, page, read_body, serve
 from odtrain_runtime.pictures import UnusableError, decode
+
+logger = logging.getLogger(__name__)
 
 DEFAULT_INPUT, BROWSER = "camera:0", "browser"
 DEFAULT_OUTPUT = "to_label"
@@ -176,7 +179,9 @@ class Camera:
                 if problem:
                     raise DataError(self.name, problem, "")
             if not self._closing:
-                tell(f"nobody looks any more: {self.name} was let go. The page opens it again.")
+                logger.info(
+                    f"nobody looks any more: {self.name} was let go. The page opens it again."
+                )
         except OdtrainError as error:
             self._fail(str(error.args[1]))
         except Exception as error:
@@ -187,7 +192,7 @@ class Camera:
                 self._thread = None
 
     def _fail(self, problem: str) -> None:
-        tell(f"{self.name}: {problem}")
+        logger.warning(f"{self.name}: {problem}")
         with self._changed:
             self._problem, self._failed = problem, time.monotonic()
             self._changed.notify_all()

@@ -114,9 +114,9 @@ def pixels_of(picture: Picture) -> UInt8Image:
     if isinstance(picture, str | os.PathLike):
         return read_upright(Path(picture))
     if isinstance(picture, bytes):
-        return decode(Path("picture"), picture)
+        return decode(Path("the bytes"), picture)
     if isinstance(picture, Image.Image):
-        return np.asarray(upright_rgb(Path("picture"), picture, exif_orientation(picture)))
+        return np.asarray(upright_rgb(Path("the picture"), picture, exif_orientation(picture)))
     if (
         picture.dtype != np.uint8
         or picture.ndim != 3

@@ -585,8 +585,7 @@ def test_a_model_is_registered_later_when_the_server_was_away(
         experiment="away",
         system_metrics=False,
     )
-    said: list[str] = []
-    with Tracker(away, tmp_path / "outputs", said.append).start("train") as tracker:
+    with Tracker(away, tmp_path / "outputs").start("train") as tracker:
         tracker.log(candidate.metrics, candidate.step)
         assert register(tracker, candidate) is None
     folder = tmp_path / "server"
@@ -594,7 +593,7 @@ def test_a_model_is_registered_later_when_the_server_was_away(
     server = Server(folder)
     server.start()
     try:
-        done = sync_all(tmp_path / "outputs", compose_config([]).outputs, server.uri, said.append)
+        done = sync_all(tmp_path / "outputs", compose_config([]).outputs, server.uri)
         assert done == "1 runs sent, 1 models registered."
         version = find_version("models:/raccoon@challenger", server.uri)
         assert version.tags["eval/mAP"] == "0.5"

@@ -86,11 +86,11 @@ def test_the_same_command_goes_on_with_the_study_in_the_same_run(settings, train
     assert {"front.json", "front.html", "front.png", "space.json", "config"} <= names
 
 
-def test_the_closing_words_have_commands_for_this_study(settings, trainings, capsys):
+def test_the_closing_words_have_commands_for_this_study(settings, trainings):
     given = [*settings, "sweep.name=mine", "sweep.n_trials=1"]
-    driver.sweep(composed(given), given)
+    said = driver.sweep(composed(given), given)
     same = "data.name=shapes sweep.name=mine"
-    assert capsys.readouterr().out.splitlines()[-3:] == [
+    assert said.splitlines()[-3:] == [
         f"  the best under 5 ms    odtrain sweep pick {same} --max-latency-ms 5",
         f"  the same, registered   odtrain sweep pick {same} --max-latency-ms 5 --register",
         f"  measured once more     odtrain sweep verify {same}",

@@ -58,13 +58,8 @@ def server(tmp_path_factory: pytest.TempPathFactory, database: Path) -> Iterator
 
 
 @pytest.fixture
-def said() -> list[str]:
-    return []
-
-
-@pytest.fixture
 def tracker_of(tmp_path: Path, said: list[str]) -> Callable[[TrackingConfig], Tracker]:
-    return lambda config: Tracker(config, tmp_path / "outputs", said.append)
+    return lambda config: Tracker(config, tmp_path / "outputs")
 
 
 def run_of(config: TrackingConfig, run_id: str | None) -> Run:
@@ -346,7 +341,7 @@ def test_what_sigkill_left_in_the_spool_is_sent_on_resume_and_no_step_twice(stor
     child.kill()
     child.communicate()
     assert run_of(store, run_id).info.status == "RUNNING"
-    with Tracker(store, tmp_path / "outputs", said.append).start("train", resume=run_id) as tracker:
+    with Tracker(store, tmp_path / "outputs").start("train", resume=run_id) as tracker:
         assert tracker.run_id == run_id
         assert tracker.resumed
         assert tracker.logged_steps("train/loss") == {5, 6}
@@ -367,11 +362,9 @@ def test_replace_logs_a_step_again(store, tracker_of):
 
 
 def test_a_run_is_resumed_on_a_machine_that_never_saw_it(store, tmp_path, said):
-    with Tracker(store, tmp_path / "here", said.append).start("train") as tracker:
+    with Tracker(store, tmp_path / "here").start("train") as tracker:
         tracker.log({"train/loss": 1.0}, 1)
-    with Tracker(store, tmp_path / "there", said.append).start(
-        "train", resume=tracker.run_id
-    ) as again:
+    with Tracker(store, tmp_path / "there").start("train", resume=tracker.run_id) as again:
         assert again.resumed
         again.log({"train/loss": 2.0}, 1)
         again.log({"train/loss": 2.0}, 2)
@@ -505,7 +498,7 @@ def test_a_mirror_sent_late_spares_what_was_logged_since(store, tmp_path, said):
     child = python(DIE_WITH_TWO_MIRRORS.replace("URI", repr(store.uri)), tmp_path)
     _, errors = child.communicate(timeout=60)
     assert (child.returncode, errors) == (9, "")
-    (run_id,) = sync(tmp_path / "outputs", say=said.append)
+    (run_id,) = sync(tmp_path / "outputs")
     found = artifacts(open_client(str(store.uri)), run_id)
     assert found == ["checkpoints/ckpt-200.index"]
 
@@ -537,16 +530,16 @@ def test_a_mirrored_folder_of_an_outage_holds_the_newest_alone(server, tracker_o
             (folder / f"ckpt-{step}.index").write_text("")
             (folder / f"ckpt-{step - 100}.index").unlink(missing_ok=True)
             tracker.log_folder(folder, "checkpoints", mirror=True)
-    (run_id,) = sync(tracker.folder, uri=server.uri, say=lambda line: None)
+    (run_id,) = sync(tracker.folder, uri=server.uri)
     assert artifacts(open_client(server.uri), run_id) == ["checkpoints/ckpt-300.index"]
 
 
 def test_a_folder_of_the_run_is_fetched_on_another_machine(store, tmp_path, said):
     (tmp_path / "checkpoints" / "last").mkdir(parents=True)
     (tmp_path / "checkpoints" / "last" / "ckpt-100.index").write_text("weights")
-    with Tracker(store, tmp_path / "here", said.append).start("train") as tracker:
+    with Tracker(store, tmp_path / "here").start("train") as tracker:
         tracker.log_folder(tmp_path / "checkpoints", "checkpoints")
-    again = Tracker(store, tmp_path / "there", said.append).start("train", resume=tracker.run_id)
+    again = Tracker(store, tmp_path / "there").start("train", resume=tracker.run_id)
     with again:
         got = again.fetch_folder("checkpoints", again.folder / "checkpoints")
         assert (got / "last" / "ckpt-100.index").read_text() == "weights"
@@ -708,7 +701,7 @@ def test_a_run_begun_without_a_server_is_made_on_sync(server, tracker_of, said, 
     ]
     assert find_resumable(away, tmp_path / "outputs", config_digest(config)) is None
 
-    (run_id,) = sync(tracker.folder, uri=server.uri, say=said.append)
+    (run_id,) = sync(tracker.folder, uri=server.uri)
 
     here = replace(away, uri=server.uri)
     run = run_of(here, run_id)
@@ -719,7 +712,7 @@ def test_a_run_begun_without_a_server_is_made_on_sync(server, tracker_of, said, 
     assert len(run.inputs.dataset_inputs) == 1
     assert len(artifacts(open_client(server.uri), run_id)) == 4
     assert not (tracker.folder / "spool").exists()
-    assert sync(tmp_path / "outputs", uri=server.uri, say=said.append) == []
+    assert sync(tmp_path / "outputs", uri=server.uri) == []
 
 
 @pytest.mark.slow
@@ -803,7 +796,7 @@ def test_a_run_killed_while_the_server_was_away_is_sent_and_marked(server, tmp_p
     child, _ = child_that_waits(away, tmp_path)
     child.kill()
     child.communicate()
-    (run_id,) = sync(tmp_path / "outputs", uri=server.uri, say=said.append)
+    (run_id,) = sync(tmp_path / "outputs", uri=server.uri)
     here = replace(away, uri=server.uri)
     assert run_of(here, run_id).info.status == "KILLED"
     assert history(here, run_id, "train/loss") == [(5, 1.0), (6, 0.5)]
@@ -833,7 +826,7 @@ def test_syncing_while_the_server_is_away_says_so(tracker_of, said):
     with tracker_of(away).start("train") as tracker:
         pass
     with pytest.raises(TrackingError) as caught:
-        sync(tracker.folder, say=said.append)
+        sync(tracker.folder)
     assert str(caught.value) == (
         f"{away.uri}: cannot be reached: [Errno 111] Connection refused.\n"
         f"  {tracker.folder} keeps everything; try again later."
