@@ -13,7 +13,7 @@ import shlex
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -243,7 +243,7 @@ def _check(config: Any, invocation: Invocation) -> int:
         from odtrain.dataset import repair
 
         output = flags.fix or config.output or f"{config.data.name}-repaired"
-        repaired = repair.repair(replace(config, output=output), checked)
+        repaired = repair.repair(config.data, config.model, output, checked)
         print(repair.describe(repaired))
         findings = repaired.findings
     return int(bool(errors(findings)))
@@ -280,7 +280,9 @@ def _diff(invocation: Invocation) -> int:
 def _convert(config: Any, invocation: Invocation) -> int:
     from odtrain.dataset.convert import convert
 
-    print(convert(config, invocation.flags.to, invocation.flags.labels_only))
+    flags = invocation.flags
+    places = {"source": config.input, "output": config.output}
+    print(convert(config.data, flags.to, **places, labels_only=flags.labels_only))
     return 0
 
 
