@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,7 +62,7 @@ def _repair(config: Config, folder: str, checked: Checked) -> tuple[Finding, ...
     from odtrain.dataset.repair import describe, repair
 
     output = folder or config.output or f"{config.data.name}-repaired"
-    repaired = repair(replace(config, output=output), checked)
+    repaired = repair(config.data, config.model, output, checked)
     print(describe(repaired))
     return repaired.findings
 
@@ -71,7 +70,16 @@ def _repair(config: Config, folder: str, checked: Checked) -> tuple[Finding, ...
 def _convert(config: Config, invocation: Invocation) -> int:
     from odtrain.dataset.convert import convert
 
-    print(convert(config, invocation.flags.to, invocation.flags.labels_only))
+    flags = invocation.flags
+    print(
+        convert(
+            config.data,
+            flags.to,
+            source=config.input,
+            output=config.output,
+            labels_only=flags.labels_only,
+        )
+    )
     return 0
 
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from odtrain.config.schema import Config, DataConfig
+from odtrain.config.schema import DataConfig
 from odtrain.dataset.check import Checked, check
 from odtrain.dataset.prepare import refuse_errors
 from odtrain.dataset.splits import SPLITS
@@ -45,15 +45,23 @@ class Target(NamedTuple):
     lost: tuple[str, ...]
 
 
-def convert(config: Config, target: str | None, labels_only: bool = False) -> str:
-    """Write the data set that `config` names, or that lies at `input`, to the new folder `output`.
+def convert(
+    data: DataConfig,
+    target: str | None,
+    *,
+    source: str | None = None,
+    output: str | None = None,
+    labels_only: bool = False,
+) -> str:
+    """Write the data set that `data` names, or that lies at `source`, to the new folder `output`.
 
     The folder is there whole or not at all, and the user's files are only read.
 
     Args:
-        config: `input` may be a folder or one label file; without it `data.images` and
-            `data.annotations` count.
+        data: the data set, and how it is read.
         target: a row of `TARGETS`.
+        source: a folder or one label file; None for `data.images` and `data.annotations`.
+        output: the user has to give one.
         labels_only: write no copies of the pictures.
 
     Returns:
@@ -64,9 +72,9 @@ def convert(config: Config, target: str | None, labels_only: bool = False) -> st
         DataError: the data set has errors, or `output` is there already or cannot be written.
     """
     name = choose("--to", target or "", {name: name for name in TARGETS})
-    data = _data_of(config.data, config.input)
-    output = free_folder(config.output, data)
-    with written_whole(output) as folder:
+    data = _data_at(source, data)
+    place = free_folder(output, data)
+    with written_whole(place) as folder:
         data = replace(data, prepared=str(folder / UNPACKED))
         checked = check(data)
         findings = [each for each in checked.findings if each.code not in OF_THE_SPLIT]
@@ -79,14 +87,14 @@ def convert(config: Config, target: str | None, labels_only: bool = False) -> st
             _write_yolo_lists(folder, dict(zip(images, names, strict=True)), checked)
         changed = 0 if labels_only else _copy_pictures(folder / "images", images, names)
         shutil.rmtree(folder / UNPACKED, ignore_errors=True)
-    return _report(name, output, checked, images, findings, changed, labels_only)
+    return _report(name, place, checked, images, findings, changed, labels_only)
 
 
-def _data_of(data: DataConfig, input: str | None) -> DataConfig:
-    """The data set to read: `input` is a folder of all its files, or its one label file."""
-    if input is None:
+def _data_at(source: str | None, data: DataConfig) -> DataConfig:
+    """The data set to read: `source` is a folder of all its files, or its one label file."""
+    if source is None:
         return data
-    given = Path(input)
+    given = Path(source)
     if not given.exists():
         raise DataError(given, "is not there.", "Set input= to a folder or a label file.")
     if given.is_file():
@@ -94,11 +102,11 @@ def _data_of(data: DataConfig, input: str | None) -> DataConfig:
     return replace(data, images=str(given), annotations=None)
 
 
-def free_folder(given: str | None, data: DataConfig) -> Path:
+def free_folder(wanted: str | None, data: DataConfig) -> Path:
     """The folder to write; nothing may be lost by it, and no data set may come to hold itself."""
-    if given is None:
+    if wanted is None:
         raise ConfigError("output", "is not set.", "Give a new folder, such as output=converted.")
-    output = Path(given)
+    output = Path(wanted)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         problem = "is there already; nothing was written."
         raise DataError(output, problem, "Give the name of a new folder: output=DIR")

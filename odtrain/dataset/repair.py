@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from odtrain.config.schema import Config, DataConfig
+from odtrain.config.schema import DataConfig, ModelConfig
 from odtrain.dataset.check import Checked, check
 from odtrain.dataset.checks.class_names import probable, slips
 from odtrain.dataset.checks.leakage import difference
@@ -93,29 +93,30 @@ class NeedsAPersonError(Exception):
     """Labels that cannot be put right here: the code of the finding, and why."""
 
 
-def repair(config: Config, checked: Checked) -> Repaired:
+def repair(data: DataConfig, model: ModelConfig, output: str | None, checked: Checked) -> Repaired:
     """Write a repaired copy to the new folder `output`, whole or not at all, and check it.
 
     Args:
-        config: `output`, and the data set that was checked.
-        checked: all that is known of it.
+        data: the data set that was checked.
+        model: the network that is to learn it.
+        output: the user has to give one.
+        checked: all that is known of the data set.
 
     Raises:
         ConfigError: `output` is missing.
         DataError: `output` is there already or cannot be written, or nothing would be left.
     """
-    output = free_folder(config.output, config.data)
+    place = free_folder(output, data)
     log = Log()
-    images = _repaired_images(config.data, checked, log)
+    images = _repaired_images(data, checked, log)
     if not images:
         problem = "would be empty: no picture can be used."
-        raise DataError(output, problem, "Look at the findings first: odtrain check")
-    with written_whole(output) as folder:
+        raise DataError(place, problem, "Look at the findings first: odtrain check")
+    with written_whole(place) as folder:
         _write(folder, images, checked, log)
-        copy = _settings_of_copy(config.data, folder)
-        findings = check(copy, config.model).findings
+        findings = check(_settings_of_copy(data, folder), model).findings
         (folder / CHANGES_FILE).write_text(_as_markdown(log), encoding="utf-8", errors="replace")
-    return Repaired(output, log, findings)
+    return Repaired(place, log, findings)
 
 
 def _settings_of_copy(data: DataConfig, folder: Path) -> DataConfig:

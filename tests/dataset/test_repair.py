@@ -51,7 +51,8 @@ def settings(folder: Path, *overrides: str) -> Config:
 
 def repaired(folder: Path, *overrides: str) -> Repaired:
     config = settings(folder, *overrides)
-    return repair(config, check(config.data, config.model))
+    checked = check(config.data, config.model)
+    return repair(config.data, config.model, config.output, checked)
 
 
 def again(folder: Path, *overrides: str) -> Checked:
