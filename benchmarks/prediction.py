@@ -149,8 +149,8 @@ def _files(extent: Extent, folder: Path) -> dict[str, Path]:
 
 def take_turns(file: str, place: str, workers: int, threads: int, rounds: int) -> dict[str, Any]:
     """Bare runs and whole predictions in turn; medians of their throughput and of the ratio."""
-    from odtrain.media.images import read_upright
-    from odtrain.model_files.load import load_detector
+    from odtrain_runtime.model_files import load_detector
+    from odtrain_runtime.pictures import read_upright
 
     images = [read_upright(path) for path in sorted(Path(place).iterdir())]
     detectors = [load_detector(Path(file), threads) for _ in range(workers)]

@@ -10,7 +10,6 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -20,8 +19,9 @@ from PIL import Image
 from odtrain import structures
 from odtrain.config.compose import compose_config
 from odtrain.errors import ConfigError, DataError
-from odtrain.media.images import UnusableError, as_upright, decode, read_upright
 from odtrain.structures import FloatArray, UInt8Image
+from odtrain_runtime.pictures import UnusableError
+from odtrain_runtime.predictor import pixels_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -239,15 +239,11 @@ def _upright(picture: object) -> UInt8Image:
     Raises:
         DataError: it is no picture, or cannot be read.
     """
-    try:
-        if isinstance(picture, str | os.PathLike):
-            return read_upright(Path(picture))
-        if isinstance(picture, bytes):
-            return decode(Path("the bytes"), picture)
-        if isinstance(picture, Image.Image):
-            return as_upright(picture)
-    except UnusableError as error:
-        raise DataError(error.finding.file, error.finding.cause, TAKEN) from error
+    if isinstance(picture, str | os.PathLike | bytes | Image.Image):
+        try:
+            return pixels_of(picture)
+        except UnusableError as error:
+            raise DataError(error.args[0], error.cause, TAKEN) from error
     if isinstance(picture, np.ndarray):
         if (
             picture.dtype == np.uint8

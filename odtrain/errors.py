@@ -15,6 +15,9 @@ import errno
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from odtrain_runtime.errors import ModelFileError as ModelFileError
+from odtrain_runtime.errors import OdtrainError as OdtrainError
+
 MAY_NOT = "{choose} that you may write to."
 REMEDIES = {
     errno.ENOSPC: "Free space on that disk, or {choose} on another one.",
@@ -24,18 +27,6 @@ REMEDIES = {
     errno.EROFS: MAY_NOT,
 }
 """What to do where the operating system refuses to read or write."""
-
-
-class OdtrainError(Exception):
-    """Says where, what, and what to do: `where: problem` and, on lines of its own, the remedy."""
-
-    def __init__(self, where: object, problem: str, remedy: str) -> None:
-        super().__init__(where, problem, remedy)
-
-    def __str__(self) -> str:
-        """The message as people see it."""
-        where, problem, remedy = self.args
-        return f"{where}: {problem}\n  {remedy}"
 
 
 class ConfigError(OdtrainError):
@@ -52,10 +43,6 @@ class CheckpointError(OdtrainError):
 
 class TrainingError(OdtrainError):
     """Training cannot start, or its loss left the numbers."""
-
-
-class ModelFileError(OdtrainError):
-    """An exported model file cannot be read or run."""
 
 
 class TrackingError(OdtrainError):

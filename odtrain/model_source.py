@@ -18,9 +18,9 @@ from odtrain.config.compose import from_yaml
 from odtrain.config.schema import Config, DataConfig, ModelConfig, Runs, TrackingConfig, TrainConfig
 from odtrain.errors import CheckpointError, ConfigError
 from odtrain.labels.label_map import read_class_names, read_label_map
-from odtrain.model_files.load import OPENERS, FileDetector, load_detectors
-from odtrain.model_files.tf_graph import SAVED_MODEL_FILE
 from odtrain.structures import Detect, Detections, UInt8Image
+from odtrain_runtime.model_files import OPENERS, FileDetector, load_detectors
+from odtrain_runtime.tf_graph import SAVED_MODEL_FILE
 
 if TYPE_CHECKING:
     from odtrain.models.ssd import SSD

@@ -1,41 +1,23 @@
-"""Boxes as the whole program holds them: yxyx order, fractions 0-1 of the picture, float32."""
+"""Boxes as the whole program holds them: yxyx order, fractions 0-1 of the picture, float32.
+
+Those of detections are the runtime's, so that what it finds and what odtrain evaluates is one class.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-FloatArray = NDArray[np.float32]
-IntArray = NDArray[np.int64]
-UInt8Image = NDArray[np.uint8]
-"""(H, W, 3) RGB picture, values 0-255."""
-
-
-@dataclass(frozen=True, eq=False)
-class Detections:
-    """What a detector found in one picture, best score first.
-
-    Attributes:
-        boxes: (N, 4) yxyx, fractions 0-1 of the picture.
-        scores: (N,) probabilities 0-1.
-        classes: (N,) label-map ids, 1-based.
-    """
-
-    boxes: FloatArray
-    scores: FloatArray
-    classes: IntArray
-
-    def __len__(self) -> int:
-        return len(self.scores)
-
-    def above(self, threshold: float) -> Detections:
-        """The detections whose score is at least `threshold`."""
-        keep = self.scores >= threshold
-        return Detections(self.boxes[keep], self.scores[keep], self.classes[keep])
+from odtrain_runtime.structures import Detect as Detect
+from odtrain_runtime.structures import Detections as Detections
+from odtrain_runtime.structures import FloatArray as FloatArray
+from odtrain_runtime.structures import IntArray as IntArray
+from odtrain_runtime.structures import UInt8Image as UInt8Image
+from odtrain_runtime.structures import areas as areas
+from odtrain_runtime.structures import class_label as class_label
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,18 +64,6 @@ class LabelledSplit:
         """The pictures of those rows alone."""
         truths, keys = [self.truths[i] for i in rows], [self.keys[i] for i in rows]
         return LabelledSplit(self.class_names, truths, tuple(keys))
-
-
-Detect = Callable[[UInt8Image], Detections]
-"""The seam between whatever detects and whatever evaluates, times or draws. A trained model, a .pb,
-a SavedModel and a .tflite each are one."""
-
-
-def areas(yxyx: FloatArray) -> FloatArray:
-    """(N,) areas of (N, 4) boxes, in the square of their unit; 0 where a box is inside out."""
-    sides = np.maximum(yxyx[:, 2:] - yxyx[:, :2], 0)
-    product: FloatArray = sides[:, 0] * sides[:, 1]
-    return product
 
 
 def pairwise_iou(a_yxyx: FloatArray, b_yxyx: FloatArray) -> FloatArray:

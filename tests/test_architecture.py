@@ -19,14 +19,14 @@ LONGER = {
 """Modules that may be longer, and why."""
 WITHOUT_TENSORFLOW = (
     "errors structures config.compose findings labels.label_map labels.formats.tfrecords media.phash "
-    "media.images media.draw media.video models.anchors models.resizing system.workers dataset.shards "
+    "media.images media.draw media.video models.anchors system.workers dataset.shards "
     "dataset.near_duplicates dataset.splits dataset.scan dataset.pairing dataset.check dataset.look "
     "dataset.place dataset.prepare dataset.read dataset.repair dataset.diff dataset.checks.leakage "
     "dataset.checks.class_names dataset.checks.balance dataset.checks.anchor_fit io.tfrecord io.archives "
     "io.fetch io.download evaluation.matching evaluation.coco evaluation.evaluate "
     "evaluation.paired_bootstrap evaluation.saved_detections reports.charts reports.data_charts "
-    "reports.findings_page model_files.provenance model_files.tflite_metadata model_files.load "
-    "system.native_stderr export.benchmark tracking.spool tracking.system_metrics collect.sources "
+    "reports.findings_page model_files.tflite_metadata model_files.thresholds "
+    "export.benchmark tracking.spool tracking.system_metrics collect.sources "
     "collect.manifest collect.collect zoo.costs zoo.catalog cli.main"
 ).split()
 

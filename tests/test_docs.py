@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from odtrain.cli.main import COMMANDS, COMMON_FLAGS, MODEL_ACTIONS
-from odtrain.config.compose import compose_config, shipped
+from odtrain.cli.commands import COMMANDS
+from odtrain.cli.parse import parse
+from odtrain.config.compose import compose_config
 from odtrain.config.schema import keys
+from odtrain.config.shipped import shipped
 from odtrain.findings import KINDS
 from odtrain.zoo.catalog import table
 
@@ -72,10 +74,9 @@ def test_the_readme_has_commands_to_check():
 def test_an_odtrain_command_of_the_readme_exists(found):
     name, *rest = found
     assert name in COMMANDS
-    flags = {flag for flag, _ in (*COMMANDS[name].flags, *COMMON_FLAGS)}
+    flags = {flag.name for flag in parse(found).action.all_flags}
     assert {word for word in rest if word.startswith("--")} <= flags
-    if name == "models":
-        assert rest[0] in MODEL_ACTIONS
+    parse(found).invocation()
     assert [why for setting in settings(rest) if (why := refuse_setting(*setting))] == []
 
 

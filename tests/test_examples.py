@@ -14,10 +14,10 @@ import pytest
 from support.commands import TrainedRun
 from support.pictures import SHAPES
 
-from odtrain.media.images import read_upright
-from odtrain.model_files.load import load_detector
-from odtrain.model_files.provenance import LABELS_FILE
 from odtrain.structures import Detections
+from odtrain_runtime.model_files import load_detector
+from odtrain_runtime.pictures import read_upright
+from odtrain_runtime.provenance import LABELS_FILE
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 LINE = re.compile(r"(\w+) (\d\.\d\d) (-?\d+) (-?\d+) (-?\d+) (-?\d+)")

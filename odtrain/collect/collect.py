@@ -26,9 +26,10 @@ from odtrain.errors import DataError
 from odtrain.io.atomic import Settling, make_folder, write_bytes, write_text
 from odtrain.io.fetch import Fetcher
 from odtrain.io.locks import alone
-from odtrain.media.images import UnusableError, encode, inspect, record_format
+from odtrain.media.images import encode, inspect, record_format
 from odtrain.media.phash import NEAR, WORDS, as_words, distances
 from odtrain.system.workers import in_threads
+from odtrain_runtime.pictures import UnusableError
 
 EVERY = 30
 """Of the frames of a video: about one a second."""
@@ -192,7 +193,7 @@ class _Shelf:
         except RefusedError as error:
             return Refused(candidate.source, str(error))
         except UnusableError as error:
-            return Refused(candidate.source, error.finding.cause)
+            return Refused(candidate.source, error.cause)
 
     def keep(self, looked: Looked) -> None:
         """Store a picture, in the order of the sources; look at whether it is new."""

@@ -25,9 +25,10 @@ from PIL import Image
 from odtrain.errors import DataError
 from odtrain.io.archives import BombError, Bounded
 from odtrain.io.fetch import PICTURE_BYTES, Fetcher, FetchError
-from odtrain.media.images import JPEG_QUALITY, SUFFIXES, UNSUPPORTED_SUFFIXES
+from odtrain.media.images import JPEG_QUALITY, SUFFIXES
 from odtrain.media.video import SUFFIXES as VIDEO_SUFFIXES
 from odtrain.media.video import Frame, open_video
+from odtrain_runtime.pictures import UNSUPPORTED_SUFFIXES
 
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 LIST_SUFFIXES = (".txt", ".urls", ".lst")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, field, fields, is_dataclass, make_dataclass
 from functools import cache
@@ -20,18 +19,12 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from odtrain.config.checks import check_values, choices_of
 from odtrain.config.schema import Config, keys, section_in, sections
+from odtrain.config.shipped import choices, conf, conf_folders, shipped
 from odtrain.errors import ConfigError
 
-PACKAGE = Path(__file__).resolve().parents[1]
 WITHOUT_CHOICES = ("~model", "~data", "~sweep")
 """The groups whose choices each say what to work on: `conf/*_defaults.yaml` has what holds for all of them."""
 Section = TypeVar("Section")
-
-
-def shipped(name: str) -> Path:
-    """A folder that comes with odtrain: inside the installed package, else beside it in a checkout."""
-    inside = PACKAGE / name
-    return inside if inside.is_dir() else PACKAGE.parent / name
 
 
 def compose_config(overrides: Sequence[str], config_dir: str | None = None) -> Config:
@@ -47,7 +40,7 @@ def compose_config(overrides: Sequence[str], config_dir: str | None = None) -> C
     quoted = [_quoted(override) for override in overrides]
     if config_dir is not None and not Path(config_dir).is_dir():
         raise ConfigError(f"--config-dir {config_dir}", "no such folder.", "Give a folder.")
-    _check_names(overrides, [_conf(), *([Path(config_dir)] if config_dir else [])])
+    _check_names(overrides, conf_folders(config_dir))
     if config_dir is not None:
         quoted.append(f'hydra.searchpath=["file://{Path(config_dir).resolve()}"]')
     try:
@@ -79,7 +72,7 @@ def section(kind: type[Section], **values: object) -> Section:
     for name in reversed(key.split(".")):
         stated = {name: stated}
     try:
-        node = OmegaConf.merge(_given(_conf(), WITHOUT_CHOICES), stated)
+        node = OmegaConf.merge(_given(conf(), WITHOUT_CHOICES), stated)
         made = _made(kind, _plain(OmegaConf.select(node, key)))
     except OmegaConfBaseException as error:
         raise ConfigError(key, _first_line(error), "Give each key a value of its type.") from error
@@ -106,7 +99,7 @@ def from_yaml(text: str) -> Config:
     try:
         stated = OmegaConf.merge(OmegaConf.structured(_open(Config)), OmegaConf.create(text))
         model = OmegaConf.select(stated, "model.name")
-        shipped_one = (_conf() / "model" / f"{model}.yaml").is_file()
+        shipped_one = (conf() / "model" / f"{model}.yaml").is_file()
         others = (f"model={model}" if shipped_one else "~model", *WITHOUT_CHOICES[1:])
         return _typed(cast(DictConfig, stated), others)
     except OmegaConfBaseException as error:
@@ -132,10 +125,6 @@ def flattened(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _conf() -> Path:
-    return Path(os.environ.get("ODTRAIN_CONF", shipped("conf")))
-
-
 def _composed(overrides: Sequence[str]) -> DictConfig:
     """What Hydra makes of `conf/`; keys that no file states are missing, interpolations as they stand."""
     ConfigStore.instance().store(name="base_config", node=_open(Config))
@@ -143,13 +132,13 @@ def _composed(overrides: Sequence[str]) -> DictConfig:
         "shipped", lambda name: str(shipped(name)), replace=True, use_cache=False
     )
     GlobalHydra.instance().clear()
-    with initialize_config_dir(str(_conf()), version_base="1.3"):
+    with initialize_config_dir(str(conf()), version_base="1.3"):
         return compose("config", overrides=list(overrides))
 
 
 @cache
-def _given(conf: Path, overrides: tuple[str, ...]) -> DictConfig:
-    """As `_composed`, once a process, to merge into; `conf` tells one folder's from another's."""
+def _given(folder: Path, overrides: tuple[str, ...]) -> DictConfig:
+    """As `_composed`, once a process, to merge into; `folder` tells one folder's from another's."""
     given = _composed(overrides)
     OmegaConf.set_struct(given, False)
     return given
@@ -176,7 +165,7 @@ def _open_hint(hint: Any) -> Any:
 def _typed(node: DictConfig, others: Sequence[str] = WITHOUT_CHOICES) -> Config:
     """The values as dataclasses; those of keys that are missing as composing `others` gives them."""
     if OmegaConf.missing_keys(node):
-        given = OmegaConf.to_container(_given(_conf(), tuple(others)))
+        given = OmegaConf.to_container(_given(conf(), tuple(others)))
         filled = _filled(OmegaConf.to_container(node), Config, given)
         node = cast(DictConfig, OmegaConf.merge(OmegaConf.structured(_open(Config)), filled))
     return _made(Config, _plain(node))
@@ -243,11 +232,10 @@ def _check_names(overrides: Sequence[str], folders: Sequence[Path]) -> None:
     known = sorted(keys())
     for override in overrides:
         key, _, value = override.lstrip("+~").partition("=")
-        groups = [folder / key for folder in folders if (folder / key).is_dir()]
-        choices = sorted(path.stem for group in groups for path in group.glob("*.yaml"))
-        if groups and value != "null" and value not in choices:
-            raise ConfigError(override, "no such choice.", choices_of(choices))
-        if not groups and not any(_within(key, name) for name in known):
+        given = choices(key, folders)
+        if given and value != "null" and value not in given:
+            raise ConfigError(override, "no such choice.", choices_of(given))
+        if not given and not any(_within(key, name) for name in known):
             near = difflib.get_close_matches(key, known, n=3, cutoff=0.5)
             section = [name for name in known if name.startswith(key.split(".")[0] + ".")]
             remedy = "Did you mean: " if near else "Known keys: "

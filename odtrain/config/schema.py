@@ -7,7 +7,7 @@ section says all of it. `compose.section` makes one in code, with what `conf/` g
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, is_dataclass, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, TypeVar, get_args, get_type_hints
 
 from odtrain.export_formats import FORMATS
@@ -401,6 +401,15 @@ def keys(kind: type = Config, prefix: str = "") -> dict[str, Any]:
         else:
             found[f"{prefix}{name}"] = hint
     return found
+
+
+def rules(key: str) -> Rules:
+    """What a dotted key may be."""
+    *path, name = key.split(".")
+    kind: type = Config
+    for part in path:
+        kind = section_in(get_type_hints(kind)[part]) or Config
+    return next(each.metadata for each in fields(kind) if each.name == name)
 
 
 def replaced(config: Some, values: Mapping[str, Any]) -> Some:

@@ -6,10 +6,10 @@ next one to go on from. Nothing is written here but pictures out of records; the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from odtrain.config.schema import DataConfig, ModelConfig
 from odtrain.dataset.checks.anchor_fit import fit_findings
@@ -29,8 +29,7 @@ from odtrain.media.images import Picture
 from odtrain.system.workers import Workers
 
 
-@dataclass(frozen=True)
-class Checked:
+class Checked(NamedTuple):
     """All that is known of a data set once it was checked.
 
     Attributes:
@@ -83,15 +82,16 @@ def check(
     files = source_files(config) if files is None else files
     with nullcontext(workers) if workers else Workers(config.workers) as at_work:
         checked = _line(config, files, at_work)
-    if not errors(checked.findings):
-        checked = _with(checked, _about_splits(config, checked))
-    if model is not None and not errors(checked.findings):
-        checked = _with(checked, fit_findings(model, checked.images))
-    return checked
+    findings = by_severity(checked.findings)
+    if not errors(findings):
+        findings = by_severity([*findings, *_about_splits(config, checked)])
+    if model is not None and not errors(findings):
+        findings = by_severity([*findings, *fit_findings(model, checked.images)])
+    return checked._replace(findings=findings)
 
 
 def _line(config: DataConfig, files: dict[Path, FileStat], workers: Workers) -> Checked:
-    """From files to splits, with what each step found."""
+    """From files to splits, with what each step found, in the order of the steps."""
     scanned, about_files = scan(config, files)
     known = read_memories(Path(config.prepared))
     expect_looks(scanned.files, known, workers)
@@ -106,19 +106,11 @@ def _line(config: DataConfig, files: dict[Path, FileStat], workers: Workers) -> 
     (class_names, images), about_classes = of_known_classes(config.label_map, placed)
     scenes = find_scenes(pictures)
     splits = complete_split(config, images, given, scenes.whole)
-    findings = [
-        *about_files,
-        *about_lists,
-        *about_labels,
-        *about_pairs,
-        *about_looks,
-        *about_boxes,
-        *about_classes,
-    ]
+    about_pictures = (*about_pairs, *about_looks, *about_boxes, *about_classes)
     return Checked(
         splits,
         class_names,
-        by_severity(findings),
+        (*about_files, *about_lists, *about_labels, *about_pictures),
         pictures,
         memories,
         labels.format,
@@ -126,10 +118,6 @@ def _line(config: DataConfig, files: dict[Path, FileStat], workers: Workers) -> 
         scenes,
         given,
     )
-
-
-def _with(checked: Checked, more: Iterable[Finding]) -> Checked:
-    return replace(checked, findings=by_severity([*checked.findings, *more]))
 
 
 def _about_splits(config: DataConfig, checked: Checked) -> Iterator[Finding]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,16 +12,16 @@ from odtrain.dataset.scan import FileStat
 from odtrain.findings import Finding
 from odtrain.io.atomic import read_json
 from odtrain.labels.annotations import Entry
-from odtrain.media.images import SUFFIXES, Picture, UnusableError, inspect
+from odtrain.media.images import SUFFIXES, Picture, finding_of, inspect
 from odtrain.system.workers import Workers
+from odtrain_runtime.pictures import UnusableError
 
 STATE_FILE = "state.json"
 STATE_VERSION = 4
 """Raised whenever the same file would be remembered differently."""
 
 
-@dataclass(frozen=True)
-class Memory:
+class Memory(NamedTuple):
     """What is known of a picture from an earlier look, and how to see that it still holds."""
 
     stat: FileStat
@@ -133,6 +133,6 @@ def look_at(look: Look) -> Memory | Finding:
             return Memory(stat, labelled_size, known.picture)
         return Memory(stat, labelled_size, inspect(file, data, labelled_size))
     except UnusableError as error:
-        return error.finding
+        return finding_of(error)
     except OSError as error:
         return Finding.of("OD010", file, f"cannot be read: {error.strerror}.")

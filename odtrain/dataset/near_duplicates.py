@@ -10,10 +10,10 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -42,8 +42,7 @@ Group = tuple[Path, ...]
 """Two or more pictures, in the order of their names."""
 
 
-@dataclass(frozen=True)
-class Scenes:
+class Scenes(NamedTuple):
     """Groups of pictures, each list ordered by its groups' first members.
 
     Attributes:
@@ -62,11 +61,12 @@ def find_scenes(pictures: Mapping[Path, Picture]) -> Scenes:
     order = sorted(pictures, key=lambda file: (natural_order(file), pictures[file].pixels))
     telling = [file for file in order if _tells(pictures[file].likeness)]
     same = _by_pixels(order, pictures)
+    in_sequence = [*_frames(telling, pictures), *_bursts(telling, pictures)]
+    equal = _joined(order, same)
     alike = near_groups([pictures[file].likeness for file in telling])
     near = [[telling[position] for position in group] for group in alike]
-    in_sequence = [*_frames(telling, pictures), *_bursts(telling, pictures)]
     return Scenes(
-        _joined(order, same),
+        equal,
         _joined(order, [*same, *near]),
         _joined(order, [*same, *near, *in_sequence]),
     )

@@ -113,8 +113,8 @@ def _candidates(names: PictureNames, entries: Sequence[Entry]) -> Candidates:
     """By the label file's own name first, then by the name it gives."""
     candidates = Candidates(defaultdict(list), set(), defaultdict(list))
     for entry in entries:
-        called = [*entry.names, *before_upload(entry.names)]
-        matches = next(filter(None, (_named(names, entry, name) for name in called)), [])
+        matches = _named(names, entry, entry.names)
+        matches = matches or _named(names, entry, before_upload(entry.names))
         if not matches:
             candidates.without[entry.label_file].append(entry)
         for picture in matches:
@@ -123,10 +123,12 @@ def _candidates(names: PictureNames, entries: Sequence[Entry]) -> Candidates:
     return candidates
 
 
-def _named(names: PictureNames, entry: Entry, name: str) -> list[Path]:
-    """The pictures called `name`; of several, those whose folders are most like the label's."""
-    path = PurePosixPath(name)
-    return nearest(names.find(path.name), [*entry.label_file.parent.parts, *path.parts[:-1]])
+def _named(names: PictureNames, entry: Entry, called: Sequence[str]) -> list[Path]:
+    """The pictures of the first name that any has; of several, those in folders most like the label's."""
+    for path in map(PurePosixPath, called):
+        if matches := names.find(path.name):
+            return nearest(matches, [*entry.label_file.parent.parts, *path.parts[:-1]])
+    return []
 
 
 def _clashing(names: PictureNames, candidates: Candidates) -> Iterator[Finding]:
@@ -161,8 +163,13 @@ def _the_one(picture: Path, entries: Sequence[Entry]) -> tuple[Entry, list[Findi
     """
     beside = [entry for entry in entries if entry.label_file.parent == picture.parent]
     best = beside or entries
-    if len({(entry.objects, entry.size, entry.shared or entry.label_file) for entry in best}) == 1:
+    if len(best) == 1 or _agree(best):
         return best[0], []
     files = list(dict.fromkeys(str(entry.label_file) for entry in best))
     times = "twice " if len(files) < len(best) else ""
     return best[0], [Finding.of("OD014", picture, f"is labelled {times}by {', '.join(files)}.")]
+
+
+def _agree(entries: Sequence[Entry]) -> bool:
+    said = {(entry.objects, entry.size, entry.shared or entry.label_file) for entry in entries}
+    return len(said) == 1

@@ -19,9 +19,9 @@ from typing import Any
 from odtrain.config.schema import DataConfig
 from odtrain.dataset.check import Checked, check
 from odtrain.dataset.look import STATE_FILE, STATE_VERSION, memories_as_json
-from odtrain.dataset.read import DATASET_FILE, Dataset, intact_dataset
+from odtrain.dataset.read import DATASET_FILE, FORMAT_VERSION, OURS, Dataset, intact_dataset
 from odtrain.dataset.scan import FileStat, source_files
-from odtrain.dataset.shards import shard_counts, write_lists, write_records
+from odtrain.dataset.shards import write_lists, write_records
 from odtrain.dataset.splits import SPLITS
 from odtrain.errors import DataError, os_remedy, told_if_not_written
 from odtrain.findings import Finding, errors
@@ -32,11 +32,9 @@ from odtrain.labels.formats import csv_table
 from odtrain.labels.label_map import label_map_text
 from odtrain.system.workers import Workers
 
-FORMAT_VERSION = 2
-"""Raised whenever the same data set would give other files."""
 SHOWN_ERRORS = 10
-OURS = "odtrain_dataset"
-"""The key by which a `dataset.json` of this program is known."""
+SHARD_BYTES = 150_000_000
+"""Of pictures in a record file: 100 to 200 MB are what TensorFlow's guide on input pipelines advises."""
 STAGING = ".new"
 KEY_FILE = "key"
 """In the folder `STAGING`: which files are being written there."""
@@ -55,7 +53,7 @@ def prepare(config: DataConfig) -> Dataset:
     folder = Path(config.prepared)
     lock = folder.parent / f".{folder.name}.lock"
     waits = f"waiting for another odtrain that prepares {folder}"
-    unchanged = _unchanged_dataset(config, folder, source_files(config))
+    unchanged, _ = _unchanged_dataset(config, folder)
     if unchanged is not None:
         return unchanged
     with (
@@ -63,21 +61,23 @@ def prepare(config: DataConfig) -> Dataset:
         alone(lock, waits=waits, after=1),
         Workers(config.workers) as workers,
     ):
-        files = source_files(config)
-        return _unchanged_dataset(config, folder, files) or _renewed(config, folder, files, workers)
+        unchanged, files = _unchanged_dataset(config, folder)
+        return unchanged or _renewed(config, folder, files, workers)
 
 
 def _unchanged_dataset(
-    config: DataConfig, folder: Path, files: dict[Path, FileStat]
-) -> Dataset | None:
-    """The prepared data set, if config and every size and date are those it was made of."""
+    config: DataConfig, folder: Path
+) -> tuple[Dataset | None, dict[Path, FileStat]]:
+    """The prepared data set, if config and every size and date are those it was made of; and those."""
+    files = source_files(config)
     dataset = intact_dataset(folder)
     if dataset is None:
-        return None
+        return None, files
     state = read_json(folder / STATE_FILE)
     key = read_json(folder / DATASET_FILE).get("key")
     expected = {"key": key, "config": _settings(config), "sources": _sources(files)}
-    return dataset if all(state.get(name) == value for name, value in expected.items()) else None
+    same = all(state.get(name) == value for name, value in expected.items())
+    return dataset if same else None, files
 
 
 def _sources(files: dict[Path, FileStat]) -> dict[str, list[int]]:
@@ -97,25 +97,14 @@ def _renewed(
     checked = check(config, files=files, workers=workers)
     refuse_errors(config, checked.findings)
     digest = content_digest(checked)
-    shards = shard_counts(checked, config.shards)
+    shards = _shard_counts(checked, config.shards)
     key = _layout_key(config, checked, digest, shards)
     intact = intact_dataset(folder)
     if intact is not None and read_json(folder / DATASET_FILE).get("key") == key:
         written = intact.files
     else:
         written = _write_files(folder, key, checked, shards, workers)
-    dataset = Dataset(
-        folder,
-        config.name,
-        digest,
-        checked.class_names,
-        _counts(checked),
-        checked.findings,
-        written,
-        checked.label_format,
-    )
-    values = {"key": key, **_dataset_as_json(dataset)}
-    write_text(folder / DATASET_FILE, json.dumps(values, indent=1))
+    counts = _counts(checked)
     state = {
         "key": key,
         "config": _settings(config),
@@ -123,14 +112,20 @@ def _renewed(
         "version": STATE_VERSION,
         "pictures": memories_as_json(checked.memories),
     }
+    dataset = Dataset(
+        folder,
+        config.name,
+        digest,
+        checked.class_names,
+        counts,
+        checked.findings,
+        written,
+        checked.label_format,
+    )
+    write_text(folder / DATASET_FILE, json.dumps({"key": key, **dataset.as_json()}, indent=1))
     # Large, and for us alone: without it every picture is looked at again.
     write_text(folder / STATE_FILE, json.dumps(state), durable=False)
     return dataset
-
-
-def _dataset_as_json(dataset: Dataset) -> dict[str, Any]:
-    values = {name: value for name, value in asdict(dataset).items() if name != "folder"}
-    return {OURS: FORMAT_VERSION, "complete": True, **values}
 
 
 def _layout_key(config: DataConfig, checked: Checked, digest: str, shards: dict[str, int]) -> str:
@@ -140,6 +135,15 @@ def _layout_key(config: DataConfig, checked: Checked, digest: str, shards: dict[
     }
     parts = [FORMAT_VERSION, digest, config.name, shards, names]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def _shard_counts(checked: Checked, asked: int | None) -> dict[str, int]:
+    """For each split how many files: `asked`, or so many that each has about `SHARD_BYTES`."""
+    counts = {}
+    for split, images in checked.splits.items():
+        size = sum(checked.memories[str(image.image)].stat[0] for image in images)
+        counts[split] = asked or max(1, round(size / SHARD_BYTES))
+    return counts
 
 
 def _counts(checked: Checked) -> dict[str, dict[str, int]]:

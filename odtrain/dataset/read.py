@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,10 @@ from odtrain.structures import GroundTruth, LabelledSplit, UInt8Image
 from odtrain.system.workers import in_threads
 
 DATASET_FILE = "dataset.json"
+FORMAT_VERSION = 2
+"""Raised whenever the same data set would give other files."""
+OURS = "odtrain_dataset"
+"""The key by which a `dataset.json` of this program is known."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,11 @@ class Dataset:
         """The shards of `split` in order; none where it has no images."""
         prefix = f"{split}.record-"
         return [self.folder / name for name in sorted(self.files) if name.startswith(prefix)]
+
+    def as_json(self) -> dict[str, Any]:
+        """What `read_dataset` reads back."""
+        values = {name: value for name, value in asdict(self).items() if name != "folder"}
+        return {OURS: FORMAT_VERSION, "complete": True, **values}
 
 
 @dataclass(frozen=True, eq=False)

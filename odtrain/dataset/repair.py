@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain, count
 from pathlib import Path
 
 from tqdm import tqdm
@@ -22,6 +21,7 @@ from odtrain.dataset.convert import common_names, free_folder, written_whole
 from odtrain.dataset.splits import SPLITS
 from odtrain.errors import DataError
 from odtrain.findings import Finding, findings_table
+from odtrain.io.free_names import numbered
 from odtrain.labels.annotations import (
     TOLERANCE,
     Entry,
@@ -33,14 +33,14 @@ from odtrain.labels.annotations import (
 )
 from odtrain.labels.formats import voc
 from odtrain.media.images import (
-    FORMATS,
     Picture,
-    UnusableError,
     encode,
+    finding_of,
     record_format,
     turned_by_exif,
     without_exif,
 )
+from odtrain_runtime.pictures import FORMATS, UnusableError
 
 CHANGES_FILE = "CHANGES.md"
 LEFT_OUT = ("OD003", "OD004", "OD005", "OD010", "OD011", "OD012", "OD014", "OD019", "OD102")
@@ -341,7 +341,8 @@ def _picture_bytes(image: LabelledImage, held: Picture, log: Log) -> bytes:
             return data
         new = encode(image.image, data, held)
     except (OSError, UnusableError) as error:
-        raise DataError(image.image, f"changed meanwhile: {error}.", "Run it again.") from None
+        why = finding_of(error) if isinstance(error, UnusableError) else error
+        raise DataError(image.image, f"changed meanwhile: {why}.", "Run it again.") from None
     how = "upright and " if held.orientation != 1 else ""
     log.change(
         "OD203", image.image, f"pixels written {how}as {record_format(held.format).upper()}."
@@ -370,8 +371,7 @@ def _new_names(images: Sequence[LabelledImage], checked: Checked, log: Log) -> d
 
 def _free_name(name: Path, taken: set[str]) -> Path:
     """`name`, numbered if its label file would be another one's."""
-    candidates = chain([name], (name.with_stem(f"{name.stem}-{n}") for n in count(2)))
-    free = next(c for c in candidates if str(c.with_suffix("")).casefold() not in taken)
+    free = next(n for n in numbered(name) if str(n.with_suffix("")).casefold() not in taken)
     taken.add(str(free.with_suffix("")).casefold())
     return free
 

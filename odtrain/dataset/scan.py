@@ -13,7 +13,8 @@ from odtrain.findings import Finding
 from odtrain.labels.annotations import normalised
 from odtrain.labels.formats.recognise import Sources
 from odtrain.labels.formats.tfrecords import record_files, unpack
-from odtrain.media.images import SUFFIXES, UNSUPPORTED_SUFFIXES
+from odtrain.media.images import SUFFIXES
+from odtrain_runtime.pictures import UNSUPPORTED_SUFFIXES
 
 FileStat = tuple[int, int]
 """Size in bytes and modification time in ns."""

@@ -8,9 +8,9 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 from odtrain.dataset.check import Checked
 from odtrain.dataset.splits import SPLITS
@@ -18,15 +18,12 @@ from odtrain.errors import DataError
 from odtrain.io.atomic import replacing
 from odtrain.io.tfrecord import BYTES, FLOATS, INTS, Kind, Values, encode_example, frame
 from odtrain.labels.annotations import LabelledImage, normalised
-from odtrain.media.images import Picture, UnusableError, encode, record_format
+from odtrain.media.images import Picture, encode, finding_of, record_format
 from odtrain.system.workers import Workers
-
-SHARD_BYTES = 150_000_000
-"""Of pictures in a record file: 100 to 200 MB are what TensorFlow's guide on input pipelines advises."""
+from odtrain_runtime.pictures import UnusableError
 
 
-@dataclass(frozen=True)
-class Shard:
+class Shard(NamedTuple):
     """One record file and what goes into it.
 
     Attributes:
@@ -90,15 +87,6 @@ def write_records(
         pass
 
 
-def shard_counts(checked: Checked, asked: int | None) -> dict[str, int]:
-    """For each split how many files: `asked`, or so many that each has about `SHARD_BYTES`."""
-    counts = {}
-    for split, images in checked.splits.items():
-        size = sum(checked.memories[str(image.image)].stat[0] for image in images)
-        counts[split] = asked or max(1, round(size / SHARD_BYTES))
-    return counts
-
-
 def _shard_lengths(pictures: int, shards: int) -> list[int]:
     """How many pictures each shard gets; no shard is empty."""
     shards = min(shards, pictures)
@@ -137,7 +125,7 @@ def _serialized(
     try:
         encoded = encode(image.image, data, picture)
     except UnusableError as error:
-        raise DataError(image.image, error.finding.cause, error.finding.remedy) from None
+        raise DataError(image.image, error.cause, finding_of(error).remedy) from None
     return encode_example(_features(image, picture, source_id, class_ids, encoded))
 
 

@@ -24,8 +24,7 @@ from odtrain.evaluation.coco import (
     to_xywh,
 )
 from odtrain.evaluation.matching import Float64Array, Matches, PictureMatches
-from odtrain.media.draw import class_label
-from odtrain.structures import Detections, GroundTruth, IntArray
+from odtrain.structures import Detections, GroundTruth, IntArray, class_label
 
 
 @dataclass(frozen=True)

@@ -25,10 +25,10 @@ from numpy.typing import NDArray
 
 from odtrain.box_matching import match_boxes
 from odtrain.errors import ModelFileError
-from odtrain.model_files.load import FileDetector, load_detector
-from odtrain.model_files.tflite import resize
 from odtrain.structures import Detections, UInt8Image, pairwise_iou
 from odtrain.system import timing_lock as turns
+from odtrain_runtime.model_files import FileDetector, load_detector
+from odtrain_runtime.tflite import resize
 
 WARM_UP_RUNS = 5
 MATCHING_IOU = 0.5

@@ -21,14 +21,15 @@ from tqdm import tqdm
 from odtrain.errors import ConfigError, choose
 from odtrain.export_formats import FORMATS
 from odtrain.labels.label_map import label_map_text
-from odtrain.model_files import provenance as passports
-from odtrain.model_files import tflite_metadata
-from odtrain.models import resizing as framing
+from odtrain.model_files.tflite_metadata import describe
 from odtrain.models.build import build_detector
 from odtrain.models.ssd import SCORE_THRESHOLD, SSD, centres_and_sides
 from odtrain.structures import UInt8Image
 from odtrain.system import timing_lock as turns
-from odtrain.system.native_stderr import STDERR, stderr_into
+from odtrain_runtime import provenance as passports
+from odtrain_runtime import resizing as framing
+from odtrain_runtime.native_stderr import STDERR, stderr_into
+from odtrain_runtime.tflite_metadata import POSTPROCESS, ROLES
 
 LABEL_MAP_FILE = "label_map.pbtxt"
 NMS = {"regular": True, "fast": False}
@@ -228,7 +229,7 @@ def _postprocess(detector: SSD, per_class: bool) -> Any:
     def postprocess(
         encodings: tf.Tensor, scores: tf.Tensor, anchors: tf.Tensor
     ) -> tuple[tf.Tensor, ...]:
-        return tuple(tf.constant(0.0) for _ in tflite_metadata.ROLES)
+        return tuple(tf.constant(0.0) for _ in ROLES)
 
     return postprocess
 
@@ -250,7 +251,7 @@ def _operator(detector: SSD, per_class: bool) -> str:
         "num_classes": detector.num_classes,
     }
     listed = " ".join(_attribute(key, value) for key, value in attributes.items())
-    return f'name: "{tflite_metadata.POSTPROCESS}" {listed}'
+    return f'name: "{POSTPROCESS}" {listed}'
 
 
 def _attribute(key: str, value: int | float | bool) -> str:
@@ -266,7 +267,7 @@ def _write_lite(source: _Source, name: str, path: Path) -> None:
     LITE_SETTINGS[name](converter, source)
     content = converter.convert()
     passport = source.passport_of(name)
-    path.write_bytes(tflite_metadata.describe(content, source.class_names, passport))
+    path.write_bytes(describe(content, source.class_names, passport))
 
 
 def _keep_float(converter: Any, source: _Source) -> None:

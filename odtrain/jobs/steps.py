@@ -27,7 +27,6 @@ from odtrain.export.writers import export
 from odtrain.export_formats import served_format
 from odtrain.findings import Finding, findings_json
 from odtrain.jobs.context import RunContext, Split
-from odtrain.model_files.provenance import THRESHOLDS, write_thresholds
 from odtrain.models.ssd import SSD
 from odtrain.promotion.promote import outcome, promote_trained
 from odtrain.registry.register import Candidate, postpone, register
@@ -39,6 +38,7 @@ from odtrain.system import timing_lock
 from odtrain.tracking.runs import say_on_stderr
 from odtrain.tracking.store import is_outage
 from odtrain.training.input_pipeline import Pictures
+from odtrain_runtime.provenance import THRESHOLDS, write_thresholds
 
 KEPT = f"eval/{saved_detections.FOLDER}"
 """Where in a run its detections are."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +18,7 @@ from odtrain.dataset.read import read_dataset
 from odtrain.dataset.splits import SPLITS
 from odtrain.errors import ConfigError, DataError, told_if_not_written
 from odtrain.io.atomic import copy, sync
+from odtrain.io.free_names import numbered
 from odtrain.labelling.prelabel import MANIFEST, Proposal, Row, read_manifest, write_manifest
 from odtrain.labels.annotations import LabelledImage
 from odtrain.labels.formats import voc
@@ -193,11 +193,11 @@ def _for_training(folder: Path) -> Path:
 def _free_name(config: DataConfig, name: str) -> str:
     """The picture's own name, or with a number behind it, where that or its XML is there already."""
     images, labels = _targets(config)
-    for number in count(1):
-        tried = Path(name) if number == 1 else Path(name).with_stem(f"{Path(name).stem}-{number}")
-        if not (images / tried).exists() and not (labels / tried.with_suffix(".xml")).exists():
-            break
-    return tried.name
+    return next(
+        tried.name
+        for tried in numbered(Path(name))
+        if not (images / tried).exists() and not (labels / tried.with_suffix(".xml")).exists()
+    )
 
 
 # ---- what is said

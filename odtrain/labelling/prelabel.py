@@ -20,13 +20,14 @@ from odtrain.io.atomic import sync, write_bytes, write_text
 from odtrain.io.checksums import sha256_of
 from odtrain.labelling.ranking import Worth, order
 from odtrain.media.find import find_pictures
-from odtrain.media.images import UnusableError, read_upright
+from odtrain.media.images import finding_of
 from odtrain.media.phash import difference_hash
-from odtrain.model_files.provenance import write_labels
 from odtrain.model_files.thresholds import Thresholds, choose_thresholds
 from odtrain.model_source import Source, open_source
 from odtrain.predict.outputs import NO_PLACE, Prediction, voc_xml
 from odtrain.structures import Detect, Detections
+from odtrain_runtime.pictures import UnusableError, read_upright
+from odtrain_runtime.provenance import write_labels
 
 MANIFEST = "prelabel.json"
 CLASS_LIST = "classes.txt"
@@ -222,7 +223,7 @@ def _look_at(
                 continue
             image = read_upright(file)
         except (UnusableError, OSError) as error:
-            problem = error.finding if isinstance(error, UnusableError) else error
+            problem = finding_of(error) if isinstance(error, UnusableError) else error
             tqdm.write(str(problem), file=sys.stderr)
             left_out["not readable"] += 1
             continue

@@ -11,19 +11,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from odtrain.errors import DataError
 from odtrain.io.textproto import Message, parse
+from odtrain_runtime.provenance import PLACEHOLDER
 
 EXAMPLE = "Each class is: item { id: 1 name: 'cat' }"
-PLACEHOLDER = "???"
-"""First line of the label files that count the background in, as the published COCO ones do."""
 
 
-@dataclass(frozen=True)
-class Item:
+class Item(NamedTuple):
     """One class of a label map, and the line it begins on."""
 
     id: int

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from odtrain.structures import Detections, FloatArray, GroundTruth, UInt8Image
+from odtrain.structures import Detections, FloatArray, GroundTruth, UInt8Image, class_label
 
 Colour = tuple[int, int, int]
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
@@ -57,11 +57,6 @@ class Tag:
     colour: Colour
     text: str
     font: Font
-
-
-def class_label(class_names: Sequence[str], class_id: int) -> str:
-    """The name of a 1-based label-map id, or `class N` where the names do not reach it."""
-    return class_names[class_id - 1] if 1 <= class_id <= len(class_names) else f"class {class_id}"
 
 
 def printable_label(class_names: Sequence[str], class_id: int) -> str:

@@ -7,49 +7,29 @@ from __future__ import annotations
 
 import hashlib
 import io
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from odtrain.findings import Finding
 from odtrain.media.phash import difference_hash
 from odtrain.structures import UInt8Image
-
-FORMATS: dict[str, tuple[str, ...]] = {
-    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
-    "MPO": (".jpg", ".jpeg", ".mpo"),
-    "PNG": (".png",),
-    "BMP": (".bmp", ".dib"),
-    "GIF": (".gif",),
-    "WEBP": (".webp",),
-    "TIFF": (".tif", ".tiff"),
-    "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
-}
-"""Pillow's name of each format that is read, and the suffixes that tell the truth about it."""
-OPENED = tuple(name for name in FORMATS if name != "MPO")
-"""What Pillow may open; it opens MPO (what phones write: JPEG and a preview) by way of JPEG."""
-SUFFIXES = frozenset(suffix for suffixes in FORMATS.values() for suffix in suffixes)
-UNSUPPORTED_SUFFIXES = frozenset(
-    (".heic", ".heif", ".avif", ".jp2", ".jxl", ".svg", ".psd", ".cr2", ".nef", ".arw", ".dng")
+from odtrain_runtime.pictures import (
+    FORMATS,
+    OPENED,
+    TooManyPixelsError,
+    UnsupportedError,
+    UnusableError,
+    exif_orientation,
+    open_image,
+    read_bytes,
+    upright_rgb,
 )
-PIXEL_LIMIT = 89_478_485
-"""Pillow's own bound against decompression bombs: a quarter of a GiB at three bytes a pixel."""
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # we refuse beyond it
+
+SUFFIXES = frozenset(suffix for suffixes in FORMATS.values() for suffix in suffixes)
 JPEG_QUALITY = 95
-TRANSPOSE = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-"""EXIF orientation (EXIF 2.32, tag 0x0112) -> what shows the picture upright."""
-ORIENTATION_TAG = 0x0112
 START_OF_SCAN, FILL = 0xDA, 0xFF
 MARKERS_WITH_LENGTH = (0xC0, 0xFE)
 METADATA_MARKERS = frozenset((*range(0xE1, 0xEE), 0xEF, 0xFE))
@@ -90,13 +70,10 @@ class Picture:
     notes: tuple[Finding, ...] = ()
 
 
-class UnusableError(Exception):
-    """A picture that cannot be used; carries the finding that says why."""
-
-    def __init__(self, finding: Finding) -> None:
-        """Carry `finding`."""
-        super().__init__(str(finding))
-        self.finding = finding
+def finding_of(error: UnusableError) -> Finding:
+    """The finding that says why a picture cannot be used."""
+    kinds = {TooManyPixelsError: "OD019", UnsupportedError: "OD011"}
+    return Finding.of(kinds.get(type(error), "OD010"), error.args[0], error.cause)
 
 
 def inspect(file: Path, data: bytes, labelled_size: tuple[int, int] | None) -> Picture:
@@ -111,8 +88,8 @@ def inspect(file: Path, data: bytes, labelled_size: tuple[int, int] | None) -> P
     Raises:
         UnusableError: the picture is damaged, too large, or of a format that is not read.
     """
-    image = _open_image(file, data)
-    orientation, ambiguous = choose_frame(image.size, _exif_orientation(image), labelled_size)
+    image = open_image(file, data)
+    orientation, ambiguous = choose_frame(image.size, exif_orientation(image), labelled_size)
     verbatim = orientation == 1 and _trainable_as_is(image, data)
     rgb = upright_rgb(file, image, orientation)
     return Picture(
@@ -130,56 +107,19 @@ def inspect(file: Path, data: bytes, labelled_size: tuple[int, int] | None) -> P
     )
 
 
-def read_upright(file: Path) -> UInt8Image:
-    """The picture as people see it: (H, W, 3) RGB, turned as its EXIF orientation says.
-
-    Raises:
-        UnusableError: it cannot be read, is damaged, too large, or of a format that is not read.
-    """
-    try:
-        data = file.read_bytes()
-    except OSError as error:
-        raise UnusableError(_damaged(file, error)) from None
-    return decode(file, data)
-
-
 def read_turned(file: Path, orientation: int) -> UInt8Image:
     """The picture in the frame of its labels: (H, W, 3) RGB, turned as `Picture.orientation` says.
 
     Raises:
         UnusableError: it cannot be read, is damaged, too large, or of a format that is not read.
     """
-    try:
-        data = file.read_bytes()
-    except OSError as error:
-        raise UnusableError(_damaged(file, error)) from None
-    return np.asarray(upright_rgb(file, _open_image(file, data), orientation))
-
-
-def decode(file: Path, data: bytes, pixel_limit: int = PIXEL_LIMIT) -> UInt8Image:
-    """`read_upright` of a file's bytes; `file` is where they came from, for messages.
-
-    Raises:
-        UnusableError: no picture, damaged, too large, or of a format that is not read.
-    """
-    image = _open_image(file, data, pixel_limit)
-    return np.asarray(upright_rgb(file, image, _exif_orientation(image)))
-
-
-def as_upright(image: Image.Image) -> UInt8Image:
-    """`read_upright` of a picture that is open already.
-
-    Raises:
-        UnusableError: its pixels cannot be decoded, or do not fit 8 bits.
-    """
-    file = Path(str(getattr(image, "filename", "")) or "the picture")
-    return np.asarray(upright_rgb(file, image, _exif_orientation(image)))
+    return np.asarray(upright_rgb(file, open_image(file, read_bytes(file)), orientation))
 
 
 def turned_by_exif(file: Path, data: bytes) -> bool:
     """Whether EXIF asks to turn or mirror the picture in `data`."""
     try:
-        return _exif_orientation(_open_image(file, data)) != 1
+        return exif_orientation(open_image(file, data)) != 1
     except UnusableError:
         return False
 
@@ -206,65 +146,6 @@ def frame_count(file: Path) -> int:
     """How many pictures a readable picture file holds; the previews that phones add do not count."""
     with Image.open(file, formats=OPENED) as image:
         return 1 if image.format == "MPO" else _frames(image)
-
-
-def _open_image(file: Path, data: bytes, pixel_limit: int = PIXEL_LIMIT) -> Image.Image:
-    """The picture in `data`, its header read, its pixels not yet.
-
-    Raises:
-        UnusableError: no picture, not of `FORMATS`, or beyond the limit of pixels.
-    """
-    try:
-        image = Image.open(io.BytesIO(data), formats=OPENED)
-    except UnidentifiedImageError:
-        raise UnusableError(_unidentified(file, data)) from None
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise UnusableError(_too_large(file)) from None
-    except Exception as error:  # Pillow's plugins let anything out when the bytes are damaged
-        raise UnusableError(_damaged(file, error)) from None
-    if image.width * image.height > pixel_limit:
-        raise UnusableError(_too_large(file, pixel_limit))
-    return image
-
-
-def upright_rgb(file: Path, image: Image.Image, orientation: int) -> Image.Image:
-    """The whole picture in RGB, turned as EXIF's `orientation` says; alpha is dropped.
-
-    Raises:
-        UnusableError: the pixels cannot be decoded, or do not fit 8 bits.
-    """
-    try:
-        image.load()
-    except Exception as error:  # Pillow's plugins let anything out when the bytes are damaged
-        raise UnusableError(_damaged(file, error)) from None
-    rgb = _to_rgb(file, image)
-    return rgb.transpose(TRANSPOSE[orientation]) if orientation in TRANSPOSE else rgb
-
-
-def _to_rgb(file: Path, image: Image.Image) -> Image.Image:
-    if image.mode.startswith(("I", "F")):
-        return Image.fromarray(_eight_bits(file, image)).convert("RGB")
-    if image.mode == "P" and "transparency" in image.info:
-        return image.convert("RGBA").convert("RGB")
-    return image if image.mode == "RGB" else image.convert("RGB")  # convert would copy
-
-
-def _eight_bits(file: Path, image: Image.Image) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    """(H, W) grey values 0-255 of a 16-bit picture."""
-    values = np.asarray(image)
-    if image.mode == "F" or values.min() < 0 or values.max() > 65535:
-        cause = f"{'float' if image.mode == 'F' else '32-bit'} values have no fixed white."
-        raise UnusableError(Finding.of("OD011", file, cause))
-    return np.round(values / 257).astype(np.uint8)  # 257 = 65535 / 255
-
-
-def _exif_orientation(image: Image.Image) -> int:
-    """The EXIF orientation 1-8; 1 where there is none or it is not readable."""
-    try:
-        value = image.getexif().get(ORIENTATION_TAG, 1)
-    except Exception:  # a broken EXIF block says nothing about the pixels
-        return 1
-    return value if value in TRANSPOSE else 1
 
 
 def _taken(image: Image.Image) -> tuple[str, str] | None:
@@ -379,29 +260,10 @@ def encode(file: Path, data: bytes, picture: Picture) -> bytes:
     """
     if picture.verbatim:
         return data
-    rgb = upright_rgb(file, _open_image(file, data), picture.orientation)
+    rgb = upright_rgb(file, open_image(file, data), picture.orientation)
     encoded = io.BytesIO()
     if record_format(picture.format) == "jpeg":
         rgb.save(encoded, "JPEG", quality=JPEG_QUALITY, subsampling=0)
     else:
         rgb.save(encoded, "PNG")
     return encoded.getvalue()
-
-
-def _damaged(file: Path, error: Exception) -> Finding:
-    text = str(error).rstrip(".") or type(error).__name__
-    return Finding.of("OD010", file, f"cannot be decoded: {text}.")
-
-
-def _too_large(file: Path, pixel_limit: int = PIXEL_LIMIT) -> Finding:
-    return Finding.of("OD019", file, f"has more than {pixel_limit // 1_000_000} million pixels.")
-
-
-def _unidentified(file: Path, data: bytes) -> Finding:
-    if not data:
-        return Finding.of("OD010", file, "is empty.")
-    if data[4:8] == b"ftyp" or file.suffix.lower() in UNSUPPORTED_SUFFIXES:
-        return Finding.of("OD011", file, f"{file.suffix or 'this format'} is not read.")
-    if data.lstrip()[:1] == b"<":
-        return Finding.of("OD010", file, "holds text such as a web page, not a picture.")
-    return Finding.of("OD010", file, "is not a picture, or its beginning is damaged.")

@@ -21,8 +21,8 @@ import numpy as np
 
 from odtrain.errors import DataError
 from odtrain.io.atomic import part_of, put
-from odtrain.media.images import PIXEL_LIMIT
 from odtrain.structures import UInt8Image
+from odtrain_runtime.pictures import PIXEL_LIMIT
 
 SUFFIXES = frozenset(
     ".mp4 .m4v .mov .avi .mkv .webm .mpg .mpeg .mts .m2ts .wmv .flv .3gp .ogv .mjpeg .mjpg".split()

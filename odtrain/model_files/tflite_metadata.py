@@ -1,43 +1,46 @@
-"""What a .tflite file says of itself: output order, class names, normalisation, passport.
-
-Reads them from anyone's file and writes them into ours. The metadata is a flatbuffer of its own
-(root table ModelMetadata, identifier M001) in a buffer named TFLITE_METADATA; the files it names
-are zipped onto the end of the model. Slot numbers are those of tflite-support's
-metadata_schema.fbs 1.1.0.
-"""
+"""What a .tflite file of ours says of itself, written as `odtrain_runtime.tflite_metadata` reads it."""
 
 from __future__ import annotations
 
 import io
-import mmap
-import struct
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
-from flatbuffers import flexbuffers, number_types
+from flatbuffers import number_types
 
-from odtrain.io.flatbuffer import Number, Numbers, Reader, Slots, build, byte, floats
-from odtrain.model_files import provenance as passports
-from odtrain.models import resizing as framing
+from odtrain.io.flatbuffer import Number, Numbers, Slots, build, byte, floats
+from odtrain_runtime import provenance as passports
+from odtrain_runtime import resizing as framing
+from odtrain_runtime.tflite_metadata import (
+    BOXES,
+    CLASSES,
+    CONTENT,
+    COUNT,
+    DESCRIPTIONS,
+    FILE,
+    MEAN,
+    METADATA_ENTRY,
+    MODEL,
+    NORMALIZATION_OPTIONS,
+    POSTPROCESS,
+    ROLES,
+    SCORES,
+    STD,
+    SUBGRAPH,
+    TENSOR,
+    TENSOR_VALUE_LABELS,
+    Postprocess,
+    postprocess_of,
+)
 
-METADATA_ENTRY = "TFLITE_METADATA"
 METADATA_IDENTIFIER = b"M001"
 MODEL_IDENTIFIER = b"TFL3"
-POSTPROCESS = "TFLite_Detection_PostProcess"
-BOXES, CLASSES, SCORES, COUNT = "location", "category", "score", "number of detections"
-ROLES = (BOXES, CLASSES, SCORES, COUNT)
-"""The outputs in the order of the post-processing operator's ports, by the names that metadata
-readers look for."""
 INPUT_NAME = "normalized_input_image_tensor"
 SIGNATURE_NAMES = ("detection_boxes", "detection_classes", "detection_scores", "num_detections")
-MEAN = STD = 127.5
-"""(pixel - MEAN) / STD is -1 to 1, as the network was trained."""
 BUFFER_ALIGNMENT = 16
 """Of tensor data in bytes (schema.fbs `force_align`); the Python packer would not keep it."""
 DESCRIPTION = "Finds objects in a picture; the passport file says where the model comes from."
@@ -45,157 +48,9 @@ THREADS_WARNING = (
     " Run it with one thread: with N threads, the interpreter's per-class suppression never reports"
     " class N + 1 (tensorflow issue 56058)."
 )
-LARGEST_TEXT = 1 << 20
-"""Bytes; a file in the model that would unpack to more is not read."""
-
-MODEL, SUBGRAPH, TENSOR, CONTENT = (
-    {"name": 0, "description": 1, "subgraphs": 3, "files": 6, "min_parser_version": 7},
-    {"inputs": 2, "outputs": 3},
-    {"name": 0, "description": 1, "content": 3, "process_units": 4, "stats": 5, "files": 6},
-    {"properties_type": 0, "properties": 1, "range": 2},
-)
-FILE = {"name": 0, "description": 1, "type": 2}
-DESCRIPTIONS, TENSOR_AXIS_LABELS, TENSOR_VALUE_LABELS = 1, 2, 3
-FEATURE_PROPERTIES, IMAGE_PROPERTIES, BOX_PROPERTIES = 1, 2, 3
-NORMALIZATION_OPTIONS = 1
 RGB, BOUNDARIES = 1, 1
 XYXY_FROM_YXYX = (1, 0, 3, 2)
-
-
-@dataclass(frozen=True)
-class Postprocess:
-    """The operator at the end of a detector.
-
-    Attributes:
-        outputs: tensor indices of boxes, classes, scores and count.
-        max_detections: rows of its outputs.
-        num_classes: without the background.
-        per_class: whether it suppresses boxes class by class, not over all classes at once.
-    """
-
-    outputs: tuple[int, ...]
-    max_detections: int
-    num_classes: int
-    per_class: bool
-
-    @property
-    def shapes(self) -> tuple[list[int], ...]:
-        """Of boxes, classes, scores and count."""
-        rows = self.max_detections
-        return [1, rows, 4], [1, rows], [1, rows], [1]
-
-    def safe_threads(self, threads: int) -> int:
-        """At most `threads`, and as many as give every class.
-
-        LiteRT shares the classes out over its threads and forgets one: with N > 1 threads, class id
-        N + 1 is never found (tensorflow#56058, in LiteRT 2.3 too).
-        """
-        return 1 if self.per_class and self.num_classes > threads else threads
-
-
-@dataclass(frozen=True)
-class Metadata:
-    """What was found in a file; empty where it says nothing.
-
-    Attributes:
-        output_names: one for each output, in the file's order.
-        class_names: index 0 = class id 1.
-        mean: subtracted from pixel values 0-255 first; one value, or one for each channel.
-        std: what the difference is divided by; one value, or one for each channel.
-        passport: of a file that odtrain wrote.
-        postprocess: the post-processing operator, where the model has it.
-    """
-
-    output_names: tuple[str, ...] = ()
-    class_names: tuple[str, ...] = ()
-    mean: tuple[float, ...] = ()
-    std: tuple[float, ...] = ()
-    passport: dict[str, str] = field(default_factory=dict)
-    postprocess: Postprocess | None = None
-
-
-# ---- reading
-
-
-def read_metadata(file: Path) -> Metadata:
-    """What a model file says of itself. Metadata that cannot be read counts as none."""
-    with file.open("rb") as stream:
-        model = schema.Model.GetRootAs(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
-        postprocess = _postprocess(model)
-        try:
-            return replace(_metadata(model, _zipped_texts(stream)), postprocess=postprocess)
-        except (struct.error, IndexError, ValueError, TypeError, zipfile.BadZipFile):
-            return Metadata(postprocess=postprocess)
-
-
-def _metadata(model: Any, files: Mapping[str, str]) -> Metadata:
-    passport = passports.read_passport(files.get(passports.PASSPORT_FILE, ""))
-    root = _metadata_root(model)
-    if root is None:
-        return Metadata(passport=passport)
-    subgraph = root.tables(MODEL["subgraphs"])[0]
-    outputs = subgraph.tables(SUBGRAPH["outputs"])
-    mean, std = _normalization(subgraph.tables(SUBGRAPH["inputs"]))
-    return Metadata(
-        output_names=tuple(output.text(TENSOR["name"]) for output in outputs),
-        class_names=_class_names(outputs, files),
-        mean=mean,
-        std=std,
-        passport=passport,
-    )
-
-
-def _postprocess(model: Any) -> Postprocess | None:
-    graph = model.Subgraphs(0)
-    for operator in (graph.Operators(index) for index in range(graph.OperatorsLength())):
-        if model.OperatorCodes(operator.OpcodeIndex()).CustomCode() == POSTPROCESS.encode():
-            options = flexbuffers.Loads(operator.CustomOptionsAsNumpy().tobytes())
-            return Postprocess(
-                outputs=tuple(int(index) for index in operator.OutputsAsNumpy()),
-                max_detections=int(options["max_detections"]),
-                num_classes=int(options["num_classes"]),
-                per_class=bool(options.get("use_regular_nms", False)),
-            )
-    return None
-
-
-def _metadata_root(model: Any) -> Reader | None:
-    entries = (model.Metadata(index) for index in range(model.MetadataLength()))
-    for entry in entries:
-        if entry.Name() == METADATA_ENTRY.encode():
-            data = model.Buffers(entry.Buffer()).DataAsNumpy().tobytes()
-            return Reader(data, struct.unpack_from("<I", data)[0])
-    return None
-
-
-def _zipped_texts(stream: BinaryIO) -> dict[str, str]:
-    if not zipfile.is_zipfile(stream):
-        return {}
-    with zipfile.ZipFile(stream) as archive:
-        return {
-            entry.filename: archive.read(entry).decode("utf-8")
-            for entry in archive.infolist()
-            if entry.file_size <= LARGEST_TEXT
-        }
-
-
-def _normalization(inputs: Sequence[Reader]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    for unit in inputs[0].tables(TENSOR["process_units"]) if inputs else ():
-        if unit.byte(0) == NORMALIZATION_OPTIONS:
-            options = unit.table(1)
-            return options.floats(0), options.floats(1)
-    return (), ()
-
-
-def _class_names(outputs: Sequence[Reader], files: Mapping[str, str]) -> tuple[str, ...]:
-    for output in outputs:
-        for file in output.tables(TENSOR["files"]):
-            if file.byte(FILE["type"]) in (TENSOR_VALUE_LABELS, TENSOR_AXIS_LABELS):
-                return passports.read_labels(files.get(file.text(FILE["name"]), ""))
-    return ()
-
-
-# ---- writing
+FEATURE_PROPERTIES, IMAGE_PROPERTIES, BOX_PROPERTIES = 1, 2, 3
 
 
 def describe(content: bytes, class_names: Sequence[str], passport: Mapping[str, str]) -> bytes:
@@ -208,7 +63,7 @@ def describe(content: bytes, class_names: Sequence[str], passport: Mapping[str, 
     """
     packed = schema.Model.GetRootAs(content)
     model = schema.ModelT.InitFromObj(packed)
-    postprocess = _postprocess(packed)
+    postprocess = postprocess_of(packed)
     if postprocess is None:
         raise ValueError(f"the model does not end in {POSTPROCESS}")
     _describe_tensors(model, postprocess)

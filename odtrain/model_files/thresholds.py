@@ -11,8 +11,8 @@ import numpy as np
 
 from odtrain.config.schema import STORED_THRESHOLDS, PredictConfig
 from odtrain.errors import ConfigError
-from odtrain.model_files.provenance import read_thresholds
 from odtrain.structures import Detections
+from odtrain_runtime.provenance import read_thresholds
 
 DEFAULT = "default"
 """Key of a mapping that holds for the classes it does not name."""

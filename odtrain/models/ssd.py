@@ -11,11 +11,11 @@ import tensorflow as tf
 import tf_keras
 
 from odtrain.config.schema import ModelConfig
-from odtrain.models import resizing as framing
 from odtrain.models.anchors import anchors_per_cell, ssd_anchors
 from odtrain.models.heads import convolutional_predictors, extra_maps
 from odtrain.models.layers import Layers, Record
 from odtrain.structures import Detect, Detections, FloatArray, UInt8Image
+from odtrain_runtime import resizing as framing
 
 SCORE_THRESHOLD = 1e-8
 """A detection must score more; as in the reference's sample configurations."""

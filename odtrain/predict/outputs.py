@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
-from lxml import etree
 
 from odtrain.io.atomic import replacing
-from odtrain.media.draw import class_label
-from odtrain.structures import Detections
+from odtrain.labels.formats.voc import VocObject, annotation
+from odtrain.structures import Detections, class_label
 
 CSV_HEADER = ("filename", "width", "height", "class", "xmin", "ymin", "xmax", "ymax", "score")
 FRAME_HEADER = ("frame", "seconds")
@@ -129,33 +128,16 @@ def _coco_results(one: Prediction) -> Iterator[dict[str, object]]:
 
 def voc_xml(one: Prediction, class_names: Sequence[str]) -> bytes:
     """What was found as labelImg writes it, for correcting there: whole pixels, not `verified`."""
-    root = etree.Element("annotation")
-    for tag, name in (
-        ("folder", one.file.parent.name),
-        ("filename", one.file.name),
-        ("path", str(one.file)),
-    ):
-        # XML has no way to write what is no Unicode in a name.
-        etree.SubElement(root, tag).text = os.fsencode(name).decode("utf-8", "replace")
-    etree.SubElement(etree.SubElement(root, "source"), "database").text = "Unknown"
-    size = etree.SubElement(root, "size")
-    for tag, value in (("width", one.width), ("height", one.height), ("depth", 3)):
-        etree.SubElement(size, tag).text = str(value)
-    etree.SubElement(root, "segmented").text = "0"
-    for number, corners in zip(one.found.classes.tolist(), one.corners(), strict=True):
-        xmin, ymin, xmax, ymax = (int(value) for value in corners)
-        xmin, ymin = max(xmin, 1), max(ymin, 1)
-        cut = xmin == 1 or ymin == 1 or xmax == one.width or ymax == one.height
-        item = etree.SubElement(root, "object")
-        for tag, text in (
-            ("name", class_label(class_names, number)),
-            ("pose", "Unspecified"),
-            ("truncated", str(int(cut))),
-            ("difficult", "0"),
-        ):
-            etree.SubElement(item, tag).text = text
-        box = etree.SubElement(item, "bndbox")
-        for tag, value in (("xmin", xmin), ("ymin", ymin), ("xmax", xmax), ("ymax", ymax)):
-            etree.SubElement(box, tag).text = str(value)
-    etree.indent(root, "\t")
-    return bytes(etree.tostring(root, encoding="utf-8")) + b"\n"
+    # XML has no way to write what is no Unicode in a name.
+    names = (one.file.parent.name, one.file.name, str(one.file))
+    place = [os.fsencode(name).decode("utf-8", "replace") for name in names]
+    rows = zip(one.found.classes.tolist(), one.corners(), strict=True)
+    objects = (_voc_object(one, class_label(class_names, row[0]), row[1]) for row in rows)
+    return annotation(place, (one.width, one.height), objects)
+
+
+def _voc_object(one: Prediction, name: str, corners: Sequence[float]) -> VocObject:
+    xmin, ymin, xmax, ymax = (int(value) for value in corners)
+    xmin, ymin = max(xmin, 1), max(ymin, 1)
+    cut = xmin == 1 or ymin == 1 or xmax == one.width or ymax == one.height
+    return VocObject(name, (xmin, ymin, xmax, ymax), truncated=cut)

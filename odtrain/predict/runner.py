@@ -17,7 +17,7 @@ from odtrain.errors import DataError
 from odtrain.io.atomic import write_bytes
 from odtrain.media.draw import draw
 from odtrain.media.find import Medium
-from odtrain.media.images import UnusableError, frame_count, read_upright
+from odtrain.media.images import finding_of, frame_count
 from odtrain.media.video import Frame, Video, VideoWriter, open_video
 from odtrain.model_files.thresholds import Thresholds
 from odtrain.model_source import Source
@@ -25,6 +25,7 @@ from odtrain.predict.outputs import Prediction, voc_xml
 from odtrain.predict.progress import Journal, stamp_of
 from odtrain.structures import Detections, UInt8Image
 from odtrain.system.workers import in_chunks, in_threads
+from odtrain_runtime.pictures import UnusableError, read_upright
 
 DRAWN_QUALITY, FRAME_QUALITY = 92, 95
 """JPEG qualities of drawn pictures, and of frames that are written for labelling."""
@@ -254,7 +255,7 @@ def _image(shot: Shot) -> UInt8Image | None:
     try:
         image = read_upright(shot.medium.file)
     except UnusableError as error:
-        tell(error.finding)
+        tell(finding_of(error))
         return None
     if (frames := frame_count(shot.medium.file)) > 1:
         tell(f"{shot.medium.name}: holds {frames} pictures; the first one is looked at.")

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import json
 import os
 import re
 import shutil
-import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -32,13 +30,14 @@ from mlflow.types.schema import Array
 from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 from mlflow.utils.validation import MAX_METRICS_PER_BATCH
 
+import odtrain_runtime
 from odtrain.errors import TrackingError
 from odtrain.export_formats import FORMATS, served_format
 from odtrain.io.archives import cache_folder
 from odtrain.io.atomic import copy, put, replacing_folder, sync, write_json, write_text
 from odtrain.io.checksums import SUMS, checksums, of_files, verify
 from odtrain.io.locks import alone
-from odtrain.model_files.provenance import read_labels
+from odtrain.registry.carried_code import kept_apart
 from odtrain.registry.lock import alone_at
 from odtrain.registry.model_card import CARD, write_card
 from odtrain.registry.versions import (
@@ -56,9 +55,11 @@ from odtrain.tracking.runs import say_on_stderr
 from odtrain.tracking.sender import RunRecord
 from odtrain.tracking.store import cause, failure, is_outage, open_client, shown
 from odtrain.tracking.tracker import Tracker
+from odtrain_runtime.provenance import read_labels
 
-PACKAGE = Path(__file__).resolve().parents[1]
-PYFUNC_MODEL = PACKAGE / "registry/pyfunc_model.py"
+PYFUNC_MODEL = Path(__file__).with_name("pyfunc_model.py")
+RUNTIME = Path(odtrain_runtime.__file__).parent
+"""Which a version carries: it may be loaded where odtrain is not, and where no index has the runtime."""
 
 NO_STEP = -1
 """Model.log copies a step's metrics from run to model, without the data that they are of; this one has none."""
@@ -243,7 +244,7 @@ def _log_model(client: MlflowClient, uri: str, run_id: str, candidate: Candidate
             model_id=model_id,
             step=NO_STEP,
             python_model=str(PYFUNC_MODEL),
-            code_paths=[str(_code(Path(scratch)))],
+            code_paths=[str(RUNTIME)],
             artifacts={**candidate.files, **_beside(candidate), "sums": str(sums_file)},
             model_config={"detector": candidate.served},
             signature=SIGNATURE,
@@ -288,30 +289,6 @@ def _create_logged_model(client: MlflowClient, run: Run, candidate: Candidate) -
         model_type="detector",
     )
     return str(model.model_id)
-
-
-def _code(scratch: Path) -> Path:
-    """A package of the modules that a loaded model needs: it may be loaded where odtrain is not."""
-    package = scratch / "odtrain"
-    for module in sorted(_imported_by(PYFUNC_MODEL, {PACKAGE / "__init__.py"})):
-        target = package / module.relative_to(PACKAGE)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(module, target)
-    return package
-
-
-def _imported_by(file: Path, found: set[Path]) -> set[Path]:
-    """Add to `found` the files of odtrain's own modules that `file` imports, directly or not."""
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "odtrain":
-            base = PACKAGE.joinpath(*str(node.module).split(".")[1:])
-            candidates = [base.with_suffix(".py"), *(base / f"{a.name}.py" for a in node.names)]
-            candidates.append(base / "__init__.py")
-            for module in candidates:
-                if module.is_file() and module not in found:
-                    found.add(module)
-                    _imported_by(module, found)
-    return found
 
 
 def _beside(candidate: Candidate) -> dict[str, str]:
@@ -398,14 +375,11 @@ def scoring_app(uri: str, store: str) -> Any:
     from mlflow.pyfunc.scoring_server import init
 
     find_version(uri, store)
-    path = list(sys.path)
     try:
-        with _mlflow_uses(store):
+        with _mlflow_uses(store), kept_apart():
             return init(load_model(uri))
     except (MlflowException, OSError) as problem:
         raise _not_complete(uri, store, problem) from problem
-    finally:
-        sys.path[:] = path  # the model brings its own copy of a part of odtrain: it is not for us
 
 
 def _not_complete(uri: str, store: str, problem: Exception) -> TrackingError:

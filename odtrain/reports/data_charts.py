@@ -14,9 +14,9 @@ from matplotlib.ticker import MaxNLocator
 
 from odtrain.config.schema import ModelConfig
 from odtrain.evaluation.matching import Float64Array
-from odtrain.models import resizing as framing
 from odtrain.reports.charts import families, plain, save
 from odtrain.structures import GroundTruth, IntArray
+from odtrain_runtime import resizing as framing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

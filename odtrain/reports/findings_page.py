@@ -12,7 +12,8 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 
 from odtrain.findings import KINDS, SEVERITIES, Finding
-from odtrain.media.images import SUFFIXES, UnusableError, read_turned
+from odtrain.media.images import SUFFIXES, read_turned
+from odtrain_runtime.pictures import UnusableError
 
 SHOWN_OF_EACH = 500
 """Rows of one code; the JSON has all."""

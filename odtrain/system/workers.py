@@ -19,7 +19,13 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
-ROOT = Path(__file__).resolve().parents[2]
+import odtrain
+import odtrain_runtime
+
+ROOTS = tuple(
+    str(Path(package.__path__[0]).resolve().parent) for package in (odtrain, odtrain_runtime)
+)
+"""Where this odtrain is, and the runtime that it uses."""
 CHUNK = 32
 """Items that a process is given at once."""
 WORTH_PROCESSES = 400
@@ -135,11 +141,16 @@ def _this_odtrain_first() -> Iterator[None]:
 def search_path() -> list[str]:
     """Where this process finds packages, for those it starts; this odtrain comes before any other.
 
-    A model that MLflow loaded into this process has put a part of odtrain before that.
+    A model that MLflow loaded into this process has put its runtime before that, an old one a part of odtrain.
     """
-    others = (i for i, place in enumerate(sys.path) if Path(place, "odtrain").is_dir())
+    others = (
+        i
+        for i, place in enumerate(sys.path)
+        for package in (odtrain, odtrain_runtime)
+        if Path(place, package.__name__).is_dir()
+    )
     first = next(others, len(sys.path))
-    return [*sys.path[:first], str(ROOT), *sys.path[first:]]
+    return [*sys.path[:first], *ROOTS, *sys.path[first:]]
 
 
 def _follow_parent() -> None:

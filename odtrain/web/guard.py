@@ -1,13 +1,7 @@
-"""What every page that odtrain serves is built on: who may call it, what it may load, how it starts and ends.
-
-Browsers send what any page tells them to, also to servers on this machine. So a request must name this
-server as its host (a foreign name that points here is refused: DNS rebinding) and, where it comes from a
-page, that page must be this server's own (cross-site request forgery).
-"""
+"""What every page that odtrain serves is built on: what it may load, how it is guarded, starts and ends."""
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import socket
 import sys
@@ -15,7 +9,6 @@ import webbrowser
 from collections.abc import Sequence
 from contextlib import closing, suppress
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import uvicorn
 from starlette.datastructures import Headers, MutableHeaders
@@ -24,8 +17,8 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from odtrain.errors import ConfigError
+from odtrain_runtime.callers import LOOPBACK, refusal
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 PAGES = Path(__file__).resolve().parent / "pages"
 """Where pages, scripts and styles lie; nothing is loaded from elsewhere."""
 HEADERS = {
@@ -73,37 +66,9 @@ class Guard:
             return await self._app(scope, receive, send)
         if scope["type"] != "http":
             return None
-        refusal = self._refusal(Headers(scope=scope))
-        app = self._app if refusal is None else PlainTextResponse(refusal, 403)
+        why_not = refusal(Headers(scope=scope).get, self._hosts, self._addresses)
+        app = self._app if why_not is None else PlainTextResponse(why_not, 403)
         return await app(scope, receive, send_guarded)
-
-    def _refusal(self, headers: Headers) -> str | None:
-        """Why a request is not answered; None where it is."""
-        host = headers.get("host", "")
-        name = _name_of(host)
-        if name not in self._hosts and not (self._addresses and _is_address(name)):
-            return f"This server is not called {host or 'nothing'}.\n"
-        origin = headers.get("origin")
-        foreign = origin is not None and urlsplit(origin).netloc.lower() != host.lower()
-        if foreign or headers.get("sec-fetch-site") == "cross-site":
-            return "Other sites may not use this server.\n"
-        return None
-
-
-def _name_of(host: str) -> str:
-    """A Host header without its port, in lower case."""
-    try:
-        return urlsplit(f"//{host}").hostname or ""
-    except ValueError:  # brackets that enclose no address
-        return ""
-
-
-def _is_address(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True
 
 
 async def read_body(request: Request, limit: int) -> bytes:

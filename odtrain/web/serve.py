@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -20,19 +18,17 @@ from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from odtrain.config.schema import Config, ServeConfig
-from odtrain.errors import ConfigError, OdtrainError
-from odtrain.media.draw import class_colour, class_label
-from odtrain.media.images import UnusableError, decode
+from odtrain.errors import OdtrainError
+from odtrain.media.draw import class_colour
 from odtrain.model_files.thresholds import Thresholds, choose_thresholds
 from odtrain.model_source import Source, open_source
 from odtrain.predict.predict import tell_nameless
 from odtrain.registry.register import scoring_app
-from odtrain.structures import Detections, UInt8Image
 from odtrain.system.workers import cores
 from odtrain.tracking.store import tracking_uri
 from odtrain.web.guard import TooLargeError, page, read_body, serve
+from odtrain_runtime.answers import as_json, asked_score, failure, sent_picture
 
-TOO_MANY_PIXELS = "OD019"
 COLOURS = 256
 """Class colours that the page knows; classes beyond share them."""
 
@@ -72,13 +68,15 @@ def build_app(
     limit = round(settings.max_megabytes * 1_000_000)
 
     async def detect(request: Request) -> Response:
-        chosen = _asked(request.query_params.get("threshold"), thresholds)
+        asked = request.query_params.get("threshold")
+        chosen = thresholds if asked is None else Thresholds(asked_score(asked))
         body = await read_body(request, limit)
-        image = await run_in_threadpool(_picture, body, settings)
+        image = await run_in_threadpool(sent_picture, body, settings.max_megapixels)
         begun = time.perf_counter()
         found = (await run_in_threadpool(source.detect_all, [image]))[0]
         milliseconds = 1000 * (time.perf_counter() - begun)
-        return JSONResponse(_as_json(image, chosen.keep(found), source, milliseconds))
+        kept = chosen.keep(found)
+        return JSONResponse(as_json(image, kept, source.class_names, milliseconds))
 
     routes: list[Any] = [
         Route("/", lambda request: page("serve.html")),
@@ -93,57 +91,13 @@ def build_app(
     too_large = f"The request is larger than {settings.max_megabytes:g} MB (serve.max_megabytes)."
     handlers: Mapping[Any, Any] = {
         TooLargeError: lambda request, error: _refused(too_large, 413),
-        UnusableError: _unusable,
-        ConfigError: lambda request, error: _refused(f"{error.args[0]}: {error.args[1]}", 400),
-        OdtrainError: lambda request, error: _refused(f"{error.args[0]}: {error.args[1]}", 500),
+        OdtrainError: _failed,
     }
     return Starlette(routes=routes, exception_handlers=handlers)
 
 
 def _file(name: str) -> Callable[[Request], Response]:
     return lambda request: page(name)
-
-
-def _asked(text: str | None, thresholds: Thresholds) -> Thresholds:
-    """The threshold of a request.
-
-    Raises:
-        ConfigError: it is no score.
-    """
-    if text is None:
-        return thresholds
-    try:
-        score = float(text)
-    except ValueError:
-        score = -1.0
-    if not 0 <= score <= 1:
-        raise ConfigError(f"threshold={text}", "is no score from 0 to 1.", "Give 0.5, say.")
-    return Thresholds(score)
-
-
-def _picture(body: bytes, settings: ServeConfig) -> UInt8Image:
-    """(H, W, 3) pixels of a request's picture, upright.
-
-    Raises:
-        UnusableError: its bytes are no picture, it is damaged, or has too many pixels.
-    """
-    return decode(Path("sent"), body, round(settings.max_megapixels * 1_000_000))
-
-
-def _as_json(
-    image: UInt8Image, found: Detections, source: Source, milliseconds: float
-) -> dict[str, Any]:
-    """Boxes yxyx as fractions, 1-based class ids and names, best score first."""
-    classes = found.classes.tolist()
-    return {
-        "height": image.shape[0],
-        "width": image.shape[1],
-        "boxes": np.round(found.boxes.astype(float), 5).tolist(),
-        "scores": np.round(found.scores.astype(float), 4).tolist(),
-        "classes": classes,
-        "class_names": [class_label(source.class_names, number) for number in classes],
-        "model_ms": round(milliseconds, 2),
-    }
 
 
 def _about(source: Source, thresholds: Thresholds, settings: ServeConfig) -> dict[str, Any]:
@@ -163,9 +117,9 @@ def _refused(message: str, status: int) -> Response:
     return JSONResponse({"message": message}, status)
 
 
-def _unusable(request: Request, error: Any) -> Response:
-    finding = error.finding
-    return _refused(f"The picture {finding.cause}", 413 if finding.code == TOO_MANY_PIXELS else 400)
+def _failed(request: Request, error: Any) -> Response:
+    status, message = failure(error)
+    return _refused(message, status)
 
 
 def _unregistered(request: Request) -> Response:

@@ -28,7 +28,6 @@ from odtrain.errors import ConfigError, DataError, OdtrainError
 from odtrain.io.atomic import write_bytes
 from odtrain.media.draw import Colour, class_colour
 from odtrain.media.find import camera_number, find_media
-from odtrain.media.images import UnusableError, decode
 from odtrain.media.latest_frame import Newest
 from odtrain.media.video import Frame, Video, open_camera, open_video
 from odtrain.model_files.thresholds import Thresholds, choose_thresholds
@@ -39,6 +38,7 @@ from odtrain.predict.runner import jpeg, tell
 from odtrain.structures import Detections
 from odtrain.system.workers import cores
 from odtrain.web.guard import TooLargeError, page, read_body, serve
+from odtrain_runtime.pictures import UnusableError, decode
 
 DEFAULT_INPUT, BROWSER = "camera:0", "browser"
 DEFAULT_OUTPUT = "to_label"
@@ -264,7 +264,7 @@ def build_app(
     ]
     handlers: Mapping[Any, Any] = {
         TooLargeError: lambda request, error: _refused("The picture is too large.", 413),
-        UnusableError: lambda request, error: _refused(str(error.finding.cause), 400),
+        UnusableError: lambda request, error: _refused(str(error.cause), 400),
         ValueError: lambda request, error: _refused(str(error), 400),
         OdtrainError: lambda request, error: _refused(f"{error.args[0]}: {error.args[1]}", 500),
         OSError: lambda request, error: _refused(f"{folder}: {error.strerror}.", 507),

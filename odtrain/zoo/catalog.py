@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from odtrain.config.compose import as_dict, compose_config, shipped, shipped_model
+from odtrain.config.compose import as_dict, compose_config, shipped_model
+from odtrain.config.shipped import choices, conf_folders, shipped
 from odtrain.errors import ConfigError
 from odtrain.io.archives import cache_folder
 from odtrain.io.download import file_in
@@ -78,8 +78,7 @@ TEXT = ("model", "weights")
 
 def model_names(config_dir: str | None = None) -> list[str]:
     """What `model=` can be, by name; with those of a folder of the user's own configs."""
-    folders = [shipped("conf/model"), *([Path(config_dir) / "model"] if config_dir else [])]
-    return sorted({file.stem for folder in folders for file in folder.glob("*.yaml")})
+    return choices("model", conf_folders(config_dir))
 
 
 def table(sort: str = "name", config_dir: str | None = None) -> str:

@@ -15,7 +15,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from odtrain.config.compose import shipped, shipped_model
+from odtrain.config.compose import shipped_model
+from odtrain.config.shipped import shipped
 
 NUM_CLASSES = 90
 """COCO's highest class id: what all models are counted with, so that they can be compared."""

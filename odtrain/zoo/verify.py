@@ -9,20 +9,20 @@ from pathlib import Path
 
 import numpy as np
 
-from odtrain.config.compose import shipped
 from odtrain.config.schema import Config, ModelConfig
+from odtrain.config.shipped import shipped
 from odtrain.errors import CheckpointError, ConfigError
 from odtrain.export.benchmark import agreement
 from odtrain.io.archives import locate
 from odtrain.media.find import find_pictures
-from odtrain.media.images import read_upright
-from odtrain.model_files.load import load_detector
 from odtrain.models import retinanet
 from odtrain.models.build import build_detector
 from odtrain.models.ssd import SSD
 from odtrain.structures import Detections, UInt8Image
 from odtrain.zoo.checkpoints import read_checkpoint
 from odtrain.zoo.restore import Verification, fetch, gives_raw_detections, restore, verify
+from odtrain_runtime.model_files import load_detector
+from odtrain_runtime.pictures import read_upright
 
 COMPARED_PICTURES = 5
 COMPARED_SCORE = 0.35

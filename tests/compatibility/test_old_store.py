@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import json
 import shutil
@@ -9,9 +10,13 @@ import subprocess
 import sys
 
 import pytest
+import requests
 from mlflow import MlflowClient
 from support.commands import odtrain
 from support.old_store import KILLED, KILLED_SETTINGS, SETTINGS, SWEEP_SETTINGS, TRAINED, unpack
+from support.web_pages import running
+
+from odtrain.registry.register import scoring_app
 
 pytestmark = pytest.mark.slow
 
@@ -71,6 +76,18 @@ def test_its_model_is_loaded_by_mlflow_in_a_process_of_its_own(unpacked):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout == "['boxes', 'class_names', 'classes', 'scores']\n"
+
+
+def test_its_model_is_served_by_a_process_that_has_imported_its_own_odtrain(unpacked):
+    path = list(sys.path)
+    with running(scoring_app("models:/shapes/1", f"sqlite:///{unpacked}/mlflow.db")) as port:
+        picture = base64.b64encode((unpacked / "pictures/img1.jpg").read_bytes()).decode()
+        form = {"dataframe_records": [{"image": picture}]}
+        answer = requests.post(f"http://127.0.0.1:{port}/invocations", json=form, timeout=60)
+    (found,) = answer.json()["predictions"]
+    assert sorted(found) == ["boxes", "class_names", "classes", "scores"]
+    assert sys.path == path
+    assert sys.modules["odtrain.registry.register"].scoring_app is scoring_app
 
 
 def test_its_files_are_downloaded_and_their_sums_hold(unpacked, tmp_path):

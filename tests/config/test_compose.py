@@ -12,9 +12,9 @@ from odtrain.config.compose import (
     flattened,
     from_yaml,
     section,
-    shipped,
 )
 from odtrain.config.schema import Config, DataConfig, TrainConfig, replaced, sections
+from odtrain.config.shipped import shipped
 from odtrain.errors import ConfigError
 from odtrain.labels.formats.recognise import FORMATS
 

@@ -400,11 +400,12 @@ def many(tmp_path_factory):
     return folder
 
 
-def test_a_part_of_odtrain_that_a_loaded_model_put_first_is_not_taken_by_processes(
-    many, tmp_path, monkeypatch
+@pytest.mark.parametrize("package", ["odtrain", "odtrain_runtime"])
+def test_what_a_loaded_model_put_first_is_not_taken_by_processes(
+    many, tmp_path, monkeypatch, package
 ):
-    (tmp_path / "code/odtrain").mkdir(parents=True)
-    (tmp_path / "code/odtrain/__init__.py").touch()
+    (tmp_path / "code" / package).mkdir(parents=True)
+    (tmp_path / "code" / package / "__init__.py").touch()
     monkeypatch.setattr("sys.path", [str(tmp_path / "code"), *sys.path])
     dataset = prepare(config(many, prepared=str(tmp_path / "prepared"), workers=2))
     assert dataset.counts["train"]["images"] > 0
@@ -422,7 +423,7 @@ def test_the_bytes_are_the_same_whatever_the_number_of_processes(many, tmp_path)
 
 
 def test_shards_have_about_150_mb_each_unless_their_number_is_given(many, tmp_path, monkeypatch):
-    monkeypatch.setattr("odtrain.dataset.shards.SHARD_BYTES", 100_000)
+    monkeypatch.setattr("odtrain.dataset.prepare.SHARD_BYTES", 100_000)
     dataset = prepare(config(many, prepared=str(tmp_path / "auto"), test_fraction=0.1))
     pictures = sum(file.stat().st_size for file in many.iterdir() if file.suffix != ".xml")
     train = dataset.records("train")

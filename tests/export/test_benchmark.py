@@ -13,8 +13,8 @@ from support.tflite_files import write_constant_model, write_postprocess_model
 
 from odtrain.errors import ModelFileError
 from odtrain.export.benchmark import Agreement, agreement, measure, size_mb
-from odtrain.model_files.load import load_detector
 from odtrain.structures import Detections, UInt8Image
+from odtrain_runtime.model_files import load_detector
 
 BOX = [0.1, 0.1, 0.5, 0.5]
 NEAR = [0.1, 0.1, 0.5, 0.504]
@@ -133,9 +133,10 @@ def test_the_number_of_threads_is_that_which_ran(model):
     assert measure(model, [], runs=1, threads=2).threads == 1
 
 
-def test_a_part_of_odtrain_that_a_loaded_model_brought_is_not_run(model, tmp_path, monkeypatch):
-    (tmp_path / "code/odtrain").mkdir(parents=True)
-    (tmp_path / "code/odtrain/__init__.py").touch()
+@pytest.mark.parametrize("package", ["odtrain", "odtrain_runtime"])
+def test_what_a_loaded_model_brought_is_not_run(model, tmp_path, monkeypatch, package):
+    (tmp_path / "code" / package).mkdir(parents=True)
+    (tmp_path / "code" / package / "__init__.py").touch()
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path / "code")
     assert measure(model, [], runs=1, threads=1).latency_ms_p50 > 0

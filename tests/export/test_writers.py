@@ -20,10 +20,10 @@ from odtrain.errors import ConfigError
 from odtrain.export.benchmark import agreement, measure
 from odtrain.export.writers import WRITERS, export
 from odtrain.export_formats import FORMATS
-from odtrain.model_files.load import load_detector
-from odtrain.model_files.tflite_metadata import read_metadata
 from odtrain.models.build import SSD, build_detector
 from odtrain.structures import Detections, UInt8Image, pairwise_iou
+from odtrain_runtime.model_files import load_detector
+from odtrain_runtime.tflite_metadata import read_metadata
 
 pytestmark = pytest.mark.slow
 

@@ -12,7 +12,6 @@ from odtrain.media.draw import (
     WHITE,
     Colour,
     class_colour,
-    class_label,
     draw,
     draw_truth,
     fit,
@@ -20,7 +19,7 @@ from odtrain.media.draw import (
     printable_label,
     side_by_side,
 )
-from odtrain.structures import Detections, GroundTruth, UInt8Image
+from odtrain.structures import Detections, GroundTruth, UInt8Image, class_label
 
 NAMES = ("raccoon", "squirrel")
 MIDDLE = (0.25, 0.25, 0.75, 0.75)

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from odtrain.media.images import UnusableError, choose_frame, encode, inspect
+from odtrain.media.images import choose_frame, encode, finding_of, inspect
+from odtrain_runtime.pictures import UnusableError
 
 FILE = Path("img.jpg")
 
@@ -193,11 +194,11 @@ def test_of_an_animation_the_first_frame_is_taken():
 def test_a_picture_that_cannot_be_used_is_a_finding(data, code, cause):
     with pytest.raises(UnusableError) as caught:
         inspect(FILE, data, None)
-    finding = caught.value.finding
+    finding = finding_of(caught.value)
     assert (finding.code, finding.severity, finding.cause) == (code, "error", cause)
 
 
 def test_a_truncated_png_is_a_finding():
     with pytest.raises(UnusableError) as caught:
         inspect(FILE, saved(noise(), "PNG")[:-400], None)
-    assert caught.value.finding.code == "OD010"
+    assert finding_of(caught.value).code == "OD010"

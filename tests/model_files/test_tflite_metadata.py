@@ -12,13 +12,8 @@ from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 from support.tflite_files import write_constant_model, write_postprocess_model
 
-from odtrain.model_files.tflite_metadata import (
-    BUFFER_ALIGNMENT,
-    Metadata,
-    Postprocess,
-    describe,
-    read_metadata,
-)
+from odtrain.model_files.tflite_metadata import BUFFER_ALIGNMENT, describe
+from odtrain_runtime.tflite_metadata import Metadata, Postprocess, read_metadata
 
 NAMES = ("button", "엘리베이터 문", "raccoon's tail")
 PASSPORT = {"run_id": "4f2a", "data_digest": "sha256:77"}

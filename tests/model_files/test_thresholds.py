@@ -4,9 +4,9 @@ import pytest
 from odtrain.config.compose import section
 from odtrain.config.schema import PredictConfig
 from odtrain.errors import ConfigError
-from odtrain.model_files.provenance import THRESHOLDS, read_thresholds, write_thresholds
 from odtrain.model_files.thresholds import choose_thresholds
 from odtrain.structures import Detections
+from odtrain_runtime.provenance import THRESHOLDS, read_thresholds, write_thresholds
 
 NAMES = ("circle", "square")
 

@@ -6,16 +6,17 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from odtrain.config.compose import compose_config, section, shipped
+from odtrain.config.compose import compose_config, section
 from odtrain.config.schema import AnchorConfig, ModelConfig, PyramidConfig, SharedPredictorConfig
+from odtrain.config.shipped import shipped
 from odtrain.errors import ConfigError
 from odtrain.export.benchmark import BOX_TOLERANCE, SCORE_TOLERANCE, agreement
 from odtrain.export.writers import export
 from odtrain.export_formats import FORMATS
-from odtrain.model_files.load import load_detector
 from odtrain.models.build import ARCHITECTURES, SSD, build_detector
 from odtrain.models.retinanet import EXPERIMENTS
 from odtrain.structures import UInt8Image
+from odtrain_runtime.model_files import load_detector
 
 MODELS = sorted(file.stem for file in shipped("conf/model").glob("*.yaml"))
 EXACT = ("pb", "saved_model", "tflite_fp32")

@@ -20,8 +20,6 @@ from odtrain.config.schema import ModelConfig, SharedPredictorConfig
 from odtrain.errors import CheckpointError, ConfigError
 from odtrain.export.benchmark import BOX_TOLERANCE, SCORE_TOLERANCE, agreement
 from odtrain.export.writers import FORMATS, export
-from odtrain.model_files.load import load_detector
-from odtrain.model_files.tflite import pad
 from odtrain.models import retinanet
 from odtrain.models.build import build_detector
 from odtrain.models.ssd import SSD
@@ -29,6 +27,8 @@ from odtrain.training.losses import training_loss
 from odtrain.training.retinanet_loss import labels
 from odtrain.zoo.restore import restore
 from odtrain.zoo.verify import verify_weights
+from odtrain_runtime.model_files import load_detector
+from odtrain_runtime.tflite import pad
 
 MODELS = ("retinanet_mobile_coco", "retinanet_resnetfpn_coco")
 NAMES = ("open", "close")

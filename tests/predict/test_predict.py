@@ -15,9 +15,9 @@ from support.pictures import SHAPES, draw_picture
 from odtrain.cli.main import main
 from odtrain.media.draw import draw
 from odtrain.media.find import Medium, find_pictures
-from odtrain.media.images import read_upright
-from odtrain.model_files.load import load_detector
 from odtrain.predict.predict import output_names
+from odtrain_runtime.model_files import load_detector
+from odtrain_runtime.pictures import read_upright
 
 LOW = "predict.threshold=0.05"
 """Low enough for a model that saw a dozen steps to find something."""

@@ -443,8 +443,8 @@ import mlflow.pyfunc
 model = mlflow.pyfunc.load_model(sys.argv[1])
 picture = open(sys.argv[2], "rb").read()
 (found,) = model.unwrap_python_model().predict(None, [picture], {"score_threshold": 0.3})
-import odtrain
-print(odtrain.__file__)
+import odtrain_runtime
+print(odtrain_runtime.__file__, "odtrain" in sys.modules)
 print(len(found["scores"]) > 0)
 """
 
@@ -463,9 +463,10 @@ def test_the_model_brings_the_code_it_needs(store, registered, candidate, shared
         capture_output=True,
         text=True,
     )
-    assert loaded.stdout.splitlines() == [f"{folder}/code/odtrain/__init__.py", "True"], (
-        loaded.stderr
-    )
+    assert loaded.stdout.splitlines() == [
+        f"{folder}/code/odtrain_runtime/__init__.py False",
+        "True",
+    ], loaded.stderr
 
 
 @dataclass

@@ -15,7 +15,8 @@ from support.web_pages import running
 
 from odtrain.errors import ConfigError
 from odtrain.web import guard as web
-from odtrain.web.guard import LOOPBACK, Guard, TooLargeError, read_body
+from odtrain.web.guard import Guard, TooLargeError, read_body
+from odtrain_runtime.callers import LOOPBACK
 
 
 def ask(port, path="/", method="GET", body=None, **headers):

@@ -19,13 +19,14 @@ from support.web_pages import running
 
 from odtrain.config.compose import section
 from odtrain.config.schema import ServeConfig
-from odtrain.model_files.load import load_detectors
 from odtrain.model_files.thresholds import Thresholds
 from odtrain.model_source import Source
 from odtrain.registry.register import scoring_app
 from odtrain.structures import Detections
-from odtrain.web.guard import LOOPBACK, Guard
+from odtrain.web.guard import Guard
 from odtrain.web.serve import build_app
+from odtrain_runtime.callers import LOOPBACK
+from odtrain_runtime.model_files import load_detectors
 
 __all__ = ["browser", "model"]
 

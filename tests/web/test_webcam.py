@@ -20,13 +20,14 @@ from support.web_pages import running
 
 from odtrain.config.compose import compose_config
 from odtrain.errors import ConfigError
-from odtrain.media.images import read_upright
 from odtrain.model_files.thresholds import Thresholds
 from odtrain.model_source import open_source
 from odtrain.predict.runner import jpeg
 from odtrain.web import webcam
-from odtrain.web.guard import LOOPBACK, Guard
+from odtrain.web.guard import Guard
 from odtrain.web.webcam import build_app
+from odtrain_runtime.callers import LOOPBACK
+from odtrain_runtime.pictures import read_upright
 
 __all__ = ["browser", "camera", "model", "write_constant_model"]
 

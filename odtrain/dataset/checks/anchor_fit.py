@@ -9,9 +9,9 @@ import numpy as np
 from odtrain.config.schema import ModelConfig
 from odtrain.findings import Finding
 from odtrain.labels.annotations import LabelledImage, LabelledObject
-from odtrain.models import resizing as framing
 from odtrain.models.anchors import Grid, pyramid_grids, ssd_grids
 from odtrain.structures import FloatArray
+from odtrain_runtime import resizing as framing
 
 TINY = 8
 """Pixels of the network's input: a box with a shorter side covers half a cell of the finest map of an SSD,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from math import comb
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -23,8 +23,7 @@ NEAR_OBJECT = 0.1
 """The same for pictures that are nearly equal, in which the object may have moved."""
 
 
-@dataclass(frozen=True)
-class Placed:
+class Placed(NamedTuple):
     """The pictures of the data set, and which split each is in."""
 
     images: Mapping[Path, LabelledImage]

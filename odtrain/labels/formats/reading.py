@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
-from typing import Any
+from typing import Any, NamedTuple
 
 from odtrain.findings import Finding
 from odtrain.labels.annotations import Entry, UnreadableError, WrittenObject, normalised
@@ -38,8 +38,7 @@ TALLIES = {
 """What is counted over all files of a data set -> the finding that says how many there were."""
 
 
-@dataclass(frozen=True)
-class Sources:
+class Sources(NamedTuple):
     """The files that a reader may look at.
 
     Attributes:

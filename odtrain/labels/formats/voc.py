@@ -6,8 +6,9 @@ The tags are those of the VOC challenge; who leaves out, adds or reorders some i
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from lxml import etree
 
@@ -45,6 +46,7 @@ from odtrain.labels.formats.xml_files import (
 
 MAX_XML_BYTES = 10_000_000
 """labelImg writes about 300 bytes an object; nothing near this is a label file."""
+SIDES = ("xmin", "ymin", "xmax", "ymax")
 
 
 def read(sources: Sources) -> Reading:
@@ -71,6 +73,8 @@ def read(sources: Sources) -> Reading:
 
 
 def _entry(file: Path, root: etree._Element, reading: Reading) -> Entry:
+    size = _size(root)
+    names = (file.stem, picture_name(text(root, "filename")).rpartition("/")[2])
     objects = []
     for position, element in enumerate(children(root, "object"), start=1):
         if flag(text(element, "deleted")):  # LabelMe's own XML keeps them
@@ -80,8 +84,6 @@ def _entry(file: Path, root: etree._Element, reading: Reading) -> Entry:
             objects.append(_object(file, position, element, reading))
         except UnreadableError as error:
             reading.fault(file, error.finding.code, error.finding.cause)
-    size = _size(root)
-    names = (file.stem, picture_name(text(root, "filename")).rpartition("/")[2])
     return entry_of_picture(file, names, size, objects, verified=flag(root.get("verified")))
 
 
@@ -107,7 +109,7 @@ def _corners(file: Path, said: str, element: etree._Element, reading: Reading) -
     box = child(element, "bndbox")
     if box is None:
         return _other_shape(file, said, element, reading)
-    xmin, ymin, xmax, ymax = _values(file, said, box, ("xmin", "ymin", "xmax", "ymax"))
+    xmin, ymin, xmax, ymax = _values(file, said, box, SIDES)
     degrees = rotation(element)
     if not degrees:
         return xmin, ymin, xmax, ymax
@@ -163,28 +165,56 @@ def write(folder: Path, images: Sequence[LabelledImage], names: Sequence[Path]) 
 
 
 def _as_xml(image: LabelledImage, name: Path) -> bytes:
+    place = [printable(text) for text in (name.parent.name, name.name, str(name))]
+    objects = [
+        VocObject(item.name, image.corners(item, 2), item.truncated, item.difficult)
+        for item in image.objects
+    ]
+    return annotation(place, (image.width, image.height), objects, image.verified)
+
+
+class VocObject(NamedTuple):
+    """An object as it is written: xmin, ymin, xmax, ymax in pixels."""
+
+    name: str
+    corners: Sequence[object]
+    truncated: bool
+    difficult: bool = False
+
+
+def annotation(
+    place: Sequence[str],
+    size: tuple[int, int],
+    objects: Iterable[VocObject],
+    verified: bool = False,
+) -> bytes:
+    """The XML of one picture.
+
+    Args:
+        place: its folder's name, its own and its path.
+        size: (width, height) in pixels.
+        objects: in it.
+        verified: somebody looked at the labels.
+    """
     root = etree.Element("annotation")
-    if image.verified:
+    if verified:
         root.set("verified", "yes")
-    for tag, value in (("folder", name.parent.name), ("filename", name.name), ("path", str(name))):
-        _add(root, tag, printable(value))
+    _add_all(root, zip(("folder", "filename", "path"), place, strict=True))
     _add(_add(root, "source"), "database", "Unknown")
-    size = _add(root, "size")
-    for tag, side in (("width", image.width), ("height", image.height), ("depth", 3)):
-        _add(size, tag, str(side))
+    _add_all(_add(root, "size"), zip(("width", "height", "depth"), (*size, 3), strict=True))
     _add(root, "segmented", "0")
-    for item in image.objects:
+    for item in objects:
         element = _add(root, "object")
-        flags = ("truncated", str(int(item.truncated))), ("difficult", str(int(item.difficult)))
-        for tag, value in (("name", item.name), ("pose", "Unspecified"), *flags):
-            _add(element, tag, value)
-        box = _add(element, "bndbox")
-        for tag, value in zip(
-            ("xmin", "ymin", "xmax", "ymax"), image.corners(item, 2), strict=True
-        ):
-            _add(box, tag, value)
+        flags = ("truncated", int(item.truncated)), ("difficult", int(item.difficult))
+        _add_all(element, (("name", item.name), ("pose", "Unspecified"), *flags))
+        _add_all(_add(element, "bndbox"), zip(SIDES, item.corners, strict=True))
     etree.indent(root, "\t")
     return etree.tostring(root, encoding="utf-8", pretty_print=True)
+
+
+def _add_all(parent: etree._Element, values: Iterable[tuple[str, object]]) -> None:
+    for tag, value in values:
+        _add(parent, tag, str(value))
 
 
 def _add(parent: etree._Element, tag: str, value: str | None = None) -> etree._Element:

@@ -10,11 +10,11 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from odtrain.errors import ModelFileError
-from odtrain.model_files.detector import FileDetector, Raw
-from odtrain.model_files.provenance import read_size
-from odtrain.model_files.tf_graph import SAVED_MODEL_FILE, open_frozen_graph, open_saved_model
-from odtrain.model_files.tflite import open_tflite
+from odtrain_runtime.detector import FileDetector, Raw
+from odtrain_runtime.errors import ModelFileError
+from odtrain_runtime.provenance import read_size
+from odtrain_runtime.tf_graph import SAVED_MODEL_FILE, open_frozen_graph, open_saved_model
+from odtrain_runtime.tflite import open_tflite
 
 __all__ = ["FileDetector", "load_detector", "load_detectors"]
 

@@ -13,11 +13,11 @@ from PIL import Image
 from support.tflite_files import quantize_input, write_constant_model, write_postprocess_model
 
 from odtrain.errors import ModelFileError
-from odtrain.model_files.detector import detections_of
-from odtrain.model_files.load import load_detector
-from odtrain.model_files.tflite import resize
 from odtrain.model_files.tflite_metadata import describe
 from odtrain.structures import Detections
+from odtrain_runtime.detector import detections_of
+from odtrain_runtime.model_files import load_detector
+from odtrain_runtime.tflite import resize
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (4, 6, 3), np.uint8)
 BOXES = np.array([[[0.1, 0.1, 0.4, 0.4], [0.5, 0.5, 0.9, 0.9], [0, 0, 0, 0]]], np.float32)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from odtrain.structures import FloatArray
+from odtrain_runtime.structures import FloatArray
 
 STRETCH, PAD = "stretch", "pad"
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
-from odtrain.labels.label_map import PLACEHOLDER
-
+PLACEHOLDER = "???"
+"""First line of the label files that count the background in, as the published COCO ones do."""
 LABELS_FILE = "labels.txt"
 PASSPORT_FILE = "passport.json"
 LABELS_NODE = "odtrain/labels"

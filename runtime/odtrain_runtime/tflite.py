@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from odtrain.errors import ModelFileError
-from odtrain.model_files import provenance as passports
-from odtrain.model_files import tflite_metadata
-from odtrain.model_files.detector import DETECTORS_ONLY, FileDetector, Raw, cannot_run
-from odtrain.model_files.tflite_metadata import BOXES, CLASSES, COUNT, SCORES
-from odtrain.models import resizing as framing
-from odtrain.structures import FloatArray, UInt8Image
-from odtrain.system.native_stderr import stderr_into
+from odtrain_runtime import provenance as passports
+from odtrain_runtime import resizing as framing
+from odtrain_runtime import tflite_metadata
+from odtrain_runtime.detector import DETECTORS_ONLY, FileDetector, Raw, cannot_run
+from odtrain_runtime.errors import ModelFileError
+from odtrain_runtime.native_stderr import stderr_into
+from odtrain_runtime.structures import FloatArray, UInt8Image
+from odtrain_runtime.tflite_metadata import BOXES, CLASSES, COUNT, SCORES
 
 
 def resize(image: UInt8Image, size: tuple[int, int]) -> FloatArray:

@@ -14,9 +14,8 @@ import pytest
 from mlflow.exceptions import MlflowException
 from PIL import Image
 
-from odtrain.registry import pyfunc_model
-from odtrain.registry.pyfunc_model import SERVERS, DetectorModel
-from odtrain.structures import UInt8Image
+from odtrain_runtime.pyfunc import SERVERS, DetectorModel
+from odtrain_runtime.structures import UInt8Image
 
 STRANGER = "zoo/ssd_mobilenet_v1_0.75_depth_quantized_coco.tflite"
 """A model that others trained, on COCO."""
@@ -168,7 +167,7 @@ def test_a_truncated_photograph_is_refused(model, picture):
         model.predict(None, [picture, picture.read_bytes()[:3000]])
 
 
-@pytest.mark.parametrize("server", pyfunc_model.SERVERS)
+@pytest.mark.parametrize("server", SERVERS)
 def test_a_path_from_a_client_is_not_opened(model, picture, monkeypatch, server):
     monkeypatch.setitem(sys.modules, server, ModuleType(server))
     with pytest.raises(MlflowException) as caught:

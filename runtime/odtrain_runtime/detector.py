@@ -10,9 +10,9 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from odtrain.errors import ModelFileError
-from odtrain.model_files.tflite_metadata import BOXES, CLASSES, COUNT, SCORES
-from odtrain.structures import Detections, FloatArray, UInt8Image, areas
+from odtrain_runtime.errors import ModelFileError
+from odtrain_runtime.structures import Detections, FloatArray, UInt8Image, areas
+from odtrain_runtime.tflite_metadata import BOXES, CLASSES, COUNT, SCORES
 
 MAKE_AGAIN = "Export the model again, or check that the file was copied or downloaded whole."
 DETECTORS_ONLY = "Only object detectors with boxes, classes and scores as outputs can be run."

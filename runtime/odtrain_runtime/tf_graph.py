@@ -8,11 +8,11 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from odtrain.errors import ModelFileError
-from odtrain.model_files import provenance as passports
-from odtrain.model_files.detector import DETECTORS_ONLY, FileDetector, Raw, cannot_run
-from odtrain.model_files.tflite_metadata import BOXES, CLASSES, COUNT, SCORES
-from odtrain.structures import UInt8Image
+from odtrain_runtime import provenance as passports
+from odtrain_runtime.detector import DETECTORS_ONLY, FileDetector, Raw, cannot_run
+from odtrain_runtime.errors import ModelFileError
+from odtrain_runtime.structures import UInt8Image
+from odtrain_runtime.tflite_metadata import BOXES, CLASSES, COUNT, SCORES
 
 GRAPH_OUTPUTS = {
     BOXES: "detection_boxes",

@@ -1,0 +1,122 @@
+"""What a command is. Each room that has some declares them in its `command.py`, beside what they run.
+
+Imports nothing heavy: help, completion and refusals know all commands before anything runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from odtrain.config.schema import Config
+
+
+@dataclass(frozen=True)
+class Invocation:
+    """What the user typed, taken apart."""
+
+    flags: argparse.Namespace
+    overrides: list[str]
+
+
+@dataclass(frozen=True)
+class Flag:
+    """A flag, as `--to`, or a word, as `file`; options are those of argparse's `add_argument`."""
+
+    name: str
+    options: Mapping[str, Any]
+
+    @property
+    def is_word(self) -> bool:
+        """Whether it is a word that stands by itself."""
+        return not self.name.startswith("-")
+
+    @property
+    def is_switch(self) -> bool:
+        """Whether it has no value."""
+        return self.options.get("action") in ("store_true", "help")
+
+    @property
+    def may_be_bare(self) -> bool:
+        """Whether it may stand without its value."""
+        return self.is_switch or self.options.get("nargs") == "?"
+
+
+def flag(name: str, help: str, **options: Any) -> Flag:
+    """A flag or a word, with one line of help."""
+    return Flag(name, {"help": help, **options})
+
+
+@dataclass(frozen=True)
+class Action:
+    """One thing that a command does.
+
+    Attributes:
+        run: returns the exit status.
+        help: one line; of a command's only action, the command's own line says it.
+        flags: its own flags and words.
+        settings: groups and keys of the configuration that it reads, the important ones first; an
+            action without any takes no overrides.
+        example: a command line, for who left out a word.
+    """
+
+    run: Callable[[Invocation], int]
+    help: str = ""
+    flags: tuple[Flag, ...] = ()
+    settings: tuple[str, ...] = ()
+    example: str = ""
+
+    @property
+    def all_flags(self) -> tuple[Flag, ...]:
+        """Its own, and those of every action that reads settings."""
+        return (*self.flags, *(COMMON_FLAGS if self.settings else ()))
+
+
+@dataclass(frozen=True)
+class Command:
+    """One subcommand.
+
+    Attributes:
+        actions: by the word that names them; "" is what is done without one.
+        default: the action without such a word; None where there must be one.
+    """
+
+    actions: Mapping[str, Action]
+    default: str | None = ""
+
+    @property
+    def named(self) -> dict[str, Action]:
+        """The actions that a word names."""
+        return {name: action for name, action in self.actions.items() if name}
+
+    @property
+    def flags(self) -> dict[str, Flag]:
+        """All flags of all actions, by name."""
+        flags = [each for action in self.actions.values() for each in action.all_flags]
+        return {each.name: each for each in flags if not each.is_word}
+
+
+def with_config(run: Callable[[Config, Invocation], int]) -> Callable[[Invocation], int]:
+    """Compose the configuration first; print it and stop if `--cfg` was given."""
+
+    def composed(invocation: Invocation) -> int:
+        from odtrain.config.compose import as_yaml, compose_config
+
+        config = compose_config(invocation.overrides, invocation.flags.config_dir)
+        if invocation.flags.cfg:
+            print(as_yaml(config), end="")
+            return 0
+        return run(config, invocation)
+
+    return composed
+
+
+COMMON_FLAGS = (
+    flag("--config-dir", "a folder of your own configs, beside conf/", metavar="DIR"),
+    flag("--overrides", '"a=1 b=2", several in one word', action="append", default=[]),
+    flag("--cfg", "print the configuration and exit", action="store_true"),
+)
+"""Of every action that reads settings."""

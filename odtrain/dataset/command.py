@@ -1,0 +1,130 @@
+"""`odtrain prepare`, `check`, `convert` and `diff`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from odtrain.command import Action, Command, Invocation, flag, with_config
+
+if TYPE_CHECKING:
+    from odtrain.config.schema import Config
+    from odtrain.dataset.check import Checked
+    from odtrain.findings import Finding
+
+SHOWN_OF_EACH = 5
+"""Findings of one code that `check` prints; --json and --html have all."""
+
+
+def _prepare(config: Config, invocation: Invocation) -> int:
+    from odtrain.dataset.prepare import prepare
+    from odtrain.dataset.read import describe
+
+    dataset = prepare(config.data)
+    print(describe(dataset))
+    if invocation.flags.pictures:
+        from odtrain.reports.data_preview import write_pictures
+
+        folder = Path(invocation.flags.pictures)
+        seed = config.train.seed
+        for file in write_pictures(dataset, folder, config.augment, config.model, seed):
+            print(f"  {file}")
+    return 0
+
+
+def _check(config: Config, invocation: Invocation) -> int:
+    from odtrain.dataset.check import check
+    from odtrain.findings import errors, findings_json, findings_table
+
+    flags = invocation.flags
+    checked = check(config.data, config.model)
+    findings = checked.findings
+    if flags.json:
+        Path(flags.json).write_text(findings_json(findings), encoding="utf-8")
+    if flags.html:
+        _write_page(config, Path(flags.html), checked)
+    print(findings_table(findings, of_each=SHOWN_OF_EACH))
+    if flags.fix is not None:
+        findings = _repair(config, flags.fix, checked)
+    return int(bool(errors(findings)))
+
+
+def _write_page(config: Config, file: Path, checked: Checked) -> None:
+    from odtrain.reports.findings_page import findings_page
+
+    orientations = {str(file): held.orientation for file, held in checked.pictures.items()}
+    heading = f"{config.data.name}: what the data check found"
+    file.write_text(findings_page(heading, checked.findings, orientations), encoding="utf-8")
+
+
+def _repair(config: Config, folder: str, checked: Checked) -> tuple[Finding, ...]:
+    """What is still found in the repaired copy."""
+    from odtrain.dataset.repair import describe, repair
+
+    output = folder or config.output or f"{config.data.name}-repaired"
+    repaired = repair(replace(config, output=output), checked)
+    print(describe(repaired))
+    return repaired.findings
+
+
+def _convert(config: Config, invocation: Invocation) -> int:
+    from odtrain.dataset.convert import convert
+
+    print(convert(config, invocation.flags.to, invocation.flags.labels_only))
+    return 0
+
+
+def _diff(invocation: Invocation) -> int:
+    from odtrain.dataset.diff import as_json, as_table, compare
+
+    flags = invocation.flags
+    diff = compare(Path(flags.first), Path(flags.second))
+    if flags.json:
+        Path(flags.json).write_text(as_json(diff), encoding="utf-8", errors="surrogateescape")
+    print(as_table(diff))
+    return 0
+
+
+PREPARE = Action(
+    with_config(_prepare),
+    flags=(flag("--pictures", "draw charts, and what the network sees, to DIR", metavar="DIR"),),
+    settings=("data", "model", "augment", "train.seed"),
+)
+CHECK = Action(
+    with_config(_check),
+    flags=(
+        flag("--json", "write the findings to FILE", metavar="FILE"),
+        flag("--html", "the same as a page with pictures", metavar="FILE"),
+        flag(
+            "--fix",
+            "write a repaired copy to the new folder DIR, or to output=",
+            nargs="?",
+            const="",
+            metavar="DIR",
+        ),
+    ),
+    settings=("data", "model", "output"),
+)
+CONVERT = Action(
+    with_config(_convert),
+    flags=(
+        flag("--to", "voc, yolo, coco or csv", metavar="FORMAT"),
+        flag("--labels-only", "do not copy the pictures", action="store_true"),
+    ),
+    settings=("input", "output", "data"),
+)
+DIFF = Action(
+    _diff,
+    flags=(
+        flag("first", "a folder that prepare wrote, or data/ of a run"),
+        flag("second", "the same, later"),
+        flag("--json", "write all that changed to FILE", metavar="FILE"),
+    ),
+)
+COMMANDS = {
+    "prepare": Command({"": PREPARE}),
+    "check": Command({"": CHECK}),
+    "convert": Command({"": CONVERT}),
+    "diff": Command({"": DIFF}),
+}

@@ -1,0 +1,129 @@
+"""`odtrain models`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from odtrain.command import Action, Command, Flag, Invocation, flag, with_config
+
+if TYPE_CHECKING:
+    from odtrain.config.schema import Config
+
+
+def _printed(action: Callable[[Config, Invocation], str]) -> Callable[[Invocation], int]:
+    """An action that prints what the function returns."""
+
+    def run(config: Config, invocation: Invocation) -> int:
+        print(action(config, invocation))
+        return 0
+
+    return with_config(run)
+
+
+def _list(config: Config, invocation: Invocation) -> str:
+    from odtrain.registry.versions import list_models, table
+    from odtrain.tracking.store import tracking_uri
+
+    versions, name = list_models(tracking_uri(config.tracking)), invocation.flags.name
+    return table([version for version in versions if name in (None, version.name)])
+
+
+def _show(config: Config, invocation: Invocation) -> str:
+    from odtrain.registry.versions import describe, find_version
+    from odtrain.tracking.store import tracking_uri
+
+    name = invocation.flags.name or config.registry.name
+    return describe(find_version(name, tracking_uri(config.tracking)))
+
+
+def _compare(config: Config, invocation: Invocation) -> str:
+    from odtrain.jobs.compare import compare
+
+    flags = invocation.flags
+    return compare(config, invocation.overrides, flags.a, flags.b, flags.format, flags.again)
+
+
+def _promote(config: Config, invocation: Invocation) -> str:
+    from odtrain.promotion.promote import promote
+
+    return promote(config, invocation.overrides, invocation.flags.name, invocation.flags.version)
+
+
+def _rollback(config: Config, invocation: Invocation) -> str:
+    from odtrain.promotion.promote import rollback
+
+    return rollback(config.tracking, invocation.flags.name or config.registry.name)
+
+
+def _download(config: Config, invocation: Invocation) -> str:
+    from odtrain.registry.register import download
+    from odtrain.tracking.store import tracking_uri
+
+    flags = invocation.flags
+    uri = flags.uri or config.registry.name
+    target = Path(flags.to or re.sub(r"[/@]", "-", uri.removeprefix("models:/")))
+    copied = download(uri, target, tracking_uri(config.tracking), flags.format)
+    return "\n".join(str(path) for path in copied)
+
+
+def _name(help: str) -> Flag:
+    return flag("name", help, nargs="?", metavar="NAME")
+
+
+FORMAT = flag("--format", "one export format only", metavar="FORMAT")
+ACTIONS = {
+    "list": Action(
+        _printed(_list),
+        "the registered models and their versions",
+        flags=(_name("of this one only"),),
+        settings=("tracking",),
+    ),
+    "show": Action(
+        _printed(_show),
+        "one model's version",
+        flags=(_name("a model, NAME@ALIAS or NAME/VERSION; registry.name if not given"),),
+        settings=("tracking", "registry.name"),
+    ),
+    "compare": Action(
+        _printed(_compare),
+        "which of two is better on the same pictures, and whether that is shown",
+        flags=(
+            flag("a", "a run, models:/... or a file", metavar="A"),
+            flag("b", "the same", metavar="B"),
+            FORMAT,
+            flag("--again", "run and time both now", action="store_true"),
+        ),
+        settings=("data", "evaluate", "benchmark", "tracking", "outputs"),
+        example="models compare RUN_ID models:/panels@champion",
+    ),
+    "promote": Action(
+        _printed(_promote),
+        "make a version the champion, if it passes the gate",
+        flags=(
+            flag("name", "a model", metavar="NAME"),
+            flag("version", "its number, or an alias", metavar="VERSION"),
+        ),
+        settings=("registry", "data", "benchmark", "tracking", "outputs"),
+        example="models promote panels 3",
+    ),
+    "rollback": Action(
+        _printed(_rollback),
+        "the champion before is champion again",
+        flags=(_name("a model; registry.name if not given"),),
+        settings=("tracking", "registry.name"),
+    ),
+    "download": Action(
+        _printed(_download),
+        "copy a version's files",
+        flags=(
+            flag("uri", "models:/NAME@ALIAS; registry.name if not given", nargs="?", metavar="URI"),
+            flag("--to", "the folder", metavar="DIR"),
+            FORMAT,
+        ),
+        settings=("tracking", "registry.name"),
+    ),
+}
+COMMANDS = {"models": Command(ACTIONS, default=None)}

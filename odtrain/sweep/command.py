@@ -1,0 +1,55 @@
+"""`odtrain sweep`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from odtrain.command import Action, Command, Invocation, flag, with_config
+from odtrain.jobs.command import TRAINING
+
+if TYPE_CHECKING:
+    from odtrain.config.schema import Config
+
+
+def _sweep(config: Config, invocation: Invocation) -> int:
+    from odtrain.sweep.driver import sweep
+
+    sweep(config, invocation.overrides, invocation.flags.config_dir)
+    return 0
+
+
+def _pick(config: Config, invocation: Invocation) -> int:
+    from odtrain.sweep.pick import pick
+
+    flags = invocation.flags
+    limits = (flags.max_latency_ms, flags.min_map, flags.max_size_mb)
+    print(pick(config, *limits, flags.register))
+    return 0
+
+
+def _verify(config: Config, invocation: Invocation) -> int:
+    from odtrain.sweep.pick import verify
+
+    table, same = verify(config)
+    print(table)
+    return int(not same)
+
+
+SWEEP = Action(with_config(_sweep), "run the trainings", settings=("sweep", *TRAINING))
+PICK = Action(
+    with_config(_pick),
+    "one file of the front, and what the next quicker and slower one would cost",
+    flags=(
+        flag("--max-latency-ms", "at most so slow", type=float, metavar="X"),
+        flag("--min-map", "the quickest of so good", type=float, metavar="X"),
+        flag("--max-size-mb", "at most so large", type=float, metavar="X"),
+        flag("--register", "measure on test and register", action="store_true"),
+    ),
+    settings=("sweep", "data", "tracking", "registry", "evaluate", "outputs"),
+)
+VERIFY = Action(
+    with_config(_verify),
+    "measure all files of the front once more",
+    settings=("sweep", "data", "tracking", "outputs"),
+)
+COMMANDS = {"sweep": Command({"": SWEEP, "pick": PICK, "verify": VERIFY})}

@@ -1,0 +1,62 @@
+"""`odtrain track`, `server` and `ui`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from odtrain.command import Action, Command, Invocation, flag, with_config
+
+if TYPE_CHECKING:
+    from odtrain.config.schema import Config
+
+
+def _sync(config: Config, invocation: Invocation) -> int:
+    from odtrain.promotion.promote import sync_all
+
+    folder = Path(invocation.flags.folder or config.outputs)
+    print(sync_all(folder, config.outputs, config.tracking.uri))
+    return 0
+
+
+def _server(invocation: Invocation) -> int:
+    from odtrain.tracking.server import serve
+
+    flags = invocation.flags
+    where = (Path(flags.folder), flags.host, flags.port)
+    return serve(*where, flags.database, flags.allowed_hosts, flags.workers)
+
+
+def _ui(config: Config, invocation: Invocation) -> int:
+    from odtrain.tracking.store import run_ui
+
+    return run_ui(config.tracking, invocation.flags.port)
+
+
+SYNC = Action(
+    with_config(_sync),
+    "send what was spooled while the tracking server was away",
+    flags=(flag("folder", "of one run; without it, all runs here", nargs="?"),),
+    settings=("tracking", "registry", "outputs"),
+)
+SERVER = Action(
+    _server,
+    flags=(
+        flag("--folder", "of all it keeps", default="server", metavar="DIR"),
+        flag("--host", "address to listen at", default="127.0.0.1"),
+        flag("--port", "to listen at", type=int, default=5000),
+        flag("--database", "to use instead of an own PostgreSQL", metavar="URI"),
+        flag("--allowed-hosts", "by which clients call it", metavar="NAMES"),
+        flag("--workers", "processes that answer", type=int, default=2),
+    ),
+)
+UI = Action(
+    with_config(_ui),
+    flags=(flag("--port", "of the local server", type=int, default=5000),),
+    settings=("tracking",),
+)
+COMMANDS = {
+    "track": Command({"sync": SYNC}, default=None),
+    "server": Command({"": SERVER}),
+    "ui": Command({"": UI}),
+}

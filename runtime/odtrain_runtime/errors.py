@@ -1,0 +1,19 @@
+"""Errors that a user can act on: those of model files and pictures, and what all of odtrain's share."""
+
+from __future__ import annotations
+
+
+class OdtrainError(Exception):
+    """Says where, what, and what to do: `where: problem` and, on lines of its own, the remedy."""
+
+    def __init__(self, where: object, problem: str, remedy: str) -> None:
+        super().__init__(where, problem, remedy)
+
+    def __str__(self) -> str:
+        """The message as people see it."""
+        where, problem, remedy = self.args
+        return f"{where}: {problem}\n  {remedy}"
+
+
+class ModelFileError(OdtrainError):
+    """An exported model file cannot be read or run."""

@@ -1,0 +1,52 @@
+"""Flatbuffer tables without generated code, read by slot numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from flatbuffers import number_types
+from flatbuffers.table import Table as RawTable
+
+
+class Reader:
+    """A flatbuffer table, read by slot number; a slot that is not there reads as empty."""
+
+    def __init__(self, content: bytes, position: int) -> None:
+        """The table that begins at `position` of `content`."""
+        self._table = RawTable(content, position)
+
+    def _at(self, slot: int) -> int:
+        offset = self._table.Offset(4 + 2 * slot)
+        return self._table.Pos + offset if offset else 0
+
+    def byte(self, slot: int) -> int:
+        """The number of an 8-bit slot."""
+        at = self._at(slot)
+        return int(self._table.Get(number_types.Int8Flags, at)) if at else 0
+
+    def text(self, slot: int) -> str:
+        """The text of a string slot."""
+        at = self._at(slot)
+        return self._table.String(at).decode("utf-8") if at else ""
+
+    def table(self, slot: int) -> Reader:
+        """The table of a slot that is known to be there."""
+        return Reader(self._table.Bytes, self._table.Indirect(self._at(slot)))
+
+    def tables(self, slot: int) -> list[Reader]:
+        """The tables of a vector slot."""
+        places = (self._table.Indirect(at) for at in self._elements(slot, width=4))
+        return [Reader(self._table.Bytes, place) for place in places]
+
+    def floats(self, slot: int) -> tuple[float, ...]:
+        """The numbers of a slot that holds a vector of 32-bit floats."""
+        read = self._table.Get
+        return tuple(
+            float(read(number_types.Float32Flags, at)) for at in self._elements(slot, width=4)
+        )
+
+    def _elements(self, slot: int, width: int) -> Iterator[int]:
+        offset = self._table.Offset(4 + 2 * slot)
+        if offset:
+            start = self._table.Vector(offset)
+            yield from (start + width * index for index in range(self._table.VectorLen(offset)))

@@ -1,0 +1,128 @@
+"""A detector for programs: pictures in whatever form they are at hand, detections out."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+from PIL import Image
+
+from odtrain_runtime.errors import ModelFileError
+from odtrain_runtime.model_files import load_detectors
+from odtrain_runtime.pictures import (
+    DamagedError,
+    decode,
+    exif_orientation,
+    read_upright,
+    upright_rgb,
+)
+from odtrain_runtime.provenance import LABELS_FILE, read_labels
+from odtrain_runtime.structures import Detect, Detections, UInt8Image
+
+CARD = "model_card.md"
+STANDS_FOR = re.compile(r"`([^`/]+)` stands for the version")
+"""How the card of a registered model names the file that is served."""
+
+Picture: TypeAlias = str | os.PathLike[str] | bytes | Image.Image | UInt8Image
+"""A file, the bytes of one, a Pillow picture, or (H, W, 3) RGB values 0-255."""
+
+
+@dataclass(frozen=True, eq=False)
+class Detector:
+    """Something that detects.
+
+    Attributes:
+        detect: what is found in one (H, W, 3) picture.
+        class_names: index 0 = class id 1; empty where nobody says.
+    """
+
+    detect: Detect
+    class_names: tuple[str, ...] = ()
+
+    def predict(self, pictures: Picture | Iterable[Picture]) -> list[Detections]:
+        """What is found in each picture, whatever its score: `found.above(0.5)` are the sure ones.
+
+        Args:
+            pictures: one, or several. Files and Pillow pictures are turned upright, as EXIF says.
+
+        Raises:
+            UnusableError: a picture cannot be read.
+            ModelFileError: the file runs, but not as a detector of pictures.
+        """
+        return [self.detect(pixels_of(picture)) for picture in _several(pictures)]
+
+
+def _several(pictures: Picture | Iterable[Picture]) -> Iterable[Picture]:
+    if isinstance(pictures, np.ndarray):
+        return pictures if pictures.ndim == 4 else [pictures]
+    return [pictures] if isinstance(pictures, str | os.PathLike | bytes | Image.Image) else pictures
+
+
+def load(path: str | os.PathLike[str], threads: int = 1, workers: int = 1) -> Detector:
+    """The detector of an exported file.
+
+    Args:
+        path: a .tflite (or, where TensorFlow is installed, a .pb or a SavedModel folder), or a folder as
+            `odtrain models download` leaves it, of which the file that stands for the version is taken.
+        threads: of each interpreter, which may be one where more would lose detections.
+        workers: threads that may run it at once.
+
+    Raises:
+        ModelFileError: there is no such file, it cannot be read, or it is no object detector.
+    """
+    file = served_file(Path(path))
+    opened = load_detectors(file, workers, threads, _labels_beside(file))
+    return Detector(opened, opened.class_names)
+
+
+def served_file(path: Path) -> Path:
+    """The model file that `path` means: itself, or that of a folder.
+
+    Raises:
+        ModelFileError: a folder holds none, or does not say which of several is meant.
+    """
+    lite = sorted(path.glob("*.tflite"))
+    card = path / CARD
+    if not lite and not card.is_file():
+        return path
+    named = STANDS_FOR.search(card.read_text(encoding="utf-8")) if card.is_file() else None
+    if named and (path / named[1]).exists():
+        return path / named[1]
+    if len(lite) == 1:
+        return lite[0]
+    there = ", ".join(file.name for file in lite) or "no .tflite"
+    raise ModelFileError(path, f"does not say which file is meant: {there}.", "Name the file.")
+
+
+def _labels_beside(file: Path) -> tuple[str, ...]:
+    """The class names in the label file of the folder, for a model file without its own."""
+    labels = file.parent / LABELS_FILE
+    return read_labels(labels.read_text(encoding="utf-8")) if labels.is_file() else ()
+
+
+def pixels_of(picture: Picture) -> UInt8Image:
+    """(H, W, 3) RGB values 0-255 of a picture, upright.
+
+    Raises:
+        UnusableError: it cannot be read, or an array is none of a picture.
+    """
+    if isinstance(picture, str | os.PathLike):
+        return read_upright(Path(picture))
+    if isinstance(picture, bytes):
+        return decode(Path("picture"), picture)
+    if isinstance(picture, Image.Image):
+        return np.asarray(upright_rgb(Path("picture"), picture, exif_orientation(picture)))
+    if (
+        picture.dtype != np.uint8
+        or picture.ndim != 3
+        or picture.shape[2] != 3
+        or 0 in picture.shape
+    ):
+        shown = f"is an array of {picture.dtype} {picture.shape}."
+        raise DamagedError(Path("picture"), shown, "Give (height, width, 3) RGB values, uint8.")
+    return picture

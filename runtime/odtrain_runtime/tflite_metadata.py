@@ -1,0 +1,175 @@
+"""What a .tflite file says of itself: output order, class names, normalisation, passport.
+
+In anyone's file, and in ours, into which odtrain writes them. The metadata is a flatbuffer of its own
+(root table ModelMetadata, identifier M001) in a buffer named TFLITE_METADATA; the files it names
+are zipped onto the end of the model. Slot numbers are those of tflite-support's
+metadata_schema.fbs 1.1.0.
+"""
+
+from __future__ import annotations
+
+import mmap
+import struct
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from ai_edge_litert import schema_py_generated as schema
+from flatbuffers import flexbuffers
+
+from odtrain_runtime import provenance as passports
+from odtrain_runtime.flatbuffer import Reader
+
+METADATA_ENTRY = "TFLITE_METADATA"
+POSTPROCESS = "TFLite_Detection_PostProcess"
+BOXES, CLASSES, SCORES, COUNT = "location", "category", "score", "number of detections"
+ROLES = (BOXES, CLASSES, SCORES, COUNT)
+"""The outputs in the order of the post-processing operator's ports, by the names that metadata
+readers look for."""
+MEAN = STD = 127.5
+"""(pixel - MEAN) / STD is -1 to 1, as the network was trained."""
+LARGEST_TEXT = 1 << 20
+"""Bytes; a file in the model that would unpack to more is not read."""
+
+MODEL, SUBGRAPH, TENSOR, CONTENT = (
+    {"name": 0, "description": 1, "subgraphs": 3, "files": 6, "min_parser_version": 7},
+    {"inputs": 2, "outputs": 3},
+    {"name": 0, "description": 1, "content": 3, "process_units": 4, "stats": 5, "files": 6},
+    {"properties_type": 0, "properties": 1, "range": 2},
+)
+FILE = {"name": 0, "description": 1, "type": 2}
+DESCRIPTIONS, TENSOR_AXIS_LABELS, TENSOR_VALUE_LABELS = 1, 2, 3
+NORMALIZATION_OPTIONS = 1
+
+
+@dataclass(frozen=True)
+class Postprocess:
+    """The operator at the end of a detector.
+
+    Attributes:
+        outputs: tensor indices of boxes, classes, scores and count.
+        max_detections: rows of its outputs.
+        num_classes: without the background.
+        per_class: whether it suppresses boxes class by class, not over all classes at once.
+    """
+
+    outputs: tuple[int, ...]
+    max_detections: int
+    num_classes: int
+    per_class: bool
+
+    @property
+    def shapes(self) -> tuple[list[int], ...]:
+        """Of boxes, classes, scores and count."""
+        rows = self.max_detections
+        return [1, rows, 4], [1, rows], [1, rows], [1]
+
+    def safe_threads(self, threads: int) -> int:
+        """At most `threads`, and as many as give every class.
+
+        LiteRT shares the classes out over its threads and forgets one: with N > 1 threads, class id
+        N + 1 is never found (tensorflow#56058, in LiteRT 2.3 too).
+        """
+        return 1 if self.per_class and self.num_classes > threads else threads
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What was found in a file; empty where it says nothing.
+
+    Attributes:
+        output_names: one for each output, in the file's order.
+        class_names: index 0 = class id 1.
+        mean: subtracted from pixel values 0-255 first; one value, or one for each channel.
+        std: what the difference is divided by; one value, or one for each channel.
+        passport: of a file that odtrain wrote.
+        postprocess: the post-processing operator, where the model has it.
+    """
+
+    output_names: tuple[str, ...] = ()
+    class_names: tuple[str, ...] = ()
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    passport: dict[str, str] = field(default_factory=dict)
+    postprocess: Postprocess | None = None
+
+
+def read_metadata(file: Path) -> Metadata:
+    """What a model file says of itself. Metadata that cannot be read counts as none."""
+    with file.open("rb") as stream:
+        model = schema.Model.GetRootAs(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
+        postprocess = postprocess_of(model)
+        try:
+            return replace(_metadata(model, _zipped_texts(stream)), postprocess=postprocess)
+        except (struct.error, IndexError, ValueError, TypeError, zipfile.BadZipFile):
+            return Metadata(postprocess=postprocess)
+
+
+def _metadata(model: Any, files: Mapping[str, str]) -> Metadata:
+    passport = passports.read_passport(files.get(passports.PASSPORT_FILE, ""))
+    root = _metadata_root(model)
+    if root is None:
+        return Metadata(passport=passport)
+    subgraph = root.tables(MODEL["subgraphs"])[0]
+    outputs = subgraph.tables(SUBGRAPH["outputs"])
+    mean, std = _normalization(subgraph.tables(SUBGRAPH["inputs"]))
+    return Metadata(
+        output_names=tuple(output.text(TENSOR["name"]) for output in outputs),
+        class_names=_class_names(outputs, files),
+        mean=mean,
+        std=std,
+        passport=passport,
+    )
+
+
+def postprocess_of(model: Any) -> Postprocess | None:
+    """The post-processing operator of a flatbuffer model; None where it has none."""
+    graph = model.Subgraphs(0)
+    for operator in (graph.Operators(index) for index in range(graph.OperatorsLength())):
+        if model.OperatorCodes(operator.OpcodeIndex()).CustomCode() == POSTPROCESS.encode():
+            options = flexbuffers.Loads(operator.CustomOptionsAsNumpy().tobytes())
+            return Postprocess(
+                outputs=tuple(int(index) for index in operator.OutputsAsNumpy()),
+                max_detections=int(options["max_detections"]),
+                num_classes=int(options["num_classes"]),
+                per_class=bool(options.get("use_regular_nms", False)),
+            )
+    return None
+
+
+def _metadata_root(model: Any) -> Reader | None:
+    entries = (model.Metadata(index) for index in range(model.MetadataLength()))
+    for entry in entries:
+        if entry.Name() == METADATA_ENTRY.encode():
+            data = model.Buffers(entry.Buffer()).DataAsNumpy().tobytes()
+            return Reader(data, struct.unpack_from("<I", data)[0])
+    return None
+
+
+def _zipped_texts(stream: BinaryIO) -> dict[str, str]:
+    if not zipfile.is_zipfile(stream):
+        return {}
+    with zipfile.ZipFile(stream) as archive:
+        return {
+            entry.filename: archive.read(entry).decode("utf-8")
+            for entry in archive.infolist()
+            if entry.file_size <= LARGEST_TEXT
+        }
+
+
+def _normalization(inputs: Sequence[Reader]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    for unit in inputs[0].tables(TENSOR["process_units"]) if inputs else ():
+        if unit.byte(0) == NORMALIZATION_OPTIONS:
+            options = unit.table(1)
+            return options.floats(0), options.floats(1)
+    return (), ()
+
+
+def _class_names(outputs: Sequence[Reader], files: Mapping[str, str]) -> tuple[str, ...]:
+    for output in outputs:
+        for file in output.tables(TENSOR["files"]):
+            if file.byte(FILE["type"]) in (TENSOR_VALUE_LABELS, TENSOR_AXIS_LABELS):
+                return passports.read_labels(files.get(file.text(FILE["name"]), ""))
+    return ()
