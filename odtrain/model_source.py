@@ -220,7 +220,7 @@ def _open_run(name: str, runs: Runs) -> Source:
 
 def _registered_file(uri: str, tracking: TrackingConfig) -> Path:
     """The one file of a version that is served."""
-    from odtrain.registry.register import file_of_version
+    from odtrain.registry.download import file_of_version
     from odtrain.registry.versions import find_version
     from odtrain.tracking.store import tracking_uri
 

@@ -15,8 +15,9 @@ from odtrain.config.schema import RegistryConfig, TrackingConfig
 from odtrain.export.writers import LITE_SETTINGS, WRITERS
 from odtrain.export_formats import FORMATS, served_format
 from odtrain.promotion import promote as promotion
+from odtrain.registry.download import file_of_version, resolve_model
 from odtrain.registry.lock import alone_at
-from odtrain.registry.register import Candidate, file_of_version, register, resolve_model
+from odtrain.registry.register import Candidate, register
 from odtrain.registry.versions import SOUND, Version, find_version, list_models, refresh_aliases
 from odtrain.structures import LabelledSplit
 from odtrain.tracking.store import open_client

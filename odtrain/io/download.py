@@ -16,6 +16,7 @@ from tqdm import tqdm
 from odtrain.errors import CheckpointError
 from odtrain.io.atomic import make_folder, put, write_text
 from odtrain.io.checksums import sha256_of
+from odtrain.io.http_errors import reason
 from odtrain.io.locks import alone
 
 ATTEMPTS = 5
@@ -130,6 +131,10 @@ class _NotAccepted(Exception):
     """What a place has is not the file that is wanted, or it has nothing."""
 
 
+class _Incomplete(requests.ConnectionError):
+    """The file is not whole, and can be asked for again; says how it is."""
+
+
 def _copy(wanted: Wanted, source: Path) -> None:
     """Copy a file of a local mirror to `wanted.part`."""
     try:
@@ -175,7 +180,7 @@ def _go_on(wanted: Wanted, url: str) -> None:
     with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT_SECONDS) as answer:
         if answer.status_code == requests.codes.requested_range_not_satisfiable:
             wanted.part.unlink()
-            raise requests.ConnectionError("the partial download did not fit; begun again")
+            raise _Incomplete("the partial download did not fit; begun again")
         answer.raise_for_status()
         going_on = answer.status_code == requests.codes.partial_content
         if not going_on:
@@ -209,7 +214,7 @@ def _save(answer: requests.Response, wanted: Wanted, have: int) -> None:
             stream.write(block)
             bar.update(len(block))
         if total is not None and stream.tell() < total:
-            raise requests.ConnectionError(f"broke off after {stream.tell():,} of {total:,} bytes")
+            raise _Incomplete(f"broke off after {stream.tell():,} of {total:,} bytes")
 
 
 def _accepted(wanted: Wanted, place: str) -> Path:
@@ -262,13 +267,4 @@ def _unchanged(wanted: Wanted) -> Path:
 
 
 def _reason(error: requests.RequestException) -> str:
-    """Why, in a few words; requests' own text for a connection is a nest of object addresses."""
-    if error.response is not None:
-        return f"the server answered {error.response.status_code} {error.response.reason}"
-    if isinstance(error, requests.Timeout):
-        return "the server does not answer"
-    if isinstance(error, requests.exceptions.ChunkedEncodingError):
-        return "the connection broke off"
-    if isinstance(error, requests.ConnectionError):
-        return str(error) if " of " in str(error) else "no connection to the server"
-    return str(error)
+    return str(error) if isinstance(error, _Incomplete) else reason(error, str(error))

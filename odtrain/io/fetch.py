@@ -14,6 +14,8 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import HTTPError
 
+from odtrain.io.http_errors import BROKE_OFF, UNKNOWN_HOST, UNTRUSTED, reason, status
+
 ATTEMPTS = 3
 WAIT_SECONDS = 1.0
 """Before the second attempt; each further wait is twice as long."""
@@ -96,9 +98,9 @@ class Fetcher:
                 session.mount(scheme, _Adapter(self._watch))
             with session.get(url, headers=headers, stream=True, timeout=TIMEOUT_SECONDS) as answer:
                 if answer.status_code in TRY_AGAIN:
-                    raise _Again(_status(answer), _asked_wait(answer))
+                    raise _Again(status(answer), _asked_wait(answer))
                 if not answer.ok:
-                    raise FetchError(_status(answer))
+                    raise FetchError(status(answer))
                 return self._body(answer)
 
     def _body(self, answer: requests.Response) -> bytes:
@@ -177,10 +179,6 @@ class _Adapter(HTTPAdapter):
         self.poolmanager.pool_classes_by_scheme = {"http": PlainPool, "https": SecurePool}
 
 
-def _status(answer: requests.Response) -> str:
-    return f"the server answered {answer.status_code} {answer.reason}"
-
-
 def _asked_wait(answer: requests.Response) -> float:
     """Seconds that the server asks to wait; 0 where it gives none, or a date."""
     asked = answer.headers.get("Retry-After", "")
@@ -189,16 +187,9 @@ def _asked_wait(answer: requests.Response) -> float:
 
 def _understood(error: Exception) -> Exception:
     """What a failed attempt comes to: worth another one, or not."""
-    if isinstance(error, requests.exceptions.SSLError):
-        return FetchError("its certificate is not trusted")
     if isinstance(error, requests.TooManyRedirects):
         return FetchError(f"redirects more than {MOST_REDIRECTS} times")
     if isinstance(error, (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema)):
         return FetchError("leads to what is no http or https URL")
-    if isinstance(error, (requests.Timeout, TimeoutError)) or "timed out" in str(error).lower():
-        return _Again("the server does not answer")
-    if isinstance(error, requests.ConnectionError) and "NameResolution" in repr(error):
-        return FetchError("its host is not known")
-    if isinstance(error, requests.ConnectionError):
-        return _Again("no connection to the server")
-    return _Again("the connection broke off")
+    why = reason(error, BROKE_OFF)
+    return FetchError(why) if why in (UNTRUSTED, UNKNOWN_HOST) else _Again(why)

@@ -31,7 +31,7 @@ from odtrain.io import markdown
 from odtrain.io.checksums import fingerprint
 from odtrain.media.draw import printable_label
 from odtrain.model_source import RUN_FILE, RUN_ID, open_source, run_config, run_file
-from odtrain.registry.register import file_of_version
+from odtrain.registry.download import file_of_version
 from odtrain.registry.versions import find_version
 from odtrain.reports import charts
 from odtrain.structures import Detections, LabelledSplit

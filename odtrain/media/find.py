@@ -6,7 +6,7 @@ import glob
 import hashlib
 import re
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
@@ -18,6 +18,7 @@ from tqdm import tqdm
 from odtrain.config.schema import PredictConfig
 from odtrain.errors import ConfigError, DataError
 from odtrain.io.atomic import replacing
+from odtrain.io.http_errors import reason
 from odtrain.media import images as pictures
 from odtrain.media import video
 
@@ -166,9 +167,8 @@ def fetch(url: str, folder: Path, config: PredictConfig, going_on: bool = False)
             with replacing(file) as part:
                 _receive(answer, part, url, config)
     except (requests.RequestException, ValueError) as error:
-        raise DataError(
-            url, f"cannot be fetched: {_why(error)}.", "Is the address right?"
-        ) from None
+        why = reason(error, "no such address")
+        raise DataError(url, f"cannot be fetched: {why}.", "Is the address right?") from None
     return file
 
 
@@ -199,16 +199,3 @@ def _file_name(url: str) -> str:
     """The last part of a URL's path, harmless as a file name."""
     name = unquote(PurePosixPath(urlsplit(url).path).name)
     return UNSAFE.sub("_", name).strip("._")[-80:] or "download"
-
-
-def _why(error: Exception) -> str:
-    response = getattr(error, "response", None)
-    if response is not None:
-        return f"the server answers {response.status_code} {response.reason}"
-    named: Sequence[tuple[type[Exception], str]] = (
-        (requests.Timeout, "the server does not answer in time"),
-        (requests.exceptions.ChunkedEncodingError, "the connection broke off"),
-        (requests.ConnectionError, "no connection to the server"),
-        (requests.TooManyRedirects, "the server sends from one address to the next without end"),
-    )
-    return next((text for kind, text in named if isinstance(error, kind)), "no such address")

@@ -29,9 +29,11 @@ from odtrain.io.checksums import fingerprint
 from odtrain.labels.label_map import read_class_names
 from odtrain.model_source import open_source, run_config, run_file
 from odtrain.promotion.gate import Evidence, Verdict, judge
+from odtrain.registry.download import downloaded
 from odtrain.registry.lock import alone_at
-from odtrain.registry.register import LABEL_FILES, PENDING, downloaded, register_postponed
+from odtrain.registry.register import PENDING, register_postponed
 from odtrain.registry.versions import (
+    LABEL_FILES,
     SOUND,
     Version,
     champion_of,

@@ -55,7 +55,7 @@ def _rollback(given: Composed) -> str:
 
 
 def _download(given: Composed) -> str:
-    from odtrain.registry.register import download
+    from odtrain.registry.download import download
     from odtrain.tracking.store import tracking_uri
 
     flags = given.flags

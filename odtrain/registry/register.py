@@ -4,24 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version as installed
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 import mlflow
 import mlflow.pyfunc
 from mlflow import MlflowClient
-from mlflow.artifacts import download_artifacts
 from mlflow.entities import Metric, Run
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
@@ -33,27 +25,21 @@ from mlflow.utils.validation import MAX_METRICS_PER_BATCH
 import odtrain_runtime
 from odtrain.errors import TrackingError
 from odtrain.export_formats import FORMATS, served_format
-from odtrain.io.archives import cache_folder
-from odtrain.io.atomic import copy, put, replacing_folder, sync, write_json, write_text
-from odtrain.io.checksums import SUMS, checksums, of_files, verify
-from odtrain.io.locks import alone
-from odtrain.registry.carried_code import kept_apart
+from odtrain.io.atomic import sync, write_json
+from odtrain.io.checksums import SUMS, checksums
 from odtrain.registry.lock import alone_at
 from odtrain.registry.model_card import CARD, write_card
 from odtrain.registry.versions import (
     FILES,
+    LABEL_FILES,
     LATENCY,
     SERVED_BY,
-    Version,
-    files_of,
-    find_version,
     refresh_aliases,
-    served_by,
     versions_of,
 )
 from odtrain.tracking.runs import say_on_stderr
 from odtrain.tracking.sender import RunRecord
-from odtrain.tracking.store import cause, failure, is_outage, open_client, shown
+from odtrain.tracking.store import failure, is_outage, mlflow_uses, open_client
 from odtrain.tracking.tracker import Tracker
 from odtrain_runtime.provenance import read_labels
 
@@ -63,7 +49,6 @@ RUNTIME = Path(odtrain_runtime.__file__).parent
 
 NO_STEP = -1
 """Model.log copies a step's metrics from run to model, without the data that they are of; this one has none."""
-LABEL_FILES = {"labels": "labels.txt", "label_map": "label_map.pbtxt"}
 PENDING = "register.json"
 
 SIGNATURE = ModelSignature(
@@ -118,9 +103,6 @@ class Candidate:
         sound = [name for name in self.files if name not in self.failed]
         chosen = served_format(sound or list(self.files), self.format)
         return chosen or next(iter(self.files))
-
-
-# Registering
 
 
 def register(tracker: Tracker, candidate: Candidate) -> str | None:
@@ -198,7 +180,7 @@ def _register(client: MlflowClient, uri: str, run_id: str, candidate: Candidate)
     number = _registered_before(client, candidate.name, run_id, digest)
     if number is None:
         model_id = _log_model(client, uri, run_id, candidate, sums)
-        with _mlflow_uses(uri):
+        with mlflow_uses(uri):
             made = client.create_model_version(
                 candidate.name,
                 source=f"models:/{model_id}",
@@ -233,7 +215,7 @@ def _log_model(client: MlflowClient, uri: str, run_id: str, candidate: Candidate
     """Log the model in its run; returns its id."""
     run = client.get_run(run_id)
     model_id = _create_logged_model(client, run, candidate)
-    with tempfile.TemporaryDirectory() as scratch, _mlflow_uses(uri), warnings.catch_warnings():
+    with tempfile.TemporaryDirectory() as scratch, mlflow_uses(uri), warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*An input example was not provided")
         sums_file = Path(scratch, SUMS)
         sums_file.write_text(sums, encoding="utf-8")
@@ -328,174 +310,3 @@ def _version_tags(run_id: str, candidate: Candidate) -> dict[str, str]:
     }
     latency = candidate.metrics.get(f"export/{candidate.served}/latency_ms_p50")
     return tags if latency is None else {**tags, LATENCY: f"{latency:.6g}"}
-
-
-@contextmanager
-def _mlflow_uses(uri: str) -> Iterator[None]:
-    """Point MLflow's own functions, which take no URI, at the store."""
-    before = os.environ.get("MLFLOW_TRACKING_URI")
-    mlflow.set_tracking_uri(uri)
-    try:
-        yield
-    finally:
-        mlflow.set_tracking_uri(before)  # type: ignore[arg-type]  # None is how it is unset
-
-
-# Fetching
-
-
-def resolve_model(uri: str, store: str) -> Path:
-    """The folder that holds the exported files of a registered model, downloaded if need be.
-
-    Downloads are kept in the cache folder, where later calls find them.
-
-    Raises:
-        TrackingError: there is no such model, or its files cannot be had or are damaged.
-    """
-    version = find_version(uri, store)
-    client = open_client(store)
-    model_id = version.source.removeprefix("models:/")
-    try:
-        location = client.get_logged_model(model_id).artifact_location
-        here = Path(url2pathname(urlsplit(location).path)) / "artifacts"
-        if urlsplit(location).scheme in ("file", "") and here.is_dir():
-            return here
-        return _cached(model_id, store)
-    except (MlflowException, OSError) as problem:
-        raise _not_complete(uri, store, problem) from problem
-
-
-def scoring_app(uri: str, store: str) -> Any:
-    """MLflow's own scoring server for a registered model, as an ASGI application.
-
-    Raises:
-        TrackingError: there is no such model, or its files cannot be had.
-    """
-    from mlflow.pyfunc import load_model
-    from mlflow.pyfunc.scoring_server import init
-
-    find_version(uri, store)
-    try:
-        with _mlflow_uses(store), kept_apart():
-            return init(load_model(uri))
-    except (MlflowException, OSError) as problem:
-        raise _not_complete(uri, store, problem) from problem
-
-
-def _not_complete(uri: str, store: str, problem: Exception) -> TrackingError:
-    return TrackingError(
-        uri, f"cannot be downloaded: {cause(problem)}", f"Is {shown(store)} complete?"
-    )
-
-
-def file_of_version(version: Version, store: str, format: str | None = None) -> tuple[str, Path]:
-    """A file of a version, downloaded if need be, and its format.
-
-    Args:
-        version: whose.
-        store: URI of the MLflow store.
-        format: of the file; None for the one that is served.
-
-    Raises:
-        TrackingError: the version holds no such file, or it cannot be had.
-    """
-    uri = f"models:/{version.name}/{version.number}"
-    folder = resolve_model(uri, store)
-    files = files_of(version, folder)
-    if format is not None and format not in files:
-        raise TrackingError(uri, f'holds no "{format}".', f"It holds: {', '.join(files)}.")
-    chosen = format or served_by(version, folder)
-    if chosen is None:
-        raise TrackingError(
-            uri, "holds no file that odtrain can run.", "Was it registered by odtrain?"
-        )
-    return chosen, folder / files[chosen]
-
-
-@contextmanager
-def downloaded(version: Version, store: str) -> Iterator[tuple[Path, str | None]]:
-    """The files of a version, fetched afresh for a while, and what is wrong with them.
-
-    Yields:
-        The folder, and why its files are not those that were registered; None if they are.
-
-    Raises:
-        TrackingError: they cannot be had.
-    """
-    uri = f"models:/{version.name}/{version.number}"
-    with tempfile.TemporaryDirectory() as scratch:
-        try:
-            with _mlflow_uses(store):
-                got = Path(download_artifacts(uri, dst_path=scratch, tracking_uri=store))
-        except (MlflowException, OSError) as problem:
-            if is_outage(store, problem):
-                raise
-            raise _not_complete(uri, store, problem) from problem
-        yield got / "artifacts", _damage(got / "artifacts", version)
-
-
-def _damage(folder: Path, version: Version) -> str | None:
-    """Why files are not those that were registered."""
-    try:
-        verify(folder)
-    except TrackingError as problem:
-        return f"{Path(str(problem.args[0])).name} {problem.args[1].rstrip('.')}"
-    sums = (folder / SUMS).read_text(encoding="utf-8")
-    wanted = version.tags.get("odtrain.files_digest")
-    if wanted is not None and hashlib.sha256(sums.encode()).hexdigest() != wanted:
-        return f"{SUMS} is not the one that was registered"
-    names = [*files_of(version, folder).values(), *LABEL_FILES.values()]
-    bare = [name for name in names if not of_files(sums, [name])]
-    return f"{SUMS} does not list {', '.join(bare)}" if bare else None
-
-
-def _cached(model_id: str, store: str) -> Path:
-    target = cache_folder().parent / "models" / model_id
-    with alone(target.with_name(f"{target.name}.lock")):
-        if not target.is_dir():
-            with tempfile.TemporaryDirectory(dir=target.parent) as scratch, _mlflow_uses(store):
-                got = download_artifacts(
-                    f"models:/{model_id}", dst_path=scratch, tracking_uri=store
-                )
-                verify(Path(got) / "artifacts")
-                put(Path(got) / "artifacts", target)
-    return target
-
-
-def download(uri: str, to: Path, store: str, format: str | None = None) -> list[Path]:
-    """Copy the files of a registered model and its card into `to`, and verify what has arrived.
-
-    Args:
-        uri: `models:/NAME@ALIAS`, `models:/NAME/VERSION` or a bare name.
-        to: the folder; files of the same names in it are replaced.
-        store: URI of the MLflow store.
-        format: of the one export wanted; labels, label map and card come with it.
-
-    Returns:
-        The files and folders in `to`.
-
-    Raises:
-        TrackingError: there is no such model or format, or a file is damaged.
-    """
-    folder = resolve_model(uri, store)
-    files = files_of(find_version(uri, store), folder)
-    if format is not None and format not in files:
-        raise TrackingError(uri, f'holds no "{format}".', f"It holds: {', '.join(files)}.")
-    wanted = [files[format]] if format else list(files.values())
-    names = [*wanted, *LABEL_FILES.values(), CARD]
-    copied = [_copy(folder / name, to) for name in names if (folder / name).exists()]
-    sums = (folder / SUMS).read_text(encoding="utf-8")
-    write_text(to / SUMS, of_files(sums, names))
-    verify(to)
-    return copied
-
-
-def _copy(source: Path, to: Path) -> Path:
-    target = to / source.name
-    if source.is_dir():
-        with replacing_folder(target) as part:
-            shutil.copytree(source, part, dirs_exist_ok=True)
-            shutil.rmtree(target, ignore_errors=True)
-    else:
-        copy(source, target)
-    return target

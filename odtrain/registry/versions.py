@@ -23,6 +23,7 @@ MODEL_URI = re.compile(r"(?:models:/)?(?P<name>[^/@]+)(?:@(?P<alias>[^/]+)|/(?P<
 
 FILES = "odtrain.files"
 """Tag: JSON of format -> file name."""
+LABEL_FILES = {"labels": "labels.txt", "label_map": "label_map.pbtxt"}
 SERVED_BY = "odtrain.served_by"
 """Tag: the format that stands for the version, wherever one file of it is run, timed or judged."""
 LATENCY = "odtrain.latency_ms_p50"

@@ -7,41 +7,36 @@ alive and only trains.
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
 
-import optuna
 import psutil
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 from tqdm import tqdm
 
-from odtrain.config.schema import Config, Runs, SweepConfig
+from odtrain.config.schema import Config
 from odtrain.dataset.prepare import prepare
-from odtrain.errors import ConfigError, DataError, TrackingError, TrainingError
-from odtrain.jobs.context import experiment_id
+from odtrain.errors import ConfigError, DataError, TrainingError
 from odtrain.jobs.picked import drop_exports
 from odtrain.model_source import load_first_weights
 from odtrain.models.build import build_detector
-from odtrain.sweep import page as sweep_page
-from odtrain.sweep import pareto as sweep_front
 from odtrain.sweep import queue as sweep_trials
 from odtrain.sweep import results as sweep_results
 from odtrain.sweep import space as sweep_space
 from odtrain.sweep import study as sweep_study
+from odtrain.sweep.run import Sweep, begun, other_driver, say, taken_over
+from odtrain.sweep.show import closing_words, show, tell_news
 from odtrain.sweep.space import Dimension
-from odtrain.sweep.study import AWAY, FORMAT, METRICS, patiently
+from odtrain.sweep.study import METRICS, patiently
 from odtrain.sweep.worker import Job, train_in_process, work, write_job
-from odtrain.tracking.store import repeated, shown, tracking_uri, ui_command
-from odtrain.tracking.tracker import Terminated, Tracker
+from odtrain.tracking.store import repeated, tracking_uri
+from odtrain.tracking.tracker import Terminated
 
 OWN_KEYS = ("sweep=", "sweep.", "sweep/")
 """Beginnings of overrides that are not for the trainings."""
@@ -52,25 +47,6 @@ NOT_COMPARED = ("tracking.", "outputs=", "data.", "registry.")
 SECONDS_BETWEEN_LOOKS = 1.0
 MOST_DEATHS = 10
 """Ends of workers, with no training done in between, before a sweep gives up."""
-LONGEST_START = 120.0
-"""Seconds that one who joins waits for the driver to begin the run."""
-
-
-@dataclass(frozen=True)
-class Sweep:
-    """What one call of the driver works with.
-
-    Attributes:
-        config: of the sweep.
-        study: Optuna's.
-        job: for the workers.
-        tracker: of the sweep's run; None where another driver shows it.
-    """
-
-    config: Config
-    study: optuna.Study
-    job: Job
-    tracker: Tracker | None
 
 
 def sweep(
@@ -118,18 +94,18 @@ def sweep(
     )
     with sweep_study.quiet(), ExitStack() as stack:
         study, made = sweep_study.open_study(config.sweep, dimensions, begun_with)
-        whole = _begun(config, overrides, study, replace(job, made=made), stack)
+        whole = begun(config, overrides, study, replace(job, made=made), stack)
         try:
             _run(whole)
         except (KeyboardInterrupt, Terminated, TrainingError):
-            _show(whole)
+            show(whole)
             raise
-        if whole.tracker is None and not _other_driver(study, job):
-            whole = _taken_over(whole, stack)
-        _show(whole)
+        if whole.tracker is None and not other_driver(study, job):
+            whole = taken_over(whole, stack)
+        show(whole)
         _drop_unkept(whole)
-        ui = _ui(whole)
-    print(_closing_words(whole, ui, repeated(overrides, NEXT)))
+        said = closing_words(whole, repeated(overrides, NEXT))
+    print(said)
 
 
 def checked_space(
@@ -180,140 +156,16 @@ def _deadline(max_minutes: float | None) -> float | None:
     return time.time() + 60 * max_minutes if max_minutes else None
 
 
-# ---- the run of the study
-
-
-def _begun(
-    config: Config, overrides: Sequence[str], study: optuna.Study, job: Job, stack: ExitStack
-) -> Sweep:
-    """The study's run, begun or gone on with; not touched while another driver shows it."""
-    if not job.made and _other_driver(study, job):
-        parent, experiment = _awaited_run(study, job)
-        fixed = [*job.fixed, f"tracking.experiment={experiment}"]
-        _say("Another driver shows this study; this one joins its trainings.")
-        return Sweep(config, study, replace(job, parent=parent, fixed=fixed), None)
-    stack.enter_context(_showing(study, config.sweep.grace))
-    tracker = _tracker(config.runs, study)
-    stack.enter_context(tracker)
-    _enqueue_baselines(study, config.sweep)
-    study.set_user_attr("experiment", tracker.experiment)
-    study.set_user_attr("run_id", tracker.name)
-    if not tracker.resumed:
-        tracker.log_config(*_without_password(config, overrides))
-        tracker.log_text(json.dumps(dict(config.sweep.space), indent=2), "space.json")
-    fixed = [*job.fixed, f"tracking.experiment={tracker.experiment}"]
-    job = replace(job, parent=tracker.name, fixed=fixed, uri=tracker.uri)
-    return Sweep(config, study, job, tracker)
-
-
-def _tracker(runs: Runs, study: optuna.Study) -> Tracker:
-    tracker = Tracker(runs.tracking, Path(runs.outputs))
-    name = f"sweep {study.study_name}"
-    return tracker.start("sweep", name, resume=study.user_attrs.get("run_id"))
-
-
-@contextmanager
-def _showing(study: optuna.Study, grace: float) -> Iterator[None]:
-    """Sign for the run of the study, and give signs of life while inside."""
-    driver = sweep_trials.signature()
-    study.set_user_attr("driver", driver)
-    ended = threading.Event()
-
-    def beat() -> None:
-        while not ended.wait(grace / sweep_trials.SIGNS):
-            driver["sign"] += 1
-            with suppress(*AWAY):
-                study.set_user_attr("driver", dict(driver))
-
-    thread = threading.Thread(target=beat, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
-        with suppress(*AWAY):
-            study.set_user_attr("driver", None)
-
-
-def _other_driver(study: optuna.Study, job: Job) -> bool:
-    """Whether a driver shows the study; one of another machine is known by its next sign of life."""
-    first = study.user_attrs.get("driver")
-    if first is None or sweep_trials.is_gone(first):
-        return first is None and _just_made(study)
-    if first["host"] == sweep_trials.signature()["host"]:
-        return True
-    until = time.monotonic() + 2 * job.settings.grace / sweep_trials.SIGNS
-    while time.monotonic() < until:
-        if study.user_attrs.get("driver") != first:
-            return True
-        time.sleep(0.2)
-    return False
-
-
-def _just_made(study: optuna.Study) -> bool:
-    """Whether the one that made the study is about to sign for it."""
-    if "run_id" in study.user_attrs:
-        return False
-    until = time.monotonic() + 5
-    while time.monotonic() < until:
-        if study.user_attrs.get("driver") is not None:
-            return True
-        time.sleep(0.2)
-    return False
-
-
-def _awaited_run(study: optuna.Study, job: Job) -> tuple[str, str]:
-    until = time.monotonic() + LONGEST_START
-    while time.monotonic() < until:
-        attributes = study.user_attrs
-        if "run_id" in attributes and "experiment" in attributes:
-            return attributes["run_id"], attributes["experiment"]
-        time.sleep(0.5)
-    raise TrackingError(
-        f"sweep {job.settings.name}",
-        f"another driver began the study and has had no run for {LONGEST_START:.0f} seconds.",
-        "Look at what it says, and give the command again.",
-    )
-
-
-def _without_password(config: Config, overrides: Sequence[str]) -> tuple[Config, list[str]]:
-    """What may be logged: everybody who sees the run would have the database's password too."""
-    storage = config.sweep.storage
-    if storage is None:
-        return config, list(overrides)
-    logged = replace(config, sweep=replace(config.sweep, storage=shown(storage)))
-    return logged, [text.replace(storage, shown(storage)) for text in overrides]
-
-
-def _taken_over(whole: Sweep, stack: ExitStack) -> Sweep:
-    """The same, showing what the driver that is gone shows no more."""
-    stack.enter_context(_showing(whole.study, whole.config.sweep.grace))
-    tracker = _tracker(whole.config.runs, whole.study)
-    stack.enter_context(tracker)
-    return replace(whole, tracker=tracker)
-
-
-def _enqueue_baselines(study: optuna.Study, settings: SweepConfig) -> None:
-    """Once in the life of a study, and before anybody trains."""
-    if "baselines" in study.user_attrs or study.get_trials(deepcopy=False):
-        return
-    for baseline in settings.baselines:
-        point = {**baseline, FORMAT: settings.formats[0]}
-        study.enqueue_trial(point, skip_if_exists=True)
-    study.set_user_attr("baselines", len(settings.baselines))
-
-
 # ---- workers
 
 
 def _run(whole: Sweep) -> None:
     settings, seen = whole.config.sweep, set[int]()
     with tqdm(total=settings.n_trials, desc="sweep", unit="training") as bar:
-        _tell_news(whole, bar, seen, aloud=False)
+        tell_news(whole, bar, seen, aloud=False)
 
         def told() -> None:
-            _tell_news(whole, bar, seen)
+            tell_news(whole, bar, seen)
 
         if settings.workers == 1:
             work(whole.job, whole.study, train_in_process, told)
@@ -321,7 +173,7 @@ def _run(whole: Sweep) -> None:
             _run_workers(whole, told)
     deadline = whole.job.deadline
     if deadline and time.time() > deadline and settings.max_minutes:
-        _say(f"sweep.max_minutes={settings.max_minutes:g} are over.")
+        say(f"sweep.max_minutes={settings.max_minutes:g} are over.")
 
 
 def _run_workers(whole: Sweep, told: Callable[[], None]) -> None:
@@ -391,87 +243,6 @@ class _Worker:
             self._process.wait()
 
 
-# ---- what is shown
-
-
-def _tell_news(whole: Sweep, bar: tqdm[NoReturn], seen: set[int], aloud: bool = True) -> None:
-    """Say what has ended since the last look, and log the front if anything has."""
-    trials = patiently(lambda: sweep_trials.asked(whole.study))
-    ended = [one for one in trials if one.state.is_finished() and one.number not in seen]
-    if not ended:
-        return
-    seen |= {trial.number for trial in ended}
-    for trial in ended if aloud else []:
-        _say(_line(trial))
-    complete = sum(trial.state == TrialState.COMPLETE for trial in trials)
-    bar.update(min(complete, whole.config.sweep.n_trials) - bar.n)
-    _show(whole)
-    bar.set_postfix_str(f"{len(sweep_results.front(whole.study))} on the front")
-
-
-def _line(trial: FrozenTrial) -> str:
-    point = trial.user_attrs.get("point", trial.params)
-    chosen = ", ".join(sweep_space.as_overrides(point))
-    files = trial.user_attrs.get("result", {}).get("files", {})
-    what = trial.user_attrs.get("reason") or ", ".join(
-        f"{name} {file['mAP']:.3f} mAP {file['latency_ms_p50']:.2f} ms"
-        for name, file in files.items()
-    )
-    return f"{trial.number}: {chosen}: {trial.user_attrs.get('state', 'lost')}: {what}"
-
-
-def _show(whole: Sweep) -> None:
-    """Log the front as it is now: `front.json`, a table, plots and a page."""
-    study, tracker = whole.study, whole.tracker
-    if tracker is None:
-        return
-    every = patiently(lambda: sweep_results.points(study))
-    others = patiently(lambda: sweep_results.without_files(study))
-    if not every and not others:
-        return
-    best = patiently(lambda: sweep_results.front(study))
-    importances = patiently(lambda: sweep_results.importances(study))
-    tracker.log_text(sweep_front.front_json(best), "front.json")
-    title = f"Sweep {whole.config.sweep.name}"
-    tracker.log_text(sweep_page.page(title, every, best, others, importances), "front.html")
-    with tempfile.TemporaryDirectory() as scratch:
-        plots = Path(scratch)
-        if every:
-            sweep_page.draw_front(every, best, plots / "front.png")
-            tracker.log_file(plots / "front.png")
-        if importances:
-            sweep_page.draw_importances(importances, plots / "importances.png")
-            tracker.log_file(plots / "importances.png")
-            tracker.log_text(json.dumps(importances, indent=2) + "\n", "importances.json")
-    saved, stopped = sweep_results.saved(study)
-    numbers = {
-        "front": len(best),
-        "files": len(every),
-        "stopped": stopped,
-        "trainings_saved": saved,
-    }
-    step = sweep_trials.count(study, TrialState.COMPLETE)
-    tracker.log({f"sweep/{name}": value for name, value in numbers.items()}, step, replace=True)
-    tracker.describe(_description(title, best, others, importances))
-
-
-def _description(
-    title: str,
-    best: Sequence[sweep_front.Point],
-    others: Sequence[dict[str, str]],
-    importances: dict[str, dict[str, float]],
-) -> str:
-    parts = [f"**{title}**, judged on the validation split", sweep_front.table(best)]
-    if others:
-        parts += ["Without a file:", sweep_page.others_table(others)]
-    if importances:
-        parts += [
-            "What mattered (share of the variance, fANOVA):",
-            sweep_page.importance_table(importances),
-        ]
-    return "\n\n".join(parts)
-
-
 def _drop_unkept(whole: Sweep) -> None:
     """Drop what `sweep.keep` does not keep, once all trainings are done."""
     settings, study = whole.config.sweep, whole.study
@@ -486,35 +257,4 @@ def _drop_unkept(whole: Sweep) -> None:
     for run_id, own in files.items():
         drop_exports(whole.config.runs, run_id, own)
     if dropped:
-        _say(f"sweep.keep=front: {len(dropped)} files that are not on the front were dropped.")
-
-
-def _ui(whole: Sweep) -> tuple[str | None, str]:
-    experiment = experiment_id(whole.tracker) if whole.tracker is not None else None
-    return ui_command(whole.job.uri, experiment)
-
-
-def _closing_words(whole: Sweep, ui: tuple[str | None, str], same: str) -> str:
-    study, (command, url) = whole.study, ui
-    best = sweep_results.front(study)
-    saved, stopped = sweep_results.saved(study)
-    total = sweep_trials.count(study, TrialState.COMPLETE)
-    share = f", which saved {saved / total:.0%} of the steps" if stopped else ""
-    return "\n".join(
-        [
-            f"{total} trainings, {stopped} of them stopped early{share}; {len(best)} files on the "
-            "front, by the validation split:",
-            sweep_front.table(best),
-            "",
-            "Where to look next:",
-            f"  the front              {command or 'the server is up'}",
-            f"                         {url}",
-            f"  the best under 5 ms    odtrain sweep pick{same} --max-latency-ms 5",
-            f"  the same, registered   odtrain sweep pick{same} --max-latency-ms 5 --register",
-            f"  measured once more     odtrain sweep verify{same}",
-        ]
-    )
-
-
-def _say(text: str) -> None:
-    tqdm.write(text, file=sys.stderr)
+        say(f"sweep.keep=front: {len(dropped)} files that are not on the front were dropped.")

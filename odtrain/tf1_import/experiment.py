@@ -17,7 +17,8 @@ from odtrain.io.archives import locate
 from odtrain.io.atomic import write_text
 from odtrain.labels.formats.tfrecords import RECORD_NAME, SPLIT_WORDS, record_files
 from odtrain.labels.label_map import read_label_map
-from odtrain.tf1_import.pipeline_config import PLACEHOLDER, Imported, read_pipeline
+from odtrain.tf1_import.imported import PLACEHOLDER, Imported
+from odtrain.tf1_import.pipeline_config import read_pipeline
 from odtrain.zoo.catalog import model_names
 
 WIDTH = 108

@@ -265,3 +265,14 @@ def run_ui(config: TrackingConfig, port: int = 5000) -> int:
     command, url = ui_command(uri, experiment.experiment_id if experiment else None, port)
     print(f"Open {url}", flush=True)
     return 0 if command is None else subprocess.call([sys.executable, "-m", *shlex.split(command)])
+
+
+@contextlib.contextmanager
+def mlflow_uses(uri: str) -> Iterator[None]:
+    """Point MLflow's own functions, which take no URI, at the store."""
+    before = os.environ.get("MLFLOW_TRACKING_URI")
+    mlflow.set_tracking_uri(uri)
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(before)  # type: ignore[arg-type]  # None is how it is unset

@@ -7,19 +7,14 @@ unreachable server has left behind is sent later.
 
 from __future__ import annotations
 
-import functools
 import json
 import math
-import os
-import re
 import shutil
 import signal
-import subprocess
 import tempfile
 import threading
 import uuid
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -28,48 +23,40 @@ from typing import Any
 
 import yaml
 from mlflow import MlflowClient
-from mlflow.tracking.context.registry import resolve_tags
 from PIL import Image
 
 from odtrain import __version__
 from odtrain.config.compose import as_dict, as_yaml, flattened
 from odtrain.config.schema import Config, TrackingConfig
 from odtrain.errors import TrackingError
-from odtrain.io.atomic import make_folder
-from odtrain.io.locks import alone
 from odtrain.structures import UInt8Image
+from odtrain.tracking.begin import begin_run, claim_folder, run_made_by_mlflow
+from odtrain.tracking.names import (
+    LONGEST_DIGEST,
+    LONGEST_NAME,
+    LONGEST_PARAM,
+    MOST_PARAMS,
+    as_text,
+    image_key,
+    metric_name,
+    portions,
+)
 from odtrain.tracking.runs import (
-    at_work,
     config_digest,
-    existing_run,
     now,
-    run_folder,
     say_on_stderr,
 )
-from odtrain.tracking.sender import LONGEST_TAG, MOST_IN_A_BATCH, Delivery, RunRecord, create_run
+from odtrain.tracking.sender import LONGEST_TAG, MOST_IN_A_BATCH, Delivery, RunRecord
 from odtrain.tracking.spool import Outbox
 from odtrain.tracking.store import (
     cause,
     download,
-    failure,
     first_line,
-    is_outage,
-    open_client,
     shown,
     tracking_uri,
 )
 from odtrain.tracking.system_metrics import EVERY_SECONDS, MachineMetrics
 
-LONGEST_PARAM = 6000
-LONGEST_NAME = 250
-LONGEST_DIGEST = 36
-MOST_PARAMS = 100
-"""MLflow's limits."""
-
-RANDOM_NAME = re.compile(r"[a-z]+-[a-z]+-\d+")
-"""What MLflow calls a run that was given no name."""
-
-LONGEST_IMAGE_KEY = 100
 THUMBNAIL = 640
 """Longest side of the smaller copies that MLflow's image grid shows, up to the whole window."""
 
@@ -135,11 +122,16 @@ class Tracker:
         Raises:
             TrackingError: the store refuses, or the run to resume is not there or in use.
         """
-        given = None if parent else self._run_made_by_mlflow()
-        wanted = resume or given
-        client, record, lost = self._reach(wanted, stage, run_name, parent)
+        given = None if parent else run_made_by_mlflow(self._config, self.uri, self._say)
+        wanted, name = resume or given, run_name or self._config.run_name
+        draft = RunRecord(
+            self.uri, self._config.experiment, None, "", name, parent, stage, now(), {}
+        )
+        begun = begin_run(draft, wanted, self._outputs)
+        client, record = begun.client, begun.record
+        self.resumed, self._tables = begun.resumed, begun.tables
         try:
-            self.folder = self._claim_folder(record)
+            self.folder = claim_folder(record, self._outputs, self._alone)
         except TrackingError:
             if client is not None and wanted is None:
                 client.set_terminated(str(record.run_id), "FAILED")
@@ -151,8 +143,8 @@ class Tracker:
         every = self._config.flush_seconds
         self._outbox = Outbox(self._delivery.send, every, self._went_away, self._came_back)
         self._save(record)
-        if lost is not None:
-            self._outbox.note_lost(lost)
+        if begun.lost is not None:
+            self._outbox.note_lost(begun.lost)
         self._visiting = self.resumed and record.stage != stage
         if wanted is not None and not self._visiting:
             self._append("status", {"status": "RUNNING", "end": None})
@@ -162,88 +154,6 @@ class Tracker:
             client.set_tag(given, "odtrain.continued_in", wanted)
         self._start_helpers()
         return self
-
-    def _run_made_by_mlflow(self) -> str | None:
-        inherited = os.environ.pop("MLFLOW_RUN_ID", None)
-        its_store = tracking_uri(replace(self._config, uri=None))
-        if inherited and self.uri != its_store:
-            self._say(
-                f"tracking: `mlflow run` made its run in {shown(its_store)}, not in tracking.uri."
-            )
-            return None
-        return inherited
-
-    def _reach(
-        self, wanted: str | None, stage: str, run_name: str | None, parent: str | None
-    ) -> tuple[MlflowClient | None, RunRecord, Exception | None]:
-        """The client, the run, and what kept the server from being reached."""
-        name = run_name or self._config.run_name
-        draft = RunRecord(
-            self.uri, self._config.experiment, None, "", name, parent, stage, now(), {}
-        )
-        try:
-            client = open_client(self.uri)
-            if wanted is not None:
-                return client, self._taken_up(client, wanted, draft), None
-            draft = replace(draft, tags=_tags_of_origin())
-            return client, create_run(client, draft, parent), None
-        except Exception as problem:
-            if isinstance(problem, TrackingError):
-                raise
-            if not is_outage(self.uri, problem):
-                raise failure(self.uri, problem) from problem
-            return None, self._offline(wanted, draft), problem
-
-    def _taken_up(self, client: MlflowClient, wanted: str, draft: RunRecord) -> RunRecord:
-        folder = run_folder(self._outputs, wanted)
-        if folder is not None and RunRecord.read(folder).run_id is None:
-            self.resumed = True
-            return _reopened(RunRecord.read(folder), draft.stage)
-        run_id = str(RunRecord.read(folder).run_id) if folder else wanted
-        run = existing_run(client, self.uri, run_id)
-        self.resumed = "odtrain.stage" in run.data.tags
-        self._tables = json.loads(run.data.tags.get("mlflow.loggedArtifacts", "[]"))
-        name = run.info.run_name
-        if not self.resumed and draft.name and RANDOM_NAME.fullmatch(name or ""):
-            name = draft.name
-            client.update_run(run_id, name=name)
-        record = replace(
-            draft,
-            experiment=client.get_experiment(run.info.experiment_id).name,
-            run_id=run_id,
-            local_id=folder.name if folder else run_id,
-            name=name,
-            started=run.info.start_time,
-            stage=run.data.tags.get("odtrain.stage", draft.stage),
-            config_digest=run.data.tags.get("odtrain.config_digest"),
-            status=run.info.status,
-        )
-        return _reopened(record, draft.stage)
-
-    def _offline(self, wanted: str | None, draft: RunRecord) -> RunRecord:
-        if wanted is None:
-            local_id = f"offline-{uuid.uuid4().hex[:12]}"
-            tags = {**_tags_of_origin(), "odtrain.local_id": local_id}
-            return replace(draft, local_id=local_id, tags=tags)
-        folder = run_folder(self._outputs, wanted)
-        self.resumed = folder is not None
-        if folder is not None:
-            return _reopened(RunRecord.read(folder), draft.stage)
-        return replace(draft, run_id=wanted, local_id=wanted)
-
-    def _claim_folder(self, record: RunRecord) -> Path:
-        fresh = self._outputs / _as_file_name(record.experiment) / record.local_id
-        folder = run_folder(self._outputs, record.local_id) or fresh
-        busy = at_work(record.local_id)
-        try:
-            self._alone.enter_context(alone(make_folder(folder) / ".lock", busy=busy))
-        except OSError as problem:
-            raise TrackingError(
-                folder,
-                f"cannot be written: {first_line(problem)}",
-                "Choose another folder with outputs=DIR.",
-            ) from problem
-        return folder
 
     def _start_helpers(self) -> None:
         self._outbox.flush()
@@ -352,7 +262,7 @@ class Tracker:
     def log_params(self, params: Mapping[str, object]) -> None:
         """Log parameters; a new value of an old one becomes a tag `odtrain.changed.<key>`."""
         texts = {metric_name(key): as_text(value)[:LONGEST_PARAM] for key, value in params.items()}
-        for some in _portions(texts, MOST_PARAMS):
+        for some in portions(texts, MOST_PARAMS):
             self._append("params", {"params": some})
 
     def log_config(self, config: Config, overrides: Sequence[str] = ()) -> None:
@@ -371,7 +281,7 @@ class Tracker:
     def set_tags(self, tags: Mapping[str, object]) -> None:
         """Set tags, replacing older values."""
         texts = {key[:LONGEST_NAME]: as_text(value)[:LONGEST_TAG] for key, value in tags.items()}
-        for some in _portions(texts, MOST_IN_A_BATCH["tags"]):
+        for some in portions(texts, MOST_IN_A_BATCH["tags"]):
             self._append("tags", {"tags": some})
 
     def describe(self, markdown: str) -> None:
@@ -449,7 +359,7 @@ class Tracker:
         """Log a picture (H, W, 3) for the run's page; a new one of the same step replaces it."""
         # MLflow reads key, step and time out of the file's name. A name that depends on key and
         # step alone lets a resumed run overwrite its pictures instead of doubling them.
-        stem = f"{_as_image_key(key)}+step+{step}+timestamp+{self._delivery.record.started + step}"
+        stem = f"{image_key(key)}+step+{step}+timestamp+{self._delivery.record.started + step}"
         stem = f"{stem}+{uuid.uuid5(uuid.NAMESPACE_OID, stem)}"
         picture = Image.fromarray(image)
         small = picture.copy()
@@ -526,68 +436,6 @@ class Tracker:
             record.save(self.folder)
         except OSError as problem:
             self._not_kept("run.json", problem)
-
-
-def as_text(value: object) -> str:
-    """A value as it would be written in an override."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, list | tuple):
-        return f"[{','.join(as_text(item) for item in value)}]"
-    return str(value)
-
-
-@functools.lru_cache(maxsize=4096)
-def metric_name(name: str) -> str:
-    """`name` with what MLflow refuses spelled by code point: `AP/*` becomes `AP/_2a`."""
-    spelled = re.sub(r"[^/\w.\- :]", lambda found: f"_{ord(found[0]):x}", name)
-    parts = [part if part not in ("", ".", "..") else "_" for part in spelled.split("/")]
-    return "/".join(parts)[:LONGEST_NAME]
-
-
-def _as_image_key(key: str) -> str:
-    """`key` in the letters that MLflow takes; keys that differ still do."""
-    plain = re.sub(r"[^a-zA-Z0-9_\-. ~]", "_", key.replace("/", "~"))
-    if plain == key.replace("/", "~") and len(plain) <= LONGEST_IMAGE_KEY:
-        return plain
-    return f"{plain[:LONGEST_IMAGE_KEY]}-{zlib.crc32(key.encode()):08x}"
-
-
-def _as_file_name(name: str) -> str:
-    return re.sub(r"[^\w.\- ]", "_", name).strip(". ") or "_"
-
-
-def _portions(items: Mapping[str, str], most: int) -> Iterator[dict[str, str]]:
-    pairs = list(items.items())
-    for start in range(0, len(pairs), most):
-        yield dict(pairs[start : start + most])
-
-
-def _tags_of_origin() -> dict[str, str]:
-    tags = {key: str(value) for key, value in resolve_tags().items()}
-    commit = _git_commit()
-    return tags if commit is None else {"mlflow.source.git.commit": commit, **tags}
-
-
-def _git_commit() -> str | None:
-    """The commit of the current folder's git tree; None where there is none."""
-    try:
-        answer = subprocess.run(
-            ["git", "rev-parse", "--verify", "HEAD"],
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=10,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return answer.stdout.strip()
-
-
-def _reopened(record: RunRecord, stage: str) -> RunRecord:
-    return replace(record, status="RUNNING") if record.stage == stage else record
 
 
 def _raise_terminated(number: int, frame: FrameType | None) -> None:

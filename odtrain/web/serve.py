@@ -23,7 +23,7 @@ from odtrain.media.draw import class_colour
 from odtrain.model_files.thresholds import Thresholds, choose_thresholds
 from odtrain.model_source import Source, open_source
 from odtrain.predict.predict import tell_nameless
-from odtrain.registry.register import scoring_app
+from odtrain.registry.download import scoring_app
 from odtrain.system.workers import cores
 from odtrain.tracking.store import tracking_uri
 from odtrain.web.guard import TooLargeError, page, read_body, serve

@@ -16,7 +16,7 @@ from support.commands import odtrain
 from support.old_store import KILLED, KILLED_SETTINGS, SETTINGS, SWEEP_SETTINGS, TRAINED, unpack
 from support.web_pages import running
 
-from odtrain.registry.register import scoring_app
+from odtrain.registry.download import scoring_app
 
 pytestmark = pytest.mark.slow
 
@@ -87,7 +87,7 @@ def test_its_model_is_served_by_a_process_that_has_imported_its_own_odtrain(unpa
     (found,) = answer.json()["predictions"]
     assert sorted(found) == ["boxes", "class_names", "classes", "scores"]
     assert sys.path == path
-    assert sys.modules["odtrain.registry.register"].scoring_app is scoring_app
+    assert sys.modules["odtrain.registry.download"].scoring_app is scoring_app
 
 
 def test_its_files_are_downloaded_and_their_sums_hold(unpacked, tmp_path):

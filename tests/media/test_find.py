@@ -146,7 +146,7 @@ def test_what_is_not_there_is_told(tmp_path, server):
     with pytest.raises(DataError) as caught:
         media(tmp_path, f"{server.address}/none.jpg")
     assert str(caught.value) == (
-        f"{server.address}/none.jpg: cannot be fetched: the server answers 404 Not Found.\n"
+        f"{server.address}/none.jpg: cannot be fetched: the server answered 404 Not Found.\n"
         "  Is the address right?"
     )
 

@@ -23,8 +23,9 @@ from odtrain.config.compose import compose_config, section
 from odtrain.config.schema import TrackingConfig
 from odtrain.errors import TrackingError
 from odtrain.promotion.promote import sync_all
+from odtrain.registry.download import download, resolve_model
 from odtrain.registry.lock import alone_at
-from odtrain.registry.register import Candidate, check_name, download, register, resolve_model
+from odtrain.registry.register import Candidate, check_name, register
 from odtrain.registry.versions import (
     SOUND,
     find_version,

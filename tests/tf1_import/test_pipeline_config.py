@@ -12,7 +12,8 @@ from support.pipeline_configs import TYPES, pipeline_text
 from odtrain.config.compose import as_dict, compose_config, flattened
 from odtrain.config.schema import Config
 from odtrain.errors import DataError
-from odtrain.tf1_import.pipeline_config import Imported, read_pipeline
+from odtrain.tf1_import.imported import Imported
+from odtrain.tf1_import.pipeline_config import read_pipeline
 from odtrain.zoo.catalog import model_names
 
 PUBLISHED = [

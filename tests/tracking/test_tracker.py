@@ -23,9 +23,10 @@ from odtrain import __version__
 from odtrain.config.compose import compose_config, section
 from odtrain.config.schema import TrackingConfig
 from odtrain.errors import TrackingError
+from odtrain.tracking.names import metric_name
 from odtrain.tracking.runs import config_digest, find_resumable, is_begun, sync
 from odtrain.tracking.store import open_client
-from odtrain.tracking.tracker import Tracker, metric_name
+from odtrain.tracking.tracker import Tracker
 
 PROJECT = Path(__file__).resolve().parents[2]
 

@@ -21,7 +21,7 @@ from odtrain.config.compose import section
 from odtrain.config.schema import ServeConfig
 from odtrain.model_files.thresholds import Thresholds
 from odtrain.model_source import Source
-from odtrain.registry.register import scoring_app
+from odtrain.registry.download import scoring_app
 from odtrain.structures import Detections
 from odtrain.web.guard import Guard
 from odtrain.web.serve import build_app

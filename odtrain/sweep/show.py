@@ -1,0 +1,129 @@
+"""What a driver shows of its study: a line for each training that ended, the front, and the last words."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from optuna.trial import FrozenTrial, TrialState
+from tqdm import tqdm
+
+from odtrain.jobs.context import experiment_id
+from odtrain.sweep import page as sweep_page
+from odtrain.sweep import pareto as sweep_front
+from odtrain.sweep import queue as sweep_trials
+from odtrain.sweep import results as sweep_results
+from odtrain.sweep import space as sweep_space
+from odtrain.sweep.run import Sweep, say
+from odtrain.sweep.study import patiently
+from odtrain.tracking.store import ui_command
+
+
+def tell_news(whole: Sweep, bar: tqdm[NoReturn], seen: set[int], aloud: bool = True) -> None:
+    """Say what has ended since the last look, and log the front if anything has."""
+    trials = patiently(lambda: sweep_trials.asked(whole.study))
+    ended = [one for one in trials if one.state.is_finished() and one.number not in seen]
+    if not ended:
+        return
+    seen |= {trial.number for trial in ended}
+    for trial in ended if aloud else []:
+        say(_line(trial))
+    complete = sum(trial.state == TrialState.COMPLETE for trial in trials)
+    bar.update(min(complete, whole.config.sweep.n_trials) - bar.n)
+    show(whole)
+    bar.set_postfix_str(f"{len(sweep_results.front(whole.study))} on the front")
+
+
+def _line(trial: FrozenTrial) -> str:
+    point = trial.user_attrs.get("point", trial.params)
+    chosen = ", ".join(sweep_space.as_overrides(point))
+    files = trial.user_attrs.get("result", {}).get("files", {})
+    what = trial.user_attrs.get("reason") or ", ".join(
+        f"{name} {file['mAP']:.3f} mAP {file['latency_ms_p50']:.2f} ms"
+        for name, file in files.items()
+    )
+    return f"{trial.number}: {chosen}: {trial.user_attrs.get('state', 'lost')}: {what}"
+
+
+def show(whole: Sweep) -> None:
+    """Log the front as it is now: `front.json`, a table, plots and a page."""
+    study, tracker = whole.study, whole.tracker
+    if tracker is None:
+        return
+    every = patiently(lambda: sweep_results.points(study))
+    others = patiently(lambda: sweep_results.without_files(study))
+    if not every and not others:
+        return
+    best = patiently(lambda: sweep_results.front(study))
+    importances = patiently(lambda: sweep_results.importances(study))
+    tracker.log_text(sweep_front.front_json(best), "front.json")
+    title = f"Sweep {whole.config.sweep.name}"
+    tracker.log_text(sweep_page.page(title, every, best, others, importances), "front.html")
+    with tempfile.TemporaryDirectory() as scratch:
+        plots = Path(scratch)
+        if every:
+            sweep_page.draw_front(every, best, plots / "front.png")
+            tracker.log_file(plots / "front.png")
+        if importances:
+            sweep_page.draw_importances(importances, plots / "importances.png")
+            tracker.log_file(plots / "importances.png")
+            tracker.log_text(json.dumps(importances, indent=2) + "\n", "importances.json")
+    saved, stopped = sweep_results.saved(study)
+    numbers = {
+        "front": len(best),
+        "files": len(every),
+        "stopped": stopped,
+        "trainings_saved": saved,
+    }
+    step = sweep_trials.count(study, TrialState.COMPLETE)
+    tracker.log({f"sweep/{name}": value for name, value in numbers.items()}, step, replace=True)
+    tracker.describe(_description(title, best, others, importances))
+
+
+def _description(
+    title: str,
+    best: Sequence[sweep_front.Point],
+    others: Sequence[dict[str, str]],
+    importances: dict[str, dict[str, float]],
+) -> str:
+    parts = [f"**{title}**, judged on the validation split", sweep_front.table(best)]
+    if others:
+        parts += ["Without a file:", sweep_page.others_table(others)]
+    if importances:
+        parts += [
+            "What mattered (share of the variance, fANOVA):",
+            sweep_page.importance_table(importances),
+        ]
+    return "\n\n".join(parts)
+
+
+def _ui(whole: Sweep) -> tuple[str | None, str]:
+    """The command that shows the store, if one is needed, and the address of its page."""
+    experiment = experiment_id(whole.tracker) if whole.tracker is not None else None
+    return ui_command(whole.job.uri, experiment)
+
+
+def closing_words(whole: Sweep, same: str) -> str:
+    """What came of it, and where to look next; `same` says again which sweep it is."""
+    study, (command, url) = whole.study, _ui(whole)
+    best = sweep_results.front(study)
+    saved, stopped = sweep_results.saved(study)
+    total = sweep_trials.count(study, TrialState.COMPLETE)
+    share = f", which saved {saved / total:.0%} of the steps" if stopped else ""
+    return "\n".join(
+        [
+            f"{total} trainings, {stopped} of them stopped early{share}; {len(best)} files on the "
+            "front, by the validation split:",
+            sweep_front.table(best),
+            "",
+            "Where to look next:",
+            f"  the front              {command or 'the server is up'}",
+            f"                         {url}",
+            f"  the best under 5 ms    odtrain sweep pick{same} --max-latency-ms 5",
+            f"  the same, registered   odtrain sweep pick{same} --max-latency-ms 5 --register",
+            f"  measured once more     odtrain sweep verify{same}",
+        ]
+    )
