@@ -17,7 +17,7 @@ import itertools
 import json
 import sys
 from collections.abc import Callable, Sequence
-from types import FrameType
+from types import CodeType, FrameType
 
 ROOM = "odtrain"
 
@@ -28,11 +28,8 @@ def entered(arguments: Sequence[str]) -> list[tuple[str, str]]:
 
     def note(frame: FrameType, event: str, _: object) -> None:
         module = frame.f_globals.get("__name__", "")
-        if event == "call" and module.partition(".")[0] == ROOM:
-            code = frame.f_code
-            # Bodies of modules and classes are no functions; <lambda>, <genexpr> are parts of one.
-            if code.co_flags & inspect.CO_OPTIMIZED and not code.co_name.startswith("<"):
-                seen.setdefault((module, f"{code.co_firstlineno} {code.co_name}"))
+        if event == "call" and module.partition(".")[0] == ROOM and _is_written(frame.f_code):
+            seen.setdefault((module, f"{frame.f_code.co_firstlineno} {frame.f_code.co_name}"))
 
     main = command()
     sys.setprofile(note)
@@ -41,6 +38,18 @@ def entered(arguments: Sequence[str]) -> list[tuple[str, str]]:
     finally:
         sys.setprofile(None)
     return list(seen)
+
+
+def _is_written(code: CodeType) -> bool:
+    """Whether it is a function that stands in a file for people to read.
+
+    Bodies of modules and classes are none; <lambda> and <genexpr> are parts of one; what dataclasses
+    generate is written nowhere; of AutoGraph's translations, those of whole functions stand for them.
+    """
+    if not code.co_flags & inspect.CO_OPTIMIZED or code.co_name.startswith("<"):
+        return False
+    translated = "__autograph_generated_file" in code.co_filename
+    return code.co_name.startswith("tf__") if translated else not code.co_filename.startswith("<")
 
 
 def command() -> Callable[[list[str]], int]:

@@ -23,6 +23,13 @@ class Invocation:
 
 
 @dataclass(frozen=True)
+class Composed(Invocation):
+    """What the user typed, and the configuration that it makes."""
+
+    config: Config
+
+
+@dataclass(frozen=True)
 class Flag:
     """A flag, as `--to`, or a word, as `file`; options are those of argparse's `add_argument`."""
 
@@ -99,7 +106,7 @@ class Command:
         return {each.name: each for each in flags if not each.is_word}
 
 
-def with_config(run: Callable[[Config, Invocation], int]) -> Callable[[Invocation], int]:
+def with_config(run: Callable[[Composed], int]) -> Callable[[Invocation], int]:
     """Compose the configuration first; print it and stop if `--cfg` was given."""
 
     def composed(invocation: Invocation) -> int:
@@ -109,7 +116,7 @@ def with_config(run: Callable[[Config, Invocation], int]) -> Callable[[Invocatio
         if invocation.flags.cfg:
             print(as_yaml(config), end="")
             return 0
-        return run(config, invocation)
+        return run(Composed(invocation.flags, invocation.overrides, config))
 
     return composed
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from odtrain.command import Action, Command, Invocation, flag, with_config
+from odtrain.command import Action, Command, Composed, Invocation, flag, with_config
 
 if TYPE_CHECKING:
-    from odtrain.config.schema import Config
     from odtrain.dataset.check import Checked
     from odtrain.findings import Finding
 
@@ -16,61 +15,62 @@ SHOWN_OF_EACH = 5
 """Findings of one code that `check` prints; --json and --html have all."""
 
 
-def _prepare(config: Config, invocation: Invocation) -> int:
+def _prepare(given: Composed) -> int:
     from odtrain.dataset.prepare import prepare
     from odtrain.dataset.read import describe
 
-    dataset = prepare(config.data)
+    dataset = prepare(given.config.data)
     print(describe(dataset))
-    if invocation.flags.pictures:
+    if given.flags.pictures:
         from odtrain.reports.data_preview import write_pictures
 
-        folder = Path(invocation.flags.pictures)
-        seed = config.train.seed
-        for file in write_pictures(dataset, folder, config.augment, config.model, seed):
+        folder = Path(given.flags.pictures)
+        seed = given.config.train.seed
+        for file in write_pictures(dataset, folder, given.config.augment, given.config.model, seed):
             print(f"  {file}")
     return 0
 
 
-def _check(config: Config, invocation: Invocation) -> int:
+def _check(given: Composed) -> int:
     from odtrain.dataset.check import check
     from odtrain.findings import errors, findings_json, findings_table
 
-    flags = invocation.flags
-    checked = check(config.data, config.model)
+    flags = given.flags
+    checked = check(given.config.data, given.config.model)
     findings = checked.findings
     if flags.json:
         Path(flags.json).write_text(findings_json(findings), encoding="utf-8")
     if flags.html:
-        _write_page(config, Path(flags.html), checked)
+        _write_page(given.config.data.name, Path(flags.html), checked)
     print(findings_table(findings, of_each=SHOWN_OF_EACH))
     if flags.fix is not None:
-        findings = _repair(config, flags.fix, checked)
+        findings = _repair(given, checked)
     return int(bool(errors(findings)))
 
 
-def _write_page(config: Config, file: Path, checked: Checked) -> None:
+def _write_page(name: str, file: Path, checked: Checked) -> None:
     from odtrain.reports.findings_page import findings_page
 
     orientations = {str(file): held.orientation for file, held in checked.pictures.items()}
-    heading = f"{config.data.name}: what the data check found"
+    heading = f"{name}: what the data check found"
     file.write_text(findings_page(heading, checked.findings, orientations), encoding="utf-8")
 
 
-def _repair(config: Config, folder: str, checked: Checked) -> tuple[Finding, ...]:
+def _repair(given: Composed, checked: Checked) -> tuple[Finding, ...]:
     """What is still found in the repaired copy."""
     from odtrain.dataset.repair import describe, repair
 
-    output = folder or config.output or f"{config.data.name}-repaired"
+    config = given.config
+    output = given.flags.fix or config.output or f"{config.data.name}-repaired"
     repaired = repair(config.data, config.model, output, checked)
     print(describe(repaired))
     return repaired.findings
 
 
-def _convert(config: Config, invocation: Invocation) -> int:
+def _convert(given: Composed) -> int:
     from odtrain.dataset.convert import convert
 
-    flags = invocation.flags
+    config, flags = given.config, given.flags
     print(
         convert(
             config.data,

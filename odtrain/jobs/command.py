@@ -3,52 +3,48 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from odtrain.command import Action, Command, Invocation, flag, with_config
-
-if TYPE_CHECKING:
-    from odtrain.config.schema import Config
+from odtrain.command import Action, Command, Composed, flag, with_config
 
 
-def _train(config: Config, invocation: Invocation) -> int:
+def _train(given: Composed) -> int:
     from odtrain.jobs.closing import after_training
     from odtrain.jobs.train import train
 
-    print(after_training(train(config, invocation.overrides), invocation.overrides))
+    print(after_training(train(given.config, given.overrides), given.overrides))
     return 0
 
 
-def _evaluate(config: Config, invocation: Invocation) -> int:
+def _evaluate(given: Composed) -> int:
     from odtrain.jobs.closing import after_evaluation
     from odtrain.jobs.evaluate import evaluate
 
-    print(after_evaluation(evaluate(config, invocation.overrides)))
+    print(after_evaluation(evaluate(given.config, given.overrides)))
     return 0
 
 
-def _export(config: Config, invocation: Invocation) -> int:
+def _export(given: Composed) -> int:
     from odtrain.jobs.closing import after_export
     from odtrain.jobs.export import export
 
-    print(after_export(export(config)))
+    print(after_export(export(given.config)))
     return 0
 
 
-def _benchmark(config: Config, invocation: Invocation) -> int:
+def _benchmark(given: Composed) -> int:
     from odtrain.jobs.benchmark import benchmark
     from odtrain.jobs.closing import after_benchmark
 
-    print(after_benchmark(benchmark(config)))
+    print(after_benchmark(benchmark(given.config)))
     return 0
 
 
-def _report(config: Config, invocation: Invocation) -> int:
+def _report(given: Composed) -> int:
     from odtrain.jobs.run_report import write_report
 
-    flags = invocation.flags
+    flags = given.flags
     to = Path(flags.to) if flags.to else None
-    print(f"Written: {write_report(flags.run, config.runs, to, flags.precision)}")
+    print(f"Written: {write_report(flags.run, given.config.runs, to, flags.precision)}")
     return 0
 
 

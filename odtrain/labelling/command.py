@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from odtrain.command import Action, Command, Invocation, with_config
-
-if TYPE_CHECKING:
-    from odtrain.config.schema import Config
+from odtrain.command import Action, Command, Composed, with_config
 
 
-def _prelabel(config: Config, invocation: Invocation) -> int:
+def _prelabel(given: Composed) -> int:
     from odtrain.labelling.prelabel import prelabel
 
-    print(prelabel(config))
+    print(prelabel(given.config))
     return 0
 
 
-def _merge(config: Config, invocation: Invocation) -> int:
+def _merge(given: Composed) -> int:
     from odtrain.labelling.merge import merge
 
-    print(merge(config.input, config.data))
+    print(merge(given.config.input, given.config.data))
     return 0
 
 

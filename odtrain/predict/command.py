@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from odtrain.command import Action, Command, Invocation, with_config
-
-if TYPE_CHECKING:
-    from odtrain.config.schema import Config
+from odtrain.command import Action, Command, Composed, with_config
 
 
-def _predict(config: Config, invocation: Invocation) -> int:
+def _predict(given: Composed) -> int:
     from odtrain.predict.predict import predict
 
-    print(predict(config))
+    print(predict(given.config))
     return 0
 
 

@@ -5,67 +5,63 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from odtrain.command import Action, Command, Flag, Invocation, flag, with_config
-
-if TYPE_CHECKING:
-    from odtrain.config.schema import Config
+from odtrain.command import Action, Command, Composed, Flag, Invocation, flag, with_config
 
 
-def _printed(action: Callable[[Config, Invocation], str]) -> Callable[[Invocation], int]:
+def _printed(action: Callable[[Composed], str]) -> Callable[[Invocation], int]:
     """An action that prints what the function returns."""
 
-    def run(config: Config, invocation: Invocation) -> int:
-        print(action(config, invocation))
+    def run(given: Composed) -> int:
+        print(action(given))
         return 0
 
     return with_config(run)
 
 
-def _list(config: Config, invocation: Invocation) -> str:
+def _list(given: Composed) -> str:
     from odtrain.registry.versions import list_models, table
     from odtrain.tracking.store import tracking_uri
 
-    versions, name = list_models(tracking_uri(config.tracking)), invocation.flags.name
+    versions, name = list_models(tracking_uri(given.config.tracking)), given.flags.name
     return table([version for version in versions if name in (None, version.name)])
 
 
-def _show(config: Config, invocation: Invocation) -> str:
+def _show(given: Composed) -> str:
     from odtrain.registry.versions import describe, find_version
     from odtrain.tracking.store import tracking_uri
 
-    name = invocation.flags.name or config.registry.name
-    return describe(find_version(name, tracking_uri(config.tracking)))
+    name = given.flags.name or given.config.registry.name
+    return describe(find_version(name, tracking_uri(given.config.tracking)))
 
 
-def _compare(config: Config, invocation: Invocation) -> str:
+def _compare(given: Composed) -> str:
     from odtrain.jobs.compare import compare
 
-    flags = invocation.flags
-    return compare(config, invocation.overrides, flags.a, flags.b, flags.format, flags.again)
+    flags = given.flags
+    return compare(given.config, given.overrides, flags.a, flags.b, flags.format, flags.again)
 
 
-def _promote(config: Config, invocation: Invocation) -> str:
+def _promote(given: Composed) -> str:
     from odtrain.promotion.promote import promote
 
-    return promote(config, invocation.overrides, invocation.flags.name, invocation.flags.version)
+    return promote(given.config, given.overrides, given.flags.name, given.flags.version)
 
 
-def _rollback(config: Config, invocation: Invocation) -> str:
+def _rollback(given: Composed) -> str:
     from odtrain.promotion.promote import rollback
 
-    return rollback(config.tracking, invocation.flags.name or config.registry.name)
+    return rollback(given.config.tracking, given.flags.name or given.config.registry.name)
 
 
-def _download(config: Config, invocation: Invocation) -> str:
+def _download(given: Composed) -> str:
     from odtrain.registry.download import download
     from odtrain.tracking.store import tracking_uri
 
-    flags = invocation.flags
-    uri = flags.uri or config.registry.name
+    flags = given.flags
+    uri = flags.uri or given.config.registry.name
     target = Path(flags.to or re.sub(r"[/@]", "-", uri.removeprefix("models:/")))
-    copied = download(uri, target, tracking_uri(config.tracking), flags.format)
+    copied = download(uri, target, tracking_uri(given.config.tracking), flags.format)
     return "\n".join(str(path) for path in copied)
 
 

@@ -2,35 +2,30 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from odtrain.command import Action, Command, Invocation, flag, with_config
+from odtrain.command import Action, Command, Composed, flag, with_config
 from odtrain.jobs.command import TRAINING
 
-if TYPE_CHECKING:
-    from odtrain.config.schema import Config
 
-
-def _sweep(config: Config, invocation: Invocation) -> int:
+def _sweep(given: Composed) -> int:
     from odtrain.sweep.driver import sweep
 
-    print(sweep(config, invocation.overrides, invocation.flags.config_dir))
+    print(sweep(given.config, given.overrides, given.flags.config_dir))
     return 0
 
 
-def _pick(config: Config, invocation: Invocation) -> int:
+def _pick(given: Composed) -> int:
     from odtrain.sweep.pick import pick
 
-    flags = invocation.flags
+    flags = given.flags
     limits = (flags.max_latency_ms, flags.min_map, flags.max_size_mb)
-    print(pick(config, *limits, flags.register))
+    print(pick(given.config, *limits, flags.register))
     return 0
 
 
-def _verify(config: Config, invocation: Invocation) -> int:
+def _verify(given: Composed) -> int:
     from odtrain.sweep.pick import verify
 
-    table, same = verify(config)
+    table, same = verify(given.config)
     print(table)
     return int(not same)
 

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from odtrain.command import Action, Command, Invocation, flag, with_config
-
-if TYPE_CHECKING:
-    from odtrain.config.schema import Config
+from odtrain.command import Action, Command, Composed, Invocation, flag, with_config
 
 
-def _sync(config: Config, invocation: Invocation) -> int:
+def _sync(given: Composed) -> int:
     from odtrain.promotion.promote import sync_all
 
-    folder = Path(invocation.flags.folder or config.outputs)
-    print(sync_all(folder, config.outputs, config.tracking.uri))
+    folder = Path(given.flags.folder or given.config.outputs)
+    print(sync_all(folder, given.config.outputs, given.config.tracking.uri))
     return 0
 
 
@@ -27,10 +23,10 @@ def _server(invocation: Invocation) -> int:
     return serve(*where, flags.database, flags.allowed_hosts, flags.workers)
 
 
-def _ui(config: Config, invocation: Invocation) -> int:
+def _ui(given: Composed) -> int:
     from odtrain.tracking.store import run_ui
 
-    return run_ui(config.tracking, invocation.flags.port)
+    return run_ui(given.config.tracking, given.flags.port)
 
 
 SYNC = Action(

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from odtrain.command import Action, Command, Invocation, with_config
-
-if TYPE_CHECKING:
-    from odtrain.config.schema import Config
+from odtrain.command import Action, Command, Composed, with_config
 
 
-def _serve(config: Config, invocation: Invocation) -> int:
+def _serve(given: Composed) -> int:
     from odtrain.web.serve import serve_model
 
-    serve_model(config)
+    serve_model(given.config)
     return 0
 
 
-def _webcam(config: Config, invocation: Invocation) -> int:
+def _webcam(given: Composed) -> int:
     from odtrain.web.webcam import webcam
 
-    webcam(config)
+    webcam(given.config)
     return 0
 
 

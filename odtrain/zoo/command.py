@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from odtrain.command import Action, Command, Invocation, flag, with_config
+from odtrain.command import Action, Command, Composed, Invocation, flag, with_config
 from odtrain.errors import ConfigError
 
-if TYPE_CHECKING:
-    from odtrain.config.schema import Config
 
-
-def _of_named(run: Callable[[Config, Invocation], int]) -> Callable[[Invocation], int]:
+def _of_named(run: Callable[[Composed], int]) -> Callable[[Invocation], int]:
     """A model that is named is composed with its own settings, so that overrides can change those."""
 
     def composed(invocation: Invocation) -> int:
@@ -26,35 +22,35 @@ def _of_named(run: Callable[[Config, Invocation], int]) -> Callable[[Invocation]
     return composed
 
 
-def _list(config: Config, invocation: Invocation) -> int:
+def _list(given: Composed) -> int:
     from odtrain.zoo.catalog import table
 
-    print(table(invocation.flags.sort, invocation.flags.config_dir))
+    print(table(given.flags.sort, given.flags.config_dir))
     return 0
 
 
-def _fetch(config: Config, invocation: Invocation) -> int:
+def _fetch(given: Composed) -> int:
     from odtrain.zoo.catalog import model_names
 
-    models, name = model_names(invocation.flags.config_dir), invocation.flags.name or ""
+    models, name = model_names(given.flags.config_dir), given.flags.name or ""
     if name not in models:
         raise _no_model(f"zoo fetch {name}", "no such model.", models)
     from odtrain.zoo.verify import fetch_weights
 
-    print(fetch_weights(config))
+    print(fetch_weights(given.config))
     return 0
 
 
-def _verify(config: Config, invocation: Invocation) -> int:
+def _verify(given: Composed) -> int:
     from odtrain.zoo.catalog import model_names
 
-    models, name = model_names(invocation.flags.config_dir), invocation.flags.name or ""
+    models, name = model_names(given.flags.config_dir), given.flags.name or ""
     path = Path(name).expanduser()
     if name not in models and (not name or not path.exists()):
         raise _no_model(f"zoo verify {name}", "no such model, and no such path.", models)
     from odtrain.zoo.verify import fetch_weights, verify_weights
 
-    print(verify_weights(config, fetch_weights(config) if name in models else path))
+    print(verify_weights(given.config, fetch_weights(given.config) if name in models else path))
     return 0
 
 

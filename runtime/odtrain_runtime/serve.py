@@ -51,6 +51,8 @@ class DetectorServer(ThreadingHTTPServer):
     """Answers each connection in a thread of its own; as many pictures at a time as there are cores."""
 
     daemon_threads = True
+    request_queue_size = 128
+    """Connections that wait to be taken; the standard library's 5 resets those of a busy moment."""
 
     def __init__(self, detector: Detector, host: str, port: int, limits: Limits) -> None:
         """Listen at once.
