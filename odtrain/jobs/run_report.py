@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 import re
 from collections import Counter
@@ -11,7 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
 from odtrain import __version__
@@ -25,6 +22,7 @@ from odtrain.evaluation.saved_detections import EVALUATED, LABELS, read_kept, re
 from odtrain.io.atomic import write_text
 from odtrain.model_source import run_file
 from odtrain.reports import charts
+from odtrain.reports.pages import as_jpeg, embedded, page
 from odtrain.structures import Detections, LabelledSplit
 from odtrain.tracking.runs import Story, read_story
 
@@ -74,20 +72,18 @@ def write_report(run: str, config: Config, to: Path | None, precision: float) ->
         raise ConfigError("--precision", problem, "Give more than 0 and at most 1, such as 0.9.")
     run_id = run.removeprefix("runs:/")
     story = read_story(run_id, config.tracking)
-    page = _page(story, config, precision)
+    content = _page(story, config, precision)
     file = to or Path(f"report-{run_id[:8]}.html")
     with told_if_not_written(file, "Give another file: --to FILE."):
-        write_text(file, page)
+        write_text(file, content)
     return file
 
 
 def _page(story: Story, config: Config, precision: float) -> str:
     split, found = _kept(story.run_id, config)
     judged = judge(split, found, precision)
-    templates = Environment(
-        loader=PackageLoader("odtrain.web", "pages"), autoescape=True, undefined=StrictUndefined
-    )
-    return templates.get_template("report.html").render(
+    return page(
+        "report.html",
         title=story.name,
         subtitle=_subtitle(story, split),
         command=_command(story),
@@ -241,10 +237,10 @@ def _charts(story: Story, config: Config) -> Iterator[dict[str, str]]:
         "validation": {name: story.metrics[name] for name in VALIDATION if name in story.metrics},
     }
     if drawn := {title: lines for title, lines in curves.items() if lines}:
-        yield {"title": "Training", "source": _embedded(charts.curves_over_steps(drawn), "png")}
+        yield {"title": "Training", "source": embedded(charts.curves_over_steps(drawn), "png")}
     for title, name in (("Precision and recall", "pr_curves"), ("Confusions", "confusion_matrix")):
         if (file := _optional(story.run_id, f"eval/{name}.png", config)) is not None:
-            yield {"title": title, "source": _embedded(file.read_bytes(), "png")}
+            yield {"title": title, "source": embedded(file.read_bytes(), "png")}
 
 
 def _pictures(run_id: str, config: Config) -> Iterator[dict[str, Any]]:
@@ -268,13 +264,7 @@ def _pictures(run_id: str, config: Config) -> Iterator[dict[str, Any]]:
 def _scaled(file: Path) -> str:
     with Image.open(file) as image:
         image.thumbnail((WIDEST_PICTURE, WIDEST_PICTURE))
-        stream = io.BytesIO()
-        image.convert("RGB").save(stream, "JPEG", quality=82)
-    return _embedded(stream.getvalue(), "jpeg")
-
-
-def _embedded(data: bytes, kind: str) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+        return as_jpeg(image.convert("RGB"), quality=82)
 
 
 def _data(story: Story, config: Config) -> dict[str, Any]:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import html
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
 from odtrain.io import markdown
+from odtrain.reports import pages
 from odtrain.sweep.pareto import Point, short
 
 COLUMNS = ("mAP", "mAP_lo", "mAP_hi", "mAP_50", "latency_ms_p50", "size_mb", "peak_memory_mb")
-TEMPLATE = Path(__file__).with_name("page.html")
 
 Importances = Mapping[str, Mapping[str, float]]
 """Metric -> key -> share of the metric's variance."""
@@ -109,6 +107,4 @@ def page(
         for point in points
     ]
     content = {"rows": rows, "others": list(others), "importances": dict(importances)}
-    data = json.dumps(content).replace("</", "<\\/").replace("<!--", "<\\!--")
-    before, after = TEMPLATE.read_text(encoding="utf-8").split("DATA")
-    return before.replace("TITLE", html.escape(title)) + data + after
+    return pages.page("sweep.html", title=title, data=content)
