@@ -203,7 +203,7 @@ def _prediction(
         ]
     )
     source = open_source(file, config, workers, threads)
-    return lambda: predict.predict_with(source, config)
+    return lambda: predict.predict(config, source)
 
 
 def _timed(work: Callable[[], None]) -> tuple[float, float]:

@@ -83,7 +83,9 @@ def _latencies(
 ) -> dict[tuple[tuple[Any, ...], str], float]:
     pictures = Split.read(prepare(config.data), "validation").images
     files = {
-        (_network(one["point"]), name): run_file(one["result"]["run_id"], values["file"], config)
+        (_network(one["point"]), name): run_file(
+            one["result"]["run_id"], values["file"], config.runs
+        )
         for one in trainings
         for name, values in one["result"]["files"].items()
     }

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from odtrain.config.compose import from_yaml
-from odtrain.config.schema import Config
+from odtrain.config.schema import Config, DataConfig, ModelConfig, Runs, TrackingConfig, TrainConfig
 from odtrain.errors import CheckpointError, ConfigError
 from odtrain.labels.label_map import read_class_names, read_label_map
 from odtrain.structures import Detect, Detections, UInt8Image
@@ -92,13 +92,15 @@ def open_source(
             "Name a run id, models:/NAME@ALIAS, a .pb, a SavedModel folder or a .tflite: source=...",
         )
     threads = threads or config.benchmark.threads
-    open_file = partial(_open_file, name, config=config, workers=workers, threads=threads)
+    given = config.predict.label_map
+    names = read_class_names(Path(given)) if given else None
+    open_file = partial(_open_file, name, workers=workers, threads=threads, names=names)
     if RUN_ID.fullmatch(name):
-        return _open_run(name, config)
+        return _open_run(name, config.runs)
     if name.startswith("models:/"):
-        return open_file(_registered_file(name, config))
+        return open_file(_registered_file(name, config.tracking))
     if file := RUN_FILE.fullmatch(name):
-        return open_file(run_file(file[1], file[2], config))
+        return open_file(run_file(file[1], file[2], config.runs))
     path = Path(name).expanduser()
     if not (path.exists() or path.with_name(f"{path.name}.index").is_file()):
         raise ConfigError(
@@ -109,10 +111,10 @@ def open_source(
         )
     if path.suffix in OPENERS or (path / SAVED_MODEL_FILE).is_file():
         return open_file(path)
-    return _open_checkpoint(name, config)
+    return _open_checkpoint(name, config.model, config.data)
 
 
-def run_file(run: str, artifact: str, config: Config) -> Path:
+def run_file(run: str, artifact: str, runs: Runs) -> Path:
     """A file or folder of a run: its own folder's, else downloaded from MLflow.
 
     Raises:
@@ -121,28 +123,28 @@ def run_file(run: str, artifact: str, config: Config) -> Path:
     from odtrain.tracking.runs import run_folder
     from odtrain.tracking.store import download, tracking_uri
 
-    folder = run_folder(Path(config.outputs), run.removeprefix("runs:/"))
+    folder = run_folder(Path(runs.outputs), run.removeprefix("runs:/"))
     if folder is not None and (folder / artifact).exists():
         return folder / artifact
     run_id = run.removeprefix("runs:/")
-    target = Path(config.outputs) / "downloads" / run_id
-    return download(f"runs:/{run_id}/{artifact}", target, tracking_uri(config.tracking))
+    target = Path(runs.outputs) / "downloads" / run_id
+    return download(f"runs:/{run_id}/{artifact}", target, tracking_uri(runs.tracking))
 
 
-def run_config(run: str, config: Config) -> Config:
+def run_config(run: str, runs: Runs) -> Config:
     """The configuration that a run was made with."""
-    return from_yaml(run_file(run, "config/config.yaml", config).read_text(encoding="utf-8"))
+    return from_yaml(run_file(run, "config/config.yaml", runs).read_text(encoding="utf-8"))
 
 
-def rebuild(run: str, config: Config) -> tuple[SSD, tuple[str, ...]]:
+def rebuild(run: str, runs: Runs) -> tuple[SSD, tuple[str, ...]]:
     """The network of a run with its best weights, and its class names."""
     import tensorflow as tf
 
     from odtrain.models.build import build_detector
 
-    class_names = read_label_map(run_file(run, "data/label_map.pbtxt", config))
-    detector = build_detector(run_config(run, config).model, len(class_names))
-    folder = run_file(run, "checkpoints/best", config)
+    class_names = read_label_map(run_file(run, "data/label_map.pbtxt", runs))
+    detector = build_detector(run_config(run, runs).model, len(class_names))
+    folder = run_file(run, "checkpoints/best", runs)
     prefix = tf.train.latest_checkpoint(folder)
     if prefix is None:
         raise CheckpointError(folder, "holds no checkpoint.", "The run ended before its first one.")
@@ -150,8 +152,16 @@ def rebuild(run: str, config: Config) -> tuple[SSD, tuple[str, ...]]:
     return detector, class_names
 
 
-def load_first_weights(detector: SSD, config: Config) -> str | None:
+def load_first_weights(
+    detector: SSD, train: TrainConfig, mirrors: Sequence[str], runs: Runs
+) -> str | None:
     """Load what `train.checkpoint` names; the table of what was restored, None for random weights.
+
+    Args:
+        detector: whose variables are assigned.
+        train: names the weights, and what of them is taken.
+        mirrors: where published weights are looked for.
+        runs: where runs and models are looked for.
 
     Raises:
         CheckpointError: it cannot be had, or is not of this network.
@@ -161,16 +171,16 @@ def load_first_weights(detector: SSD, config: Config) -> str | None:
     from odtrain.tracking.store import tracking_uri
     from odtrain.zoo.restore import resolve, restore
 
-    name = config.train.checkpoint
+    name = train.checkpoint
     if name is None:
         return None
     if RUN_ID.fullmatch(name):
-        return _copy_weights(detector, rebuild(name, config)[0], config.train.restore, name)
+        return _copy_weights(detector, rebuild(name, runs)[0], train.restore, name)
     if name.startswith("models:/"):
-        run_id = find_version(name, tracking_uri(config.tracking)).run_id
-        return _copy_weights(detector, rebuild(run_id, config)[0], config.train.restore, name)
-    place = resolve(name, config.model, config.zoo.mirrors)
-    return restore(detector, place, config.train.restore).table()
+        run_id = find_version(name, tracking_uri(runs.tracking)).run_id
+        return _copy_weights(detector, rebuild(run_id, runs)[0], train.restore, name)
+    place = resolve(name, detector.config, mirrors)
+    return restore(detector, place, train.restore).table()
 
 
 def _copy_weights(detector: SSD, other: SSD, what: str, name: str) -> str:
@@ -202,37 +212,37 @@ def _copy_weights(detector: SSD, other: SSD, what: str, name: str) -> str:
     return f"weights from {name}: restored {len(fitting)} of {total} variables"
 
 
-def _open_run(name: str, config: Config) -> Source:
-    detector, class_names = rebuild(name, config)
+def _open_run(name: str, runs: Runs) -> Source:
+    detector, class_names = rebuild(name, runs)
     run_id = name.removeprefix("runs:/")
     return Source(name, detector.as_detect(), class_names, run_id=run_id, detector=detector)
 
 
-def _registered_file(uri: str, config: Config) -> Path:
+def _registered_file(uri: str, tracking: TrackingConfig) -> Path:
     """The one file of a version that is served."""
     from odtrain.registry.download import file_of_version
     from odtrain.registry.versions import find_version
     from odtrain.tracking.store import tracking_uri
 
-    store = tracking_uri(config.tracking)
+    store = tracking_uri(tracking)
     return file_of_version(find_version(uri, store), store)[1]
 
 
-def _open_file(name: str, file: Path, config: Config, workers: int, threads: int) -> Source:
-    given = config.predict.label_map
-    names = read_class_names(Path(given)) if given else None
+def _open_file(
+    name: str, file: Path, workers: int, threads: int, names: Sequence[str] | None
+) -> Source:
     detector = load_detectors(file, workers, threads, names)
     return Source(name, detector, detector.class_names, file=file, opened=detector)
 
 
-def _open_checkpoint(name: str, config: Config) -> Source:
+def _open_checkpoint(name: str, model: ModelConfig, data: DataConfig) -> Source:
     """A TF1 checkpoint of the configured model, all of whose variables must fit."""
     from odtrain.dataset.read import read_dataset
     from odtrain.models.build import build_detector
     from odtrain.zoo.restore import restore
 
-    class_names = read_dataset(Path(config.data.prepared)).class_names
-    detector = build_detector(config.model, len(class_names))
+    class_names = read_dataset(Path(data.prepared)).class_names
+    detector = build_detector(model, len(class_names))
     report = restore(detector, Path(name).expanduser(), "all")
     if report.count("restored") < len(report.rows):
         raise CheckpointError(name, "is not whole for this network.", "\n" + report.table())

@@ -342,6 +342,14 @@ class SweepConfig:
 
 
 @dataclass(frozen=True)
+class Runs:
+    """Where runs are: in the store, and each in a folder of its own below `outputs`."""
+
+    tracking: TrackingConfig
+    outputs: str
+
+
+@dataclass(frozen=True)
 class Config:
     """Everything a command can be told."""
 
@@ -363,6 +371,11 @@ class Config:
     source: str | None
     input: str | None
     output: str | None
+
+    @property
+    def runs(self) -> Runs:
+        """Where runs are."""
+        return Runs(self.tracking, self.outputs)
 
 
 def section_in(hint: object) -> type | None:

@@ -64,8 +64,8 @@ def convert(config: Config, target: str | None, labels_only: bool = False) -> st
         DataError: the data set has errors, or `output` is there already or cannot be written.
     """
     name = choose("--to", target or "", {name: name for name in TARGETS})
-    data = _data_of(config)
-    output = free_folder(config, data)
+    data = _data_of(config.data, config.input)
+    output = free_folder(config.output, data)
     with written_whole(output) as folder:
         data = replace(data, prepared=str(folder / UNPACKED))
         checked = check(data)
@@ -82,12 +82,11 @@ def convert(config: Config, target: str | None, labels_only: bool = False) -> st
     return _report(name, output, checked, images, findings, changed, labels_only)
 
 
-def _data_of(config: Config) -> DataConfig:
+def _data_of(data: DataConfig, input: str | None) -> DataConfig:
     """The data set to read: `input` is a folder of all its files, or its one label file."""
-    data = config.data
-    if config.input is None:
+    if input is None:
         return data
-    given = Path(config.input)
+    given = Path(input)
     if not given.exists():
         raise DataError(given, "is not there.", "Set input= to a folder or a label file.")
     if given.is_file():
@@ -95,11 +94,11 @@ def _data_of(config: Config) -> DataConfig:
     return replace(data, images=str(given), annotations=None)
 
 
-def free_folder(config: Config, data: DataConfig) -> Path:
+def free_folder(given: str | None, data: DataConfig) -> Path:
     """The folder to write; nothing may be lost by it, and no data set may come to hold itself."""
-    if config.output is None:
+    if given is None:
         raise ConfigError("output", "is not set.", "Give a new folder, such as output=converted.")
-    output = Path(config.output)
+    output = Path(given)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         problem = "is there already; nothing was written."
         raise DataError(output, problem, "Give the name of a new folder: output=DIR")

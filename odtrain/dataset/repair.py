@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain, count
 from pathlib import Path
 
 from tqdm import tqdm
@@ -22,6 +21,7 @@ from odtrain.dataset.convert import common_names, free_folder, written_whole
 from odtrain.dataset.splits import SPLITS
 from odtrain.errors import DataError
 from odtrain.findings import Finding, findings_table
+from odtrain.io.free_names import numbered
 from odtrain.labels.annotations import (
     TOLERANCE,
     Entry,
@@ -104,7 +104,7 @@ def repair(config: Config, checked: Checked) -> Repaired:
         ConfigError: `output` is missing.
         DataError: `output` is there already or cannot be written, or nothing would be left.
     """
-    output = free_folder(config, config.data)
+    output = free_folder(config.output, config.data)
     log = Log()
     images = _repaired_images(config.data, checked, log)
     if not images:
@@ -371,8 +371,7 @@ def _new_names(images: Sequence[LabelledImage], checked: Checked, log: Log) -> d
 
 def _free_name(name: Path, taken: set[str]) -> Path:
     """`name`, numbered if its label file would be another one's."""
-    candidates = chain([name], (name.with_stem(f"{name.stem}-{n}") for n in count(2)))
-    free = next(c for c in candidates if str(c.with_suffix("")).casefold() not in taken)
+    free = next(n for n in numbered(name) if str(n.with_suffix("")).casefold() not in taken)
     taken.add(str(free.with_suffix("")).casefold())
     return free
 

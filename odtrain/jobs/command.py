@@ -48,7 +48,7 @@ def _report(config: Config, invocation: Invocation) -> int:
 
     flags = invocation.flags
     to = Path(flags.to) if flags.to else None
-    print(f"Written: {write_report(flags.run, config, to, flags.precision)}")
+    print(f"Written: {write_report(flags.run, config.runs, to, flags.precision)}")
     return 0
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from odtrain.config.schema import Config, DataConfig
+from odtrain.config.schema import Config, DataConfig, Runs
 from odtrain.dataset.prepare import prepare
 from odtrain.dataset.read import Dataset
 from odtrain.dataset.read import read_labelled as labels_of
@@ -90,6 +90,29 @@ class Result:
         return in_words(self.comparison.overall["mAP"], self.comparison.pictures)
 
 
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """How two are to be compared.
+
+    Attributes:
+        config: says where they are, on which pictures, and how.
+        overrides: that the user gave.
+        format: of the exported file to compare; None for the checkpoint of a run, or the served file.
+        again: whether both are run now.
+    """
+
+    config: Config
+    overrides: Sequence[str]
+    format: str | None
+    again: bool
+
+    @property
+    def named_data(self) -> bool:
+        """Whether the user says which pictures are meant."""
+        keys = [override.lstrip("+~").partition("=")[0] for override in self.overrides]
+        return any(key.partition(".")[0] == "data" or key == "evaluate.split" for key in keys)
+
+
 def compare(
     config: Config,
     overrides: Sequence[str],
@@ -120,12 +143,13 @@ def compare(
     if format is not None and format not in FORMATS:
         choices = f"Choose one of: {', '.join(FORMATS)}."
         raise ConfigError(f"--format {format}", "no such format.", choices)
-    sides = [_side(name, config, format) for name in (a, b)]
-    result = _compared(config, overrides, sides, again)
+    asked = Asked(config, overrides, format, again)
+    sides = [_side(name, asked) for name in (a, b)]
+    result = _compared(asked, sides)
     text = f"{result.answer}\n\n{report(result)}"
     tracker = Tracker(config.tracking, Path(config.outputs))
     with tracker.start("compare", f"compare {a} and {b}"):
-        _record(tracker, config, overrides, result, text)
+        _record(tracker, asked, result, text)
     return f"{text}\n\nLogged as run {tracker.name}: figure and tables in compare/."
 
 
@@ -144,34 +168,35 @@ def report(result: Result) -> str:
 # ---- who is meant
 
 
-def _side(name: str, config: Config, format: str | None) -> Side:
+def _side(name: str, asked: Asked) -> Side:
+    runs = asked.config.runs
     if RUN_ID.fullmatch(name):
-        return _run_side(name, config, format)
+        return _run_side(name, runs, asked.format)
     if name.startswith("models:/"):
-        return _version_side(name, config, format)
-    source = open_source(name, config)
+        return _version_side(name, runs, asked.format)
+    source = open_source(name, asked.config)
     run = RUN_FILE.fullmatch(name)
     where = source.file.name if source.file else "a checkpoint"
     return Side(name, f"{name} ({where})", run_id=run[1] if run else None, file=source.file)
 
 
-def _run_side(name: str, config: Config, format: str | None) -> Side:
+def _run_side(name: str, runs: Runs, format: str | None) -> Side:
     run_id = name.removeprefix("runs:/")
-    kept, split = _kept_by(run_id, format or detection_files.EVALUATED, config)
-    run = open_client(tracking_uri(config.tracking)).get_run(run_id)
+    kept, split = _kept_by(run_id, format or detection_files.EVALUATED, runs)
+    run = open_client(tracking_uri(runs.tracking)).get_run(run_id)
     file = None
     if format is not None and kept is None:
-        file = run_file(run_id, f"export/{FORMATS[format].file}", config)
+        file = run_file(run_id, f"export/{FORMATS[format].file}", runs)
     part = f", {format}" if format else ""
     what = f"run {run.info.run_name} ({run_id[:8]}){part}"
     return Side(name, what, run_id, file, kept, split, _numbers(run.data.metrics))
 
 
-def _version_side(name: str, config: Config, format: str | None) -> Side:
-    store = tracking_uri(config.tracking)
+def _version_side(name: str, runs: Runs, format: str | None) -> Side:
+    store = tracking_uri(runs.tracking)
     version = find_version(name, store)
     chosen, file = file_of_version(version, store, format)
-    kept, split = _kept_by(version.run_id, chosen, config)
+    kept, split = _kept_by(version.run_id, chosen, runs)
     if kept is not None and kept.facts.get("sha256") != fingerprint(file):
         kept = split = None  # the run was exported again since
     numbers = {
@@ -185,14 +210,12 @@ def _version_side(name: str, config: Config, format: str | None) -> Side:
     return Side(name, what, version.run_id, file, kept, split, _numbers(numbers))
 
 
-def _kept_by(
-    run_id: str, what: str, config: Config
-) -> tuple[Kept, LabelledSplit] | tuple[None, None]:
+def _kept_by(run_id: str, what: str, runs: Runs) -> tuple[Kept, LabelledSplit] | tuple[None, None]:
     """What a run keeps of a detector, and on which pictures; None if it keeps nothing whole."""
     folder = f"eval/{detection_files.FOLDER}"
     try:
-        kept = read_kept(run_file(run_id, f"{folder}/{what}.npz", config))
-        split = read_labelled(run_file(run_id, f"{folder}/{detection_files.LABELS}", config).parent)
+        kept = read_kept(run_file(run_id, f"{folder}/{what}.npz", runs))
+        split = read_labelled(run_file(run_id, f"{folder}/{detection_files.LABELS}", runs).parent)
     except (DataError, TrackingError):
         return None, None
     return (kept, split) if kept.split == split.digest else (None, None)
@@ -212,14 +235,11 @@ def _numbers(metrics: dict[str, float]) -> dict[str, dict[str, float]]:
 # ---- on the same pictures
 
 
-def _compared(
-    config: Config, overrides: Sequence[str], sides: Sequence[Side], again: bool
-) -> Result:
+def _compared(asked: Asked, sides: Sequence[Side]) -> Result:
     notes: list[str] = []
-    keys = [override.lstrip("+~").partition("=")[0] for override in overrides]
-    named_data = any(key.partition(".")[0] == "data" or key == "evaluate.split" for key in keys)
-    if again or named_data or any(side.kept is None for side in sides):
-        sides = _evaluated(config, sides, again, named_data)
+    config = asked.config
+    if asked.again or asked.named_data or any(side.kept is None for side in sides):
+        sides = _evaluated(asked, sides)
     split, found = _aligned(sides, notes)
     a, b = (
         _renamed(letter, side, detections, split, notes)
@@ -228,38 +248,41 @@ def _compared(
     comparison = compare_detections(
         split.truths, a, b, split.class_names, config.evaluate.bootstrap, config.data.seed
     )
-    if not again:
+    if not asked.again:
         notes.append(
             "Latencies are those measured when each was made; `--again` runs and times both now."
         )
     return Result(sides[0], sides[1], comparison, tuple(notes))
 
 
-def _evaluated(config: Config, sides: Sequence[Side], again: bool, named_data: bool) -> list[Side]:
+def _evaluated(asked: Asked, sides: Sequence[Side]) -> list[Side]:
     """The sides with what they find in the same pictures; what is kept of those is not done again."""
-    dataset = prepare(_data(config, sides, named_data))
-    split = labels_of(dataset, config.evaluate.split)
+    dataset, name = prepare(_data(asked, sides)), asked.config.evaluate.split
+    split = labels_of(dataset, name)
     if not split.truths:
         raise DataError(
-            f"the {config.evaluate.split} split of {dataset.name}",
+            f"the {name} split of {dataset.name}",
             "holds no pictures.",
             "Choose another: evaluate.split=train|validation|test, or other data: data.images=DIR.",
         )
     return [
         side
-        if not again and side.kept is not None and side.kept.split == split.digest
-        else _run_now(side, config, dataset, split)
+        if not asked.again and side.kept is not None and side.kept.split == split.digest
+        else _run_now(side, asked, dataset, split)
         for side in sides
     ]
 
 
-def _data(config: Config, sides: Sequence[Side], named_data: bool) -> DataConfig:
+def _data(asked: Asked, sides: Sequence[Side]) -> DataConfig:
     """The data the user names, else those of the first side that was trained."""
     runs = [side.run_id for side in sides if side.run_id is not None]
-    return config.data if named_data or not runs else run_config(runs[0], config).data
+    if asked.named_data or not runs:
+        return asked.config.data
+    return run_config(runs[0], asked.config.runs).data
 
 
-def _run_now(side: Side, config: Config, dataset: Dataset, split: LabelledSplit) -> Side:
+def _run_now(side: Side, asked: Asked, dataset: Dataset, split: LabelledSplit) -> Side:
+    config = asked.config
     pictures = Pictures(dataset.records(config.evaluate.split))
     if side.file is None:
         source = open_source(side.given, config)
@@ -373,11 +396,9 @@ def _file_cells(a: Side, b: Side, format: str) -> list[str]:
     return ["-" if value is None else f"{value:.{places}f}" for value, places in values]
 
 
-def _record(
-    tracker: Tracker, config: Config, overrides: Sequence[str], result: Result, text: str
-) -> None:
+def _record(tracker: Tracker, asked: Asked, result: Result, text: str) -> None:
     comparison = result.comparison
-    tracker.log_config(config, overrides)
+    tracker.log_config(asked.config, asked.overrides)
     tracker.set_tags({"odtrain.answer": result.answer})
     for letter, side in zip("ab", (result.a, result.b), strict=True):
         tracker.set_tags({f"odtrain.compare.{letter}": side.given})

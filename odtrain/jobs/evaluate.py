@@ -44,7 +44,7 @@ def evaluate(config: Config, overrides: Sequence[str]) -> EvaluateResult:
         OdtrainError: the source, the data or the store are not to be had.
     """
     source = open_source(config.source, config)
-    made_with = run_config(source.run_id, config) if source.run_id else config
+    made_with = run_config(source.run_id, config.runs) if source.run_id else config
     dataset = prepare(made_with.data)
     if source.class_names and source.class_names != dataset.class_names:
         raise DataError(

@@ -46,7 +46,7 @@ def export(config: Config) -> ExportResult:
             f"source={config.source}", "is not a run.", "Give the id of a train run: source=RUN_ID."
         )
     made_with = replace(
-        run_config(source.run_id, config), export=config.export, benchmark=config.benchmark
+        run_config(source.run_id, config.runs), export=config.export, benchmark=config.benchmark
     )
     dataset = prepare(made_with.data)
     test = Split.read(dataset, "test")

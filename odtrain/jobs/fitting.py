@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
-from odtrain.config.schema import Config
+from odtrain.config.schema import DataConfig, ModelConfig
 from odtrain.dataset.checks.anchor_fit import fit_findings
 from odtrain.dataset.prepare import prepare
 from odtrain.dataset.read import Dataset, labelled_images, read_names
@@ -45,18 +45,20 @@ Judge = Callable[[int, float], str | None]
 # ---- before
 
 
-def data_to_train_on(config: Config) -> tuple[Dataset, tuple[Finding, ...]]:
+def data_to_train_on(
+    data: DataConfig, model: ModelConfig, batch_size: int
+) -> tuple[Dataset, tuple[Finding, ...]]:
     """The prepared data, and what the check found in them and in how they fit the network.
 
     Raises:
         ConfigError: a batch is larger than the training split.
         DataError: the data have errors, or no test pictures.
     """
-    dataset = prepare(config.data)
+    dataset = prepare(data)
     pictures = dataset.counts["train"]["images"]
-    if config.train.batch_size > pictures:
+    if batch_size > pictures:
         raise ConfigError(
-            f"train.batch_size={config.train.batch_size}",
+            f"train.batch_size={batch_size}",
             f"is more than the {pictures} training pictures of {dataset.name}.",
             f"Give train.batch_size={pictures} or less.",
         )
@@ -66,7 +68,7 @@ def data_to_train_on(config: Config) -> tuple[Dataset, tuple[Finding, ...]]:
             "has no test pictures.",
             "Give data.test_fraction, data.test_list, or a folder test/ beside train/.",
         )
-    fit = fit_findings(config.model, labelled_images(dataset))
+    fit = fit_findings(model, labelled_images(dataset))
     return dataset, by_severity([*dataset.findings, *fit])
 
 
@@ -78,10 +80,10 @@ def say_warnings(findings: Sequence[Finding]) -> None:
         say_on_stderr("\n".join([*lines, "odtrain check has all of these warnings."]))
 
 
-def run_name(config: Config) -> str:
+def run_name(data: DataConfig, model: ModelConfig) -> str:
     """What the runs table calls a training."""
-    height, width = config.model.size
-    return f"{config.data.name} {config.model.name} {height}x{width}"
+    height, width = model.size
+    return f"{data.name} {model.name} {height}x{width}"
 
 
 # ---- training
@@ -146,13 +148,13 @@ def train_detector(context: RunContext, judge: Judge | None = None) -> Trained:
 
 def _fetch_or_begin(context: RunContext, detector: SSD) -> None:
     """Have the checkpoints of a resumed run here, or the first weights where there are none yet."""
-    tracker = context.tracker
+    tracker, config = context.tracker, context.config
     if (context.checkpoints / "last" / "checkpoint").is_file():
         return
     if tracker.resumed and _has_logged(tracker, "checkpoints/last"):
         tracker.fetch_folder("checkpoints", context.checkpoints)
         return
-    table = load_first_weights(detector, context.config)
+    table = load_first_weights(detector, config.train, config.zoo.mirrors, config.runs)
     if table is not None:
         say_on_stderr(table)
         tracker.log_text(table, "checkpoints/restored.txt")

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from odtrain.config.schema import Config, replaced
+from odtrain.config.schema import Config, Runs, replaced
 from odtrain.dataset.prepare import prepare
 from odtrain.evaluation.evaluate import Evaluation, quick_map
 from odtrain.export.benchmark import measure
@@ -49,7 +49,7 @@ def register_picked(config: Config, run_id: str, format: str) -> PickedResult:
     source = open_source(run_id, config)
     assert source.detector is not None
     made_with = replaced(
-        run_config(run_id, config), {"export.formats": [format], "registry": config.registry}
+        run_config(run_id, config.runs), {"export.formats": [format], "registry": config.registry}
     )
     dataset = prepare(made_with.data)
     described = read_story(run_id, config.tracking).tags.get("mlflow.note.content", "")
@@ -66,17 +66,17 @@ def register_picked(config: Config, run_id: str, format: str) -> PickedResult:
     return PickedResult(registered.model, registered.outcome, evaluation, proofs)
 
 
-def measure_again(config: Config, run_id: str, file: str) -> dict[str, float]:
+def measure_again(runs: Runs, run_id: str, file: str) -> dict[str, float]:
     """Numbers of a file of a sweep's training on the validation split, by name, as they are now.
 
     Raises:
         TrackingError: the run or the file is not to be had.
     """
-    made_with = run_config(run_id, config)
+    made_with = run_config(run_id, runs)
     dataset = prepare(made_with.data)
     pictures = Split.read(dataset, "validation")
     measured = measure(
-        run_file(run_id, file, config),
+        run_file(run_id, file, runs),
         pictures.images,
         made_with.benchmark.runs,
         made_with.benchmark.threads,
@@ -86,16 +86,16 @@ def measure_again(config: Config, run_id: str, file: str) -> dict[str, float]:
     return scores | {name: getattr(measured, name) for name in numbers}
 
 
-def drop_exports(config: Config, run_id: str, files: Mapping[str, str]) -> None:
+def drop_exports(runs: Runs, run_id: str, files: Mapping[str, str]) -> None:
     """Delete exported files of a run, in its folder and in MLflow, and say so in its tags.
 
     Args:
-        config: of the sweep.
+        runs: where they are.
         run_id: of the training.
         files: format -> path among the run's artifacts.
     """
-    drop_artifacts(config.tracking, run_id, list(files.values()))
-    tracker = Tracker(config.tracking, Path(config.outputs))
+    drop_artifacts(runs.tracking, run_id, list(files.values()))
+    tracker = Tracker(runs.tracking, Path(runs.outputs))
     with tracker.start("drop", resume=run_id):
         for name, file in files.items():
             tracker.set_tags({f"odtrain.export.{name}": "dropped: not on the front of its sweep"})

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from odtrain.config.compose import as_dict, compose_config, flattened
 from odtrain.config.schema import Config, replaced
@@ -35,15 +36,17 @@ def resumed(config: Config, overrides: Sequence[str]) -> tuple[Config, str | Non
     if wanted is None:
         return config, None
     wanted = wanted.removeprefix("runs:/")
-    saved = run_config(wanted, config)
-    _refuse_changes(config, saved, overrides, wanted)
+    saved = run_config(wanted, config.runs)
+    asked, kept = flattened(as_dict(config)), flattened(as_dict(saved))
+    _refuse_changes(asked, kept, overrides, wanted)
     own = {name: getattr(config, name) for name in ("tracking", "outputs")}
     return replaced(saved, own | {"train.max_minutes": config.train.max_minutes}), wanted
 
 
-def _refuse_changes(config: Config, saved: Config, overrides: Sequence[str], run: str) -> None:
+def _refuse_changes(
+    asked: Mapping[str, Any], kept: Mapping[str, Any], overrides: Sequence[str], run: str
+) -> None:
     """A resumed run keeps its configuration: an override that says otherwise is refused."""
-    asked, kept = flattened(as_dict(config)), flattened(as_dict(saved))
     default = flattened(as_dict(compose_config([])))
     given = {override.lstrip("+~").partition("=")[0] for override in overrides}
     may_differ = tuple(f"{key}." for key in NOT_OF_THE_RESULT)

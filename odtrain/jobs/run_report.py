@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from PIL import Image
 
 from odtrain import __version__
-from odtrain.config.schema import Config
+from odtrain.config.schema import Runs
 from odtrain.errors import ConfigError, TrackingError, told_if_not_written
 from odtrain.evaluation import matching
 from odtrain.evaluation import saved_detections as detection_files
@@ -53,12 +53,12 @@ class Judgement(NamedTuple):
     points: list[tuple[float, float, float] | None]
 
 
-def write_report(run: str, config: Config, to: Path | None, precision: float) -> Path:
+def write_report(run: str, runs: Runs, to: Path | None, precision: float) -> Path:
     """Write the report of a run, and return its file.
 
     Args:
         run: its id, or runs:/ID.
-        config: which store and folder of runs.
+        runs: where they are.
         to: the file; by default report-ID.html in this folder.
         precision: share of what is shown that shall be right, for the thresholds.
 
@@ -71,16 +71,16 @@ def write_report(run: str, config: Config, to: Path | None, precision: float) ->
         problem = f"{precision:g} is not a share of what is shown."
         raise ConfigError("--precision", problem, "Give more than 0 and at most 1, such as 0.9.")
     run_id = run.removeprefix("runs:/")
-    story = read_story(run_id, config.tracking)
-    content = _page(story, config, precision)
+    story = read_story(run_id, runs.tracking)
+    content = _page(story, runs, precision)
     file = to or Path(f"report-{run_id[:8]}.html")
     with told_if_not_written(file, "Give another file: --to FILE."):
         write_text(file, content)
     return file
 
 
-def _page(story: Story, config: Config, precision: float) -> str:
-    split, found = _kept(story.run_id, config)
+def _page(story: Story, runs: Runs, precision: float) -> str:
+    split, found = _kept(story.run_id, runs)
     judged = judge(split, found, precision)
     return page(
         "report.html",
@@ -93,10 +93,10 @@ def _page(story: Story, config: Config, precision: float) -> str:
         precision=f"{precision:.0%}",
         mistakes=[_mistake_row(mistake) for mistake in judged.mistakes],
         classes=list(_class_rows(judged)),
-        charts=list(_charts(story, config)),
-        pictures=list(_pictures(story.run_id, config)),
-        data=_data(story, config),
-        config=_text(story.run_id, "config/config.yaml", config),
+        charts=list(_charts(story, runs)),
+        pictures=list(_pictures(story.run_id, runs)),
+        data=_data(story, runs),
+        config=_text(story.run_id, "config/config.yaml", runs),
         footer=f"Run {story.run_id}. Written by odtrain {__version__}.",
     )
 
@@ -126,12 +126,12 @@ def judge(split: LabelledSplit, found: Sequence[Detections], precision: float) -
     )
 
 
-def _kept(run_id: str, config: Config) -> tuple[LabelledSplit, list[Detections]]:
+def _kept(run_id: str, runs: Runs) -> tuple[LabelledSplit, list[Detections]]:
     """The labelled pictures that a run was evaluated on, and what it found in them."""
     folder = f"eval/{detection_files.FOLDER}"
     try:
-        labels = run_file(run_id, f"{folder}/{LABELS}", config)
-        kept = read_kept(run_file(run_id, f"{folder}/{EVALUATED}.npz", config))
+        labels = run_file(run_id, f"{folder}/{LABELS}", runs)
+        kept = read_kept(run_file(run_id, f"{folder}/{EVALUATED}.npz", runs))
     except TrackingError as error:
         raise TrackingError(
             f"run {run_id}",
@@ -231,7 +231,7 @@ def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.3f}"
 
 
-def _charts(story: Story, config: Config) -> Iterator[dict[str, str]]:
+def _charts(story: Story, runs: Runs) -> Iterator[dict[str, str]]:
     curves = {
         "loss": {name: story.metrics[name] for name in LOSSES if name in story.metrics},
         "validation": {name: story.metrics[name] for name in VALIDATION if name in story.metrics},
@@ -239,11 +239,11 @@ def _charts(story: Story, config: Config) -> Iterator[dict[str, str]]:
     if drawn := {title: lines for title, lines in curves.items() if lines}:
         yield {"title": "Training", "source": embedded(charts.curves_over_steps(drawn), "png")}
     for title, name in (("Precision and recall", "pr_curves"), ("Confusions", "confusion_matrix")):
-        if (file := _optional(story.run_id, f"eval/{name}.png", config)) is not None:
+        if (file := _optional(story.run_id, f"eval/{name}.png", runs)) is not None:
             yield {"title": title, "source": embedded(file.read_bytes(), "png")}
 
 
-def _pictures(run_id: str, config: Config) -> Iterator[dict[str, Any]]:
+def _pictures(run_id: str, runs: Runs) -> Iterator[dict[str, Any]]:
     for folder, title, note in (
         (
             "worst",
@@ -252,7 +252,7 @@ def _pictures(run_id: str, config: Config) -> Iterator[dict[str, Any]]:
         ),
         ("best", "Best pictures", "Those without mistakes that show the most objects."),
     ):
-        where = _optional(run_id, f"eval/{folder}", config)
+        where = _optional(run_id, f"eval/{folder}", runs)
         files = sorted(where.iterdir())[:SHOWN_PICTURES] if where is not None else []
         if files:
             shown = [
@@ -267,8 +267,8 @@ def _scaled(file: Path) -> str:
         return as_jpeg(image.convert("RGB"), quality=82)
 
 
-def _data(story: Story, config: Config) -> dict[str, Any]:
-    values = json.loads(_text(story.run_id, "data/dataset.json", config) or "{}")
+def _data(story: Story, runs: Runs) -> dict[str, Any]:
+    values = json.loads(_text(story.run_id, "data/dataset.json", runs) or "{}")
     counts: Mapping[str, Mapping[str, int]] = values.get("counts", {})
     severities = Counter(finding["severity"] for finding in values.get("findings", ()))
     told = ", ".join(f"{number} {severity}" for severity, number in severities.items())
@@ -282,14 +282,14 @@ def _data(story: Story, config: Config) -> dict[str, Any]:
     }
 
 
-def _text(run_id: str, artifact: str, config: Config) -> str:
-    file = _optional(run_id, artifact, config)
+def _text(run_id: str, artifact: str, runs: Runs) -> str:
+    file = _optional(run_id, artifact, runs)
     return "" if file is None else file.read_text(encoding="utf-8")
 
 
-def _optional(run_id: str, artifact: str, config: Config) -> Path | None:
+def _optional(run_id: str, artifact: str, runs: Runs) -> Path | None:
     """A file of the run; None where it has none, as a run without validation has no curve."""
     try:
-        return run_file(run_id, artifact, config)
+        return run_file(run_id, artifact, runs)
     except TrackingError:
         return None

@@ -274,4 +274,4 @@ def _promote(context: RunContext, candidate: Candidate, version: str) -> Registe
         return Registered(uri)
     champion = verdict.passed and config.registry.promote == "auto"
     alias = "champion" if champion else "challenger"
-    return Registered(f"models:/{name}@{alias}", outcome(verdict, config, name, version))
+    return Registered(f"models:/{name}@{alias}", outcome(verdict, config.registry, name, version))

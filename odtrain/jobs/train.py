@@ -71,7 +71,7 @@ def train(config: Config, overrides: Sequence[str]) -> TrainResult:
     """
     config, resume = resumed(config, overrides)
     check_name(config.registry.name)
-    dataset, findings = data_to_train_on(config)
+    dataset, findings = data_to_train_on(config.data, config.model, config.train.batch_size)
     say_warnings(findings)
     for split in ("validation", "test"):
         if truths := read_truths(dataset, split):
@@ -82,7 +82,7 @@ def train(config: Config, overrides: Sequence[str]) -> TrainResult:
             "COCO."
         )
     tracker = Tracker(config.tracking, Path(config.outputs))
-    with tracker.start("train", run_name(config), resume=resume):
+    with tracker.start("train", run_name(config.data, config.model), resume=resume):
         context = RunContext(tracker, config, dataset, overrides)
         record_inputs(context, findings)
         record_pictures(context)

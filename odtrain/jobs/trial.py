@@ -64,7 +64,7 @@ def train_trial(
     Raises:
         OdtrainError: something the user can put right; the run, if begun, is marked FAILED.
     """
-    dataset, findings = data_to_train_on(config)
+    dataset, findings = data_to_train_on(config.data, config.model, config.train.batch_size)
     curve: list[tuple[float, float]] = []
     stopped: str | None = None
 
@@ -75,7 +75,7 @@ def train_trial(
         return stopped
 
     tracker = Tracker(config.tracking, Path(config.outputs))
-    with tracker.start("train", run_name(config), parent=parent):
+    with tracker.start("train", run_name(config.data, config.model), parent=parent):
         context = RunContext(tracker, config, dataset, overrides)
         record_inputs(context, findings)
         trained = train_detector(context, note)

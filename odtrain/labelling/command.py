@@ -20,7 +20,7 @@ def _prelabel(config: Config, invocation: Invocation) -> int:
 def _merge(config: Config, invocation: Invocation) -> int:
     from odtrain.labelling.merge import merge
 
-    print(merge(config))
+    print(merge(config.input, config.data))
     return 0
 
 

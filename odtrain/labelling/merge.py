@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import count
 from pathlib import Path
 
 import numpy as np
 
 from odtrain.box_matching import match_boxes
 from odtrain.config.compose import section
-from odtrain.config.schema import Config, DataConfig
+from odtrain.config.schema import DataConfig
 from odtrain.dataset.check import check
 from odtrain.dataset.prepare import prepare, refuse_errors
 from odtrain.dataset.read import read_dataset
 from odtrain.dataset.splits import SPLITS
 from odtrain.errors import ConfigError, DataError, told_if_not_written
 from odtrain.io.atomic import copy, sync
+from odtrain.io.free_names import numbered
 from odtrain.labelling.prelabel import MANIFEST, Proposal, Row, read_manifest, write_manifest
 from odtrain.labels.annotations import LabelledImage
 from odtrain.labels.formats import voc
@@ -48,7 +48,7 @@ class Taken:
     outcomes: Counter[str]
 
 
-def merge(config: Config) -> str:
+def merge(input: str | None, data: DataConfig) -> str:
     """Take the verified pictures of the folder `input=` into the data set of `data.*`.
 
     Pictures and XML are copied into `data.images` and `data.annotations`; nothing there is changed.
@@ -61,9 +61,9 @@ def merge(config: Config) -> str:
         ConfigError: `input` is not given, or the data set is not labelled as Pascal VOC.
         DataError: nothing is verified, the labels have errors, or the data set cannot be written.
     """
-    if not config.input:
+    if not input:
         raise ConfigError("input", "is not given.", "Name the folder of the proposals: input=DIR.")
-    folder = Path(config.input)
+    folder = Path(input)
     source, rows = read_manifest(folder)
     taken = _verified(folder, [row for row in rows if not row.taken])
     if not taken:
@@ -72,20 +72,20 @@ def merge(config: Config) -> str:
             "holds no verified picture that was not taken before.",
             "In labelImg, press the space bar on each picture that is right, and save.",
         )
-    before = _digest(config.data)
-    contents = _check_target(config.data)
+    before = _digest(data)
+    contents = _check_target(data)
     taken = [one for one in taken if one.row.merged or one.row.sha256 not in contents]
     with told_if_not_written(
-        config.data.images,
+        data.images,
         f"What was taken until then is noted in {MANIFEST}; the same command goes on.",
     ):
         for one in taken:
-            name = one.row.merged or _free_name(config.data, Path(one.row.source).name)
+            name = one.row.merged or _free_name(data, Path(one.row.source).name)
             rows = _noted(folder, source, rows, replace(one.row, merged=name))
-            _copy(folder, one, config.data, name)
+            _copy(folder, one, data, name)
             rows = _noted(folder, source, rows, replace(one.row, merged=name, taken=True))
-    dataset = prepare(config.data)
-    return _told(taken, rows, config, before, dataset.digest)
+    dataset = prepare(data)
+    return _told(taken, rows, data, before, dataset.digest)
 
 
 def compare(proposals: Sequence[Proposal], image: LabelledImage) -> Counter[str]:
@@ -193,30 +193,30 @@ def _for_training(folder: Path) -> Path:
 def _free_name(config: DataConfig, name: str) -> str:
     """The picture's own name, or with a number behind it, where that or its XML is there already."""
     images, labels = _targets(config)
-    for number in count(1):
-        tried = Path(name) if number == 1 else Path(name).with_stem(f"{Path(name).stem}-{number}")
-        if not (images / tried).exists() and not (labels / tried.with_suffix(".xml")).exists():
-            break
-    return tried.name
+    return next(
+        tried.name
+        for tried in numbered(Path(name))
+        if not (images / tried).exists() and not (labels / tried.with_suffix(".xml")).exists()
+    )
 
 
 # ---- what is said
 
 
 def _told(
-    taken: Sequence[Taken], rows: Sequence[Row], config: Config, before: str | None, digest: str
+    taken: Sequence[Taken], rows: Sequence[Row], data: DataConfig, before: str | None, digest: str
 ) -> str:
     total: Counter[str] = sum((one.outcomes for one in taken), Counter())
     proposed = sum(len(one.row.proposals) for one in taken)
     left = sum(not row.taken for row in rows)
     share = f" ({total['kept'] / proposed:.0%} of what was proposed)" if proposed else ""
     lines = [
-        f"{len(taken)} pictures taken into {config.data.name}; {left} are not verified yet.",
+        f"{len(taken)} pictures taken into {data.name}; {left} are not verified yet.",
         f"  boxes: {total['kept']} kept{share}, {total['moved']} moved, {total['renamed']} renamed, "
         f"{total['added']} added, {total['removed']} removed.",
         f"  data set: digest {before[:16] + ' -> ' if before else ''}{digest[:16]}",
     ]
-    if config.data.train_list:
+    if data.train_list:
         names = ", ".join(str(row.merged) for row in rows if row.merged)
-        lines.append(f"  {config.data.train_list} decides what is trained on; add there: {names}")
+        lines.append(f"  {data.train_list} decides what is trained on; add there: {names}")
     return "\n".join(lines)

@@ -13,7 +13,7 @@ from typing import Any
 from PIL import Image
 from tqdm import tqdm
 
-from odtrain.config.schema import Config
+from odtrain.config.schema import Config, DataConfig, PredictConfig
 from odtrain.dataset.check import Checked, check
 from odtrain.errors import ConfigError, DataError, told_if_not_written
 from odtrain.io.atomic import sync, write_bytes, write_text
@@ -105,11 +105,11 @@ def prelabel(config: Config) -> str:
         ConfigError: `source` or `input` is not given, or the model has no class names.
         DataError: there is no new picture, or the folder is there already or cannot be written.
     """
-    folder = _new_folder(config)
+    folder = _new_folder(config.output)
     files = find_pictures(config.input)
     source = open_source(config.source, config)
-    thresholds = _thresholds(config, source)
-    known = _known(config, source.class_names)
+    thresholds = _thresholds(config.predict, source)
+    known = _known(config.data, source.class_names)
     contents = {held.content for held in known.pictures.values()} if known else set()
     looks, left_out = _look_at(files, source.detect, contents)
     if not looks:
@@ -132,7 +132,7 @@ def prelabel(config: Config) -> str:
         write_text(folder / CLASS_LIST, write_labels(source.class_names))
         sync(folder)
         write_manifest(folder, source.name, rows)
-    return _told(folder, rows, left_out, config)
+    return _told(folder, rows, left_out, config.data)
 
 
 def write_manifest(folder: Path, source: str, rows: Sequence[Row]) -> None:
@@ -170,8 +170,8 @@ def _row_from(values: dict[str, Any]) -> Row:
 # ---- before
 
 
-def _new_folder(config: Config) -> Path:
-    folder = Path(config.output or DEFAULT_FOLDER)
+def _new_folder(output: str | None) -> Path:
+    folder = Path(output or DEFAULT_FOLDER)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise DataError(
             folder,
@@ -181,21 +181,21 @@ def _new_folder(config: Config) -> Path:
     return folder
 
 
-def _thresholds(config: Config, source: Source) -> Thresholds:
+def _thresholds(settings: PredictConfig, source: Source) -> Thresholds:
     if not source.class_names:
         raise ConfigError(
             f"source={source.name}",
             "carries no class names, so that labels cannot be written.",
             "Give them: predict.label_map=FILE.",
         )
-    return choose_thresholds(config.predict, source.class_names, source.passport, source.name)
+    return choose_thresholds(settings, source.class_names, source.passport, source.name)
 
 
-def _known(config: Config, class_names: Sequence[str]) -> Checked | None:
+def _known(data: DataConfig, class_names: Sequence[str]) -> Checked | None:
     """The data set that the pictures are for; None where `data.*` names none of the model's classes."""
-    if not Path(config.data.images).is_dir():
+    if not Path(data.images).is_dir():
         return None
-    checked = check(config.data)
+    checked = check(data)
     return checked if set(checked.class_names) & set(class_names) else None
 
 
@@ -269,15 +269,15 @@ def _left(left_out: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {reason}" for reason, count in left_out.items()) or "no picture"
 
 
-def _told(folder: Path, rows: Sequence[Row], left_out: Counter[str], config: Config) -> str:
+def _told(folder: Path, rows: Sequence[Row], left_out: Counter[str], data: DataConfig) -> str:
     boxes = sum(len(row.proposals) for row in rows)
-    data = f"data.images={config.data.images} data.name={config.data.name}"
+    keys = f"data.images={data.images} data.name={data.name}"
     lines = [f"{boxes} proposals in {len(rows)} pictures, the most worthwhile first: {folder}"]
     if left_out:
         lines.append(f"Left out: {_left(left_out)}.")
     labelling = f"labelImg {folder} {folder / CLASS_LIST} {folder}"
     lines += [
         f"  correct them  {labelling}   (space bar: this picture is right)",
-        f"  take them     odtrain prelabel merge input={folder} {data}",
+        f"  take them     odtrain prelabel merge input={folder} {keys}",
     ]
     return "\n".join(lines)

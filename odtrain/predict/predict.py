@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,7 @@ from typing import Any
 from tqdm import tqdm
 
 from odtrain import __version__
-from odtrain.config.compose import as_dict
-from odtrain.config.schema import Config
+from odtrain.config.schema import Config, PredictConfig
 from odtrain.errors import ConfigError, DataError, told_if_not_written
 from odtrain.io.locks import alone
 from odtrain.media.find import Medium, camera_number, find_media
@@ -40,43 +40,32 @@ MATTERING = ("threshold", "drawn", "xml", "xml_every_seconds", "label_map")
 """Settings of prediction that change what is written."""
 
 
-def predict(config: Config) -> None:
+def predict(config: Config, source: Source | None = None) -> None:
     """Run `source=` over `input=`; write what is drawn, predictions.csv and .json to `output=`.
 
     A picture that cannot be read is told and left out; the others are done. Interrupted, it writes the
     tables of what was done.
+
+    Args:
+        config: what is looked at, and how.
+        source: a model that is open already, in place of the one that `source=` names.
 
     Raises:
         ConfigError: input or source is not given.
         DataError: there is nothing to look at, none of it can be read, the camera went away, or the
             output cannot be written.
     """
-    folder = _folder(config)
-    media = _media(config, folder)
-    source = open_source(
-        config.source, config, config.predict.workers or cores(), config.predict.threads
-    )
-    tell_nameless(source)
-    _predict(source, config, folder, media)
-
-
-def predict_with(source: Source, config: Config) -> None:
-    """`predict` with a model that is open already, whatever `source=` names."""
-    folder = _folder(config)
-    _predict(source, config, folder, _media(config, folder))
-
-
-def _predict(source: Source, config: Config, folder: Path, media: Sequence[Medium]) -> None:
+    settings, folder = config.predict, Path(config.output or "predictions")
+    media = _media(settings, config.input, folder)
+    if source is None:
+        source = open_source(config.source, config, settings.workers or cores(), settings.threads)
+        tell_nameless(source)
     camera = camera_number(config.input)
     with _written(folder), _alone(folder):
         if camera is None:
-            _predict_media(media, source, config, folder)
+            _predict_media(media, source, settings, folder, str(config.input))
         else:
-            _predict_camera(camera, source, config, folder)
-
-
-def _folder(config: Config) -> Path:
-    return Path(config.output or "predictions")
+            _predict_camera(camera, source, settings, folder)
 
 
 def tell_nameless(source: Source) -> None:
@@ -107,17 +96,19 @@ def _alone(folder: Path) -> Iterator[None]:
 # ---- pictures and videos
 
 
-def _media(config: Config, folder: Path) -> list[Medium]:
+def _media(settings: PredictConfig, input: str | None, folder: Path) -> list[Medium]:
     """What is to be looked at; nothing where that is a camera."""
-    if camera_number(config.input) is not None:
+    if camera_number(input) is not None:
         return []
     stopped = (folder / JOURNAL).is_file()
     with _written(folder):
-        return find_media(config.predict, config.input, folder, DRAWN, going_on=stopped)
+        return find_media(settings, input, folder, DRAWN, going_on=stopped)
 
 
-def _predict_media(media: Sequence[Medium], source: Source, config: Config, folder: Path) -> None:
-    look = _look(media, source, config, folder, _job(source, config))
+def _predict_media(
+    media: Sequence[Medium], source: Source, settings: PredictConfig, folder: Path, given: str
+) -> None:
+    look = _look(media, source, settings, folder, _job(source, settings))
     if look.journal.before:
         tell(f"going on: {look.journal.before} pictures and frames were done before.")
     try:
@@ -132,17 +123,17 @@ def _predict_media(media: Sequence[Medium], source: Source, config: Config, fold
         look.journal.close()
     look.journal.remove()
     if not look.whole:
-        raise DataError(str(config.input), "holds no picture that can be read.", "See above.")
+        raise DataError(given, "holds no picture that can be read.", "See above.")
 
 
-def _job(source: Source, config: Config) -> dict[str, Any]:
+def _job(source: Source, settings: PredictConfig) -> dict[str, Any]:
     """What must be the same for a stopped run to be gone on with."""
-    settings = as_dict(config)["predict"]
+    values = asdict(settings)
     return {
         "odtrain": __version__,
         "source": source.name,
         "stamp": stamp_of(source.file) if source.file else "",
-        "settings": {key: settings[key] for key in MATTERING},
+        "settings": {key: values[key] for key in MATTERING},
     }
 
 
@@ -156,9 +147,12 @@ def _work(look: Look, media: Sequence[Medium]) -> None:
 
 
 def _look(
-    media: Sequence[Medium], source: Source, config: Config, folder: Path, job: Mapping[str, Any]
+    media: Sequence[Medium],
+    source: Source,
+    settings: PredictConfig,
+    folder: Path,
+    job: Mapping[str, Any],
 ) -> Look:
-    settings = config.predict
     return Look(
         source=source,
         thresholds=choose_thresholds(settings, source.class_names, source.passport, source.name),
@@ -193,7 +187,7 @@ def _progress(look: Look, total: int | None) -> Iterator[None]:
 # ---- a camera
 
 
-def _predict_camera(number: int, source: Source, config: Config, folder: Path) -> None:
+def _predict_camera(number: int, source: Source, settings: PredictConfig, folder: Path) -> None:
     """Until Ctrl-C, `predict.max_seconds`, or the camera is gone.
 
     Raises:
@@ -202,11 +196,11 @@ def _predict_camera(number: int, source: Source, config: Config, folder: Path) -
     video = open_camera(number)
     begun = time.strftime("%Y%m%d-%H%M%S")
     medium = Medium(folder / f"camera-{number}-{begun}", f"camera:{number}", moving=True)
-    look = _look([medium], source, config, folder, {"camera": begun})
+    look = _look([medium], source, settings, folder, {"camera": begun})
     print(f"{medium.name}: Ctrl-C ends it.", file=sys.stderr)
     try:
         with Newest(video) as newest, _progress(look, None), suppress(KeyboardInterrupt):
-            look.at_frames(medium, video, newest.frames(config.predict.max_seconds))
+            look.at_frames(medium, video, newest.frames(settings.max_seconds))
         print(_finish(look, [medium]))
     finally:
         look.journal.close()

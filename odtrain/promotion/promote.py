@@ -17,7 +17,7 @@ from typing import Any
 from tqdm import tqdm
 
 from odtrain.config.compose import from_yaml
-from odtrain.config.schema import Config, RegistryConfig
+from odtrain.config.schema import Config, RegistryConfig, TrackingConfig
 from odtrain.dataset.prepare import prepare
 from odtrain.dataset.read import read_labelled as labels_of
 from odtrain.errors import DataError, ModelFileError, OdtrainError, TrackingError
@@ -110,13 +110,13 @@ def promote_trained(config: Config, store: str, folder: Path, name: str, number:
     return settle(case, config.registry.promote == "auto")
 
 
-def rollback(config: Config, name: str) -> str:
+def rollback(tracking: TrackingConfig, name: str) -> str:
     """Give the alias `champion` back to the version that had it before; no file is run.
 
     Raises:
         TrackingError: there is no champion, or none before it.
     """
-    store = tracking_uri(config.tracking)
+    store = tracking_uri(tracking)
     client = open_client(store)
     find_version(f"models:/{name}/latest", store)
     with alone_at(client, name) as lease:
@@ -126,7 +126,7 @@ def rollback(config: Config, name: str) -> str:
 
 def sync_all(
     folder: Path,
-    config: Config,
+    outputs: str,
     uri: str | None = None,
     say: Callable[[str], None] = say_on_stderr,
 ) -> str:
@@ -134,7 +134,7 @@ def sync_all(
 
     Args:
         folder: of a run, of an experiment, or of all.
-        config: says where runs are.
+        outputs: the folder of all runs' folders.
         uri: the store, where it is no longer at the address that the runs knew.
         say: is given one line for each run.
 
@@ -153,13 +153,13 @@ def sync_all(
         store = uri or record.uri
         name, number = register_postponed(run, record, store)
         say(f"{run}: registered as {name} version {number}.")
-        say(_judged(run, config, store, name, number))
+        say(_judged(run, outputs, store, name, number))
         (run / PENDING).unlink()
         registered += 1
     return f"{len(sent)} runs sent, {registered} models registered."
 
 
-def _judged(run: Path, config: Config, store: str, name: str, number: str) -> str:
+def _judged(run: Path, outputs: str, store: str, name: str, number: str) -> str:
     """What the gate said of a run's version; what keeps it from judging keeps no other run waiting.
 
     Raises:
@@ -167,8 +167,9 @@ def _judged(run: Path, config: Config, store: str, name: str, number: str) -> st
     """
     try:
         text = (run / "config/config.yaml").read_text(encoding="utf-8")
-        saved = replace(from_yaml(text), outputs=config.outputs)
-        return outcome(promote_trained(saved, store, run, name, number), saved, name, number)
+        saved = replace(from_yaml(text), outputs=outputs)
+        verdict = promote_trained(saved, store, run, name, number)
+        return outcome(verdict, saved.registry, name, number)
     except (OdtrainError, FileNotFoundError) as problem:
         return f"models:/{name}/{number} is registered and was not judged: {problem}"
     except Exception as problem:
@@ -177,13 +178,13 @@ def _judged(run: Path, config: Config, store: str, name: str, number: str) -> st
         raise
 
 
-def outcome(verdict: Verdict, config: Config, name: str, number: str) -> str:
+def outcome(verdict: Verdict, limits: RegistryConfig, name: str, number: str) -> str:
     """What came of a version, in words."""
     uri = f"models:/{name}/{number}"
     if not verdict.passed:
         reasons = "\n  ".join(verdict.reasons().splitlines())
         return f"{uri} is @challenger, not @champion:\n  {reasons}"
-    if config.registry.promote != "auto":
+    if limits.promote != "auto":
         return f"{uri} is @challenger; it passed every check, and registry.promote=never."
     return f"{uri} is @champion."
 
@@ -231,7 +232,7 @@ class Case:
     def made_with(self) -> Config:
         """The configuration of the run."""
         if "config" not in self._cache:
-            self._cache["config"] = run_config(self.run_id, self.config)
+            self._cache["config"] = run_config(self.run_id, self.config.runs)
         made_with: Config = self._cache["config"]
         return made_with
 
@@ -371,7 +372,7 @@ def _kept_by_run(case: Case, run_id: str, what: str) -> Kept | None:
     try:
         if case.kept is not None and run_id == case.run_id:
             return read_kept(case.kept / f"{what}.npz")
-        return read_kept(run_file(run_id, f"{KEPT_IN}/{what}.npz", case.config))
+        return read_kept(run_file(run_id, f"{KEPT_IN}/{what}.npz", case.config.runs))
     except (DataError, TrackingError):
         return None
 

@@ -55,7 +55,7 @@ def _promote(config: Config, invocation: Invocation) -> str:
 def _rollback(config: Config, invocation: Invocation) -> str:
     from odtrain.promotion.promote import rollback
 
-    return rollback(config, invocation.flags.name or config.registry.name)
+    return rollback(config.tracking, invocation.flags.name or config.registry.name)
 
 
 def _download(config: Config, invocation: Invocation) -> str:

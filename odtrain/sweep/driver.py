@@ -136,7 +136,12 @@ def checked_space(
             weights = (train.checkpoint, train.restore)
             needed[model.name, model.architecture, model.depth_multiplier, weights] = composed
     for composed in needed.values():
-        load_first_weights(build_detector(composed.model, num_classes=1), composed)
+        load_first_weights(
+            build_detector(composed.model, num_classes=1),
+            composed.train,
+            composed.zoo.mirrors,
+            composed.runs,
+        )
     return dimensions, fixed
 
 
@@ -250,6 +255,6 @@ def _drop_unkept(whole: Sweep) -> None:
     for point in dropped:
         files.setdefault(point.run_id, {})[point.format] = point.file
     for run_id, own in files.items():
-        drop_exports(whole.config, run_id, own)
+        drop_exports(whole.config.runs, run_id, own)
     if dropped:
         say(f"sweep.keep=front: {len(dropped)} files that are not on the front were dropped.")

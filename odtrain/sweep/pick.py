@@ -8,7 +8,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from odtrain.config.schema import Config
+from odtrain.config.schema import Config, SweepConfig
 from odtrain.errors import ConfigError
 from odtrain.io import markdown
 from odtrain.jobs.closing import on_test
@@ -34,7 +34,7 @@ def pick(
         ConfigError: no study of that name, or nothing within the limits.
         OdtrainError: with `register`, the run's checkpoint is not there, or the store refuses.
     """
-    best = _front(config)
+    best = _front(config.sweep)
     chosen = sweep_front.pick(best, max_latency_ms, min_map, max_size_mb)
     if chosen is None:
         raise ConfigError(
@@ -65,11 +65,11 @@ def verify(config: Config) -> tuple[str, bool]:
         ConfigError: no study of that name, or no training of it has ended.
         TrackingError: a file is not to be had any more.
     """
-    best = _front(config)
+    best = _front(config.sweep)
     directions = sweep_study.load_study(config.sweep).user_attrs["directions"]
     turns.take_part(machine_folder())
     again = [
-        measure_again(config, one.run_id, one.file)
+        measure_again(config.runs, one.run_id, one.file)
         for one in tqdm(best, desc="measure again", unit="file")
     ]
     swapped = changed_order(best, again, directions, config.sweep.latency_noise)
@@ -126,12 +126,12 @@ def _measured_cells(values: Mapping[str, float]) -> list[str]:
     return [f"{values['mAP']:.3f}", latency, size]
 
 
-def _front(config: Config) -> list[Point]:
+def _front(settings: SweepConfig) -> list[Point]:
     with sweep_study.quiet():
-        best = sweep_results.front(sweep_study.load_study(config.sweep))
+        best = sweep_results.front(sweep_study.load_study(settings))
     if not best:
         raise ConfigError(
-            f"sweep.name={config.sweep.name}", "no training has ended yet.", "Wait for one."
+            f"sweep.name={settings.name}", "no training has ended yet.", "Wait for one."
         )
     return best
 

@@ -15,7 +15,7 @@ def _sync(config: Config, invocation: Invocation) -> int:
     from odtrain.promotion.promote import sync_all
 
     folder = Path(invocation.flags.folder or config.outputs)
-    print(sync_all(folder, config, config.tracking.uri))
+    print(sync_all(folder, config.outputs, config.tracking.uri))
     return 0
 
 

@@ -23,7 +23,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from odtrain.config.schema import Config
+from odtrain.config.schema import Config, PredictConfig
 from odtrain.errors import ConfigError, DataError, OdtrainError
 from odtrain.io.atomic import write_bytes
 from odtrain.media.draw import Colour, class_colour
@@ -67,7 +67,7 @@ def webcam(config: Config) -> None:
     tell_nameless(source)
     thresholds = choose_thresholds(config.predict, source.class_names, source.passport, source.name)
     folder = Path(config.output or DEFAULT_OUTPUT)
-    camera = _camera(config, source)
+    camera = _camera(config.predict, config.input, folder, source)
     app = build_app(source, thresholds, camera, folder)
     settings = config.webcam
     names = settings.allowed_hosts
@@ -79,19 +79,21 @@ def webcam(config: Config) -> None:
             camera.close()
 
 
-def _camera(config: Config, source: Source) -> Camera | None:
+def _camera(
+    settings: PredictConfig, given: str | None, folder: Path, source: Source
+) -> Camera | None:
     """What the server shows; None where the browser's camera is asked for.
 
     Raises:
         ConfigError, DataError: it is neither a camera nor a video that can be opened.
     """
-    name = config.input or DEFAULT_INPUT
+    name = given or DEFAULT_INPUT
     if name == BROWSER:
         return None
     number = camera_number(name)
     if number is not None:
         return Camera(name, source, lambda: open_camera(number))
-    media = find_media(config.predict, name, Path(config.output or DEFAULT_OUTPUT), "")
+    media = find_media(settings, name, folder, "")
     if len(media) != 1 or not media[0].moving:
         raise ConfigError(
             f"input={name}", "is no camera and no video.", "Give camera:0, a video, or browser."

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from odtrain.config.schema import Config
+from odtrain.config.schema import Config, ModelConfig
 from odtrain.config.shipped import shipped
 from odtrain.errors import CheckpointError, ConfigError
 from odtrain.export.benchmark import agreement
@@ -65,7 +65,7 @@ def verify_weights(config: Config, archive: Path) -> str:
         CheckpointError: the weights do not fill the network, or are not the graph's.
     """
     prefix = locate(archive)
-    detector = _network_of(config, archive, prefix)
+    detector = _network_of(config.model, archive, prefix)
     images = _pictures(config.input)
     if config.model.architecture in retinanet.EXPERIMENTS:
         return _against_model_garden(archive, prefix, detector, images)
@@ -77,9 +77,9 @@ def verify_weights(config: Config, archive: Path) -> str:
     return f"{archive}: equal to its frozen graph on {len(images)} pictures.\n" + "\n".join(said)
 
 
-def _network_of(config: Config, archive: Path, prefix: Path) -> SSD:
+def _network_of(model: ModelConfig, archive: Path, prefix: Path) -> SSD:
     """The configured network, at the input size and with the classes that the archive has."""
-    model, pipeline = config.model, prefix.with_name("pipeline.config")
+    pipeline = prefix.with_name("pipeline.config")
     if pipeline.is_file():
         text = pipeline.read_text(encoding="utf-8", errors="replace")
         sides = [re.search(rf"{side}: *(\d+)", text) for side in ("height", "width")]

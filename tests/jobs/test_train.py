@@ -1,28 +1,22 @@
-import os
 import re
-import shutil
-import signal
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
-from support.commands import TINY_RUN, TrainedRun
+from support.commands import TrainedRun
+from support.stores import artifacts
 
 from odtrain.cli.main import main
 from odtrain.config.compose import as_dict, compose_config, flattened, from_yaml
 from odtrain.dataset.read import read_dataset
 from odtrain.errors import ConfigError
 from odtrain.evaluation.evaluate import quick_map
-from odtrain.jobs import fitting
 from odtrain.jobs.context import Split
-from odtrain.jobs.picked import drop_exports
 from odtrain.jobs.resume import resumed as going_on
-from odtrain.model_source import open_source
 from odtrain.registry.download import resolve_model
 from odtrain.reports.data_preview import FILES
 from odtrain.tracking.names import as_text
-from odtrain.tracking.tracker import Tracker
 from odtrain_runtime.model_files import load_detector
 
 pytestmark = pytest.mark.slow
@@ -54,37 +48,6 @@ def client(trained: TrainedRun):
 @pytest.fixture(scope="module")
 def run(trained, client):
     return client.get_run(trained.run.name)
-
-
-@pytest.fixture
-def again(trained, tmp_path, monkeypatch):
-    """A copy of the training's folder, to go on working in."""
-    shutil.copytree(trained.folder, tmp_path / "again")
-    monkeypatch.chdir(tmp_path / "again")
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    return MlflowClient(f"sqlite:///{tmp_path}/again/mlflow.db")
-
-
-@pytest.fixture
-def new(database, shapes, tmp_path, monkeypatch):
-    """An empty folder with a database, where commands are run."""
-    shutil.copy(database, tmp_path / "mlflow.db")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    return MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
-
-
-def only_run(client):
-    (found,) = client.search_runs([one.experiment_id for one in client.search_experiments()])
-    return found
-
-
-def artifacts(client, run_id, folder=""):
-    for item in client.list_artifacts(run_id, folder):
-        if item.is_dir:
-            yield from artifacts(client, run_id, item.path)
-        else:
-            yield item.path
 
 
 # ---- what one command leaves
@@ -315,155 +278,3 @@ def test_auto_finds_nothing_where_every_run_is_finished(again, trained, capsys):
     assert capsys.readouterr().err == (
         "No unfinished run of this configuration: a new one begins.\n"
     )
-
-
-# ---- signals
-
-
-class Asked:
-    def __init__(self):
-        self.reasons = []
-
-    def ask_to_stop(self, reason):
-        self.reasons.append(reason)
-
-
-@pytest.mark.parametrize(
-    ("number", "reason"), [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated")]
-)
-def test_a_signal_asks_training_to_stop(number, reason, capsys):
-    fit, before = Asked(), signal.getsignal(number)
-    with fitting._stop_on_signals(fit):
-        os.kill(os.getpid(), number)
-    assert fit.reasons == [reason]
-    assert signal.getsignal(number) == before
-    assert capsys.readouterr().err == (
-        "\nStopping behind a checkpoint; Ctrl-C again stops at once.\n"
-    )
-
-
-def test_a_second_ctrl_c_stops_at_once():
-    with pytest.raises(KeyboardInterrupt), fitting._stop_on_signals(Asked()):
-        os.kill(os.getpid(), signal.SIGINT)
-        os.kill(os.getpid(), signal.SIGINT)
-
-
-def test_a_terminated_training_leaves_a_killed_run_with_a_checkpoint(
-    new, shapes, monkeypatch, capsys
-):
-    score = fitting.quick_map
-
-    def terminated(*arguments):
-        os.kill(os.getpid(), signal.SIGTERM)
-        return score(*arguments)
-
-    monkeypatch.setattr(fitting, "quick_map", terminated)
-    given = ["train", f"data.images={shapes}", *TINY_RUN, "train.checkpoint_every=1"]
-    with pytest.raises(SystemExit) as caught:
-        main([*given, "evaluate.every=2"])
-    run = only_run(new)
-    assert caught.value.code == 128 + signal.SIGTERM
-    assert run.info.status == "KILLED"
-    assert capsys.readouterr().err.endswith(
-        f"Stopped after step 2. Go on: odtrain train train.resume={run.info.run_id}\n"
-    )
-    logged = set(artifacts(new, run.info.run_id, "checkpoints"))
-    assert logged >= {"checkpoints/last/ckpt-2.index", "checkpoints/best/ckpt-2.index"}
-    assert [point.step for point in new.get_metric_history(run.info.run_id, "train/loss")] == [1, 2]
-
-
-# ---- the other commands
-
-
-def test_evaluating_a_run_replaces_its_numbers_and_leaves_it_as_it_is(again, trained, capsys):
-    again.set_terminated(trained.run.name, "KILLED")
-    before = again.get_run(trained.run.name).data.metrics["eval/AR_100"]
-    for file in Path("outputs/odtrain", trained.run.name, "eval").glob("*.json"):
-        file.unlink()
-    assert main(["evaluate", f"source={trained.run.name}", "evaluate.bootstrap=5"]) == 0
-    run = only_run(again)
-    assert run.info.status == "KILLED"
-    assert run.data.tags["odtrain.stage"] == "train"
-    assert len(again.get_metric_history(trained.run.name, "eval/mAP")) == 2
-    assert run.data.metrics["eval/AR_100"] == pytest.approx(before)
-    report = Path("outputs/odtrain", trained.run.name, "eval")
-    assert capsys.readouterr().out.endswith(f"\nReport: {report}\n")
-    assert (report / "metrics.json").is_file()
-
-
-def test_evaluating_a_file_makes_a_run_of_its_own(again, trained):
-    model = trained.run / "export/model.tflite"
-    assert main(["evaluate", f"source={model}", *trained.overrides]) == 0
-    runs = again.search_runs(["1"], "tags.`odtrain.stage` = 'evaluate'")
-    expected = again.get_run(trained.run.name).data.metrics["export/tflite_fp32/mAP_50"]
-    assert [run.info.status for run in runs] == ["FINISHED"]
-    assert runs[0].data.metrics["eval/mAP_50"] == pytest.approx(expected, abs=1e-9)
-
-
-def test_a_source_with_other_classes_is_refused(again, trained, capsys):
-    model = trained.run / "export/model.tflite"
-    names = enumerate(("circle", "square", "triangle"), start=1)
-    items = "".join(f"item {{ id: {number} name: '{name}' }}\n" for number, name in names)
-    Path("three.pbtxt").write_text(items)
-    given = [*trained.overrides, "data.label_map=three.pbtxt", "data.prepared=three"]
-    assert main(["evaluate", f"source={model}", *given]) == 1
-    assert capsys.readouterr().err.endswith(
-        f"{model}: knows the classes circle, square; shapes has circle, square, triangle.\n"
-        "  Evaluate it on data with its own classes: data.images=..., data.label_map=...\n"
-    )
-
-
-def test_exporting_again_replaces_files_and_numbers_together(again, trained, capsys):
-    again.set_terminated(trained.run.name, "KILLED")
-    arguments = ["export.formats=[tflite_fp32]", "export.nms=fast", "benchmark.runs=2"]
-    assert main(["export", f"source={trained.run.name}", *arguments]) == 0
-    run, file = only_run(again), trained.run.relative_to(trained.folder) / "export/model.tflite"
-    assert run.info.status == "KILLED"
-    assert file.read_bytes() != (trained.folder / file).read_bytes()
-    latencies = again.get_metric_history(trained.run.name, "export/tflite_fp32/latency_ms_p50")
-    assert [point.step for point in latencies] == [14, 14]
-    assert run.data.metrics["export/tflite_fp32/latency_ms_p50"] == latencies[1].value
-    assert "| model.tflite | " in capsys.readouterr().out
-
-
-def test_exporting_to_a_folder_leaves_the_run_alone(again, trained):
-    before = again.get_run(trained.run.name)
-    arguments = ["export.formats=[tflite_fp16]", "benchmark.runs=2", "output=files"]
-    assert main(["export", f"source={trained.run.name}", *arguments]) == 0
-    assert Path("files/model_fp16.tflite").is_file()
-    assert again.get_run(trained.run.name).to_dictionary() == before.to_dictionary()
-
-
-def test_the_registered_model_can_be_a_source(again, trained, capsys):
-    config = compose_config(["source=models:/shapes@champion"])
-    source = open_source(config.source, config)
-    assert source.class_names == ("circle", "square")
-    assert source.file is not None
-    assert source.file.name == "model.tflite"
-
-
-def test_a_file_of_a_run_can_be_a_source(again, trained):
-    config = compose_config([f"source=runs:/{trained.run.name}/export/model_int8.tflite"])
-    assert open_source(config.source, config).class_names == ("circle", "square")
-
-
-def test_files_that_are_dropped_are_gone_here_and_in_the_store_and_the_run_says_so(new):
-    config = compose_config(["tracking.system_metrics=false"])
-    with Tracker(config.tracking, Path(config.outputs)).start("train") as tracker:
-        export = tracker.folder / "export"
-        for name in ("saved_model/saved_model.pb", "model.tflite", "model_int8.tflite"):
-            (export / name).parent.mkdir(parents=True, exist_ok=True)
-            (export / name).write_text(name)
-        tracker.log_folder(export, "export")
-    run_id = str(tracker.run_id)
-    files = {"saved_model": "export/saved_model", "tflite_fp32": "export/model.tflite"}
-    drop_exports(config, run_id, files)
-    assert [file.name for file in export.iterdir()] == ["model_int8.tflite"]
-    assert [file.path for file in new.list_artifacts(run_id, "export")] == [
-        "export/model_int8.tflite"
-    ]
-    run = new.get_run(run_id)
-    assert run.info.status == "FINISHED"
-    assert {run.data.tags[f"odtrain.export.{name}"] for name in files} == {
-        "dropped: not on the front of its sweep"
-    }

@@ -594,7 +594,7 @@ def test_a_model_is_registered_later_when_the_server_was_away(
     server = Server(folder)
     server.start()
     try:
-        done = sync_all(tmp_path / "outputs", compose_config([]), server.uri, said.append)
+        done = sync_all(tmp_path / "outputs", compose_config([]).outputs, server.uri, said.append)
         assert done == "1 runs sent, 1 models registered."
         version = find_version("models:/raccoon@challenger", server.uri)
         assert version.tags["eval/mAP"] == "0.5"
@@ -602,7 +602,7 @@ def test_a_model_is_registered_later_when_the_server_was_away(
         copied = download("models:/raccoon@challenger", tmp_path / "got", server.uri, "tflite_fp32")
         assert copied[0].read_bytes() == Path(candidate.files["tflite_fp32"]).read_bytes()
         assert (
-            sync_all(tmp_path / "outputs", compose_config([]), server.uri)
+            sync_all(tmp_path / "outputs", compose_config([]).outputs, server.uri)
             == "0 runs sent, 0 models registered."
         )
     finally:

@@ -9,9 +9,12 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import requests
+from mlflow import MlflowClient
+from mlflow.entities import Run
 
 from odtrain.config.compose import section
 from odtrain.config.schema import TrackingConfig
@@ -105,3 +108,18 @@ class Server:
     def _signal(self, number: signal.Signals) -> None:
         assert self._process is not None
         os.killpg(self._process.pid, number)
+
+
+def only_run(client: MlflowClient) -> Run:
+    """The one run of a store."""
+    (found,) = client.search_runs([one.experiment_id for one in client.search_experiments()])
+    return found
+
+
+def artifacts(client: MlflowClient, run_id: str, folder: str = "") -> Iterator[str]:
+    """Paths of the files that a run has logged."""
+    for item in client.list_artifacts(run_id, folder):
+        if item.is_dir:
+            yield from artifacts(client, run_id, item.path)
+        else:
+            yield item.path

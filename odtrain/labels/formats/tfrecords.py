@@ -17,6 +17,7 @@ from tqdm import tqdm
 from odtrain.errors import DataError
 from odtrain.findings import Finding
 from odtrain.io.atomic import read_json, write_bytes
+from odtrain.io.free_names import numbered
 from odtrain.io.tfrecord import decode_example, index_records, read_verified
 from odtrain.labels.annotations import Entry, UnreadableError, WrittenObject
 from odtrain.labels.formats.reading import (
@@ -114,12 +115,10 @@ class _Names:
         written = picture_name(_text(example, "image/filename")).rpartition("/")[2]
         stem = printable(Path(written).stem).strip(" .")[:80] or "image"
         suffix = next((MAGIC[start] for start in MAGIC if encoded.startswith(start)), ".jpg")
-        unique, count = stem, 1
-        while unique.casefold() in self.taken:
-            count += 1
-            unique = f"{stem}-{count}"
-        self.taken.add(unique.casefold())
-        return f"{_part(file)}/{unique}{suffix}"
+        tried = numbered(Path(f"{stem}{suffix}"))
+        free = next(name for name in tried if name.stem.casefold() not in self.taken)
+        self.taken.add(free.stem.casefold())
+        return f"{_part(file)}/{free}"
 
 
 def _part(file: Path) -> str:

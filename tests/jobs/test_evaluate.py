@@ -1,0 +1,61 @@
+from pathlib import Path
+
+import pytest
+from support.stores import only_run
+
+from odtrain.cli.main import main
+from odtrain.config.compose import compose_config
+from odtrain.model_source import open_source
+
+pytestmark = pytest.mark.slow
+
+
+def test_evaluating_a_run_replaces_its_numbers_and_leaves_it_as_it_is(again, trained, capsys):
+    again.set_terminated(trained.run.name, "KILLED")
+    before = again.get_run(trained.run.name).data.metrics["eval/AR_100"]
+    for file in Path("outputs/odtrain", trained.run.name, "eval").glob("*.json"):
+        file.unlink()
+    assert main(["evaluate", f"source={trained.run.name}", "evaluate.bootstrap=5"]) == 0
+    run = only_run(again)
+    assert run.info.status == "KILLED"
+    assert run.data.tags["odtrain.stage"] == "train"
+    assert len(again.get_metric_history(trained.run.name, "eval/mAP")) == 2
+    assert run.data.metrics["eval/AR_100"] == pytest.approx(before)
+    report = Path("outputs/odtrain", trained.run.name, "eval")
+    assert capsys.readouterr().out.endswith(f"\nReport: {report}\n")
+    assert (report / "metrics.json").is_file()
+
+
+def test_evaluating_a_file_makes_a_run_of_its_own(again, trained):
+    model = trained.run / "export/model.tflite"
+    assert main(["evaluate", f"source={model}", *trained.overrides]) == 0
+    runs = again.search_runs(["1"], "tags.`odtrain.stage` = 'evaluate'")
+    expected = again.get_run(trained.run.name).data.metrics["export/tflite_fp32/mAP_50"]
+    assert [run.info.status for run in runs] == ["FINISHED"]
+    assert runs[0].data.metrics["eval/mAP_50"] == pytest.approx(expected, abs=1e-9)
+
+
+def test_a_source_with_other_classes_is_refused(again, trained, capsys):
+    model = trained.run / "export/model.tflite"
+    names = enumerate(("circle", "square", "triangle"), start=1)
+    items = "".join(f"item {{ id: {number} name: '{name}' }}\n" for number, name in names)
+    Path("three.pbtxt").write_text(items)
+    given = [*trained.overrides, "data.label_map=three.pbtxt", "data.prepared=three"]
+    assert main(["evaluate", f"source={model}", *given]) == 1
+    assert capsys.readouterr().err.endswith(
+        f"{model}: knows the classes circle, square; shapes has circle, square, triangle.\n"
+        "  Evaluate it on data with its own classes: data.images=..., data.label_map=...\n"
+    )
+
+
+def test_the_registered_model_can_be_a_source(again, trained, capsys):
+    config = compose_config(["source=models:/shapes@champion"])
+    source = open_source(config.source, config)
+    assert source.class_names == ("circle", "square")
+    assert source.file is not None
+    assert source.file.name == "model.tflite"
+
+
+def test_a_file_of_a_run_can_be_a_source(again, trained):
+    config = compose_config([f"source=runs:/{trained.run.name}/export/model_int8.tflite"])
+    assert open_source(config.source, config).class_names == ("circle", "square")

@@ -1,0 +1,63 @@
+import os
+import signal
+
+import pytest
+from support.commands import TINY_RUN
+from support.stores import artifacts, only_run
+
+from odtrain.cli.main import main
+from odtrain.jobs import fitting
+
+pytestmark = pytest.mark.slow
+
+
+class Asked:
+    def __init__(self):
+        self.reasons = []
+
+    def ask_to_stop(self, reason):
+        self.reasons.append(reason)
+
+
+@pytest.mark.parametrize(
+    ("number", "reason"), [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated")]
+)
+def test_a_signal_asks_training_to_stop(number, reason, capsys):
+    fit, before = Asked(), signal.getsignal(number)
+    with fitting._stop_on_signals(fit):
+        os.kill(os.getpid(), number)
+    assert fit.reasons == [reason]
+    assert signal.getsignal(number) == before
+    assert capsys.readouterr().err == (
+        "\nStopping behind a checkpoint; Ctrl-C again stops at once.\n"
+    )
+
+
+def test_a_second_ctrl_c_stops_at_once():
+    with pytest.raises(KeyboardInterrupt), fitting._stop_on_signals(Asked()):
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_terminated_training_leaves_a_killed_run_with_a_checkpoint(
+    new, shapes, monkeypatch, capsys
+):
+    score = fitting.quick_map
+
+    def terminated(*arguments):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return score(*arguments)
+
+    monkeypatch.setattr(fitting, "quick_map", terminated)
+    given = ["train", f"data.images={shapes}", *TINY_RUN, "train.checkpoint_every=1"]
+    with pytest.raises(SystemExit) as caught:
+        main([*given, "evaluate.every=2"])
+    run = only_run(new)
+    assert caught.value.code == 128 + signal.SIGTERM
+    assert run.info.status == "KILLED"
+    assert capsys.readouterr().err.endswith(
+        f"Stopped after step 2. Go on: odtrain train train.resume={run.info.run_id}\n"
+    )
+    logged = set(artifacts(new, run.info.run_id, "checkpoints"))
+    assert logged >= {"checkpoints/last/ckpt-2.index", "checkpoints/best/ckpt-2.index"}
+    assert [point.step for point in new.get_metric_history(run.info.run_id, "train/loss")] == [1, 2]
