@@ -24,26 +24,26 @@ def _printed(action: Callable[[Config, Invocation], str]) -> Callable[[Invocatio
 
 
 def _list(config: Config, invocation: Invocation) -> str:
-    from odtrain.registry.versions import list_models, table
+    from odtrain.registry.versions import list_models, versions_table
     from odtrain.tracking.store import tracking_uri
 
     versions, name = list_models(tracking_uri(config.tracking)), invocation.flags.name
-    return table([version for version in versions if name in (None, version.name)])
+    return versions_table([version for version in versions if name in (None, version.name)])
 
 
 def _show(config: Config, invocation: Invocation) -> str:
-    from odtrain.registry.versions import describe, find_version
+    from odtrain.registry.versions import describe_version, find_version
     from odtrain.tracking.store import tracking_uri
 
     name = invocation.flags.name or config.registry.name
-    return describe(find_version(name, tracking_uri(config.tracking)))
+    return describe_version(find_version(name, tracking_uri(config.tracking)))
 
 
 def _compare(config: Config, invocation: Invocation) -> str:
-    from odtrain.jobs.compare import compare
+    from odtrain.jobs.compare import compare_models
 
     flags = invocation.flags
-    return compare(config, invocation.overrides, flags.a, flags.b, flags.format, flags.again)
+    return compare_models(config, invocation.overrides, flags.a, flags.b, flags.format, flags.again)
 
 
 def _promote(config: Config, invocation: Invocation) -> str:

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from odtrain.io import markdown
 from odtrain.reports import pages
-from odtrain.sweep.pareto import Point, short
+from odtrain.sweep.pareto import FrontPoint, short
 
 COLUMNS = ("mAP", "mAP_lo", "mAP_hi", "mAP_50", "latency_ms_p50", "size_mb", "peak_memory_mb")
 
@@ -36,7 +36,7 @@ def others_table(others: Sequence[Mapping[str, str]]) -> str:
     return "\n".join(markdown.table(("trial", "state", "reason", "chosen"), rows))
 
 
-def draw_front(points: Sequence[Point], best: Sequence[Point], file: Path) -> None:
+def draw_front(points: Sequence[FrontPoint], best: Sequence[FrontPoint], file: Path) -> None:
     """A PNG of mAP over latency: all files, and the front as a line."""
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
@@ -77,10 +77,10 @@ def draw_importances(importances: Importances, file: Path) -> None:
     figure.savefig(file, dpi=110)
 
 
-def page(
+def sweep_page(
     title: str,
-    points: Sequence[Point],
-    best: Sequence[Point],
+    points: Sequence[FrontPoint],
+    best: Sequence[FrontPoint],
     others: Sequence[Mapping[str, str]],
     importances: Importances,
 ) -> str:

@@ -27,9 +27,9 @@ def _of_named(run: Callable[[Config, Invocation], int]) -> Callable[[Invocation]
 
 
 def _list(config: Config, invocation: Invocation) -> int:
-    from odtrain.zoo.catalog import table
+    from odtrain.zoo.catalog import catalog_table
 
-    print(table(invocation.flags.sort, invocation.flags.config_dir))
+    print(catalog_table(invocation.flags.sort, invocation.flags.config_dir))
     return 0
 
 
