@@ -23,7 +23,7 @@ from odtrain.config.schema import SweepConfig
 from odtrain.sweep import results as sweep_results
 from odtrain.sweep import study as sweep_study
 from odtrain.sweep.pruning import hopeless
-from odtrain.sweep.trial_process import Request, Result
+from odtrain.sweep.trial_process import Request, TrialOutcome
 from odtrain.sweep.worker import Job, work
 
 SEEDS = range(100, 130)
@@ -114,7 +114,7 @@ def replay(
     )
     steps, ended = 0.0, list[tuple[int, str]]()
 
-    def train(job: Job, request: Request) -> Result:
+    def train(job: Job, request: Request) -> TrialOutcome:
         nonlocal steps
         index = nearest(table, request)
         result = look_up(table, index, request)
@@ -144,7 +144,7 @@ def nearest(table: Sequence[Recorded], request: Request) -> int:
     return min(same, key=lambda index: abs(math.log(table[index].point[RATE]) - rate))
 
 
-def look_up(table: Sequence[Recorded], index: int, request: Request) -> Result:
+def look_up(table: Sequence[Recorded], index: int, request: Request) -> TrialOutcome:
     """What `odtrain.sweep.trial_process.run` does, the training read from the table."""
     row = table[index]
     untrained = {
@@ -158,12 +158,12 @@ def look_up(table: Sequence[Recorded], index: int, request: Request) -> Result:
         why = share < 1 and hopeless(share, score, quickest, request.finished, request.rule)
         if why:
             best = max(score for _, score in curve)
-            return Result("stopped", why, f"{index}", curve, best, untrained)
+            return TrialOutcome("stopped", why, f"{index}", curve, best, untrained)
     files = {
         name: {**one, "mAP_50": 0.0, "file": name, "failed": None}
         for name, one in row.files.items()
     }
-    return Result("done", "", f"{index}", curve, row.curve[-1][1], untrained, files)
+    return TrialOutcome("done", "", f"{index}", curve, row.curve[-1][1], untrained, files)
 
 
 def volume(table: Sequence[Recorded], ended: Sequence[tuple[int, str]]) -> float:

@@ -14,7 +14,7 @@ from odtrain.config.compose import compose_config
 from odtrain.config.schema import keys
 from odtrain.config.shipped import shipped
 from odtrain.findings import KINDS
-from odtrain.zoo.catalog import table
+from odtrain.zoo.catalog import catalog_table
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -207,4 +207,4 @@ def test_the_zoo_page_has_the_table_that_odtrain_zoo_prints():
 
     page = (ROOT / "docs" / "zoo.md").read_text(encoding="utf-8")
     listed = rows(page.partition("| model | input |")[2].partition("\n\n")[0])[2:]
-    assert listed == [row[:-1] for row in rows(table())[2:]]
+    assert listed == [row[:-1] for row in rows(catalog_table())[2:]]

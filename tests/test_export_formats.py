@@ -17,7 +17,7 @@ from odtrain.export_formats import FORMATS, served_format
 from odtrain.promotion import promote as promotion
 from odtrain.registry.download import file_of_version, resolve_model
 from odtrain.registry.lock import alone_at
-from odtrain.registry.register import Candidate, register
+from odtrain.registry.register import ModelCandidate, register
 from odtrain.registry.versions import SOUND, Version, find_version, list_models, refresh_aliases
 from odtrain.structures import LabelledSplit
 from odtrain.tracking.store import open_client
@@ -72,7 +72,7 @@ def store(tmp_path: Path, database: Path) -> TrackingConfig:
     return store_at(tmp_path / "store", database)
 
 
-def candidate(folder: Path, formats: list[str], failed: list[str]) -> Candidate:
+def candidate(folder: Path, formats: list[str], failed: list[str]) -> ModelCandidate:
     """A model whose first file is the quickest, in a folder as `export` leaves it."""
     folder.mkdir()
     files = {name: folder / FORMATS[name].file for name in formats}
@@ -86,14 +86,14 @@ def candidate(folder: Path, formats: list[str], failed: list[str]) -> Candidate:
     times = {f"export/{name}/latency_ms_p50": 10.0 + n for n, name in enumerate(formats)}
     paths = {name: str(file) for name, file in files.items()}
     reasons = {name: "loses 0.2 mAP" for name in failed}
-    return Candidate("shapes", "ssd", paths, times, reasons, "d", 0)
+    return ModelCandidate("shapes", "ssd", paths, times, reasons, "d", 0)
 
 
 @pytest.fixture
 def registered(store, tmp_path):
     """Register a candidate: the version, without the record if it is to be one of the code before."""
 
-    def run(given: Candidate, before: bool = False) -> Version:
+    def run(given: ModelCandidate, before: bool = False) -> Version:
         with Tracker(store, tmp_path / "outputs").start("train") as tracker:
             tracker.log(given.metrics, given.step)
             number = register(tracker, given)
@@ -179,7 +179,9 @@ def judged_in(store, version, format, monkeypatch) -> tuple[str, object]:
         "config": compose_config([]),
         "pictures": (LabelledSplit(("circle", "square"), [], ()), []),
     }
-    case = promotion.Case(str(store.uri), compose_config([]), limits, version, None, None, known)
+    case = promotion.PromotionCase(
+        str(store.uri), compose_config([]), limits, version, None, None, known
+    )
     with promotion._gathered(case) as evidence:
         return evidence.judged, promotion._found_by_champion(case, evidence.split, version)
 

@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from odtrain.collect.manifest import MANIFEST, Row, append_row, read_manifest
-from odtrain.collect.sources import Candidate, RefusedError, Source, open_source
+from odtrain.collect.manifest import MANIFEST, ManifestRow, append_row, read_manifest
+from odtrain.collect.sources import PictureCandidate, RefusedError, Source, open_source
 from odtrain.errors import DataError
 from odtrain.io.atomic import Settling, make_folder, write_bytes, write_text
 from odtrain.io.fetch import Fetcher
@@ -46,7 +46,7 @@ LABEL_SUFFIXES = (".xml", ".txt", ".json")
 class Looked:
     """A candidate that is a picture: a row without a name yet, and the bytes to keep."""
 
-    row: Row
+    row: ManifestRow
     data: bytes
     frame: bool
 
@@ -147,7 +147,7 @@ class _Shelf:
         self.done = Collected(folder, aside)
         self.seen: set[tuple[str, str]] = set()
         self.links: set[str] = set()
-        self.by_content: dict[str, Row] = {}
+        self.by_content: dict[str, ManifestRow] = {}
         self.kept: list[str] = []
         self.words = np.empty((0, WORDS), np.uint64)
         for row in read_manifest(folder):
@@ -156,7 +156,7 @@ class _Shelf:
         self.last = max(self._numbers(), default=0)
         self.settling = Settling(folder / MANIFEST)
 
-    def _remember(self, row: Row) -> None:
+    def _remember(self, row: ManifestRow) -> None:
         self.seen.add((row.source, row.source_sha256))
         self.by_content.setdefault(row.sha256, row)
         if "://" in row.source:
@@ -181,7 +181,7 @@ class _Shelf:
             if match := NAME.fullmatch(name):
                 yield int(match[1])
 
-    def look(self, candidate: Candidate) -> Looked | Refused | None:
+    def look(self, candidate: PictureCandidate) -> Looked | Refused | None:
         """Read and decode a candidate, in any thread; None if it was collected before."""
         if candidate.source in self.links:
             return None
@@ -216,7 +216,7 @@ class _Shelf:
         self.settling.due(self.folder / row.file)
         self._remember(row)
 
-    def _twin(self, row: Row) -> tuple[str | None, str]:
+    def _twin(self, row: ManifestRow) -> tuple[str | None, str]:
         """The kept picture that `row` equals or looks like, and the bits by which they differ."""
         same = self.by_content.get(row.sha256)
         if same:
@@ -228,7 +228,7 @@ class _Shelf:
                 return self.kept[nearest], str(bits[nearest])
         return None, ""
 
-    def _number(self, row: Row, data: bytes) -> Row:
+    def _number(self, row: ManifestRow, data: bytes) -> ManifestRow:
         name = self.unlisted.pop(row.sha256, None)
         if name is None:
             self.last += 1
@@ -236,7 +236,7 @@ class _Shelf:
             write_bytes(self.folder / name, data, durable=False)  # but with its row
         return replace(row, file=name)
 
-    def _put_aside(self, row: Row, data: bytes) -> Row:
+    def _put_aside(self, row: ManifestRow, data: bytes) -> ManifestRow:
         """Write what is set aside as imgN-copyM, unless the very same bytes are there already."""
         self.done.set_aside += 1
         same = self.by_content.get(row.sha256)
@@ -248,7 +248,7 @@ class _Shelf:
             write_bytes(file, data, durable=False)  # but with its row
         return replace(row, file=f"../{self.aside.name}/{file.name}")
 
-    def _free_copy(self, stem: str, row: Row) -> Path:
+    def _free_copy(self, stem: str, row: ManifestRow) -> Path:
         """The first `stem`-copyN that is free, or holds these very bytes since a kill."""
         copy = 1
         while there := list(self.aside.glob(f"{stem}-copy{copy}.*")):
@@ -258,7 +258,7 @@ class _Shelf:
         return self.aside / f"{stem}-copy{copy}{Path(row.file).suffix}"
 
 
-def _looked_at(candidate: Candidate, data: bytes) -> Looked:
+def _looked_at(candidate: PictureCandidate, data: bytes) -> Looked:
     """Decode the whole picture, and make of it what is kept.
 
     JPEG and PNG that every program shows alike are kept byte for byte. What EXIF turns is turned,
@@ -277,7 +277,7 @@ def _looked_at(candidate: Candidate, data: bytes) -> Looked:
         changes.append("turned upright")
     if not picture.verbatim and not changes:
         changes.append("encoded anew as 8-bit RGB")
-    row = Row(
+    row = ManifestRow(
         file=f"img{SUFFIX[record_format(picture.format)]}",
         source=candidate.source,
         collected="",
@@ -328,7 +328,7 @@ def _write_refused(folder: Path, refused: Sequence[Refused]) -> None:
     write_text(file, text.getvalue())
 
 
-def describe(done: Collected) -> str:
+def collected_summary(done: Collected) -> str:
     """What was done on one screen, for people."""
     names = f": {done.added[0]} to {done.added[-1]}" if done.added else ""
     lines = [f"{done.folder}: {len(done.added)} new{names}"]

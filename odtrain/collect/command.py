@@ -9,14 +9,14 @@ from odtrain.errors import ConfigError
 
 
 def _collect(invocation: Invocation) -> int:
-    from odtrain.collect.collect import collect, describe
+    from odtrain.collect.collect import collect, collected_summary
 
     flags = invocation.flags
     if flags.every < 1 or not 0 <= flags.near <= 256:
         raise ConfigError("collect", "--every or --near too small or large.", "See --help.")
     to = Path(flags.to)
     done = collect(flags.source, to, every=flags.every, near=flags.near, private=flags.private)
-    print(describe(done))
+    print(collected_summary(done))
     return int(bool(done.refused) and not done.added and not done.known)
 
 

@@ -16,7 +16,7 @@ MANIFEST = "manifest.csv"
 
 
 @dataclass(frozen=True)
-class Row:
+class ManifestRow:
     """One picture that was collected, or set aside.
 
     Attributes:
@@ -52,11 +52,11 @@ class Row:
     likeness: str
 
 
-NAMES = [field.name for field in fields(Row)]
+NAMES = [field.name for field in fields(ManifestRow)]
 NUMBERS = ("width", "height", "bytes", "source_bytes")
 
 
-def read_manifest(folder: Path) -> list[Row]:
+def read_manifest(folder: Path) -> list[ManifestRow]:
     """The rows of `folder`'s manifest, without a last one that a kill cut off; it is cut off the file.
 
     Raises:
@@ -76,13 +76,13 @@ def read_manifest(folder: Path) -> list[Row]:
         raise _foreign(file) from None
 
 
-def _rows(file: Path, text: str) -> Iterator[Row]:
+def _rows(file: Path, text: str) -> Iterator[ManifestRow]:
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     if text and reader.fieldnames != NAMES:
         raise _foreign(file)
     for values in reader:
         typed: dict[str, Any] = {name: int(values[name]) for name in NUMBERS}
-        yield Row(**{**values, **typed})
+        yield ManifestRow(**{**values, **typed})
 
 
 def _foreign(file: Path) -> DataError:
@@ -93,7 +93,7 @@ def _foreign(file: Path) -> DataError:
     )
 
 
-def append_row(folder: Path, row: Row) -> None:
+def append_row(folder: Path, row: ManifestRow) -> None:
     """Add `row`, in one write, so that a kill leaves it whole or not at all; it is not on disk yet."""
     file = folder / MANIFEST
     text = io.StringIO(newline="")

@@ -52,7 +52,7 @@ class RefusedError(Exception):
 
 
 @dataclass(frozen=True)
-class Candidate:
+class PictureCandidate:
     """Something that may be a picture.
 
     Attributes:
@@ -77,7 +77,7 @@ class Source:
     """
 
     name: str
-    candidates: Callable[[], Iterator[Candidate]]
+    candidates: Callable[[], Iterator[PictureCandidate]]
     at_once: int | None = None
 
 
@@ -138,17 +138,17 @@ def natural_order(name: str) -> tuple[tuple[int, str], ...]:
     return tuple((int(part), "") if part.isdecimal() else (-1, part) for part in parts)
 
 
-def _link(url: str, fetcher: Fetcher) -> Candidate:
+def _link(url: str, fetcher: Fetcher) -> PictureCandidate:
     def read() -> bytes:
         try:
             return fetcher.get(url)
         except FetchError as error:
             raise RefusedError(f"{error}.") from None
 
-    return Candidate(url, read)
+    return PictureCandidate(url, read)
 
 
-def _in_folder(folder: Path, every: int, without: frozenset[Path]) -> Iterator[Candidate]:
+def _in_folder(folder: Path, every: int, without: frozenset[Path]) -> Iterator[PictureCandidate]:
     """Pictures, videos and archives in and below `folder`; hidden ones and links are passed over."""
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: natural_order(entry.name))
@@ -171,7 +171,7 @@ def _is_read(name: str) -> bool:
     return suffix in KNOWN_SUFFIXES | VIDEO_SUFFIXES or name.lower().endswith(ARCHIVE_SUFFIXES)
 
 
-def _in_file(file: Path, every: int) -> Iterator[Candidate]:
+def _in_file(file: Path, every: int) -> Iterator[PictureCandidate]:
     lower = file.name.lower()
     if lower.endswith(".zip"):
         yield from _in_archive(file, _in_zip(file))
@@ -180,7 +180,7 @@ def _in_file(file: Path, every: int) -> Iterator[Candidate]:
     elif file.suffix.lower() in VIDEO_SUFFIXES:
         yield from _in_video(file, every)
     else:
-        yield Candidate(str(file), partial(_read_file, file))
+        yield PictureCandidate(str(file), partial(_read_file, file))
 
 
 def _read_file(file: Path) -> bytes:
@@ -201,21 +201,21 @@ def _bounded_read(stream: BinaryIO) -> bytes:
     return bytes(data)
 
 
-def _refused(source: str, why: str) -> Candidate:
+def _refused(source: str, why: str) -> PictureCandidate:
     def read() -> bytes:
         raise RefusedError(why)
 
-    return Candidate(source, read)
+    return PictureCandidate(source, read)
 
 
-def _in_video(file: Path, every: int) -> Iterator[Candidate]:
+def _in_video(file: Path, every: int) -> Iterator[PictureCandidate]:
     """Each `every`-th frame, and the video as refused where it cannot be read any further."""
     try:
         with open_video(file) as video:
             for frame in video:
                 video.packets.clear()  # of sound, which is not wanted
                 if frame.number % every == 0:
-                    yield Candidate(
+                    yield PictureCandidate(
                         f"{file}#frame={frame.number}", partial(_as_jpeg, frame), frame=True
                     )
             if video.problem:
@@ -230,7 +230,7 @@ def _as_jpeg(frame: Frame) -> bytes:
     return encoded.getvalue()
 
 
-def _in_archive(file: Path, members: Iterator[Candidate]) -> Iterator[Candidate]:
+def _in_archive(file: Path, members: Iterator[PictureCandidate]) -> Iterator[PictureCandidate]:
     """`members`, and the archive as refused where it breaks off, is a bomb or is locked."""
     broken = (zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, lzma.LZMAError)
     try:
@@ -252,7 +252,7 @@ def _wanted_member(name: str) -> bool:
     return not hidden and Path(parts[-1]).suffix.lower() in KNOWN_SUFFIXES
 
 
-def _in_zip(file: Path) -> Iterator[Candidate]:
+def _in_zip(file: Path) -> Iterator[PictureCandidate]:
     left = _most_bytes(file)
     with zipfile.ZipFile(file) as archive:
         if len(archive.infolist()) > MOST_MEMBERS:
@@ -272,12 +272,12 @@ def _in_zip(file: Path) -> Iterator[Candidate]:
                 yield _refused(source, f"is damaged in the archive ({error}).")
             else:
                 left -= len(data)
-                yield Candidate(source, partial(bytes, data))
+                yield PictureCandidate(source, partial(bytes, data))
             if left < 0:
                 raise BombError(f"it unpacks to more than {_most_bytes(file):,} bytes")
 
 
-def _in_tar(file: Path) -> Iterator[Candidate]:
+def _in_tar(file: Path) -> Iterator[PictureCandidate]:
     with _decompressed(file) as stream:
         bounded = cast(BinaryIO, Bounded(stream, _most_bytes(file)))
         with tarfile.open(fileobj=bounded, mode="r:") as archive:
@@ -289,12 +289,14 @@ def _in_tar(file: Path) -> Iterator[Candidate]:
                     yield _tar_candidate(f"{file}!{member.name}", archive, member)
 
 
-def _tar_candidate(source: str, archive: tarfile.TarFile, member: tarfile.TarInfo) -> Candidate:
+def _tar_candidate(
+    source: str, archive: tarfile.TarFile, member: tarfile.TarInfo
+) -> PictureCandidate:
     stream = archive.extractfile(member)
     if member.size > PICTURE_BYTES or stream is None:
         return _refused(source, f"has more than {PICTURE_BYTES:,} bytes.")
     try:
-        return Candidate(source, partial(bytes, _bounded_read(cast(BinaryIO, stream))))
+        return PictureCandidate(source, partial(bytes, _bounded_read(cast(BinaryIO, stream))))
     except RefusedError as error:
         return _refused(source, str(error))
 

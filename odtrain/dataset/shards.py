@@ -16,7 +16,7 @@ from odtrain.dataset.check import Checked
 from odtrain.dataset.splits import SPLITS
 from odtrain.errors import DataError
 from odtrain.io.atomic import replacing
-from odtrain.io.tfrecord import BYTES, FLOATS, INTS, Kind, Values, encode_example, frame
+from odtrain.io.tfrecord import BYTES, FLOATS, INTS, FeatureKind, Values, encode_example, frame
 from odtrain.labels.annotations import LabelledImage, normalised
 from odtrain.media.images import Picture, encode, finding_of, record_format
 from odtrain.system.workers import Workers
@@ -135,7 +135,7 @@ def _features(
     source_id: int,
     class_ids: dict[str, int],
     encoded: bytes,
-) -> dict[str, tuple[Kind, Values]]:
+) -> dict[str, tuple[FeatureKind, Values]]:
     """The keys that the TF1 Object Detection API and Model Garden read."""
     objects = image.objects
     sha256 = picture.content if picture.verbatim else hashlib.sha256(encoded).hexdigest()

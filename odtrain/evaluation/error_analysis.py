@@ -20,7 +20,7 @@ from odtrain.structures import Detections, GroundTruth, IntArray, pairwise_iou
 FOREGROUND, BACKGROUND = 0.5, 0.1
 """Overlaps (IoU) from which a detection is on an object, and up to which it is on none (TIDE, 2.2)."""
 
-KINDS = {
+MISTAKE_KINDS = {
     "missed": "an object that nothing was found on",
     "wrong class": "in the right place, under another name",
     "wrong place": f"the right name, overlapping its object by {BACKGROUND:g} to {FOREGROUND:g} only",
@@ -36,7 +36,7 @@ class Mistake:
     """One kind of mistakes.
 
     Attributes:
-        kind: a key of `KINDS`.
+        kind: a key of `MISTAKE_KINDS`.
         count: how often it was made above the score threshold.
         cost: mAP at IoU .5, 0 to 1, that would be gained without it, over all scores.
     """
@@ -68,7 +68,7 @@ def count_mistakes(
     ids: Sequence[int],
     threshold: float,
 ) -> list[Mistake]:
-    """Every kind of `KINDS` with its count and cost, the most expensive first.
+    """Every kind of `MISTAKE_KINDS` with its count and cost, the most expensive first.
 
     Args:
         truths: one per picture.
@@ -76,27 +76,27 @@ def count_mistakes(
         ids: the classes that count, by label-map id.
         threshold: the score from which mistakes are counted.
     """
-    every = [judge(truth, found) for truth, found in zip(truths, detections, strict=True)]
+    every = [judge_picture(truth, found) for truth, found in zip(truths, detections, strict=True)]
     base = _map_50(truths, detections, every, ids, fixed=None)
     counts = _count(truths, [found.above(threshold) for found in detections])
     mistakes = [
         Mistake(kind, counts[kind], _map_50(truths, detections, every, ids, fixed=kind) - base)
-        for kind in KINDS
+        for kind in MISTAKE_KINDS
     ]
     return sorted(mistakes, key=lambda mistake: -mistake.cost)
 
 
 def _count(truths: Sequence[GroundTruth], detections: Sequence[Detections]) -> dict[str, int]:
-    counts = dict.fromkeys([*KINDS, FOUND], 0)
+    counts = dict.fromkeys([*MISTAKE_KINDS, FOUND], 0)
     for truth, found in zip(truths, detections, strict=True):
-        judged = judge(truth, found)
+        judged = judge_picture(truth, found)
         for kind in judged.kinds:
             counts[kind] += 1
         counts["missed"] += int(judged.missed.sum())
     return counts
 
 
-def judge(truth: GroundTruth, found: Detections) -> Judged:
+def judge_picture(truth: GroundTruth, found: Detections) -> Judged:
     """Say of each detection of a picture, best score first, what it is.
 
     As in TIDE: a detection that found nothing is in the wrong place if it overlaps a box of its class a

@@ -90,7 +90,7 @@ class Comparison:
         return values
 
 
-def compare(
+def compare_detections(
     truths: Sequence[GroundTruth],
     a: Sequence[Detections],
     b: Sequence[Detections],

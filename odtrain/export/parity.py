@@ -133,7 +133,7 @@ def _names_lost(carried: tuple[str, ...], class_names: Sequence[str]) -> str | N
     return None if carried == tuple(class_names) else f"carries the class names {carried}"
 
 
-def table(proofs: Sequence[Proof]) -> str:
+def exports_table(proofs: Sequence[Proof]) -> str:
     """The exports as a Markdown table, one row a file."""
     columns = ("file", "mAP", "mAP_50", "latency p50 / p90", "size", "checked")
     return "\n".join(markdown.table(columns, map(_cells, proofs)))

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from odtrain.errors import ConfigError, choose
 from odtrain.export_formats import FORMATS
 from odtrain.labels.label_map import label_map_text
-from odtrain.model_files.tflite_metadata import describe
+from odtrain.model_files.tflite_metadata import with_metadata
 from odtrain.models.build import build_detector
 from odtrain.models.ssd import SCORE_THRESHOLD, SSD, centres_and_sides
 from odtrain.structures import UInt8Image
@@ -267,7 +267,7 @@ def _write_lite(source: _Source, name: str, path: Path) -> None:
     LITE_SETTINGS[name](converter, source)
     content = converter.convert()
     passport = source.passport_of(name)
-    path.write_bytes(describe(content, source.class_names, passport))
+    path.write_bytes(with_metadata(content, source.class_names, passport))
 
 
 def _keep_float(converter: Any, source: _Source) -> None:

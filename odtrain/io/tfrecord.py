@@ -29,15 +29,15 @@ PREPARE_AGAIN = "Delete it and run: odtrain prepare"
 Values = Sequence[bytes] | Sequence[float] | Sequence[int]
 
 
-class Kind(NamedTuple):
+class FeatureKind(NamedTuple):
     """A field of `tf.train.Feature`, by the type of its values."""
 
     number: int
     type: type
 
 
-BYTES, FLOATS, INTS = Kind(1, bytes), Kind(2, float), Kind(3, int)
-KINDS = {kind.number: kind for kind in (BYTES, FLOATS, INTS)}
+BYTES, FLOATS, INTS = FeatureKind(1, bytes), FeatureKind(2, float), FeatureKind(3, int)
+FEATURE_KINDS = {kind.number: kind for kind in (BYTES, FLOATS, INTS)}
 
 
 def _masked_crc(data: bytes) -> int:
@@ -58,7 +58,7 @@ def frame(payload: bytes) -> bytes:
     )
 
 
-def encode_example(features: Mapping[str, tuple[Kind, Values]]) -> bytes:
+def encode_example(features: Mapping[str, tuple[FeatureKind, Values]]) -> bytes:
     """A serialized `tf.train.Example`, its keys in alphabetical order so that bytes repeat."""
     entries = [
         _delimited(1, _delimited(1, key.encode()) + _delimited(2, _encode_feature(kind, values)))
@@ -67,7 +67,7 @@ def encode_example(features: Mapping[str, tuple[Kind, Values]]) -> bytes:
     return _delimited(1, b"".join(entries))
 
 
-def _encode_feature(kind: Kind, values: Values) -> bytes:
+def _encode_feature(kind: FeatureKind, values: Values) -> bytes:
     if kind is BYTES:
         content = b"".join(_delimited(1, value) for value in values if isinstance(value, bytes))
     elif kind is FLOATS:
@@ -106,13 +106,15 @@ def decode_example(serialized: bytes) -> dict[str, list[bytes] | list[float] | l
             for _, entry in _fields(feature_map):
                 parts = dict(_fields(entry))
                 for number, content in _fields(parts[2]):
-                    features[bytes(parts[1]).decode()] = _decode_values(KINDS[number], content)
+                    features[bytes(parts[1]).decode()] = _decode_values(
+                        FEATURE_KINDS[number], content
+                    )
     except (IndexError, KeyError) as error:
         raise ValueError("not a tf.train.Example") from error
     return features
 
 
-def _decode_values(kind: Kind, content: memoryview) -> list[bytes] | list[float] | list[int]:
+def _decode_values(kind: FeatureKind, content: memoryview) -> list[bytes] | list[float] | list[int]:
     values = [value for _, value in _fields(content)]
     if kind is BYTES:
         return [bytes(value) for value in values]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from odtrain.evaluation.evaluate import Evaluation
-from odtrain.export.parity import Proof, table
+from odtrain.export.parity import Proof, exports_table
 from odtrain.jobs.context import RunContext
 from odtrain.tracking.store import repeated, ui_command
 from odtrain.training.loop import Fitted
@@ -43,14 +43,14 @@ def description(
             f"{dataset.name} ({pictures} pictures, digest `{dataset.digest[:12]}`).",
             f"{config.model.name}, {fitted.step} steps of {config.train.batch_size} in "
             f"{fitted.seconds / 60:.1f} minutes{ended}{chosen}.",
-            table(proofs),
+            exports_table(proofs),
         ]
     )
 
 
 def on_test(evaluation: Evaluation, proofs: Sequence[Proof]) -> str:
     """Numbers on the test split, and the files."""
-    return f"{headline(evaluation)} on the test split.\n{table(proofs)}"
+    return f"{headline(evaluation)} on the test split.\n{exports_table(proofs)}"
 
 
 def after_training(result: TrainResult, overrides: Sequence[str]) -> str:
@@ -84,7 +84,7 @@ def after_evaluation(result: EvaluateResult) -> str:
 
 def after_export(result: ExportResult) -> str:
     """What every file does, and where they are."""
-    return f"{table(result.proofs)}\nFiles: {result.folder}"
+    return f"{exports_table(result.proofs)}\nFiles: {result.folder}"
 
 
 def after_benchmark(result: BenchmarkResult) -> str:

@@ -21,8 +21,13 @@ from odtrain.dataset.read import Dataset
 from odtrain.dataset.read import read_labelled as labels_of
 from odtrain.errors import ConfigError, DataError, TrackingError
 from odtrain.evaluation import saved_detections as detection_files
-from odtrain.evaluation.paired_bootstrap import POINTS, Comparison, Difference, in_words
-from odtrain.evaluation.paired_bootstrap import compare as compare_detections
+from odtrain.evaluation.paired_bootstrap import (
+    POINTS,
+    Comparison,
+    Difference,
+    compare_detections,
+    in_words,
+)
 from odtrain.evaluation.saved_detections import Kept, read_kept, read_labelled, under_names
 from odtrain.export.benchmark import measure
 from odtrain.export.parity import keep
@@ -46,7 +51,7 @@ NUMBER_COLUMNS = ("number", "A", "B", "B - A", "low", "high", "B better in", "sh
 
 
 @dataclass(frozen=True, eq=False)
-class Side:
+class ComparedModel:
     """One of the two.
 
     Attributes:
@@ -69,7 +74,7 @@ class Side:
 
 
 @dataclass(frozen=True, eq=False)
-class Result:
+class ComparedModels:
     """What came of it.
 
     Attributes:
@@ -79,8 +84,8 @@ class Result:
         notes: what to know when reading the numbers, a sentence each.
     """
 
-    a: Side
-    b: Side
+    a: ComparedModel
+    b: ComparedModel
     comparison: Comparison
     notes: tuple[str, ...]
 
@@ -113,7 +118,7 @@ class Asked:
         return any(key.partition(".")[0] == "data" or key == "evaluate.split" for key in keys)
 
 
-def compare(
+def compare_models(
     config: Config,
     overrides: Sequence[str],
     a: str,
@@ -146,14 +151,14 @@ def compare(
     asked = Asked(config, overrides, format, again)
     sides = [_side(name, asked) for name in (a, b)]
     result = _compared(asked, sides)
-    text = f"{result.answer}\n\n{report(result)}"
+    text = f"{result.answer}\n\n{comparison_report(result)}"
     tracker = Tracker(config.tracking, Path(config.outputs))
     with tracker.start("compare", f"compare {a} and {b}"):
         _record(tracker, asked, result, text)
     return f"{text}\n\nLogged as run {tracker.name}: figure and tables in compare/."
 
 
-def report(result: Result) -> str:
+def comparison_report(result: ComparedModels) -> str:
     """Who A and B are, the numbers side by side, and what to know of them, in Markdown."""
     comparison = result.comparison
     rows = map(_row, (*comparison.overall.values(), *_by_class(comparison)))
@@ -168,7 +173,7 @@ def report(result: Result) -> str:
 # ---- who is meant
 
 
-def _side(name: str, asked: Asked) -> Side:
+def _side(name: str, asked: Asked) -> ComparedModel:
     runs = asked.config.runs
     if RUN_ID.fullmatch(name):
         return _run_side(name, runs, asked.format)
@@ -177,10 +182,12 @@ def _side(name: str, asked: Asked) -> Side:
     source = open_source(name, asked.config)
     run = RUN_FILE.fullmatch(name)
     where = source.file.name if source.file else "a checkpoint"
-    return Side(name, f"{name} ({where})", run_id=run[1] if run else None, file=source.file)
+    return ComparedModel(
+        name, f"{name} ({where})", run_id=run[1] if run else None, file=source.file
+    )
 
 
-def _run_side(name: str, runs: Runs, format: str | None) -> Side:
+def _run_side(name: str, runs: Runs, format: str | None) -> ComparedModel:
     run_id = name.removeprefix("runs:/")
     kept, split = _kept_by(run_id, format or detection_files.EVALUATED, runs)
     run = open_client(tracking_uri(runs.tracking)).get_run(run_id)
@@ -189,10 +196,10 @@ def _run_side(name: str, runs: Runs, format: str | None) -> Side:
         file = run_file(run_id, f"export/{FORMATS[format].file}", runs)
     part = f", {format}" if format else ""
     what = f"run {run.info.run_name} ({run_id[:8]}){part}"
-    return Side(name, what, run_id, file, kept, split, _numbers(run.data.metrics))
+    return ComparedModel(name, what, run_id, file, kept, split, _numbers(run.data.metrics))
 
 
-def _version_side(name: str, runs: Runs, format: str | None) -> Side:
+def _version_side(name: str, runs: Runs, format: str | None) -> ComparedModel:
     store = tracking_uri(runs.tracking)
     version = find_version(name, store)
     chosen, file = file_of_version(version, store, format)
@@ -207,7 +214,7 @@ def _version_side(name: str, runs: Runs, format: str | None) -> Side:
     what = f"models:/{version.name}/{version.number}, {file.name}"
     if version.aliases:
         what += f" ({', '.join(f'@{alias}' for alias in version.aliases)})"
-    return Side(name, what, version.run_id, file, kept, split, _numbers(numbers))
+    return ComparedModel(name, what, version.run_id, file, kept, split, _numbers(numbers))
 
 
 def _kept_by(run_id: str, what: str, runs: Runs) -> tuple[Kept, LabelledSplit] | tuple[None, None]:
@@ -235,7 +242,7 @@ def _numbers(metrics: dict[str, float]) -> dict[str, dict[str, float]]:
 # ---- on the same pictures
 
 
-def _compared(asked: Asked, sides: Sequence[Side]) -> Result:
+def _compared(asked: Asked, sides: Sequence[ComparedModel]) -> ComparedModels:
     notes: list[str] = []
     config = asked.config
     if asked.again or asked.named_data or any(side.kept is None for side in sides):
@@ -252,10 +259,10 @@ def _compared(asked: Asked, sides: Sequence[Side]) -> Result:
         notes.append(
             "Latencies are those measured when each was made; `--again` runs and times both now."
         )
-    return Result(sides[0], sides[1], comparison, tuple(notes))
+    return ComparedModels(sides[0], sides[1], comparison, tuple(notes))
 
 
-def _evaluated(asked: Asked, sides: Sequence[Side]) -> list[Side]:
+def _evaluated(asked: Asked, sides: Sequence[ComparedModel]) -> list[ComparedModel]:
     """The sides with what they find in the same pictures; what is kept of those is not done again."""
     dataset, name = prepare(_data(asked, sides)), asked.config.evaluate.split
     split = labels_of(dataset, name)
@@ -273,7 +280,7 @@ def _evaluated(asked: Asked, sides: Sequence[Side]) -> list[Side]:
     ]
 
 
-def _data(asked: Asked, sides: Sequence[Side]) -> DataConfig:
+def _data(asked: Asked, sides: Sequence[ComparedModel]) -> DataConfig:
     """The data the user names, else those of the first side that was trained."""
     runs = [side.run_id for side in sides if side.run_id is not None]
     if asked.named_data or not runs:
@@ -281,7 +288,9 @@ def _data(asked: Asked, sides: Sequence[Side]) -> DataConfig:
     return run_config(runs[0], asked.config.runs).data
 
 
-def _run_now(side: Side, asked: Asked, dataset: Dataset, split: LabelledSplit) -> Side:
+def _run_now(
+    side: ComparedModel, asked: Asked, dataset: Dataset, split: LabelledSplit
+) -> ComparedModel:
     config = asked.config
     pictures = Pictures(dataset.records(config.evaluate.split))
     if side.file is None:
@@ -300,7 +309,7 @@ def _run_now(side: Side, asked: Asked, dataset: Dataset, split: LabelledSplit) -
 
 
 def _aligned(
-    sides: Sequence[Side], notes: list[str]
+    sides: Sequence[ComparedModel], notes: list[str]
 ) -> tuple[LabelledSplit, list[list[Detections]]]:
     """The pictures that both have looked at, and what each found in them.
 
@@ -326,14 +335,14 @@ def _aligned(
     return a.part(rows), [[kept_a.detections[row] for row in rows], found_b]
 
 
-def _seen(side: Side) -> tuple[LabelledSplit, Kept]:
+def _seen(side: ComparedModel) -> tuple[LabelledSplit, Kept]:
     assert side.split is not None and side.kept is not None  # `_evaluated` saw to it
     return side.split, side.kept
 
 
 def _renamed(
     letter: str,
-    side: Side,
+    side: ComparedModel,
     detections: Sequence[Detections],
     split: LabelledSplit,
     notes: list[str],
@@ -377,7 +386,7 @@ def _row(row: Difference) -> tuple[object, ...]:
     return (row.name, *cells, change, better, row.boxes)
 
 
-def _files_table(a: Side, b: Side) -> list[str]:
+def _files_table(a: ComparedModel, b: ComparedModel) -> list[str]:
     formats = [name for name in FORMATS if name in {**(a.numbers or {}), **(b.numbers or {})}]
     strange = sorted({*(a.numbers or {}), *(b.numbers or {})} - {*formats})
     if not (formats or strange):
@@ -386,7 +395,7 @@ def _files_table(a: Side, b: Side) -> list[str]:
     return markdown.table(FILE_COLUMNS, rows)
 
 
-def _file_cells(a: Side, b: Side, format: str) -> list[str]:
+def _file_cells(a: ComparedModel, b: ComparedModel, format: str) -> list[str]:
     digits = dict(zip(NUMBERS, (3, 2, 1), strict=True))
     values = [
         ((side.numbers or {}).get(format, {}).get(number), digits[number])
@@ -396,7 +405,7 @@ def _file_cells(a: Side, b: Side, format: str) -> list[str]:
     return ["-" if value is None else f"{value:.{places}f}" for value, places in values]
 
 
-def _record(tracker: Tracker, asked: Asked, result: Result, text: str) -> None:
+def _record(tracker: Tracker, asked: Asked, result: ComparedModels, text: str) -> None:
     comparison = result.comparison
     tracker.log_config(asked.config, asked.overrides)
     tracker.set_tags({"odtrain.answer": result.answer})
@@ -420,7 +429,7 @@ def _cells(row: Difference) -> tuple[object, ...]:
     return (row.name, *change, row.shown, row.boxes)
 
 
-def _draw(tracker: Tracker, result: Result) -> None:
+def _draw(tracker: Tracker, result: ComparedModels) -> None:
     comparison = result.comparison
     rows = [*comparison.overall.values(), *_by_class(comparison)]
     names = [*comparison.overall, *(row.name for row in _by_class(comparison))]

@@ -11,12 +11,12 @@ from odtrain.config.schema import Config, Runs, replaced
 from odtrain.dataset.prepare import prepare
 from odtrain.evaluation.evaluate import Evaluation, quick_map
 from odtrain.export.benchmark import measure
-from odtrain.export.parity import Proof, table
+from odtrain.export.parity import Proof, exports_table
 from odtrain.jobs.closing import headline
 from odtrain.jobs.context import RunContext, Split
 from odtrain.jobs.steps import evaluate_split, export_and_prove, register_files
 from odtrain.model_source import open_source, run_config, run_file
-from odtrain.tracking.runs import drop_artifacts, read_story
+from odtrain.tracking.runs import drop_artifacts, read_summary
 from odtrain.tracking.tracker import Tracker
 
 PICKED = "Picked from a sweep and measured again, as"
@@ -52,7 +52,7 @@ def register_picked(config: Config, run_id: str, format: str) -> PickedResult:
         run_config(run_id, config.runs), {"export.formats": [format], "registry": config.registry}
     )
     dataset = prepare(made_with.data)
-    described = read_story(run_id, config.tracking).tags.get("mlflow.note.content", "")
+    described = read_summary(run_id, config.tracking).tags.get("mlflow.note.content", "")
     tracker = Tracker(config.tracking, Path(config.outputs))
     with tracker.start("register", resume=run_id):
         context = RunContext(tracker, made_with, dataset, step=made_with.train.steps)
@@ -61,7 +61,7 @@ def register_picked(config: Config, run_id: str, format: str) -> PickedResult:
         proofs = export_and_prove(context, source.detector, evaluated)
         registered = register_files(context, evaluation, proofs)
         before = described.partition(f"\n\n{PICKED}")[0]
-        after = f"**{headline(evaluation)}** on the test split.\n\n{table(proofs)}"
+        after = f"**{headline(evaluation)}** on the test split.\n\n{exports_table(proofs)}"
         tracker.describe(f"{before}\n\n{PICKED} `{registered.model}`: {after}")
     return PickedResult(registered.model, registered.outcome, evaluation, proofs)
 

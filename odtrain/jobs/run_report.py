@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 import re
 from collections import Counter
@@ -11,7 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
 from odtrain import __version__
@@ -19,14 +16,15 @@ from odtrain.config.schema import Runs
 from odtrain.errors import ConfigError, TrackingError, told_if_not_written
 from odtrain.evaluation import matching
 from odtrain.evaluation import saved_detections as detection_files
-from odtrain.evaluation.error_analysis import KINDS, Mistake, count_mistakes
+from odtrain.evaluation.error_analysis import MISTAKE_KINDS, Mistake, count_mistakes
 from odtrain.evaluation.evaluate import Evaluation, evaluate
 from odtrain.evaluation.saved_detections import EVALUATED, LABELS, read_kept, read_labelled
 from odtrain.io.atomic import write_text
 from odtrain.model_source import run_file
 from odtrain.reports import charts
+from odtrain.reports.pages import as_jpeg, embedded, page
 from odtrain.structures import Detections, LabelledSplit
-from odtrain.tracking.runs import Story, read_story
+from odtrain.tracking.runs import RunSummary, read_summary
 
 RESAMPLES = 1000
 """Behind the intervals."""
@@ -73,39 +71,37 @@ def write_report(run: str, runs: Runs, to: Path | None, precision: float) -> Pat
         problem = f"{precision:g} is not a share of what is shown."
         raise ConfigError("--precision", problem, "Give more than 0 and at most 1, such as 0.9.")
     run_id = run.removeprefix("runs:/")
-    story = read_story(run_id, runs.tracking)
-    page = _page(story, runs, precision)
+    summary = read_summary(run_id, runs.tracking)
+    content = _page(summary, runs, precision)
     file = to or Path(f"report-{run_id[:8]}.html")
     with told_if_not_written(file, "Give another file: --to FILE."):
-        write_text(file, page)
+        write_text(file, content)
     return file
 
 
-def _page(story: Story, runs: Runs, precision: float) -> str:
-    split, found = _kept(story.run_id, runs)
-    judged = judge(split, found, precision)
-    templates = Environment(
-        loader=PackageLoader("odtrain.web", "pages"), autoescape=True, undefined=StrictUndefined
-    )
-    return templates.get_template("report.html").render(
-        title=story.name,
-        subtitle=_subtitle(story, split),
-        command=_command(story),
-        cards=list(_cards(story, judged.evaluation)),
-        exports=list(_exports(story)),
+def _page(summary: RunSummary, runs: Runs, precision: float) -> str:
+    split, found = _kept(summary.run_id, runs)
+    judged = judge_run(split, found, precision)
+    return page(
+        "report.html",
+        title=summary.name,
+        subtitle=_subtitle(summary, split),
+        command=_command(summary),
+        cards=list(_cards(summary, judged.evaluation)),
+        exports=list(_exports(summary)),
         threshold=f"{judged.evaluation.threshold:g}",
         precision=f"{precision:.0%}",
         mistakes=[_mistake_row(mistake) for mistake in judged.mistakes],
         classes=list(_class_rows(judged)),
-        charts=list(_charts(story, runs)),
-        pictures=list(_pictures(story.run_id, runs)),
-        data=_data(story, runs),
-        config=_text(story.run_id, "config/config.yaml", runs),
-        footer=f"Run {story.run_id}. Written by odtrain {__version__}.",
+        charts=list(_charts(summary, runs)),
+        pictures=list(_pictures(summary.run_id, runs)),
+        data=_data(summary, runs),
+        config=_text(summary.run_id, "config/config.yaml", runs),
+        footer=f"Run {summary.run_id}. Written by odtrain {__version__}.",
     )
 
 
-def judge(split: LabelledSplit, found: Sequence[Detections], precision: float) -> Judgement:
+def judge_run(split: LabelledSplit, found: Sequence[Detections], precision: float) -> Judgement:
     """Everything that follows from what was found in a split.
 
     Args:
@@ -148,22 +144,22 @@ def _kept(run_id: str, runs: Runs) -> tuple[LabelledSplit, list[Detections]]:
 # ---- what the page shows
 
 
-def _subtitle(story: Story, split: LabelledSplit) -> str:
+def _subtitle(summary: RunSummary, split: LabelledSplit) -> str:
     boxes = sum(len(truth.classes) for truth in split.truths)
-    which = story.tags.get("odtrain.eval_split", "test")
-    model = story.params.get("model.name", "")
+    which = summary.tags.get("odtrain.eval_split", "test")
+    model = summary.params.get("model.name", "")
     return (
-        f"{story.started:%Y-%m-%d %H:%M}, {story.status.lower()}. {model + ', m' if model else 'M'}easured "
+        f"{summary.started:%Y-%m-%d %H:%M}, {summary.status.lower()}. {model + ', m' if model else 'M'}easured "
         f"on {len(split.truths)} {which} pictures with {boxes} objects."
     )
 
 
-def _command(story: Story) -> str:
-    found = re.match(r"`(odtrain [^`]*)`", story.tags.get("mlflow.note.content", ""))
+def _command(summary: RunSummary) -> str:
+    found = re.match(r"`(odtrain [^`]*)`", summary.tags.get("mlflow.note.content", ""))
     return found[1] if found else ""
 
 
-def _cards(story: Story, evaluation: Evaluation) -> Iterator[dict[str, str]]:
+def _cards(summary: RunSummary, evaluation: Evaluation) -> Iterator[dict[str, str]]:
     values = evaluation.metrics
     if "mAP" in values:
         low, high = values.get("mAP_lo"), values.get("mAP_hi")
@@ -173,9 +169,10 @@ def _cards(story: Story, evaluation: Evaluation) -> Iterator[dict[str, str]]:
         if name in values:
             yield _card(name, f"{values[name]:.3f}", note)
     latency = {
-        row["format"]: story.metrics[f"export/{row['format']}/latency_ms_p50"][-1][1]
-        for row in _exports(story)
-        if row["verdict"] == "passed" and f"export/{row['format']}/latency_ms_p50" in story.metrics
+        row["format"]: summary.metrics[f"export/{row['format']}/latency_ms_p50"][-1][1]
+        for row in _exports(summary)
+        if row["verdict"] == "passed"
+        and f"export/{row['format']}/latency_ms_p50" in summary.metrics
     }
     if latency:
         quickest = min(latency, key=lambda name: latency[name])
@@ -186,20 +183,20 @@ def _card(name: str, value: str, note: str) -> dict[str, str]:
     return {"name": name, "value": value, "note": note}
 
 
-def _exports(story: Story) -> Iterator[dict[str, Any]]:
-    for tag, verdict in sorted(story.tags.items()):
+def _exports(summary: RunSummary) -> Iterator[dict[str, Any]]:
+    for tag, verdict in sorted(summary.tags.items()):
         if not tag.startswith("odtrain.export."):
             continue
         name = tag.removeprefix("odtrain.export.")
         yield {
             "format": name,
-            "cells": [_metric(story, f"export/{name}/{metric}") for metric in EXPORT_METRICS],
+            "cells": [_metric(summary, f"export/{name}/{metric}") for metric in EXPORT_METRICS],
             "verdict": verdict,
         }
 
 
-def _metric(story: Story, name: str) -> str:
-    points = story.metrics.get(name)
+def _metric(summary: RunSummary, name: str) -> str:
+    points = summary.metrics.get(name)
     if not points:
         return ""
     digits = 3 if name.endswith(("mAP", "mAP_50")) else 1
@@ -211,7 +208,7 @@ def _mistake_row(mistake: Mistake) -> dict[str, str]:
         "kind": mistake.kind,
         "count": str(mistake.count),
         "cost": f"{mistake.cost:.3f}",
-        "meaning": KINDS[mistake.kind],
+        "meaning": MISTAKE_KINDS[mistake.kind],
     }
 
 
@@ -235,16 +232,18 @@ def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.3f}"
 
 
-def _charts(story: Story, runs: Runs) -> Iterator[dict[str, str]]:
+def _charts(summary: RunSummary, runs: Runs) -> Iterator[dict[str, str]]:
     curves = {
-        "loss": {name: story.metrics[name] for name in LOSSES if name in story.metrics},
-        "validation": {name: story.metrics[name] for name in VALIDATION if name in story.metrics},
+        "loss": {name: summary.metrics[name] for name in LOSSES if name in summary.metrics},
+        "validation": {
+            name: summary.metrics[name] for name in VALIDATION if name in summary.metrics
+        },
     }
     if drawn := {title: lines for title, lines in curves.items() if lines}:
-        yield {"title": "Training", "source": _embedded(charts.curves_over_steps(drawn), "png")}
+        yield {"title": "Training", "source": embedded(charts.curves_over_steps(drawn), "png")}
     for title, name in (("Precision and recall", "pr_curves"), ("Confusions", "confusion_matrix")):
-        if (file := _optional(story.run_id, f"eval/{name}.png", runs)) is not None:
-            yield {"title": title, "source": _embedded(file.read_bytes(), "png")}
+        if (file := _optional(summary.run_id, f"eval/{name}.png", runs)) is not None:
+            yield {"title": title, "source": embedded(file.read_bytes(), "png")}
 
 
 def _pictures(run_id: str, runs: Runs) -> Iterator[dict[str, Any]]:
@@ -268,17 +267,11 @@ def _pictures(run_id: str, runs: Runs) -> Iterator[dict[str, Any]]:
 def _scaled(file: Path) -> str:
     with Image.open(file) as image:
         image.thumbnail((WIDEST_PICTURE, WIDEST_PICTURE))
-        stream = io.BytesIO()
-        image.convert("RGB").save(stream, "JPEG", quality=82)
-    return _embedded(stream.getvalue(), "jpeg")
+        return as_jpeg(image.convert("RGB"), quality=82)
 
 
-def _embedded(data: bytes, kind: str) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
-
-
-def _data(story: Story, runs: Runs) -> dict[str, Any]:
-    values = json.loads(_text(story.run_id, "data/dataset.json", runs) or "{}")
+def _data(summary: RunSummary, runs: Runs) -> dict[str, Any]:
+    values = json.loads(_text(summary.run_id, "data/dataset.json", runs) or "{}")
     counts: Mapping[str, Mapping[str, int]] = values.get("counts", {})
     severities = Counter(finding["severity"] for finding in values.get("findings", ()))
     told = ", ".join(f"{number} {severity}" for severity, number in severities.items())

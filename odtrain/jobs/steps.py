@@ -30,7 +30,7 @@ from odtrain.findings import Finding, findings_json
 from odtrain.jobs.context import RunContext, Split
 from odtrain.models.ssd import SSD
 from odtrain.promotion.promote import outcome, promote_trained
-from odtrain.registry.register import Candidate, postpone, register
+from odtrain.registry.register import ModelCandidate, postpone, register
 from odtrain.reports.data_preview import write_pictures
 from odtrain.reports.evaluation_report import write_report
 from odtrain.reports.findings_page import findings_page
@@ -240,7 +240,7 @@ def register_files(
         )
         best = served_format([one.format for one in proofs], config.registry.format)
         return Registered(next(str(one.file) for one in proofs if one.format == best))
-    candidate = Candidate(
+    candidate = ModelCandidate(
         name=config.registry.name,
         architecture=config.model.name,
         files=files,
@@ -258,7 +258,7 @@ def register_files(
     return _promote(context, candidate, version)
 
 
-def _promote(context: RunContext, candidate: Candidate, version: str) -> Registered:
+def _promote(context: RunContext, candidate: ModelCandidate, version: str) -> Registered:
     """Let the gate judge a version that was just registered.
 
     What keeps the gate from judging is said, and does not make the training a failure.

@@ -19,7 +19,13 @@ from odtrain.dataset.splits import SPLITS
 from odtrain.errors import ConfigError, DataError, told_if_not_written
 from odtrain.io.atomic import copy, sync
 from odtrain.io.free_names import numbered
-from odtrain.labelling.prelabel import MANIFEST, Proposal, Row, read_manifest, write_manifest
+from odtrain.labelling.prelabel import (
+    MANIFEST,
+    Proposal,
+    ProposalRow,
+    read_manifest,
+    write_manifest,
+)
 from odtrain.labels.annotations import LabelledImage
 from odtrain.labels.formats import voc
 from odtrain.structures import pairwise_iou
@@ -43,7 +49,7 @@ class Taken:
         outcomes: one of `OUTCOMES` for each box, proposed or added.
     """
 
-    row: Row
+    row: ProposalRow
     image: LabelledImage
     outcomes: Counter[str]
 
@@ -88,7 +94,7 @@ def merge(input: str | None, data: DataConfig) -> str:
     return _told(taken, rows, data, before, dataset.digest)
 
 
-def compare(proposals: Sequence[Proposal], image: LabelledImage) -> Counter[str]:
+def box_outcomes(proposals: Sequence[Proposal], image: LabelledImage) -> Counter[str]:
     """What became of proposed boxes, by `OUTCOMES`: each pair of boxes that overlap most is one object."""
     outcomes: Counter[str] = Counter()
     old = np.array([each.xyxy for each in proposals], np.float32).reshape(-1, 4)
@@ -110,7 +116,7 @@ def compare(proposals: Sequence[Proposal], image: LabelledImage) -> Counter[str]
 # ---- what is taken
 
 
-def _verified(folder: Path, rows: Iterable[Row]) -> list[Taken]:
+def _verified(folder: Path, rows: Iterable[ProposalRow]) -> list[Taken]:
     """The pictures of the folder that somebody has marked as right.
 
     Raises:
@@ -121,7 +127,7 @@ def _verified(folder: Path, rows: Iterable[Row]) -> list[Taken]:
     for row in rows:
         image = labelled.get(row.name)
         if image is not None and image.verified:
-            taken.append(Taken(row, image, compare(row.proposals, image)))
+            taken.append(Taken(row, image, box_outcomes(row.proposals, image)))
     return taken
 
 
@@ -165,7 +171,9 @@ def _check_target(config: DataConfig) -> set[str]:
     return {held.content for held in checked.pictures.values()}
 
 
-def _noted(folder: Path, source: str, rows: Sequence[Row], changed: Row) -> list[Row]:
+def _noted(
+    folder: Path, source: str, rows: Sequence[ProposalRow], changed: ProposalRow
+) -> list[ProposalRow]:
     """Write the manifest with one row changed."""
     after = [changed if row.name == changed.name else row for row in rows]
     write_manifest(folder, source, after)
@@ -204,7 +212,11 @@ def _free_name(config: DataConfig, name: str) -> str:
 
 
 def _told(
-    taken: Sequence[Taken], rows: Sequence[Row], data: DataConfig, before: str | None, digest: str
+    taken: Sequence[Taken],
+    rows: Sequence[ProposalRow],
+    data: DataConfig,
+    before: str | None,
+    digest: str,
 ) -> str:
     total: Counter[str] = sum((one.outcomes for one in taken), Counter())
     proposed = sum(len(one.row.proposals) for one in taken)

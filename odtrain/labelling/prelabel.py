@@ -39,7 +39,7 @@ DEFAULT_FOLDER = "to_label"
 
 
 @dataclass(frozen=True, eq=False)
-class Look:
+class ScoredPicture:
     """What a model sees in a new picture.
 
     Attributes:
@@ -73,7 +73,7 @@ class Proposal:
 
 
 @dataclass(frozen=True)
-class Row:
+class ProposalRow:
     """A picture in the folder to correct, as the manifest holds it.
 
     Attributes:
@@ -137,14 +137,14 @@ def prelabel(config: Config) -> str:
     return _told(folder, rows, left_out, config.data)
 
 
-def write_manifest(folder: Path, source: str, rows: Sequence[Row]) -> None:
+def write_manifest(folder: Path, source: str, rows: Sequence[ProposalRow]) -> None:
     """Write what was proposed, so that `merge` can say what became of it."""
     content = {"version": VERSION, "source": source, "pictures": [asdict(row) for row in rows]}
     text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
     write_text(folder / MANIFEST, text)
 
 
-def read_manifest(folder: Path) -> tuple[str, list[Row]]:
+def read_manifest(folder: Path) -> tuple[str, list[ProposalRow]]:
     """The source of the proposals, and the pictures in their order.
 
     Raises:
@@ -162,11 +162,11 @@ def read_manifest(folder: Path) -> tuple[str, list[Row]]:
         ) from error
 
 
-def _row_from(values: dict[str, Any]) -> Row:
+def _row_from(values: dict[str, Any]) -> ProposalRow:
     proposals = tuple(
         Proposal(each["name"], tuple(each["xyxy"]), each["score"]) for each in values["proposals"]
     )
-    return Row(**{**values, "proposals": proposals})
+    return ProposalRow(**{**values, "proposals": proposals})
 
 
 # ---- before
@@ -213,9 +213,9 @@ def _boxes_by_class(known: Checked, class_names: Sequence[str]) -> dict[int, int
 
 def _look_at(
     files: Sequence[Path], detect: Detect, known: set[str]
-) -> tuple[list[Look], Counter[str]]:
+) -> tuple[list[ScoredPicture], Counter[str]]:
     """What the model sees in each new picture, and how many were left out, by reason."""
-    looks: dict[str, Look] = {}
+    looks: dict[str, ScoredPicture] = {}
     left_out: Counter[str] = Counter()
     for file in tqdm(files, desc="look", unit="picture"):
         try:
@@ -230,18 +230,18 @@ def _look_at(
             left_out["not readable"] += 1
             continue
         likeness = difference_hash(Image.fromarray(image))
-        looks[digest] = Look(file, image.shape[:2], digest, likeness, detect(image))
+        looks[digest] = ScoredPicture(file, image.shape[:2], digest, likeness, detect(image))
     return list(looks.values()), left_out
 
 
 def _write(
     folder: Path,
-    look: Look,
+    look: ScoredPicture,
     worth: Worth,
     rank: int,
     thresholds: Thresholds,
     class_names: Sequence[str],
-) -> Row:
+) -> ProposalRow:
     """Copy a picture, whose name begins with its rank since labelImg sorts by name, and write its XML."""
     copy = folder / f"{rank:05d}-{look.file.name}"
     write_bytes(copy, look.file.read_bytes(), durable=False)  # but before the manifest
@@ -255,7 +255,7 @@ def _write(
         )
     )
     values = {key: round(value, 4) for key, value in asdict(worth).items()}
-    return Row(copy.name, str(look.file), look.sha256, proposals, values)
+    return ProposalRow(copy.name, str(look.file), look.sha256, proposals, values)
 
 
 def _as_written(corners: Sequence[float]) -> tuple[float, float, float, float]:
@@ -271,7 +271,9 @@ def _left(left_out: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {reason}" for reason, count in left_out.items()) or "no picture"
 
 
-def _told(folder: Path, rows: Sequence[Row], left_out: Counter[str], data: DataConfig) -> str:
+def _told(
+    folder: Path, rows: Sequence[ProposalRow], left_out: Counter[str], data: DataConfig
+) -> str:
     boxes = sum(len(row.proposals) for row in rows)
     keys = f"data.images={data.images} data.name={data.name}"
     lines = [f"{boxes} proposals in {len(rows)} pictures, the most worthwhile first: {folder}"]

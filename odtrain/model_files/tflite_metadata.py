@@ -53,7 +53,7 @@ XYXY_FROM_YXYX = (1, 0, 3, 2)
 FEATURE_PROPERTIES, IMAGE_PROPERTIES, BOX_PROPERTIES = 1, 2, 3
 
 
-def describe(content: bytes, class_names: Sequence[str], passport: Mapping[str, str]) -> bytes:
+def with_metadata(content: bytes, class_names: Sequence[str], passport: Mapping[str, str]) -> bytes:
     """The model with classic output order and names, metadata, label file and passport.
 
     Args:

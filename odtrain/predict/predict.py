@@ -30,7 +30,7 @@ from odtrain.model_files.thresholds import choose_thresholds
 from odtrain.model_source import Source, open_source
 from odtrain.predict.outputs import NO_PLACE, Prediction, write_tables
 from odtrain.predict.progress import Journal, stamp_of
-from odtrain.predict.runner import Look
+from odtrain.predict.runner import PredictionRunner
 from odtrain.system.workers import cores
 
 logger = logging.getLogger(__name__)
@@ -108,21 +108,21 @@ def _media(settings: PredictConfig, input: str | None, folder: Path) -> list[Med
 def _predict_media(
     media: Sequence[Medium], source: Source, settings: PredictConfig, folder: Path, given: str
 ) -> str:
-    look = _look(media, source, settings, folder, _job(source, settings))
-    if look.journal.before:
-        logger.info(f"going on: {look.journal.before} pictures and frames were done before.")
+    runner = _runner(media, source, settings, folder, _job(source, settings))
+    if runner.journal.before:
+        logger.info(f"going on: {runner.journal.before} pictures and frames were done before.")
     try:
-        with _progress(look, _total(media)):
-            _work(look, media)
-        said = _finish(look, media) if look.whole else None
+        with _progress(runner, _total(media)):
+            _work(runner, media)
+        said = _finish(runner, media) if runner.whole else None
     except KeyboardInterrupt:
         logger.info(
-            f"\n{_finish(look, media)}\n  It is not all: the same command goes on from there."
+            f"\n{_finish(runner, media)}\n  It is not all: the same command goes on from there."
         )
         raise
     finally:
-        look.journal.close()
-    look.journal.remove()
+        runner.journal.close()
+    runner.journal.remove()
     if said is None:
         raise DataError(given, "holds no picture that can be read.", "See above.")
     return said
@@ -139,23 +139,23 @@ def _job(source: Source, settings: PredictConfig) -> dict[str, Any]:
     }
 
 
-def _work(look: Look, media: Sequence[Medium]) -> None:
+def _work(runner: PredictionRunner, media: Sequence[Medium]) -> None:
     for moving, several in groupby(media, key=lambda medium: medium.moving):
         if not moving:
-            look.at_pictures(list(several))
+            runner.at_pictures(list(several))
             continue
         for medium in several:
-            look.at_video(medium)
+            runner.at_video(medium)
 
 
-def _look(
+def _runner(
     media: Sequence[Medium],
     source: Source,
     settings: PredictConfig,
     folder: Path,
     job: Mapping[str, Any],
-) -> Look:
-    return Look(
+) -> PredictionRunner:
+    return PredictionRunner(
         source=source,
         thresholds=choose_thresholds(settings, source.class_names, source.passport, source.name),
         config=settings,
@@ -180,9 +180,9 @@ def _frames(medium: Medium) -> int:
 
 
 @contextmanager
-def _progress(look: Look, total: int | None) -> Iterator[None]:
+def _progress(runner: PredictionRunner, total: int | None) -> Iterator[None]:
     with tqdm(total=total, desc="predict", unit=" pictures", mininterval=0.5) as bar:
-        look.advance = bar.update
+        runner.advance = bar.update
         yield
 
 
@@ -198,15 +198,15 @@ def _predict_camera(number: int, source: Source, settings: PredictConfig, folder
     video = open_camera(number)
     begun = time.strftime("%Y%m%d-%H%M%S")
     medium = Medium(folder / f"camera-{number}-{begun}", f"camera:{number}", moving=True)
-    look = _look([medium], source, settings, folder, {"camera": begun})
+    runner = _runner([medium], source, settings, folder, {"camera": begun})
     logger.info(f"{medium.name}: Ctrl-C ends it.")
     try:
-        with Newest(video) as newest, _progress(look, None), suppress(KeyboardInterrupt):
-            look.at_frames(medium, video, newest.frames(settings.max_seconds))
-        said = _finish(look, [medium])
+        with Newest(video) as newest, _progress(runner, None), suppress(KeyboardInterrupt):
+            runner.at_frames(medium, video, newest.frames(settings.max_seconds))
+        said = _finish(runner, [medium])
     finally:
-        look.journal.close()
-    look.journal.remove()
+        runner.journal.close()
+    runner.journal.remove()
     if video.problem:
         print(said)
         raise DataError(medium.name, video.problem, f"What was seen until then is in {folder}.")
@@ -241,28 +241,28 @@ def output_names(media: Sequence[Medium]) -> dict[Path, tuple[Path, Path]]:
     return names
 
 
-def _finish(look: Look, media: Sequence[Medium]) -> str:
+def _finish(runner: PredictionRunner, media: Sequence[Medium]) -> str:
     """Write the tables of what the journal holds, and say how much that is."""
     moving = any(medium.moving for medium in media)
     counts: Counter[str] = Counter()
     videos: set[str] = set()
 
     def counted() -> Iterator[Prediction]:
-        for one in _predictions(media, look.journal):
+        for one in _predictions(media, runner.journal):
             counts["boxes"] += len(one.found)
             counts["pictures" if one.frame is None else "frames"] += 1
             videos.update([one.shown_name] if one.frame is not None else [])
             yield one
 
-    write_tables(counted(), look.source.class_names, look.folder, moving)
+    write_tables(counted(), runner.source.class_names, runner.folder, moving)
     pictures = sum(not medium.moving for medium in media)
     parts = [f"{counts['pictures']} of {pictures} pictures"] if pictures else []
     if moving:
         parts.append(
             f"{counts['frames']} frames of {len(videos)} of {len(media) - pictures} videos"
         )
-    found = f"{counts['boxes']} detections from score {look.thresholds}"
-    return f"{found} in {' and '.join(parts)}: {look.folder}"
+    found = f"{counts['boxes']} detections from score {runner.thresholds}"
+    return f"{found} in {' and '.join(parts)}: {runner.folder}"
 
 
 def _predictions(media: Sequence[Medium], journal: Journal) -> Iterator[Prediction]:

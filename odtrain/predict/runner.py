@@ -35,7 +35,7 @@ FINISHED = -1
 
 
 @dataclass(frozen=True, eq=False)
-class Shot:
+class FrameTask:
     """One picture, or one frame, to look at.
 
     Attributes:
@@ -53,23 +53,23 @@ class Shot:
 
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """What came of a shot; `found` is None for a picture that cannot be read.
+    """What came of a frame's task; `found` is None for a picture that cannot be read.
 
     Attributes:
-        shot: what was looked at.
+        task: what was looked at.
         size: (height, width) in pixels.
         found: detections from the thresholds on.
         drawn: the frame to write, where a video is drawn.
     """
 
-    shot: Shot
+    task: FrameTask
     size: tuple[int, int] = (0, 0)
     found: Detections | None = None
     drawn: UInt8Image | None = None
 
 
 @dataclass(eq=False)
-class Look:
+class PredictionRunner:
     """How the pictures of one job are looked at.
 
     Attributes:
@@ -100,15 +100,15 @@ class Look:
         """Look at pictures, but for those that an interrupted run has done."""
         for seen in self._run(self._undone(media)):
             if seen.found is not None:
-                self.whole.append(seen.shot.medium)
+                self.whole.append(seen.task.medium)
 
-    def _undone(self, media: Sequence[Medium]) -> Iterator[Shot]:
+    def _undone(self, media: Sequence[Medium]) -> Iterator[FrameTask]:
         for medium in media:
             if self._is_done(medium, None):
                 self.whole.append(medium)
                 self.advance(1)
             else:
-                yield Shot(medium, labelled=self.config.xml)
+                yield FrameTask(medium, labelled=self.config.xml)
 
     def _is_done(self, medium: Medium, frame: int | None) -> bool:
         """Whether an interrupted run has done a picture, or a video to its end, and all is still there."""
@@ -145,9 +145,9 @@ class Look:
         target = self.folder / self.names[medium.file][0]
         writer = VideoWriter(target, video) if self.config.drawn else None
         try:
-            for seen in self._run(self._shots(medium, frames, video.live)):
-                if seen.shot.frame is not None and seen.drawn is not None and writer is not None:
-                    writer.write(seen.shot.frame, seen.drawn)
+            for seen in self._run(self._tasks(medium, frames, video.live)):
+                if seen.task.frame is not None and seen.drawn is not None and writer is not None:
+                    writer.write(seen.task.frame, seen.drawn)
                 if medium not in self.whole[-1:]:
                     self.whole.append(medium)
         except BaseException as error:
@@ -165,7 +165,7 @@ class Look:
                 f"{medium.name}: its sound ({codecs}) is left out: .mp4 cannot hold it as it is."
             )
 
-    def _shots(self, medium: Medium, frames: Iterable[Frame], live: bool) -> Iterator[Shot]:
+    def _tasks(self, medium: Medium, frames: Iterable[Frame], live: bool) -> Iterator[FrameTask]:
         """Frames with what is known of them, one each `predict.xml_every_seconds` to be labelled."""
         stamp = None if live else stamp_of(medium.file)
         every, due = self.config.xml_every_seconds, 0.0
@@ -175,13 +175,13 @@ class Look:
             labelled = self.config.xml and frame.seconds >= due
             if labelled and every:
                 due = (frame.seconds // every + 1) * every
-            yield Shot(medium, frame, known, labelled)
+            yield FrameTask(medium, frame, known, labelled)
 
     # ---- both
 
-    def _run(self, shots: Iterable[Shot]) -> Iterator[Seen]:
-        """Look at shots in order, several at a time; note each one that is done."""
-        chunks = in_chunks(shots, self.source.batch)
+    def _run(self, tasks: Iterable[FrameTask]) -> Iterator[Seen]:
+        """Look at frames in order, several at a time; note each one that is done."""
+        chunks = in_chunks(tasks, self.source.batch)
         threads, ahead = self.workers + 1, self.workers + 2
         for several in in_threads(self._look, chunks, threads=threads, ahead=ahead, finish=True):
             for seen in several:
@@ -190,45 +190,45 @@ class Look:
                 yield seen
 
     def _note(self, seen: Seen) -> None:
-        shot = seen.shot
-        if seen.found is None or shot.known is not None:
+        task = seen.task
+        if seen.found is None or task.known is not None:
             return
-        if shot.frame is None:
+        if task.frame is None:
             self.journal.add(
-                (shot.medium.name, None), stamp_of(shot.medium.file), seen.size, seen.found
+                (task.medium.name, None), stamp_of(task.medium.file), seen.size, seen.found
             )
         else:
-            key = shot.medium.name, shot.frame.number
-            stamp = stamp_of(shot.medium.file) if shot.medium.file.exists() else ""
-            self.journal.add(key, stamp, seen.size, seen.found, shot.frame.seconds)
+            key = task.medium.name, task.frame.number
+            stamp = stamp_of(task.medium.file) if task.medium.file.exists() else ""
+            self.journal.add(key, stamp, seen.size, seen.found, task.frame.seconds)
 
-    def _look(self, shots: Sequence[Shot]) -> list[Seen]:
+    def _look(self, tasks: Sequence[FrameTask]) -> list[Seen]:
         """Read, detect, draw and write a few pictures; in a thread of the pipeline."""
-        images = [_image(shot) for shot in shots]
-        new = [i for i, shot in enumerate(shots) if images[i] is not None and shot.known is None]
+        images = [_image(task) for task in tasks]
+        new = [i for i, task in enumerate(tasks) if images[i] is not None and task.known is None]
         found = self.source.detect_all([image for i in new if (image := images[i]) is not None])
         fresh = dict(zip(new, map(self.thresholds.keep, found), strict=True))
         return [
-            Seen(shot) if image is None else self._finish(shot, image, shot.known or fresh[i])
-            for i, (shot, image) in enumerate(zip(shots, images, strict=True))
+            Seen(task) if image is None else self._finish(task, image, task.known or fresh[i])
+            for i, (task, image) in enumerate(zip(tasks, images, strict=True))
         ]
 
-    def _finish(self, shot: Shot, image: UInt8Image, found: Detections) -> Seen:
+    def _finish(self, task: FrameTask, image: UInt8Image, found: Detections) -> Seen:
         drawn = None
         if self.config.drawn:
             drawn = draw(image, found, self.source.class_names, threshold=0)
-        if shot.labelled:
-            self._write_xml(shot, image, found)
-        if shot.frame is None and drawn is not None:
-            self._write(self.folder / self.names[shot.medium.file][0], jpeg(drawn, DRAWN_QUALITY))
+        if task.labelled:
+            self._write_xml(task, image, found)
+        if task.frame is None and drawn is not None:
+            self._write(self.folder / self.names[task.medium.file][0], jpeg(drawn, DRAWN_QUALITY))
             drawn = None
-        return Seen(shot, (image.shape[0], image.shape[1]), found, drawn)
+        return Seen(task, (image.shape[0], image.shape[1]), found, drawn)
 
-    def _write_xml(self, shot: Shot, image: UInt8Image, found: Detections) -> None:
+    def _write_xml(self, task: FrameTask, image: UInt8Image, found: Detections) -> None:
         """Beside each other: a frame as a picture, and its XML. A picture's own file stays where it is."""
-        file, xml = shot.medium.file, self.folder / self.names[shot.medium.file][1]
-        if shot.frame is not None:
-            file = xml.with_suffix("") / f"frame-{shot.frame.number:06d}.jpg"
+        file, xml = task.medium.file, self.folder / self.names[task.medium.file][1]
+        if task.frame is not None:
+            file = xml.with_suffix("") / f"frame-{task.frame.number:06d}.jpg"
             xml = file.with_suffix(".xml")
             self._write(file, jpeg(image, FRAME_QUALITY))
         one = Prediction(file, image.shape[0], image.shape[1], found, image_id=0)
@@ -246,15 +246,15 @@ def jpeg(image: UInt8Image, quality: int) -> bytes:
     return stream.getvalue()
 
 
-def _image(shot: Shot) -> UInt8Image | None:
+def _image(task: FrameTask) -> UInt8Image | None:
     """The pixels; None, once that was told, for a picture that cannot be read."""
-    if shot.frame is not None:
-        return shot.frame.image
+    if task.frame is not None:
+        return task.frame.image
     try:
-        image = read_upright(shot.medium.file)
+        image = read_upright(task.medium.file)
     except UnusableError as error:
         logger.warning(finding_of(error))
         return None
-    if (frames := frame_count(shot.medium.file)) > 1:
-        logger.warning(f"{shot.medium.name}: holds {frames} pictures; the first one is looked at.")
+    if (frames := frame_count(task.medium.file)) > 1:
+        logger.warning(f"{task.medium.name}: holds {frames} pictures; the first one is looked at.")
     return image

@@ -1,6 +1,6 @@
 """What a version must pass to become the champion, judged by what its files do.
 
-`judge` is given what each file of the version found in the test pictures, run from disk in a process of
+`judge_version` is given what each file of the version found in the test pictures, run from disk in a process of
 its own, and says of every check whether it holds and by how much. Nothing here trusts what was written
 down about a file: the recorded numbers are one of the things that are checked.
 """
@@ -15,7 +15,7 @@ import numpy as np
 
 from odtrain.config.schema import RegistryConfig
 from odtrain.evaluation.evaluate import quick_map
-from odtrain.evaluation.paired_bootstrap import POINTS, Difference, compare, in_words
+from odtrain.evaluation.paired_bootstrap import POINTS, Difference, compare_detections, in_words
 from odtrain.evaluation.saved_detections import Kept, under_names
 from odtrain.export.benchmark import Agreement, agreement
 from odtrain.export.parity import not_exact
@@ -157,7 +157,7 @@ class Verdict:
         return {"passed": self.passed, "sound": self.sound, **asdict(self)}
 
 
-def judge(evidence: Evidence, limits: RegistryConfig) -> Verdict:
+def judge_version(evidence: Evidence, limits: RegistryConfig) -> Verdict:
     """Make every check.
 
     Args:
@@ -381,7 +381,7 @@ def _against_champion(evidence: Evidence, ran: Mapping[str, Kept]) -> Difference
         return None
     names = evidence.split.class_names
     champion = under_names(theirs.detections, theirs.class_names or names, names)
-    both = compare(evidence.split.truths, champion, ours.detections, names, 1000, 0)
+    both = compare_detections(evidence.split.truths, champion, ours.detections, names, 1000, 0)
     return both.overall["mAP"]
 
 

@@ -29,7 +29,7 @@ from odtrain.export.parity import keep
 from odtrain.io.checksums import fingerprint
 from odtrain.labels.label_map import read_class_names
 from odtrain.model_source import open_source, run_config, run_file
-from odtrain.promotion.gate import Evidence, Verdict, judge
+from odtrain.promotion.gate import Evidence, Verdict, judge_version
 from odtrain.registry.download import downloaded
 from odtrain.registry.lock import alone_at
 from odtrain.registry.register import PENDING, register_postponed
@@ -80,7 +80,9 @@ def promote(config: Config, overrides: Sequence[str], name: str, number: str) ->
     wanted = f"models:/{name}/{number}" if number.isdigit() else f"models:/{name}@{number}"
     version = find_version(wanted, store)
     named_data = any(override.lstrip("+~").startswith("data") for override in overrides)
-    case = Case(store, config, config.registry, version, None, config.data if named_data else None)
+    case = PromotionCase(
+        store, config, config.registry, version, None, config.data if named_data else None
+    )
     before = champion_of(versions_of(open_client(store), name))
     verdict = settle(case, True)
     uri = f"models:/{name}/{version.number}"
@@ -109,7 +111,7 @@ def promote_trained(config: Config, store: str, folder: Path, name: str, number:
     """
     version = find_version(f"models:/{name}/{number}", store)
     here = replace(config, tracking=replace(config.tracking, uri=store))
-    case = Case(store, here, config.registry, version, folder / KEPT_IN, config.data)
+    case = PromotionCase(store, here, config.registry, version, folder / KEPT_IN, config.data)
     return settle(case, config.registry.promote == "auto")
 
 
@@ -194,7 +196,7 @@ def outcome(verdict: Verdict, limits: RegistryConfig, name: str, number: str) ->
 
 
 @dataclass(frozen=True, eq=False)
-class Case:
+class PromotionCase:
     """A version to judge.
 
     Attributes:
@@ -259,7 +261,7 @@ class Case:
         return found
 
 
-def settle(case: Case, may_be_champion: bool) -> Verdict:
+def settle(case: PromotionCase, may_be_champion: bool) -> Verdict:
     """Judge a version, write the verdict down, and set the aliases of its model.
 
     If another version becomes the champion meanwhile, the version is compared with that one.
@@ -269,7 +271,7 @@ def settle(case: Case, may_be_champion: bool) -> Verdict:
     with _gathered(case) as evidence:
         while True:
             champion = _rival(case, versions_of(client, name))
-            verdict = judge(_with_champion(case, evidence, champion), case.limits)
+            verdict = judge_version(_with_champion(case, evidence, champion), case.limits)
             with alone_at(client, name) as lease:
                 present = champion_of(versions_of(client, name))
                 if _number(_other(case, present)) != _number(champion):
@@ -285,18 +287,18 @@ def _number(version: Version | None) -> str | None:
     return version.number if version is not None else None
 
 
-def _rival(case: Case, versions: Sequence[Version]) -> Version | None:
+def _rival(case: PromotionCase, versions: Sequence[Version]) -> Version | None:
     return _other(case, champion_of(versions))
 
 
-def _other(case: Case, champion: Version | None) -> Version | None:
+def _other(case: PromotionCase, champion: Version | None) -> Version | None:
     """The champion, unless it is this very version."""
     own = champion is not None and champion.number == case.version.number
     return None if own else champion
 
 
 @contextmanager
-def _gathered(case: Case) -> Iterator[Evidence]:
+def _gathered(case: PromotionCase) -> Iterator[Evidence]:
     """All but the champion: the files are downloaded and run, or known by their checksum."""
     version = case.version
     split = _split(case)
@@ -318,11 +320,11 @@ def _gathered(case: Case) -> Iterator[Evidence]:
         )
 
 
-def _split(case: Case) -> LabelledSplit:
+def _split(case: PromotionCase) -> LabelledSplit:
     return read_labelled(case.kept) if case.kept is not None else case.pictures()[0]
 
 
-def _found(case: Case, split: LabelledSplit, file: Path) -> Kept | str:
+def _found(case: PromotionCase, split: LabelledSplit, file: Path) -> Kept | str:
     """What a file finds in the test pictures; why it cannot be run, as a text."""
     if not file.exists():
         return "is missing"
@@ -342,7 +344,7 @@ def _known(folder: Path, split: LabelledSplit, sha256: str) -> Kept | None:
     return None
 
 
-def _measured(case: Case, split: LabelledSplit, file: Path) -> Kept | str:
+def _measured(case: PromotionCase, split: LabelledSplit, file: Path) -> Kept | str:
     labelled, pictures = case.pictures()
     if labelled.digest != split.digest:
         raise DataError(
@@ -358,7 +360,7 @@ def _measured(case: Case, split: LabelledSplit, file: Path) -> Kept | str:
         return str(problem.args[1]).rstrip(".")
 
 
-def _reference(case: Case, split: LabelledSplit) -> Sequence[Any]:
+def _reference(case: PromotionCase, split: LabelledSplit) -> Sequence[Any]:
     """What the checkpoint finds: as the run kept it, else found again."""
     kept = _kept_by_run(case, case.run_id, detection_files.EVALUATED)
     if kept is not None and kept.split == split.digest:
@@ -369,7 +371,7 @@ def _reference(case: Case, split: LabelledSplit) -> Sequence[Any]:
     return [source.detect(picture) for picture in shown]
 
 
-def _kept_by_run(case: Case, run_id: str, what: str) -> Kept | None:
+def _kept_by_run(case: PromotionCase, run_id: str, what: str) -> Kept | None:
     try:
         if case.kept is not None and run_id == case.run_id:
             return read_kept(case.kept / f"{what}.npz")
@@ -385,7 +387,7 @@ def _names_in(file: Path) -> tuple[str, ...]:
         return ()
 
 
-def _run_names(case: Case) -> tuple[str, ...]:
+def _run_names(case: PromotionCase) -> tuple[str, ...]:
     """What passports may call the run: its id, or its name while the server was away."""
     tags = open_client(case.store).get_run(case.run_id).data.tags
     local = tags.get("odtrain.local_id")
@@ -416,7 +418,7 @@ def _left_out(version: Version) -> dict[str, str]:
 # ---- the champion
 
 
-def _with_champion(case: Case, evidence: Evidence, champion: Version | None) -> Evidence:
+def _with_champion(case: PromotionCase, evidence: Evidence, champion: Version | None) -> Evidence:
     if champion is None:
         return replace(evidence, champion=None, champion_found=None)
     key = f"champion {champion.number}"
@@ -425,7 +427,7 @@ def _with_champion(case: Case, evidence: Evidence, champion: Version | None) -> 
     return replace(evidence, champion=champion.number, champion_found=case._cache[key])
 
 
-def _found_by_champion(case: Case, split: LabelledSplit, champion: Version) -> Kept | str:
+def _found_by_champion(case: PromotionCase, split: LabelledSplit, champion: Version) -> Kept | str:
     """What the champion's file finds in these pictures: as its run kept it, else found now."""
     with downloaded(champion, case.store) as (folder, damaged):
         files = files_of(champion, folder)
@@ -444,7 +446,7 @@ def _found_by_champion(case: Case, split: LabelledSplit, champion: Version) -> K
 # ---- what is written down
 
 
-def _write_down(client: Any, case: Case, verdict: Verdict) -> None:
+def _write_down(client: Any, case: PromotionCase, verdict: Verdict) -> None:
     """The report as artifacts of the run; the verdict as tags and description of the version."""
     version = case.version
     title = f"models:/{version.name}/{version.number}"

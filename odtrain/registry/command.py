@@ -20,26 +20,28 @@ def _printed(action: Callable[[Composed], str]) -> Callable[[Invocation], int]:
 
 
 def _list(given: Composed) -> str:
-    from odtrain.registry.versions import list_models, table
+    from odtrain.registry.versions import list_models, versions_table
     from odtrain.tracking.store import tracking_uri
 
     versions, name = list_models(tracking_uri(given.config.tracking)), given.flags.name
-    return table([version for version in versions if name in (None, version.name)])
+    return versions_table([version for version in versions if name in (None, version.name)])
 
 
 def _show(given: Composed) -> str:
-    from odtrain.registry.versions import describe, find_version
+    from odtrain.registry.versions import describe_version, find_version
     from odtrain.tracking.store import tracking_uri
 
     name = given.flags.name or given.config.registry.name
-    return describe(find_version(name, tracking_uri(given.config.tracking)))
+    return describe_version(find_version(name, tracking_uri(given.config.tracking)))
 
 
 def _compare(given: Composed) -> str:
-    from odtrain.jobs.compare import compare
+    from odtrain.jobs.compare import compare_models
 
     flags = given.flags
-    return compare(given.config, given.overrides, flags.a, flags.b, flags.format, flags.again)
+    return compare_models(
+        given.config, given.overrides, flags.a, flags.b, flags.format, flags.again
+    )
 
 
 def _promote(given: Composed) -> str:

@@ -72,7 +72,7 @@ FORBIDDEN_IN_NAMES = r"[/:.%\"']"
 
 
 @dataclass(frozen=True)
-class Candidate:
+class ModelCandidate:
     """A model to register.
 
     Attributes:
@@ -107,7 +107,7 @@ class Candidate:
         return chosen or next(iter(self.files))
 
 
-def register(tracker: Tracker, candidate: Candidate) -> str | None:
+def register(tracker: Tracker, candidate: ModelCandidate) -> str | None:
     """Log the model in the run and register it as the newest version, the challenger.
 
     The same files of the same run are registered once, however often this is called.
@@ -149,7 +149,7 @@ def check_name(name: str) -> None:
         )
 
 
-def postpone(folder: Path, candidate: Candidate) -> None:
+def postpone(folder: Path, candidate: ModelCandidate) -> None:
     """Leave in a run's folder what is to be registered and judged when the server is back."""
     sync(*map(Path, candidate.files.values()))
     write_json(folder / PENDING, asdict(candidate))
@@ -164,7 +164,7 @@ def register_postponed(folder: Path, record: RunRecord, uri: str) -> tuple[str, 
     Raises:
         TrackingError: a file of it is gone, or the store refuses or is away.
     """
-    candidate = Candidate(**json.loads((folder / PENDING).read_text(encoding="utf-8")))
+    candidate = ModelCandidate(**json.loads((folder / PENDING).read_text(encoding="utf-8")))
     try:
         return candidate.name, _register(open_client(uri), uri, str(record.run_id), candidate)
     except TrackingError:
@@ -173,7 +173,7 @@ def register_postponed(folder: Path, record: RunRecord, uri: str) -> tuple[str, 
         raise failure(uri, problem) from problem
 
 
-def _register(client: MlflowClient, uri: str, run_id: str, candidate: Candidate) -> str:
+def _register(client: MlflowClient, uri: str, run_id: str, candidate: ModelCandidate) -> str:
     _write_card(candidate, run_id)
     tops = [*candidate.files.values(), *_beside(candidate).values()]
     sums = checksums(map(Path, tops))
@@ -213,7 +213,9 @@ def _registered_before(client: MlflowClient, name: str, run_id: str, digest: str
     return None
 
 
-def _log_model(client: MlflowClient, uri: str, run_id: str, candidate: Candidate, sums: str) -> str:
+def _log_model(
+    client: MlflowClient, uri: str, run_id: str, candidate: ModelCandidate, sums: str
+) -> str:
     """Log the model in its run; returns its id."""
     run = client.get_run(run_id)
     model_id = _create_logged_model(client, run, candidate)
@@ -240,7 +242,7 @@ def _log_model(client: MlflowClient, uri: str, run_id: str, candidate: Candidate
     return model_id
 
 
-def _show_numbers(client: MlflowClient, run: Run, model_id: str, candidate: Candidate) -> None:
+def _show_numbers(client: MlflowClient, run: Run, model_id: str, candidate: ModelCandidate) -> None:
     """Show the run's final numbers with the model, as numbers of the split that they are of."""
     run_id = run.info.run_id
     split = run.data.tags.get("odtrain.eval_split", "")
@@ -262,7 +264,7 @@ def _show_numbers(client: MlflowClient, run: Run, model_id: str, candidate: Cand
         client.log_batch(run_id, metrics[start : start + MAX_METRICS_PER_BATCH])
 
 
-def _create_logged_model(client: MlflowClient, run: Run, candidate: Candidate) -> str:
+def _create_logged_model(client: MlflowClient, run: Run, candidate: ModelCandidate) -> str:
     # Left to itself, Model.log puts the model into the default experiment instead of the run's.
     model = client.create_logged_model(
         run.info.experiment_id,
@@ -275,13 +277,13 @@ def _create_logged_model(client: MlflowClient, run: Run, candidate: Candidate) -
     return str(model.model_id)
 
 
-def _beside(candidate: Candidate) -> dict[str, str]:
+def _beside(candidate: ModelCandidate) -> dict[str, str]:
     """The label files and the card, which lie beside the exported files."""
     folder = Path(next(iter(candidate.files.values()))).parent
     return {key: str(folder / name) for key, name in {**LABEL_FILES, "card": CARD}.items()}
 
 
-def _write_card(candidate: Candidate, run_id: str) -> None:
+def _write_card(candidate: ModelCandidate, run_id: str) -> None:
     """Write the card beside the exported files; the same candidate has the same card."""
     files = _beside(candidate)
     names = read_labels(Path(files["labels"]).read_text(encoding="utf-8"))
@@ -300,7 +302,7 @@ def _write_card(candidate: Candidate, run_id: str) -> None:
     Path(files["card"]).write_text(card, encoding="utf-8")
 
 
-def _version_tags(run_id: str, candidate: Candidate) -> dict[str, str]:
+def _version_tags(run_id: str, candidate: ModelCandidate) -> dict[str, str]:
     tags = {name: f"{value:.6g}" for name, value in candidate.metrics.items()}
     tags |= {f"export/{name}/failed": why for name, why in candidate.failed.items()}
     tags |= {

@@ -252,7 +252,7 @@ def _listed_numbers(versions: Sequence[Version]) -> str:
     return f"There are versions {', '.join(version.number for version in versions)}."
 
 
-def table(versions: Sequence[Version]) -> str:
+def versions_table(versions: Sequence[Version]) -> str:
     """One line for each version."""
     if not versions:
         return "No model is registered yet; `odtrain train` registers one."
@@ -275,7 +275,7 @@ def table(versions: Sequence[Version]) -> str:
     return "\n".join(lines)
 
 
-def describe(version: Version) -> str:
+def describe_version(version: Version) -> str:
     """All that the registry knows of a version."""
     lines = [f"models:/{version.name}/{version.number}"]
     lines += [f"  {key}: {text}" for key, text in sorted(version.tags.items())]

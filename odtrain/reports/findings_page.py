@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import base64
-import html
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 from PIL import Image, ImageDraw
 
 from odtrain.findings import KINDS, SEVERITIES, Finding
 from odtrain.media.images import SUFFIXES, read_turned
+from odtrain.reports.pages import as_jpeg, page
 from odtrain_runtime.pictures import UnusableError
 
 SHOWN_OF_EACH = 500
@@ -40,58 +39,36 @@ def findings_page(title: str, findings: Sequence[Finding], orientations: Mapping
             those that are not in it.
     """
     ordered = sorted(findings, key=lambda f: (SEVERITIES.index(f.severity), f.code))
-    groups = [(code, list(group)) for code, group in groupby(ordered, key=lambda f: f.code)]
+    groups = groupby(ordered, key=lambda f: f.code)
     numbers = {name: sum(f.severity == name for f in findings) for name in SEVERITIES}
     summary = ", ".join(f"{number} {name}" for name, number in numbers.items())
-    body = "\n".join(_section(code, group, orientations) for code, group in groups)
-    rows = "\n".join(_row(code, group) for code, group in groups)
-    return (
-        f'<!doctype html>\n<html lang="en"><meta charset="utf-8">\n<title>{_text(title)}</title>\n'
-        f"<style>{STYLE}</style>\n<h1>{_text(title)}</h1>\n<p>{summary}</p>\n"
-        f"<table><tr><th>code<th>severity<th>what<th>how many</tr>\n{rows}\n</table>\n{body}\n</html>\n"
-    )
+    sections = [_section(code, list(group), orientations) for code, group in groups]
+    return page("findings.html", title=title, summary=summary, sections=sections)
 
 
-def _text(text: str) -> str:
-    return html.escape(text, quote=True)
-
-
-def _row(code: str, group: Sequence[Finding]) -> str:
-    kind = KINDS[code]
-    return (
-        f'<tr class="{kind.severity}"><td><a href="#{code}">{code}</a><td>{kind.severity}'
-        f"<td>{_text(kind.title)}<td>{len(group)}</tr>"
-    )
-
-
-def _section(code: str, group: Sequence[Finding], orientations: Mapping[str, int]) -> str:
-    kind = KINDS[code]
+def _section(
+    code: str, group: Sequence[Finding], orientations: Mapping[str, int]
+) -> dict[str, Any]:
     items = [
         _item(finding, orientations if number < DRAWN_OF_EACH else None)
         for number, finding in enumerate(group[:SHOWN_OF_EACH])
     ]
     more = len(group) - len(items)
-    last = f"<p>and {more} more: odtrain check --json FILE has all</p>" if more else ""
-    return (
-        f'<section class="{kind.severity}"><h2 id="{code}">{code} {_text(kind.title)} '
-        f'<small>{kind.severity}, {len(group)}</small></h2>\n<p class="remedy">{_text(kind.remedy)}</p>\n'
-        f'<div class="items">\n{"".join(items)}</div>\n{last}</section>'
-    )
+    return {"code": code, "kind": KINDS[code], "count": len(group), "items": items, "more": more}
 
 
-def _item(finding: Finding, orientations: Mapping[str, int] | None) -> str:
+def _item(finding: Finding, orientations: Mapping[str, int] | None) -> dict[str, Any]:
     """One finding; with pictures where `orientations` are given."""
-    drawn = "" if orientations is None else "".join(_figures(finding, orientations))
-    box = f" <code>{_text(finding.box)}</code>" if finding.box else ""
-    other = "" if finding.remedy == KINDS[finding.code].remedy else f"<br>{_text(finding.remedy)}"
-    return (
-        f'<figure>{drawn}<figcaption><b title="{_text(finding.file)}">{_text(Path(finding.file).name)}'
-        f"</b>{box}<br>{_text(finding.cause)}{other}</figcaption></figure>\n"
-    )
+    return {
+        "finding": finding,
+        "name": Path(finding.file).name,
+        "remedy": "" if finding.remedy == KINDS[finding.code].remedy else finding.remedy,
+        "pictures": [] if orientations is None else list(_pictures(finding, orientations)),
+    }
 
 
-def _figures(finding: Finding, orientations: Mapping[str, int]) -> Iterator[str]:
-    """An <img> for each picture that the finding is about, its box drawn."""
+def _pictures(finding: Finding, orientations: Mapping[str, int]) -> Iterator[dict[str, str]]:
+    """Each picture that the finding is about, its box drawn."""
     files = dict.fromkeys([finding.file, finding.picture or finding.file])
     for file in files:
         if Path(file).suffix.lower() in SUFFIXES:
@@ -99,10 +76,8 @@ def _figures(finding: Finding, orientations: Mapping[str, int]) -> Iterator[str]
                 image = Image.fromarray(read_turned(Path(file), orientations.get(file, 1)))
             except UnusableError:
                 continue
-            yield (
-                f'<img alt="{_text(Path(file).name)}" title="{_text(file)}" '
-                f'src="data:image/jpeg;base64,{_encoded(_view(image, corners_of(finding)))}">'
-            )
+            source = as_jpeg(_view(image, corners_of(finding)), quality=80)
+            yield {"name": Path(file).name, "file": file, "source": source}
 
 
 def corners_of(finding: Finding) -> Corners | None:
@@ -143,23 +118,3 @@ def _frame(size: tuple[int, int], box: Corners | None) -> tuple[int, int, int, i
         round(min(max(width, box[2]), 2 * width)),
         round(min(max(height, box[3]), 2 * height)),
     )
-
-
-def _encoded(image: Image.Image) -> str:
-    data = io.BytesIO()
-    image.save(data, "JPEG", quality=80)
-    return base64.b64encode(data.getvalue()).decode()
-
-
-STYLE = """
-body { font: 15px/1.45 system-ui, sans-serif; margin: 2em auto; max-width: 1150px; padding: 0 1em; }
-table { border-collapse: collapse; } th, td { padding: .25em .9em .25em 0; text-align: left; }
-tr, section { border-left: 5px solid #9ab; } td:first-child, th:first-child { padding-left: .7em; }
-section { padding-left: 1em; margin-top: 2em; } h2 { margin: 0; font-size: 1.15em; }
-.error { border-color: #c62828; } .warning { border-color: #e6a100; } tr:first-child { border-color: #fff; }
-small, .remedy { color: #666; font-weight: normal; } .remedy { margin: .2em 0 .8em; }
-.items { display: flex; flex-wrap: wrap; gap: 1em; }
-figure { margin: 0; max-width: 540px; background: #f5f6f7; padding: .6em; font-size: .88em; }
-img { vertical-align: top; margin: 0 .4em .4em 0; border-radius: 3px; } figcaption { max-width: 520px; }
-b, code { overflow-wrap: anywhere; }
-"""

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import html
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
 from odtrain.io import markdown
-from odtrain.sweep.pareto import Point, short
+from odtrain.reports import pages
+from odtrain.sweep.pareto import FrontPoint, short
 
 COLUMNS = ("mAP", "mAP_lo", "mAP_hi", "mAP_50", "latency_ms_p50", "size_mb", "peak_memory_mb")
-TEMPLATE = Path(__file__).with_name("page.html")
 
 Importances = Mapping[str, Mapping[str, float]]
 """Metric -> key -> share of the metric's variance."""
@@ -38,7 +36,7 @@ def others_table(others: Sequence[Mapping[str, str]]) -> str:
     return "\n".join(markdown.table(("trial", "state", "reason", "chosen"), rows))
 
 
-def draw_front(points: Sequence[Point], best: Sequence[Point], file: Path) -> None:
+def draw_front(points: Sequence[FrontPoint], best: Sequence[FrontPoint], file: Path) -> None:
     """A PNG of mAP over latency: all files, and the front as a line."""
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
@@ -79,10 +77,10 @@ def draw_importances(importances: Importances, file: Path) -> None:
     figure.savefig(file, dpi=110)
 
 
-def page(
+def sweep_page(
     title: str,
-    points: Sequence[Point],
-    best: Sequence[Point],
+    points: Sequence[FrontPoint],
+    best: Sequence[FrontPoint],
     others: Sequence[Mapping[str, str]],
     importances: Importances,
 ) -> str:
@@ -109,6 +107,4 @@ def page(
         for point in points
     ]
     content = {"rows": rows, "others": list(others), "importances": dict(importances)}
-    data = json.dumps(content).replace("</", "<\\/").replace("<!--", "<\\!--")
-    before, after = TEMPLATE.read_text(encoding="utf-8").split("DATA")
-    return before.replace("TITLE", html.escape(title)) + data + after
+    return pages.page("sweep.html", title=title, data=content)

@@ -11,7 +11,7 @@ from odtrain.io import markdown
 
 
 @dataclass(frozen=True)
-class Point:
+class FrontPoint:
     """One exported file of a finished training.
 
     Attributes:
@@ -45,7 +45,7 @@ def dominates(
     return min(gains) >= 0 and max(gains) > 0
 
 
-def front(points: Sequence[Point], directions: Mapping[str, str]) -> list[Point]:
+def front(points: Sequence[FrontPoint], directions: Mapping[str, str]) -> list[FrontPoint]:
     """The points that no other dominates, best first by the first direction."""
     usable = [point for point in points if point.failed is None]
     kept = [
@@ -58,11 +58,11 @@ def front(points: Sequence[Point], directions: Mapping[str, str]) -> list[Point]
 
 
 def pick(
-    points: Sequence[Point],
+    points: Sequence[FrontPoint],
     max_latency_ms: float | None = None,
     min_map: float | None = None,
     max_size_mb: float | None = None,
-) -> Point | None:
+) -> FrontPoint | None:
     """The point of highest mAP within the limits; with `min_map`, the quickest one that has it."""
     fitting = [
         point
@@ -81,7 +81,7 @@ def pick(
 # ---- written
 
 
-def front_json(points: Sequence[Point]) -> str:
+def front_json(points: Sequence[FrontPoint]) -> str:
     """`front.json`: rows of trial, run_id, format, the metrics by name, params and file."""
     rows = [
         {
@@ -98,11 +98,11 @@ def front_json(points: Sequence[Point]) -> str:
     return json.dumps(rows, indent=2) + "\n"
 
 
-def read_front(text: str) -> list[Point]:
+def read_front(text: str) -> list[FrontPoint]:
     """What `front_json` wrote."""
     fields = ("trial", "run_id", "format", "params", "file", "host")
     return [
-        Point(
+        FrontPoint(
             **{name: row[name] for name in fields},
             metrics={key: value for key, value in row.items() if key not in fields},
         )
@@ -110,13 +110,13 @@ def read_front(text: str) -> list[Point]:
     ]
 
 
-def table(points: Sequence[Point]) -> str:
+def front_table(points: Sequence[FrontPoint]) -> str:
     """Points as a Markdown table."""
     columns = ("trial", "file", "mAP", "mAP_50", "latency p50", "size", "chosen")
     return "\n".join(markdown.table(columns, map(_cells, points)))
 
 
-def _cells(point: Point) -> list[object]:
+def _cells(point: FrontPoint) -> list[object]:
     values = point.metrics
     scores = [f"{values[name]:.3f}" for name in ("mAP", "mAP_50")]
     costs = [f"{values['latency_ms_p50']:.2f} ms", f"{values['size_mb']:.2f} MB"]

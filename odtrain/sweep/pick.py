@@ -16,7 +16,7 @@ from odtrain.jobs.picked import PickedResult, measure_again, register_picked
 from odtrain.sweep import pareto as sweep_front
 from odtrain.sweep import results as sweep_results
 from odtrain.sweep import study as sweep_study
-from odtrain.sweep.pareto import Point
+from odtrain.sweep.pareto import FrontPoint
 from odtrain.sweep.queue import machine_folder
 from odtrain.system import timing_lock as turns
 
@@ -39,10 +39,10 @@ def pick(
     if chosen is None:
         raise ConfigError(
             "sweep pick",
-            "no file on the front is within these limits:\n" + sweep_front.table(best),
+            "no file on the front is within these limits:\n" + sweep_front.front_table(best),
             "Allow more, or sweep further: sweep.n_trials.",
         )
-    lines = [sweep_front.table([chosen]), _interval(chosen), *_neighbours(chosen, best)]
+    lines = [sweep_front.front_table([chosen]), _interval(chosen), *_neighbours(chosen, best)]
     lines.append(f"file: runs:/{chosen.run_id}/{chosen.file}")
     if register:
         picked = register_picked(config, chosen.run_id, chosen.format)
@@ -79,7 +79,7 @@ def verify(config: Config) -> tuple[str, bool]:
 
 
 def changed_order(
-    best: Sequence[Point],
+    best: Sequence[FrontPoint],
     again: Sequence[Mapping[str, float]],
     directions: Mapping[str, str],
     noise: float,
@@ -112,7 +112,7 @@ def _compare(first: float, second: float, apart: float) -> int:
     return 1 if first > second else -1
 
 
-def _both_table(best: Sequence[Point], again: Sequence[Mapping[str, float]]) -> str:
+def _both_table(best: Sequence[FrontPoint], again: Sequence[Mapping[str, float]]) -> str:
     columns = ("trial", "file", "mAP", "again", "latency p50", "again", "size", "again")
     rows = []
     for point, now in zip(best, again, strict=True):
@@ -126,7 +126,7 @@ def _measured_cells(values: Mapping[str, float]) -> list[str]:
     return [f"{values['mAP']:.3f}", latency, size]
 
 
-def _front(settings: SweepConfig) -> list[Point]:
+def _front(settings: SweepConfig) -> list[FrontPoint]:
     with sweep_study.quiet():
         best = sweep_results.front(sweep_study.load_study(settings))
     if not best:
@@ -136,14 +136,14 @@ def _front(settings: SweepConfig) -> list[Point]:
     return best
 
 
-def _interval(point: Point) -> str:
+def _interval(point: FrontPoint) -> str:
     values: Mapping[str, Any] = point.metrics
     if "mAP_lo" not in values:
         return ""
     return f"its mAP lies between {values['mAP_lo']:.3f} and {values['mAP_hi']:.3f} (95 %)"
 
 
-def _neighbours(chosen: Point, best: Sequence[Point]) -> list[str]:
+def _neighbours(chosen: FrontPoint, best: Sequence[FrontPoint]) -> list[str]:
     """What the next quicker and the next slower file of the front would cost and bring."""
     line = sorted(best, key=lambda point: point.metrics["latency_ms_p50"])
     place, lines = line.index(chosen), []

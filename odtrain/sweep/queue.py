@@ -25,7 +25,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 from odtrain.config.schema import SweepConfig
 from odtrain.io.archives import cache_folder
 from odtrain.sweep.study import AWAY, FORMAT, METRICS, patiently
-from odtrain.sweep.trial_process import Result
+from odtrain.sweep.trial_process import TrialOutcome
 
 ATTEMPTS = {"failed": 2, "lost": 6}
 """How often a training is begun that failed by itself, or whose process ended."""
@@ -201,7 +201,7 @@ def tell(
     study: optuna.Study,
     trial: Trial,
     settings: SweepConfig,
-    result: Result,
+    result: TrialOutcome,
 ) -> bool:
     """Record what came of a training, and its further files; False if the trial is another's by now."""
     told = patiently(lambda: _tell_asked(study, trial, settings, result))
@@ -210,7 +210,9 @@ def tell(
     return told
 
 
-def _tell_asked(study: optuna.Study, trial: Trial, settings: SweepConfig, result: Result) -> bool:
+def _tell_asked(
+    study: optuna.Study, trial: Trial, settings: SweepConfig, result: TrialOutcome
+) -> bool:
     before = study.get_trials(deepcopy=False)[trial.number]
     if before.state.is_finished():  # by this process, just before the database went away
         return before.state == TrialState.COMPLETE
@@ -233,7 +235,7 @@ def add_files(study: optuna.Study, number: int, settings: SweepConfig) -> None:
     """Add the other files of a finished training, each as a trial of its own, unless they are there."""
     trials = study.get_trials(deepcopy=False)
     told = trials[number]
-    result = Result(**told.user_attrs["result"])
+    result = TrialOutcome(**told.user_attrs["result"])
     there = {
         trial.params[FORMAT] for trial in trials if trial.user_attrs.get("shares") == number
     } | {told.params[FORMAT]}
@@ -258,18 +260,18 @@ def add_files(study: optuna.Study, number: int, settings: SweepConfig) -> None:
         )
 
 
-def _over(result: Result) -> float:
+def _over(result: TrialOutcome) -> float:
     """Optuna's constraint: above 0 is infeasible."""
     return 1.0 if result.state == "infeasible" else -1.0
 
 
-def _metrics(result: Result, name: str) -> dict[str, Any]:
+def _metrics(result: TrialOutcome, name: str) -> dict[str, Any]:
     """Of one file; of one that was not trained to its end, its untrained speed and the score so far."""
     if name in result.files:
         return result.files[name]
     return {**dict.fromkeys(METRICS, 0.0), **result.untrained[name], "mAP": result.score}
 
 
-def _values(settings: SweepConfig, result: Result, name: str) -> Sequence[float]:
+def _values(settings: SweepConfig, result: TrialOutcome, name: str) -> Sequence[float]:
     metrics = _metrics(result, name)
     return [float(metrics[key]) for key in settings.directions]

@@ -8,7 +8,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from odtrain.sweep import pareto as sweep_front
-from odtrain.sweep.pareto import Point
+from odtrain.sweep.pareto import FrontPoint
 from odtrain.sweep.pruning import Finished
 from odtrain.sweep.queue import asked, ended_as
 from odtrain.sweep.study import FORMAT
@@ -24,7 +24,7 @@ def done(study: optuna.Study) -> list[FrozenTrial]:
     return [trial for trial in asked(study) if ended_as(trial, "done")]
 
 
-def points(study: optuna.Study) -> list[Point]:
+def points(study: optuna.Study) -> list[FrontPoint]:
     """Every file of every training that went to its end, once.
 
     They are read from the trial that asked for the training: a process that is killed before it has
@@ -33,14 +33,14 @@ def points(study: optuna.Study) -> list[Point]:
     return _points(done(study))
 
 
-def _points(trials: Sequence[FrozenTrial]) -> list[Point]:
-    found: dict[tuple[str, str], Point] = {}
+def _points(trials: Sequence[FrozenTrial]) -> list[FrontPoint]:
+    found: dict[tuple[str, str], FrontPoint] = {}
     for trial in trials:
         result = trial.user_attrs["result"]
         params = {key: value for key, value in trial.params.items() if key != FORMAT}
         for name, values in result["files"].items():
             metrics = {key: value for key, value in values.items() if key not in ("file", "failed")}
-            point = Point(
+            point = FrontPoint(
                 trial.number,
                 result["run_id"],
                 name,
@@ -54,7 +54,7 @@ def _points(trials: Sequence[FrozenTrial]) -> list[Point]:
     return list(found.values())
 
 
-def front(study: optuna.Study) -> list[Point]:
+def front(study: optuna.Study) -> list[FrontPoint]:
     """The files that no other beats, in the directions of the study."""
     return sweep_front.front(points(study), study.user_attrs.get("directions", COMPARED))
 

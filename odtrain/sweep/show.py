@@ -64,7 +64,7 @@ def show(whole: Sweep) -> None:
     importances = patiently(lambda: sweep_results.importances(study))
     tracker.log_text(sweep_front.front_json(best), "front.json")
     title = f"Sweep {whole.config.sweep.name}"
-    tracker.log_text(sweep_page.page(title, every, best, others, importances), "front.html")
+    tracker.log_text(sweep_page.sweep_page(title, every, best, others, importances), "front.html")
     with tempfile.TemporaryDirectory() as scratch:
         plots = Path(scratch)
         if every:
@@ -88,11 +88,11 @@ def show(whole: Sweep) -> None:
 
 def _description(
     title: str,
-    best: Sequence[sweep_front.Point],
+    best: Sequence[sweep_front.FrontPoint],
     others: Sequence[dict[str, str]],
     importances: dict[str, dict[str, float]],
 ) -> str:
-    parts = [f"**{title}**, judged on the validation split", sweep_front.table(best)]
+    parts = [f"**{title}**, judged on the validation split", sweep_front.front_table(best)]
     if others:
         parts += ["Without a file:", sweep_page.others_table(others)]
     if importances:
@@ -120,7 +120,7 @@ def closing_words(whole: Sweep, same: str) -> str:
         [
             f"{total} trainings, {stopped} of them stopped early{share}; {len(best)} files on the "
             "front, by the validation split:",
-            sweep_front.table(best),
+            sweep_front.front_table(best),
             "",
             "Where to look next:",
             f"  the front              {command or 'the server is up'}",

@@ -70,7 +70,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Result:
+class TrialOutcome:
     """What came of it.
 
     Attributes:
@@ -111,9 +111,9 @@ def read_request(file: Path) -> Request:
     return Request(**{**values, "finished": finished, "rule": Rule(**values["rule"])})
 
 
-def read_result(file: Path) -> Result:
+def read_result(file: Path) -> TrialOutcome:
     """Read what `main` wrote."""
-    return Result(**json.loads(file.read_text(encoding="utf-8")))
+    return TrialOutcome(**json.loads(file.read_text(encoding="utf-8")))
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -127,14 +127,14 @@ def main(arguments: Sequence[str]) -> int:
         turns.take_part(Path(request.machine))
         result = run(request)
     except OdtrainError as error:
-        result = Result("failed", str(error))
+        result = TrialOutcome("failed", str(error))
     taken = {**asdict(result), "seconds": time.monotonic() - began}
     # The worker waits for this process and reads it at once: nobody looks for it after a power cut.
     write_text(result_file, json.dumps(taken), durable=False)
     return 0
 
 
-def run(request: Request) -> Result:
+def run(request: Request) -> TrialOutcome:
     """Time the untrained network, and train it if it is within the budget."""
     from odtrain.config.compose import compose_config
     from odtrain.config.schema import replaced
@@ -151,14 +151,14 @@ def run(request: Request) -> Result:
         for name, one in measure_untrained(config).items()
     }
     if reason := over_budget(untrained, request.max_latency_ms, request.max_size_mb):
-        return Result("infeasible", reason, untrained=untrained, network=network)
+        return TrialOutcome("infeasible", reason, untrained=untrained, network=network)
     quickest = min(one["latency_ms_p50"] for one in untrained.values())
 
     def judge(share: float, score: float) -> str | None:
         return hopeless(share, score, quickest, request.finished, request.rule)
 
     done = train_trial(config, request.overrides, request.parent, judge)
-    return Result(
+    return TrialOutcome(
         state="stopped" if done.stopped else "done",
         reason=done.stopped or "",
         run_id=done.run_id,

@@ -33,7 +33,7 @@ from odtrain.sweep import space as sweep_space
 from odtrain.sweep import study as sweep_study
 from odtrain.sweep.pruning import Rule
 from odtrain.sweep.study import FORMAT, patiently
-from odtrain.sweep.trial_process import Request, Result, follow, read_result, write_request
+from odtrain.sweep.trial_process import Request, TrialOutcome, follow, read_result, write_request
 from odtrain.system import logs
 
 logger = logging.getLogger(__name__)
@@ -81,7 +81,7 @@ class Job:
     process: int = field(default_factory=os.getpid)
 
 
-Train = Callable[[Job, Request], Result]
+Train = Callable[[Job, Request], TrialOutcome]
 
 
 def work(
@@ -139,7 +139,7 @@ def _counts(study: optuna.Study) -> tuple[int, int]:
 
 def _one_training(
     job: Job, study: optuna.Study, dimensions: Sequence[sweep_space.Dimension], train: Train
-) -> Result | None:
+) -> TrialOutcome | None:
     """What came of the next trial; None if there was none left, or another process has it now."""
     trial = sweep_trials.claim(study, job.settings.n_trials)
     if trial is None:
@@ -150,7 +150,7 @@ def _one_training(
         patiently(lambda: trial.set_user_attr("point", point))
         twin = patiently(lambda: _twin(study, point))
         if twin is not None:
-            result = Result(**{**twin.user_attrs["result"], "seconds": 0.0})
+            result = TrialOutcome(**{**twin.user_attrs["result"], "seconds": 0.0})
         else:
             result = train(job, _request(job, study, point))
     told = sweep_trials.tell(study, trial, job.settings, result)
@@ -194,7 +194,7 @@ def _known_networks(study: optuna.Study) -> dict[str, dict[str, dict[str, float]
     return found
 
 
-def train_in_process(job: Job, request: Request) -> Result:
+def train_in_process(job: Job, request: Request) -> TrialOutcome:
     """Have a training done by `job.program`, in a process of its own."""
     with tempfile.TemporaryDirectory() as scratch:
         asked, answer, said = (Path(scratch) / name for name in ("request", "result", "stderr"))
@@ -214,7 +214,7 @@ def train_in_process(job: Job, request: Request) -> Result:
         if answer.is_file():
             return read_result(answer)
         last = said.read_text("utf-8", "replace").strip().splitlines()[-1:]
-    return Result("failed", f"its process ended with status {status}: {' '.join(last)}"[:500])
+    return TrialOutcome("failed", f"its process ended with status {status}: {' '.join(last)}"[:500])
 
 
 def write_job(job: Job, file: Path) -> None:

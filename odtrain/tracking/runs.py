@@ -52,7 +52,7 @@ NOT_OF_THE_RESULT = (
 
 
 @dataclass(frozen=True)
-class Story:
+class RunSummary:
     """What the store knows of a run.
 
     Attributes:
@@ -74,7 +74,7 @@ class Story:
     metrics: dict[str, list[tuple[int, float]]]
 
 
-def read_story(run_id: str, config: TrackingConfig) -> Story:
+def read_summary(run_id: str, config: TrackingConfig) -> RunSummary:
     """Read a run with the history of its metrics.
 
     Raises:
@@ -90,7 +90,7 @@ def read_story(run_id: str, config: TrackingConfig) -> Story:
         if is_outage(uri, problem):
             raise failure(uri, problem) from problem
         raise
-    return Story(
+    return RunSummary(
         run_id=run_id,
         name=run.info.run_name or run_id,
         status=run.info.status,

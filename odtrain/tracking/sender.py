@@ -17,7 +17,7 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 
 from odtrain.errors import TrackingError
 from odtrain.io.atomic import append, write_json
-from odtrain.tracking.spool import Entry, Spool
+from odtrain.tracking.spool import Spool, SpoolEntry
 from odtrain.tracking.store import REFUSALS, experiment_id, first_line, open_client
 
 logger = logging.getLogger(__name__)
@@ -188,14 +188,14 @@ class Delivery:
         """The steps of metric `key` that have arrived."""
         return {metric.step for metric in self.client.get_metric_history(self.run_id, key)}
 
-    def _set_aside(self, entries: Sequence[Entry], problem: MlflowException) -> None:
+    def _set_aside(self, entries: Sequence[SpoolEntry], problem: MlflowException) -> None:
         """Keep what the server will never take where the user can find it."""
         refused = self.folder / "refused.jsonl"
         lines = [json.dumps({"kind": entry.kind, **entry.body}) + "\n" for entry in entries]
         append(refused, "".join(lines).encode())
         logger.warning(f"tracking: refused by MLflow, kept in {refused}: {first_line(problem)}")
 
-    def deliver_batch(self, run_id: str, entries: Sequence[Entry]) -> None:
+    def deliver_batch(self, run_id: str, entries: Sequence[SpoolEntry]) -> None:
         """Send metrics and tags in one request, without the metrics that arrived before."""
         metrics = self._new_metrics(entries)
         tags = {key: text for entry in entries for key, text in entry.body.get("tags", {}).items()}
@@ -205,7 +205,7 @@ class Delivery:
         for metric in metrics:
             self._logged[metric.key].add(metric.step)
 
-    def _new_metrics(self, entries: Sequence[Entry]) -> list[Metric]:
+    def _new_metrics(self, entries: Sequence[SpoolEntry]) -> list[Metric]:
         new: dict[tuple[str, int], Metric] = {}
         for entry in entries:
             for key, value, when, step in entry.body.get("metrics", ()):
@@ -219,7 +219,7 @@ class Delivery:
             self._logged[key] = set() if self._nothing_logged_before else self.steps_on_server(key)
         return self._logged[key]
 
-    def deliver_params(self, run_id: str, entries: Sequence[Entry]) -> None:
+    def deliver_params(self, run_id: str, entries: Sequence[SpoolEntry]) -> None:
         """Send parameters that are not there yet; MLflow lets none be changed."""
         params: Mapping[str, str] = entries[0].body["params"]
         present = self.client.get_run(run_id).data.params
@@ -233,7 +233,7 @@ class Delivery:
         ]
         self.client.log_batch(run_id, params=new, tags=tags if self.resumed else [])
 
-    def deliver_dataset(self, run_id: str, entries: Sequence[Entry]) -> None:
+    def deliver_dataset(self, run_id: str, entries: Sequence[SpoolEntry]) -> None:
         """Say which data was used."""
         tag = InputTag("mlflow.data.context", entries[0].body["context"])
         used = DatasetInput(Dataset(**entries[0].body["dataset"]), [tag])
@@ -250,7 +250,7 @@ class Delivery:
             before = set() if alone else self._mirrored.get(folder, set())
             self._mirrored[folder] = before | set(names)
 
-    def deliver_prune(self, run_id: str, entries: Sequence[Entry]) -> None:
+    def deliver_prune(self, run_id: str, entries: Sequence[SpoolEntry]) -> None:
         """Delete what was logged below a folder and is no longer part of it."""
         folder = entries[0].body["folder"]
         later = [entry for entry in self.spool.waiting()[1:] if entry.kind == "prune"]
@@ -264,7 +264,7 @@ class Delivery:
                 if artifact.removeprefix(f"{folder}/") not in keep:
                     repository.delete_artifacts(artifact)  # type: ignore[no-untyped-call]
 
-    def deliver_status(self, run_id: str, entries: Sequence[Entry]) -> None:
+    def deliver_status(self, run_id: str, entries: Sequence[SpoolEntry]) -> None:
         """Begin again, or end."""
         status = entries[0].body["status"]
         if status == "RUNNING":
@@ -273,7 +273,7 @@ class Delivery:
             self.client.set_terminated(run_id, status, entries[0].body["end"])
 
 
-DELIVER: dict[str, Callable[[Delivery, str, Sequence[Entry]], None]] = {
+DELIVER: dict[str, Callable[[Delivery, str, Sequence[SpoolEntry]], None]] = {
     "metrics": Delivery.deliver_batch,
     "tags": Delivery.deliver_batch,
     "params": Delivery.deliver_params,
@@ -290,7 +290,7 @@ def _artifacts_below(repository: ArtifactRepository, folder: str) -> list[str]:
     return found
 
 
-def _one_batch(waiting: Sequence[Entry]) -> Sequence[Entry]:
+def _one_batch(waiting: Sequence[SpoolEntry]) -> Sequence[SpoolEntry]:
     """The oldest entries that fit in one request; at least one."""
     room = dict(MOST_IN_A_BATCH)
     for count, entry in enumerate(waiting):

@@ -25,7 +25,7 @@ OFTEN = ("metrics",)
 
 
 @dataclass(frozen=True)
-class Entry:
+class SpoolEntry:
     """One thing to tell.
 
     Attributes:
@@ -79,7 +79,7 @@ class Spool:
         with self._lock:
             self._write(line)
             self._settle(at_once=kind not in OFTEN)
-            self._waiting.append(Entry(kind, dict(body), self._end))
+            self._waiting.append(SpoolEntry(kind, dict(body), self._end))
 
     def _write(self, line: bytes) -> None:
         if self._torn:
@@ -106,7 +106,7 @@ class Spool:
         except OSError as problem:
             self.problem = problem
 
-    def journal(self) -> list[Entry]:
+    def journal(self) -> list[SpoolEntry]:
         """Every entry ever taken in, sent or not; a line left half written by a kill is none."""
         if not self._journal.exists():
             return []
@@ -117,10 +117,10 @@ class Spool:
                 fields = json.loads(line)
             except ValueError:
                 continue
-            entries.append(Entry(fields["kind"], fields["body"], end))
+            entries.append(SpoolEntry(fields["kind"], fields["body"], end))
         return entries
 
-    def waiting(self) -> list[Entry]:
+    def waiting(self) -> list[SpoolEntry]:
         """The entries that have not arrived, oldest first."""
         with self._lock:
             return list(self._waiting)

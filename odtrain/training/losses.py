@@ -89,12 +89,14 @@ def detection_loss(
         logits: (B, A, K + 1) of the network.
         boxes: (B, A, 4) yxyx, `encodings` decoded; only mining looks at them.
         config: weights of the losses, and what `kind` needs.
-        kind: a key of `KINDS`.
+        kind: a key of `LOSS_KINDS`.
 
     Raises:
         ConfigError: an unknown `kind`.
     """
-    return KINDS[choose("train.loss", kind, list(KINDS))](targets, encodings, logits, boxes, config)
+    return LOSS_KINDS[choose("train.loss", kind, list(LOSS_KINDS))](
+        targets, encodings, logits, boxes, config
+    )
 
 
 def _hard_mining(
@@ -185,9 +187,9 @@ def focal_cross_entropy(
     return balance * missing**gamma * sigmoid_cross_entropy(class_targets, logits)
 
 
-KINDS: dict[str, Callable[..., Losses]] = {"hard_mining": _hard_mining, "focal": _focal}
+LOSS_KINDS: dict[str, Callable[..., Losses]] = {"hard_mining": _hard_mining, "focal": _focal}
 
 TRAINING_LOSSES: dict[str, Callable[..., tuple[tf.Tensor, tf.Tensor]]] = {
-    **{kind: partial(_of_tf1, kind) for kind in KINDS},
+    **{kind: partial(_of_tf1, kind) for kind in LOSS_KINDS},
     "retinanet": retinanet_loss,
 }

@@ -107,7 +107,7 @@ def _camera(
 
 
 @dataclass(frozen=True, eq=False)
-class Shot:
+class DetectedFrame:
     """A frame and what was found in it.
 
     Attributes:
@@ -134,13 +134,13 @@ class Camera:
         self._source = source
         self._open = opener
         self._changed = threading.Condition()
-        self._shot: Shot | None = None
+        self._shot: DetectedFrame | None = None
         self._problem: str | None = None
         self._failed = self._asked = -1e9
         self._thread: threading.Thread | None = None
         self._closing = False
 
-    def after(self, number: int) -> Shot:
+    def after(self, number: int) -> DetectedFrame:
         """The newest shot behind shot `number`.
 
         Raises:
@@ -218,7 +218,7 @@ class Camera:
         picture = jpeg(frame.image, STREAM_QUALITY)
         with self._changed:
             number = self._shot.number + 1 if self._shot else 1
-            self._shot = Shot(number, picture, found, model_ms, frame.taken)
+            self._shot = DetectedFrame(number, picture, found, model_ms, frame.taken)
             self._changed.notify_all()
 
 

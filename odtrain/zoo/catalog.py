@@ -15,7 +15,7 @@ from odtrain.zoo.costs import Cost, kept_cost
 
 
 @dataclass(frozen=True)
-class Entry:
+class CatalogEntry:
     """A model of conf/model.
 
     Attributes:
@@ -49,7 +49,7 @@ class Entry:
 UNKNOWN = float("inf")
 """Where a number is not known: sorted behind all that are."""
 
-SORT: dict[str, Callable[[Entry], Any]] = {
+SORT: dict[str, Callable[[CatalogEntry], Any]] = {
     "name": lambda entry: entry.name,
     "input": lambda entry: entry.height * entry.width,
     "depth": lambda entry: entry.depth,
@@ -81,7 +81,7 @@ def model_names(config_dir: str | None = None) -> list[str]:
     return choices("model", conf_folders(config_dir))
 
 
-def table(sort: str = "name", config_dir: str | None = None) -> str:
+def catalog_table(sort: str = "name", config_dir: str | None = None) -> str:
     """The models as a Markdown table.
 
     Raises:
@@ -107,7 +107,7 @@ def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
     return f"| {' | '.join(padded)} |"
 
 
-def _cells(entry: Entry) -> list[str]:
+def _cells(entry: CatalogEntry) -> list[str]:
     cost = entry.cost
     return [
         entry.name,
@@ -121,11 +121,11 @@ def _cells(entry: Entry) -> list[str]:
     ]
 
 
-def _entry(name: str, config_dir: str | None) -> Entry:
+def _entry(name: str, config_dir: str | None) -> CatalogEntry:
     model = _settings(name, config_dir)
     zoo, size = model.get("zoo"), model["input_size"]
     height, width = size if isinstance(size, list) else (size, size)
-    return Entry(
+    return CatalogEntry(
         name,
         height,
         width,

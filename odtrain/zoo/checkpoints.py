@@ -28,7 +28,7 @@ OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 RANGES = "fake-quantisation ranges"
 """What training with simulated 8-bit arithmetic leaves beside the weights."""
 
-KINDS: list[tuple[str, str]] = [
+CHECKPOINT_KINDS: list[tuple[str, str]] = [
     (r"(^|/)global_step(/\.ATTRIBUTES/.*)?$", "step counter"),
     (AVERAGE + "$", "moving averages"),
     (
@@ -182,10 +182,12 @@ def broken(where: Path, error: Exception) -> CheckpointError:
 
 def kind_of(name: str) -> str:
     """What a variable that the network has no use for was for."""
-    return next((kind for pattern, kind in KINDS if re.search(pattern, name)), "other variables")
+    return next(
+        (kind for pattern, kind in CHECKPOINT_KINDS if re.search(pattern, name)), "other variables"
+    )
 
 
-def describe(shapes: Mapping[str, Shape], config: ModelConfig) -> tuple[str, str]:
+def describe_checkpoint(shapes: Mapping[str, Shape], config: ModelConfig) -> tuple[str, str]:
     """What network a checkpoint seems to be of, and what to do with it under `config`."""
     names = "\n".join(shapes)
     network = next((name for name, parts in NETWORKS if all(p in names for p in parts)), None)

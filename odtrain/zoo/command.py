@@ -23,9 +23,9 @@ def _of_named(run: Callable[[Composed], int]) -> Callable[[Invocation], int]:
 
 
 def _list(given: Composed) -> int:
-    from odtrain.zoo.catalog import table
+    from odtrain.zoo.catalog import catalog_table
 
-    print(table(given.flags.sort, given.flags.config_dir))
+    print(catalog_table(given.flags.sort, given.flags.config_dir))
     return 0
 
 

@@ -18,7 +18,7 @@ from odtrain.io.archives import cache_folder, locate
 from odtrain.io.download import Wanted, download, file_in
 from odtrain.models.ssd import SSD
 from odtrain.structures import FloatArray, UInt8Image
-from odtrain.zoo.checkpoints import RANGES, describe, read_checkpoint
+from odtrain.zoo.checkpoints import RANGES, describe_checkpoint, read_checkpoint
 
 BACKBONE = ("FeatureExtractor/", "backbone/")
 """How names of the backbone's variables begin in TF1's checkpoints, and in Model Garden's."""
@@ -76,7 +76,7 @@ def fetch(entry: ZooEntry, name: str, mirrors: Sequence[str] = ()) -> Path:
 
 
 @dataclass(frozen=True)
-class Row:
+class VariableRow:
     """What became of one variable of the network.
 
     Attributes:
@@ -105,7 +105,7 @@ class LoadReport:
 
     checkpoint: Path
     prefix: Path
-    rows: tuple[Row, ...]
+    rows: tuple[VariableRow, ...]
     unused: Mapping[str, int]
 
     def count(self, status: str) -> int:
@@ -114,7 +114,7 @@ class LoadReport:
 
     def table(self) -> str:
         """The whole report in a few lines: parts of the network that fared alike share one."""
-        groups: dict[tuple[str, str, str], list[Row]] = {}
+        groups: dict[tuple[str, str, str], list[VariableRow]] = {}
         for row in self.rows:
             groups.setdefault((part_of(row.name), row.status, row.reason), []).append(row)
         lines = [("part", "status", "variables", "parameters", "why")]
@@ -192,17 +192,21 @@ def restore(detector: SSD, checkpoint: str | Path, what: str = "all") -> LoadRep
 
 def _plan(
     there: tuple[int, ...] | None, name: str, variable: Any, num_classes: int, what: str
-) -> Row:
+) -> VariableRow:
     """What is to become of one variable, given the shape that the checkpoint has for it."""
     here = tuple(variable.shape)
     size = int(np.prod(here, dtype=np.int64))
     if what == "backbone" and not name.startswith(BACKBONE):
-        return Row(name, "re-initialised", "predictors start anew: train.restore=backbone", size)
+        return VariableRow(
+            name, "re-initialised", "predictors start anew: train.restore=backbone", size
+        )
     if there is None:
-        return Row(name, "missing", "not in the checkpoint", size)
+        return VariableRow(name, "missing", "not in the checkpoint", size)
     if there != here:
-        return Row(name, "re-initialised", _difference(name, there, here, num_classes), size)
-    return Row(name, "restored", "", size)
+        return VariableRow(
+            name, "re-initialised", _difference(name, there, here, num_classes), size
+        )
+    return VariableRow(name, "restored", "", size)
 
 
 def _difference(name: str, there: tuple[int, ...], here: tuple[int, ...], num_classes: int) -> str:
@@ -216,7 +220,7 @@ def _difference(name: str, there: tuple[int, ...], here: tuple[int, ...], num_cl
 
 def _check_share(
     checkpoint: Path,
-    rows: Iterable[Row],
+    rows: Iterable[VariableRow],
     shapes: Mapping[str, tuple[int, ...]],
     config: ModelConfig,
 ) -> None:
@@ -226,7 +230,7 @@ def _check_share(
     fits = sum(row.parameters for row in backbone if row.status == "restored")
     if fits >= LEAST_SHARE * total:
         return
-    looks, remedy = describe(shapes, config)
+    looks, remedy = describe_checkpoint(shapes, config)
     raise CheckpointError(
         checkpoint,
         f"it fits {fits / total:.0%} of the backbone's parameters: it looks like {looks}, and "

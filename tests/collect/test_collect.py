@@ -23,7 +23,7 @@ from support.commands import odtrain
 from support.pictures import write_xml
 
 from odtrain.cli.main import main
-from odtrain.collect.collect import collect, describe
+from odtrain.collect.collect import collect, collected_summary
 from odtrain.errors import DataError
 
 
@@ -505,7 +505,7 @@ def test_a_full_disk_is_told_and_leaves_whole_pictures(card, small_disk):
 def test_what_was_done_is_described_on_one_screen(card, to):
     (card / "copy.jpg").write_bytes((card / "DCIM" / "IMG_1.jpg").read_bytes())
     photograph(20).save(card / "scan.bmp")
-    assert describe(collect([str(card)], to)).splitlines() == [
+    assert collected_summary(collect([str(card)], to)).splitlines() == [
         f"{to}: 4 new: img1.jpg to img4.png",
         "  1 from BMP",
         f"  1 look like others, set aside in {to}-duplicates",

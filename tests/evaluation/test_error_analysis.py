@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from odtrain.evaluation.error_analysis import KINDS, count_mistakes
+from odtrain.evaluation.error_analysis import MISTAKE_KINDS, count_mistakes
 from odtrain.structures import Detections, GroundTruth
 
 BOX = (0.2, 0.2, 0.6, 0.6)
@@ -35,7 +35,7 @@ def costs(truths: list[GroundTruth], detections: list[Detections]) -> dict[str, 
 
 def only(**given: tuple[int, float]) -> dict[str, tuple[int, float]]:
     named = {name.replace("_", " "): value for name, value in given.items()}
-    return {kind: named.get(kind, (0, 0.0)) for kind in KINDS}
+    return {kind: named.get(kind, (0, 0.0)) for kind in MISTAKE_KINDS}
 
 
 def test_what_is_found_is_no_mistake():

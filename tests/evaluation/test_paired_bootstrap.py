@@ -6,7 +6,7 @@ import pytest
 from odtrain.errors import DataError
 from odtrain.evaluation.evaluate import evaluate, quick_map
 from odtrain.evaluation.matching import draw_resamples
-from odtrain.evaluation.paired_bootstrap import Comparison, Difference, compare, in_words
+from odtrain.evaluation.paired_bootstrap import Comparison, Difference, compare_detections, in_words
 from odtrain.structures import Detections, GroundTruth
 
 NAMES = ("circle", "square")
@@ -57,7 +57,7 @@ def blurred(truths):
 
 
 def test_both_sides_have_the_numbers_of_their_own_evaluation(truths, sharp, blurred):
-    both = compare(truths, sharp, blurred, NAMES, 10, 0)
+    both = compare_detections(truths, sharp, blurred, NAMES, 10, 0)
     for side, detections in (("a", sharp), ("b", blurred)):
         alone = evaluate(truths, detections, NAMES, 0, 0).metrics
         for name in ("mAP", "mAP_50", "mAP_75"):
@@ -76,20 +76,20 @@ def test_the_interval_is_that_of_evaluating_the_drawn_pictures_again(truths, sha
             quick_map(again, [side[i] for i in drawn], NAMES)["mAP"] for side in (sharp, blurred)
         ]
         leads.append(scores[1] - scores[0])
-    row = compare(truths, sharp, blurred, NAMES, 12, 5).overall["mAP"]
+    row = compare_detections(truths, sharp, blurred, NAMES, 12, 5).overall["mAP"]
     assert (row.low, row.high) == pytest.approx(np.quantile(leads, [0.025, 0.975]), abs=1e-9)
     assert row.b_better == np.mean(np.array(leads) > 0)
 
 
 def test_the_same_detections_do_not_differ(truths, sharp):
-    row = compare(truths, sharp, sharp, NAMES, 50, 0).overall["mAP"]
+    row = compare_detections(truths, sharp, sharp, NAMES, 50, 0).overall["mAP"]
     assert (row.change, row.low, row.high, row.b_better) == (0, 0, 0, 0.5)
     assert not row.shown
 
 
 def test_changing_sides_changes_signs_alone(truths, sharp, blurred):
-    there = compare(truths, sharp, blurred, NAMES, 200, 0).overall["mAP"]
-    back = compare(truths, blurred, sharp, NAMES, 200, 0).overall["mAP"]
+    there = compare_detections(truths, sharp, blurred, NAMES, 200, 0).overall["mAP"]
+    back = compare_detections(truths, blurred, sharp, NAMES, 200, 0).overall["mAP"]
     assert there.shown and there.high < 0
     assert (back.change, back.low, back.high) == pytest.approx(
         (-there.change, -there.high, -there.low)
@@ -106,23 +106,23 @@ def test_pairing_shows_what_two_separate_intervals_do_not(truths):
     )
     apart = [evaluate(truths, side, NAMES, 300, 0).metrics for side in (a, b)]
     assert apart[0]["mAP_hi"] > apart[1]["mAP_lo"]
-    assert compare(truths, a, b, NAMES, 300, 0).overall["mAP"].shown
+    assert compare_detections(truths, a, b, NAMES, 300, 0).overall["mAP"].shown
 
 
 def test_a_class_without_boxes_has_no_difference(truths, sharp, blurred):
-    third = compare(truths, sharp, blurred, (*NAMES, "star"), 20, 0).classes[2]
+    third = compare_detections(truths, sharp, blurred, (*NAMES, "star"), 20, 0).classes[2]
     assert third == Difference("star", None, None, None, None, None, 0)
 
 
 def test_one_picture_gives_no_interval(truths, sharp, blurred):
-    one = compare(truths[:1], sharp[:1], blurred[:1], NAMES, 100, 0)
+    one = compare_detections(truths[:1], sharp[:1], blurred[:1], NAMES, 100, 0)
     assert one.overall["mAP"].low is None
     assert one.bootstrap == 0
 
 
 def test_no_picture_is_an_error():
     with pytest.raises(DataError):
-        compare([], [], [], NAMES, 100, 0)
+        compare_detections([], [], [], NAMES, 100, 0)
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ from odtrain.io.archives import unpack
 from odtrain.io.download import Wanted, download
 from odtrain.predict.outputs import write_tables
 from odtrain.predict.progress import Journal
-from odtrain.registry.register import Candidate, postpone
+from odtrain.registry.register import ModelCandidate, postpone
 from odtrain.structures import Detections
 from odtrain.tracking.sender import RunRecord
 from odtrain.tracking.spool import Spool
@@ -128,7 +128,7 @@ def run_record(folder: Path) -> Path:
 def postponed(folder: Path) -> Path:
     model = folder / "model.tflite"
     model.write_bytes(b"weights")
-    postpone(folder, Candidate("n", "a", {"tflite_fp32": str(model)}, {}, {}, "d", 1))
+    postpone(folder, ModelCandidate("n", "a", {"tflite_fp32": str(model)}, {}, {}, "d", 1))
     return folder
 
 

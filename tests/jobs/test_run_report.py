@@ -9,8 +9,8 @@ import pytest
 from lxml import html
 from support.commands import TrainedRun, odtrain
 
-from odtrain.evaluation.error_analysis import KINDS
-from odtrain.jobs.run_report import judge
+from odtrain.evaluation.error_analysis import MISTAKE_KINDS
+from odtrain.jobs.run_report import judge_run
 from odtrain.structures import Detections, GroundTruth, LabelledSplit
 
 
@@ -79,11 +79,11 @@ def test_everything_that_is_judged_is_of_the_same_detections():
     truths = [GroundTruth(f"{i}.jpg", 100, 100, box, np.array([1])) for i in range(4)]
     found = [Detections(box, np.array([0.9], np.float32), np.array([1])) for _ in range(3)]
     found.append(Detections(box[:0], np.zeros(0, np.float32), np.zeros(0, np.int64)))
-    judged = judge(LabelledSplit(("a", "b"), truths, tuple("1234")), found, 0.9)
+    judged = judge_run(LabelledSplit(("a", "b"), truths, tuple("1234")), found, 0.9)
     assert judged.evaluation.metrics["mAP_50"] == pytest.approx(76 / 101)
     low, high = judged.intervals[0] or (0, 0)
     assert low < judged.evaluation.metrics["AP/a"] <= high
     assert judged.intervals[1] is None
     assert judged.points == [(pytest.approx(0.9), 1.0, 0.75), None]
-    assert {each.kind for each in judged.mistakes} == set(KINDS)
+    assert {each.kind for each in judged.mistakes} == set(MISTAKE_KINDS)
     assert judged.mistakes[0].kind == "missed"

@@ -12,7 +12,7 @@ from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 from support.tflite_files import write_constant_model, write_postprocess_model
 
-from odtrain.model_files.tflite_metadata import BUFFER_ALIGNMENT, describe
+from odtrain.model_files.tflite_metadata import BUFFER_ALIGNMENT, with_metadata
 from odtrain_runtime.tflite_metadata import Metadata, Postprocess, read_metadata
 
 NAMES = ("button", "엘리베이터 문", "raccoon's tail")
@@ -32,7 +32,7 @@ def converted(tmp_path: Path) -> Path:
 @pytest.fixture
 def described(converted: Path) -> Path:
     file = converted.with_name("described.tflite")
-    file.write_bytes(describe(converted.read_bytes(), NAMES, PASSPORT))
+    file.write_bytes(with_metadata(converted.read_bytes(), NAMES, PASSPORT))
     return file
 
 
@@ -104,7 +104,7 @@ def test_files_that_lose_a_class_with_several_threads_say_so(
         per_class=per_class,
         output_order=CONVERTER_ORDER,
     )
-    content = describe(file.read_bytes(), NAMES[:num_classes], PASSPORT)
+    content = with_metadata(file.read_bytes(), NAMES[:num_classes], PASSPORT)
     assert (b"Run it with one thread" in content) == warned
 
 
@@ -128,7 +128,7 @@ def test_a_model_without_post_processing_is_not_described(tmp_path):
     with pytest.raises(
         ValueError, match=r"^the model does not end in TFLite_Detection_PostProcess$"
     ):
-        describe(file.read_bytes(), NAMES, PASSPORT)
+        with_metadata(file.read_bytes(), NAMES, PASSPORT)
 
 
 def test_a_file_without_metadata_reads_as_saying_nothing(converted):
@@ -149,7 +149,7 @@ def test_damaged_metadata_reads_as_saying_nothing(described):
 
 def test_a_label_file_that_would_unpack_to_much_is_left_packed(converted):
     names = ["x" * 1000] * 1100
-    converted.write_bytes(describe(converted.read_bytes(), names, PASSPORT))
+    converted.write_bytes(with_metadata(converted.read_bytes(), names, PASSPORT))
     metadata = read_metadata(converted)
     assert (metadata.class_names, metadata.passport) == ((), PASSPORT)
 

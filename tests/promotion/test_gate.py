@@ -11,7 +11,7 @@ from odtrain.config.compose import section
 from odtrain.config.schema import RegistryConfig
 from odtrain.evaluation.evaluate import quick_map
 from odtrain.evaluation.saved_detections import Kept
-from odtrain.promotion.gate import Evidence, judge
+from odtrain.promotion.gate import Evidence, judge_version
 from odtrain.structures import Detections, GroundTruth, LabelledSplit
 
 NAMES = ("circle", "square")
@@ -78,11 +78,11 @@ def with_file(evidence: Evidence, format: str, file: Kept | str) -> Evidence:
 
 
 def reasons(evidence: Evidence, limits: RegistryConfig = LIMITS) -> list[str]:
-    return judge(evidence, limits).reasons().splitlines()
+    return judge_version(evidence, limits).reasons().splitlines()
 
 
 def test_files_that_do_what_the_checkpoint_does_pass(good):
-    verdict = judge(good, LIMITS)
+    verdict = judge_version(good, LIMITS)
     assert verdict.passed and verdict.sound
     assert verdict.reasons() == ""
     assert verdict.files["tflite_int8"]["mAP"] == pytest.approx(MAP)
@@ -118,12 +118,12 @@ def test_a_version_that_does_not_serve_what_registry_format_asks_for_is_not_prom
     assert reasons(good, limits) == [
         "accuracy: registry.format=tflite_int8 is not what the version serves, which is tflite_fp32"
     ]
-    assert judge(good, limits).sound
-    assert judge(replace(good, judged="tflite_int8"), limits).passed
+    assert judge_version(good, limits).sound
+    assert judge_version(replace(good, judged="tflite_int8"), limits).passed
 
 
 def test_a_version_without_files_fails(good):
-    verdict = judge(replace(good, found={}, recorded={}, judged=""), LIMITS)
+    verdict = judge_version(replace(good, found={}, recorded={}, judged=""), LIMITS)
     assert "runs: the version lists no exported file" in verdict.reasons()
 
 
@@ -220,23 +220,23 @@ def test_an_exact_export_that_was_left_out_fails_and_an_int8_one_does_not(good):
 def test_a_version_worse_than_the_champion_fails_and_says_by_how_much(good):
     champion = kept(found_in(SPLIT, 0.005), "tflite_fp32")
     against = replace(good, champion="4", champion_found=champion)
-    verdict = judge(against, LIMITS)
+    verdict = judge_version(against, LIMITS)
     assert verdict.sound and not verdict.passed
     lead = quick_map(SPLIT.truths, champion.detections, NAMES)["mAP"] - MAP
     assert verdict.reasons().startswith(
         f"accuracy: the champion, version 4, is better by {lead * 100:.1f} mAP ["
     )
     assert verdict.reasons().endswith("]: shown on 30 pictures; registry.max_map_loss allows 0")
-    assert judge(against, replace(LIMITS, max_map_loss=lead + 1e-6)).passed
+    assert judge_version(against, replace(LIMITS, max_map_loss=lead + 1e-6)).passed
 
 
 def test_a_version_as_good_as_the_champion_passes(good):
     against = replace(good, champion="4", champion_found=kept(FOUND, "tflite_fp32"))
-    assert judge(against, LIMITS).passed
+    assert judge_version(against, LIMITS).passed
 
 
 def test_a_champion_that_cannot_be_run_keeps_nothing_out(good):
-    verdict = judge(replace(good, champion="4", champion_found="is damaged"), LIMITS)
+    verdict = judge_version(replace(good, champion="4", champion_found="is damaged"), LIMITS)
     assert verdict.passed
     assert verdict.checks[8].says == "the champion, version 4, cannot be run: is damaged"
 
@@ -259,7 +259,7 @@ def test_a_file_over_the_limit_fails(good, limits, reason):
 
 
 def test_the_report_shows_checks_and_files(good):
-    text = judge(replace(good, damaged="a|b"), LIMITS).markdown("models:/shapes/3")
+    text = judge_version(replace(good, damaged="a|b"), LIMITS).markdown("models:/shapes/3")
     assert text.startswith("# models:/shapes/3: not passed\n")
     assert "| checksums | **fails** | a\\|b |" in text
     assert "| tflite_int8 | " in text

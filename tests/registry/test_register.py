@@ -25,7 +25,7 @@ from odtrain.errors import TrackingError
 from odtrain.promotion.promote import sync_all
 from odtrain.registry.download import download, resolve_model
 from odtrain.registry.lock import alone_at
-from odtrain.registry.register import Candidate, check_name, register
+from odtrain.registry.register import ModelCandidate, check_name, register
 from odtrain.registry.versions import (
     SOUND,
     find_version,
@@ -73,8 +73,8 @@ def exports(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def candidate(exports: Path) -> Candidate:
-    return Candidate(
+def candidate(exports: Path) -> ModelCandidate:
+    return ModelCandidate(
         name="raccoon",
         architecture="ssd_mobilenet_v1",
         files={
@@ -97,10 +97,10 @@ def candidate(exports: Path) -> Candidate:
 @pytest.fixture
 def registered(
     store: TrackingConfig, tmp_path: Path
-) -> Callable[[Candidate], tuple[str | None, str | None]]:
+) -> Callable[[ModelCandidate], tuple[str | None, str | None]]:
     """Register a candidate in a run of its own: (version, run id)."""
 
-    def run(candidate: Candidate) -> tuple[str | None, str | None]:
+    def run(candidate: ModelCandidate) -> tuple[str | None, str | None]:
         with Tracker(store, tmp_path / "outputs").start("train") as tracker:
             tracker.log_params({"train.steps": 100})
             tracker.log_dataset("raccoon-test", "d" * 64, tmp_path, context="test")
@@ -205,7 +205,7 @@ def test_the_fastest_is_the_quickest_version_whose_files_are_sound(store, regist
     assert aliases_in(store) == {"3": ("challenger",), "2": (), "1": ()}
 
 
-def timed(candidate: Candidate, milliseconds: float) -> Candidate:
+def timed(candidate: ModelCandidate, milliseconds: float) -> ModelCandidate:
     metrics = {**candidate.metrics, "export/tflite_fp32/latency_ms_p50": milliseconds}
     return replace(candidate, metrics=metrics)
 
@@ -491,7 +491,7 @@ def served(
     store = store_at(folder, database)
     with Tracker(store, folder / "outputs").start("train") as tracker:
         files = {"tflite_fp32": str(exports / "model.tflite")}
-        register(tracker, Candidate("raccoon", "ssd", files, {}, {}, "d", 0))
+        register(tracker, ModelCandidate("raccoon", "ssd", files, {}, {}, "d", 0))
     port = free_port()
     command = [sys.executable, "-m", "mlflow", "models", "serve", "--env-manager", "local"]
     command += ["-m", "models:/raccoon@challenger", "--port", str(port), "--workers", "1"]

@@ -13,7 +13,7 @@ from PIL import Image
 from support.tflite_files import quantize_input, write_constant_model, write_postprocess_model
 
 from odtrain.errors import ModelFileError
-from odtrain.model_files.tflite_metadata import describe
+from odtrain.model_files.tflite_metadata import with_metadata
 from odtrain.structures import Detections
 from odtrain_runtime.detector import detections_of
 from odtrain_runtime.model_files import load_detector
@@ -101,7 +101,7 @@ def test_the_operators_ports_say_which_output_is_which(tmp_path, described):
     file = tmp_path / "model.tflite"
     write_postprocess_model(file, one_class, per_class=True, output_order=(2, 0, 3, 1))
     if described:
-        file.write_bytes(describe(file.read_bytes(), ["raccoon"], {}))
+        file.write_bytes(with_metadata(file.read_bytes(), ["raccoon"], {}))
     boxes = [[0.4, 0.4, 0.6, 0.6], [0.7, 0.7, 0.9, 0.9], [0.1, 0.1, 0.3, 0.3]]
     assert_equal(load_detector(file)(PICTURE), boxes, [1, 0.5, 0.25], [1, 1, 1])
 
@@ -128,7 +128,7 @@ def test_class_names_and_passport_come_from_the_file(tmp_path):
     file = tmp_path / "model.tflite"
     write_postprocess_model(file, scores, per_class=True, output_order=(0, 1, 2, 3))
     passport = {"run_id": "7", "format": "tflite_fp16"}
-    file.write_bytes(describe(file.read_bytes(), ["cat", "dog"], passport))
+    file.write_bytes(with_metadata(file.read_bytes(), ["cat", "dog"], passport))
     detector = load_detector(file, class_names=["x", "y"])
     assert detector.class_names == ("cat", "dog")
     assert (detector.passport, detector.format) == (passport, "tflite_fp16")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from odtrain.sweep.pareto import Point
+from odtrain.sweep.pareto import FrontPoint
 
 DIRECTIONS = {"mAP": "maximize", "latency_ms_p50": "minimize"}
 
@@ -10,7 +10,7 @@ DIRECTIONS = {"mAP": "maximize", "latency_ms_p50": "minimize"}
 def point(trial, score, latency, size=1.0, failed=None, name="tflite_fp32"):
     metrics = {"mAP": score, "mAP_50": score, "latency_ms_p50": latency, "size_mb": size}
     params = {"model.input_size": 96, "train.learning_rate": 0.0041234}
-    return Point(trial, f"run{trial}", name, params, metrics, "export/model.tflite", failed)
+    return FrontPoint(trial, f"run{trial}", name, params, metrics, "export/model.tflite", failed)
 
 
 POINTS = [

@@ -13,7 +13,7 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from odtrain.sweep.trial_process import Result, follow, read_request
+from odtrain.sweep.trial_process import TrialOutcome, follow, read_request
 
 
 def chosen(overrides):
@@ -41,7 +41,9 @@ def made_up(values):
     }
     untrained = {name: {"latency_ms_p50": 1.0, "size_mb": 1.0} for name in files}
     run_id = hashlib.md5(f"{side} {rate}".encode()).hexdigest()
-    return Result("done", "", run_id, [(0.5, score / 2), (1.0, score)], score, untrained, files)
+    return TrialOutcome(
+        "done", "", run_id, [(0.5, score / 2), (1.0, score)], score, untrained, files
+    )
 
 
 def main():

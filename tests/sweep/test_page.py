@@ -7,7 +7,13 @@ from PIL import Image
 from support.browsers import browser
 from support.front_points import DIRECTIONS, POINTS
 
-from odtrain.sweep.page import draw_front, draw_importances, importance_table, others_table, page
+from odtrain.sweep.page import (
+    draw_front,
+    draw_importances,
+    importance_table,
+    others_table,
+    sweep_page,
+)
 from odtrain.sweep.pareto import front
 
 __all__ = ["browser"]
@@ -26,7 +32,7 @@ def test_the_plot_is_a_picture(tmp_path):
 
 def test_the_page_needs_no_network_and_takes_nothing_for_markup():
     others = [{"trial": "7", "state": "failed", "reason": "</script><b>", "chosen": ""}]
-    text = page("Sweep <a> DATA", POINTS, front(POINTS, DIRECTIONS), others, IMPORTANCES)
+    text = sweep_page("Sweep <a> DATA", POINTS, front(POINTS, DIRECTIONS), others, IMPORTANCES)
     assert "Sweep &lt;a&gt; DATA" in text
     assert text.count("</script>") == 1
     assert "http" not in text.replace("http://www.w3.org/2000/svg", "")
@@ -52,7 +58,7 @@ def test_reasons_stay_in_their_cell():
 @pytest.mark.slow
 def test_the_page_sorts_filters_and_joins_points_and_rows_in_a_browser(browser, tmp_path):
     file = tmp_path / "front.html"
-    file.write_text(page("A sweep", POINTS, front(POINTS, DIRECTIONS), [], IMPORTANCES))
+    file.write_text(sweep_page("A sweep", POINTS, front(POINTS, DIRECTIONS), [], IMPORTANCES))
     opened = browser()
     opened.get(file.as_uri())
 

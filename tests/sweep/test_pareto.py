@@ -5,7 +5,7 @@ import json
 import pytest
 from support.front_points import DIRECTIONS, POINTS
 
-from odtrain.sweep.pareto import front, front_json, pick, read_front, table
+from odtrain.sweep.pareto import front, front_json, front_table, pick, read_front
 
 
 def test_nothing_on_the_front_is_beaten_in_all_respects():
@@ -59,7 +59,7 @@ def test_front_json_has_the_rows_that_people_rely_on():
 
 
 def test_the_table_says_what_was_chosen():
-    assert table(POINTS[:1]).splitlines()[-1] == (
+    assert front_table(POINTS[:1]).splitlines()[-1] == (
         "| 0 | tflite_fp32 | 0.500 | 0.500 | 2.00 ms | 3.00 MB | "
         "model.input_size=96, train.learning_rate=0.00412 |"
     )

@@ -18,7 +18,7 @@ from odtrain.sweep import results as sweep_results
 from odtrain.sweep import study as sweep_study
 from odtrain.sweep import worker as sweep_worker
 from odtrain.sweep.space import read_space
-from odtrain.sweep.trial_process import Result, over_budget
+from odtrain.sweep.trial_process import TrialOutcome, over_budget
 from odtrain.sweep.worker import Job, work
 
 FORMATS = ("tflite_fp32", "tflite_int8")
@@ -82,7 +82,7 @@ def test_n_trials_counts_trainings_and_each_gives_a_trial_per_file(settings, stu
 
 def test_a_training_that_fails_is_tried_once_more_and_does_not_count(settings, study):
     settings = replace(settings, n_trials=2)
-    done = sweep(settings, study, lambda n: Result("failed", "killed") if n == 1 else both(n))
+    done = sweep(settings, study, lambda n: TrialOutcome("failed", "killed") if n == 1 else both(n))
     assert done[0] == done[1]
     assert len(done) == 3
     assert [trial.state for trial in study.trials].count(TrialState.FAIL) == 1
@@ -95,7 +95,7 @@ def file(score, latency, failed=None):
 
 def done(run_id="run", **files):
     untrained = {name: dict.fromkeys(sweep_study.METRICS, 1.0) for name in FORMATS}
-    return Result("done", "", run_id, [(0.5, 0.1), (1.0, 0.5)], 0.5, untrained, files)
+    return TrialOutcome("done", "", run_id, [(0.5, 0.1), (1.0, 0.5)], 0.5, untrained, files)
 
 
 def both(count):
@@ -191,7 +191,7 @@ def test_workers_and_machines_draw_from_seeds_of_their_own(settings, study):
 def test_a_network_over_the_budget_is_recorded_and_not_on_the_front(settings, study):
     untrained = {"tflite_fp32": {"latency_ms_p50": 9.0, "size_mb": 1.0}}
     untrained["tflite_int8"] = untrained["tflite_fp32"]
-    result = Result("infeasible", "its quickest file takes 9.00 ms", untrained=untrained)
+    result = TrialOutcome("infeasible", "its quickest file takes 9.00 ms", untrained=untrained)
     settings = replace(settings, n_trials=2)
     sweep(settings, study, lambda n: result)
     assert [trial.user_attrs["state"] for trial in study.trials] == ["infeasible"] * 2
@@ -201,7 +201,7 @@ def test_a_network_over_the_budget_is_recorded_and_not_on_the_front(settings, st
 
 def test_a_sweep_whose_trainings_all_fail_ends(settings, study):
     with pytest.raises(TrainingError) as error:
-        sweep(settings, study, lambda count: Result("failed", f"disk full ({count})"))
+        sweep(settings, study, lambda count: TrialOutcome("failed", f"disk full ({count})"))
     assert str(error.value) == (
         "sweep shapes: 4 trainings failed one after the other, the last: disk full (4)\n"
         "  Put that right and give the command again: what is finished is kept."
@@ -210,7 +210,7 @@ def test_a_sweep_whose_trainings_all_fail_ends(settings, study):
 
 def test_single_failures_do_not_end_a_sweep(settings, study):
     fails, settings = (1, 2, 4, 5, 7, 8), replace(settings, n_trials=3)
-    sweep(settings, study, lambda n: Result("failed", "killed") if n in fails else both(n))
+    sweep(settings, study, lambda n: TrialOutcome("failed", "killed") if n in fails else both(n))
     assert len(sweep_results.points(study)) == 6
 
 

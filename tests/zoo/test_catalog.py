@@ -9,7 +9,7 @@ from odtrain.config.compose import compose_config
 from odtrain.errors import ConfigError
 from odtrain.io.archives import cache_folder
 from odtrain.io.download import file_in
-from odtrain.zoo.catalog import model_names, table
+from odtrain.zoo.catalog import catalog_table, model_names
 
 
 def rows(text: str) -> list[list[str]]:
@@ -26,11 +26,11 @@ def empty_cache(tmp_path, monkeypatch):
 
 
 def test_every_model_has_its_row():
-    assert names(table()) == model_names()
+    assert names(catalog_table()) == model_names()
     assert "ssd_mobilenet_v2_coco 300x300 1 16.84 M 1.88 G 22 % 31 to be fetched".split(
         " "
-    ) == " ".join(rows(table())[model_names().index("ssd_mobilenet_v2_coco")]).split(" ")
-    panels = rows(table())[0]
+    ) == " ".join(rows(catalog_table())[model_names().index("ssd_mobilenet_v2_coco")]).split(" ")
+    panels = rows(catalog_table())[0]
     assert panels == [
         "panels_ssd_mobilenet_v1",
         "160x160",
@@ -44,7 +44,7 @@ def test_every_model_has_its_row():
 
 
 def test_the_columns_stand_below_each_other():
-    lines = table().splitlines()
+    lines = catalog_table().splitlines()
     assert len({tuple(i for i, sign in enumerate(line) if sign == "|") for line in lines}) == 1
 
 
@@ -53,8 +53,8 @@ def test_weights_that_are_here_are_shown(tmp_path):
     file = file_in(cache_folder(), url)
     file.parent.mkdir(parents=True)
     file.touch()
-    assert rows(table("weights"))[0][0] == "ssd_mobilenet_v2_coco"
-    assert rows(table("weights"))[0][-1] == "here"
+    assert rows(catalog_table("weights"))[0][0] == "ssd_mobilenet_v2_coco"
+    assert rows(catalog_table("weights"))[0][-1] == "here"
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_weights_that_are_here_are_shown(tmp_path):
     ],
 )
 def test_it_is_sorted_by_a_column(sort, first, last):
-    found = names(table(sort))
+    found = names(catalog_table(sort))
     assert found[0] == first
     assert last in (None, found[-1])
     assert sorted(found) == model_names()
@@ -77,7 +77,7 @@ def test_it_is_sorted_by_a_column(sort, first, last):
 
 def test_a_column_that_is_not_there_is_refused():
     with pytest.raises(ConfigError) as error:
-        table("beauty")
+        catalog_table("beauty")
     assert str(error.value) == (
         "--sort beauty: no such column.\n"
         "  Choose one of: name, input, depth, parameters, macs, map, ms, weights."
@@ -90,7 +90,7 @@ def test_models_of_your_own_are_listed_too(tmp_path):
         "# @package _global_\ndefaults: [ssd_mobilenet_v1_coco, _self_]\n"
         "model: {name: mine, input_size: [96, 128], zoo: null}\n"
     )
-    (mine,) = [row for row in rows(table(config_dir=str(tmp_path))) if row[0] == "mine"]
+    (mine,) = [row for row in rows(catalog_table(config_dir=str(tmp_path))) if row[0] == "mine"]
     assert mine == ["mine", "96x128", "1", "", "", "", "", "none"]
 
 

@@ -17,7 +17,7 @@ from odtrain.models.build import build_detector
 from odtrain.models.ssd import SSD
 from odtrain.zoo import restore as zoo
 from odtrain.zoo.checkpoints import kind_of
-from odtrain.zoo.restore import LoadReport, Row
+from odtrain.zoo.restore import LoadReport, VariableRow
 
 FACES = "ssd_mobilenet_v1_widerface_2018.tar.gz"
 COCO = "ssd_mobilenet_v1_0.75_depth_coco_dequantized.tar.gz"
@@ -306,7 +306,7 @@ def test_a_wrong_choice_of_what_to_restore(small, tmp_path):
 
 def test_a_report_of_an_empty_network_has_a_table():
     assert (
-        LoadReport(Path("x"), Path("x"), (Row("a", "missing", "", 0),), {})
+        LoadReport(Path("x"), Path("x"), (VariableRow("a", "missing", "", 0),), {})
         .table()
         .endswith(
             "restored 0 of 1 variables, 0.0% of the parameters; unused in the checkpoint: nothing"
