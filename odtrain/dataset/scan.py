@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from odtrain.config.schema import DataConfig
+from odtrain.dataset.look import FileStat
 from odtrain.errors import DataError
 from odtrain.findings import Finding
 from odtrain.labels.annotations import normalised
@@ -15,8 +16,6 @@ from odtrain.labels.formats.recognise import Sources
 from odtrain.labels.formats.tfrecords import record_files, unpack
 from odtrain.media.images import SUFFIXES, UNSUPPORTED_SUFFIXES
 
-FileStat = tuple[int, int]
-"""Size in bytes and modification time in ns."""
 UNPACKED = "pictures"
 """The folder in `data.prepared` for pictures that come out of records."""
 LABEL_FOLDERS = ("annotations", "Annotations", "labels", "xml", "xmls")
