@@ -16,11 +16,11 @@ from odtrain.dataset.checks.anchor_fit import fit_findings
 from odtrain.dataset.checks.balance import balance_findings, split_findings
 from odtrain.dataset.checks.class_names import name_findings
 from odtrain.dataset.checks.leakage import scene_findings
-from odtrain.dataset.look import Memory, expect_looks, look, read_memories
+from odtrain.dataset.look import FileStat, Memory, expect_looks, look, read_memories
 from odtrain.dataset.near_duplicates import Scenes, find_scenes
 from odtrain.dataset.pairing import match
 from odtrain.dataset.place import labelled, of_known_classes
-from odtrain.dataset.scan import FileStat, no_labels, scan, source_files
+from odtrain.dataset.scan import no_labels, scan, source_files
 from odtrain.dataset.splits import SPLITS, complete_split, given_split
 from odtrain.findings import Finding, by_severity, errors
 from odtrain.labels.annotations import Entry, LabelledImage

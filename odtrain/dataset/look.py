@@ -1,4 +1,7 @@
-"""Looking into many picture files: several at a time, and unchanged ones not again."""
+"""Looking into many picture files: several at a time, and unchanged ones not again.
+
+Each process that looks imports this module, so it imports little.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from odtrain.dataset.scan import FileStat
 from odtrain.findings import Finding
 from odtrain.io.atomic import read_json
 from odtrain.labels.annotations import Entry
@@ -16,6 +18,8 @@ from odtrain.media.images import SUFFIXES, Picture, finding_of, inspect
 from odtrain.system.workers import Workers
 from odtrain_runtime.pictures import UnusableError
 
+FileStat = tuple[int, int]
+"""Size in bytes and modification time in ns."""
 STATE_FILE = "state.json"
 STATE_VERSION = 4
 """Raised whenever the same file would be remembered differently."""

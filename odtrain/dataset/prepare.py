@@ -18,9 +18,9 @@ from typing import Any
 
 from odtrain.config.schema import DataConfig
 from odtrain.dataset.check import Checked, check
-from odtrain.dataset.look import STATE_FILE, STATE_VERSION, memories_as_json
+from odtrain.dataset.look import STATE_FILE, STATE_VERSION, FileStat, memories_as_json
 from odtrain.dataset.read import DATASET_FILE, FORMAT_VERSION, OURS, Dataset, intact_dataset
-from odtrain.dataset.scan import FileStat, source_files
+from odtrain.dataset.scan import source_files
 from odtrain.dataset.shards import write_lists, write_records
 from odtrain.dataset.splits import SPLITS
 from odtrain.errors import DataError, os_remedy, told_if_not_written

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from odtrain.config.schema import DataConfig
+from odtrain.dataset.look import FileStat
 from odtrain.errors import DataError
 from odtrain.findings import Finding
 from odtrain.labels.annotations import normalised
@@ -16,8 +17,6 @@ from odtrain.labels.formats.tfrecords import record_files, unpack
 from odtrain.media.images import SUFFIXES
 from odtrain_runtime.pictures import UNSUPPORTED_SUFFIXES
 
-FileStat = tuple[int, int]
-"""Size in bytes and modification time in ns."""
 UNPACKED = "pictures"
 """The folder in `data.prepared` for pictures that come out of records."""
 LABEL_FOLDERS = ("annotations", "Annotations", "labels", "xml", "xmls")

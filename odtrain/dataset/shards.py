@@ -1,6 +1,7 @@
 """Checked pictures -> the lists and TFRecord files of a prepared data set.
 
-Record files are written one at a time, by whichever process, whole or not at all.
+Record files are written one at a time, by whichever process, whole or not at all. Each of these processes
+imports this module, so it imports little.
 """
 
 from __future__ import annotations
@@ -10,10 +11,8 @@ import os
 from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from odtrain.dataset.check import Checked
-from odtrain.dataset.splits import SPLITS
 from odtrain.errors import DataError
 from odtrain.io.atomic import replacing
 from odtrain.io.tfrecord import BYTES, FLOATS, INTS, FeatureKind, Values, encode_example, frame
@@ -21,6 +20,9 @@ from odtrain.labels.annotations import LabelledImage, normalised
 from odtrain.media.images import Picture, encode, finding_of, record_format
 from odtrain.system.workers import Workers
 from odtrain_runtime.pictures import UnusableError
+
+if TYPE_CHECKING:
+    from odtrain.dataset.check import Checked
 
 
 class Shard(NamedTuple):
@@ -68,8 +70,7 @@ def write_records(
         DataError: a picture changed since it was checked.
     """
     class_ids = {name: number for number, name in enumerate(checked.class_names, start=1)}
-    images = [image for split in SPLITS for image in checked.splits[split]]
-    by_name = sorted(images, key=lambda image: normalised(image.image.name))
+    by_name = sorted(checked.images, key=lambda image: normalised(image.image.name))
     source_ids = {image.image: number for number, image in enumerate(by_name, start=1)}
 
     def shard(file: Path, part: list[LabelledImage]) -> Shard:
@@ -77,13 +78,13 @@ def write_records(
         return Shard(file, part, pictures, [source_ids[image.image] for image in part], class_ids)
 
     tasks = []
-    for split in SPLITS:
-        rest = iter(checked.splits[split])
-        lengths = _shard_lengths(len(checked.splits[split]), shards[split])
+    for split, images in checked.splits.items():
+        rest = iter(images)
+        lengths = _shard_lengths(len(images), shards[split])
         for number, length in enumerate(lengths):
             file = folder / f"{split}.record-{number:05d}-of-{len(lengths):05d}"
             tasks.append(shard(file, list(islice(rest, length))))
-    for _ in workers.map(write_shard, tasks, "writing records", chunk=1, pictures=len(images)):
+    for _ in workers.map(write_shard, tasks, "writing records", chunk=1, pictures=len(by_name)):
         pass
 
 
