@@ -171,8 +171,9 @@ class Detections(structures.Detections):
             ConfigError: pandas is not installed.
         """
         pandas = _installed("pandas", "to_pandas")
-        values = {"name": self.names, "class": self.classes, "score": self.scores}
-        corners = zip(("xmin", "ymin", "xmax", "ymax"), self.xyxy.T, strict=True)
+        scores, sides = self.scores.astype(float), self.xyxy.T.astype(float)
+        values = {"name": self.names, "class": self.classes, "score": scores}
+        corners = zip(("xmin", "ymin", "xmax", "ymax"), sides, strict=True)
         frame: pd.DataFrame = pandas.DataFrame({**values, **dict(corners)})
         return frame
 
