@@ -1,1 +1,1 @@
-"""Exported files: what they carry, and how each is opened and run."""
+"""What a .tflite tells of itself, and from which score on a class is shown."""
