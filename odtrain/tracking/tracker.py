@@ -16,7 +16,7 @@ import tempfile
 import threading
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from types import FrameType, TracebackType
@@ -138,6 +138,9 @@ class Tracker:
             if client is not None and wanted is None:
                 client.set_terminated(str(record.run_id), "FAILED")
             raise
+        if self.resumed and client is not None and not (self.folder / LOG).exists():
+            with suppress(TrackingError):  # runs of before have none
+                download(f"runs:/{record.run_id}/{LOG}", self.folder, self.uri)
         self._alone.enter_context(also_in(self.folder / LOG))
         logger.debug(
             f"odtrain {__version__}: {stage} in run {record.local_id} at {shown(self.uri)}"

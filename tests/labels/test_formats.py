@@ -1,4 +1,4 @@
-"""Label files of real tools, made by tests/labelled/make.py, and what is read from them."""
+"""Label files of real tools, made by tests/support/labelled/make.py, and what is read from them."""
 
 from __future__ import annotations
 

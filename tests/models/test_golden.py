@@ -151,7 +151,7 @@ def trained_as_before(folder, tmp_path_factory):
     output = tmp_path_factory.mktemp("golden") / "training.npz"
     quiet = {"TF_ENABLE_ONEDNN_OPTS": "0", "TF_CPP_MIN_LOG_LEVEL": "3"}
     subprocess.run(
-        [sys.executable, PROJECT / "tests" / "golden_training.py", folder, output],
+        [sys.executable, PROJECT / "tests" / "support" / "golden_training.py", folder, output],
         env={**os.environ, **quiet, "PYTHONPATH": str(PROJECT)},
         check=True,
     )

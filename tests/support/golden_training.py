@@ -7,7 +7,7 @@ outputs and 3 % in its gradients. TensorFlow 2 sums in blocks. So here batch nor
 by one that sums row after row, and oneDNN is off (the caller sets TF_ENABLE_ONEDNN_OPTS=0), with
 the two threads that the goldens were made with.
 
-    python tests/golden_training.py GOLDEN_FOLDER OUTPUT.npz
+    python tests/support/golden_training.py GOLDEN_FOLDER OUTPUT.npz
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import socket
@@ -208,7 +209,7 @@ def test_the_configuration_is_logged_whole(store, tracker_of):
     assert not [key for key in params if key.startswith("sweep.")]
     assert run.data.tags["odtrain.config_digest"] == config_digest(config)
     found = artifacts(tracker.client, tracker.run_id)
-    assert found == ["config/config.yaml", "config/overrides.yaml"]
+    assert found == ["config/config.yaml", "config/overrides.yaml", "run.log"]
     text = (tracker.folder / "config" / "overrides.yaml").read_text()
     assert text == "- data=raccoon\n- train.learning_rate=1e-4\n"
 
@@ -261,6 +262,7 @@ def test_files_folders_pictures_and_tables_are_artifacts(store, tracker_of, tmp_
         "export/one.txt",
         "export/sub/two.txt",
         "one.txt",
+        "run.log",
     ]
     assert [path.split("+timestamp")[0] for path in pictures] == [
         "images/val~raccoon 1+step+30"
@@ -463,6 +465,39 @@ def test_a_visit_leaves_stage_and_status_of_the_run_alone(store, tracker_of, tmp
     assert found == tracker.run_id
 
 
+def test_what_is_said_and_what_ended_the_run_are_in_its_log(store, tracker_of):
+    logger = logging.getLogger("odtrain.somewhere")
+    tracker = tracker_of(store).start("train")
+    with pytest.raises(ZeroDivisionError), tracker:
+        logger.info("a line for people")
+        print(1 // 0)
+    logger.info("afterwards")
+    logged = Path(tracker.client.download_artifacts(str(tracker.run_id), "run.log")).read_text()
+    assert logged == (tracker.folder / "run.log").read_text()
+    lines = [line.partition(" ")[2].partition(" ")[2] for line in logged.splitlines()]
+    assert lines[0].startswith(
+        f"DEBUG odtrain.tracking.tracker: odtrain {__version__}: train in run"
+    )
+    assert lines[1:3] == [
+        "INFO odtrain.somewhere: a line for people",
+        "DEBUG odtrain.tracking.tracker: ended by ZeroDivisionError: integer division or modulo by zero",
+    ]
+    assert "print(1 // 0)" in logged
+    assert "afterwards" not in logged
+
+
+def test_the_log_of_a_run_resumed_on_another_machine_goes_on(store, tmp_path):
+    with Tracker(store, tmp_path / "here").start("train") as tracker:
+        logging.getLogger("odtrain.somewhere").info("said here")
+    with Tracker(store, tmp_path / "there").start("train", resume=tracker.run_id) as again:
+        logging.getLogger("odtrain.somewhere").info("said there")
+    logged = Path(again.client.download_artifacts(str(again.run_id), "run.log")).read_text()
+    assert [word for word in ("said here", "said there") if word in logged] == [
+        "said here",
+        "said there",
+    ]
+
+
 def test_a_mirrored_folder_loses_what_is_no_longer_in_it(store, tracker_of, tmp_path):
     last = tmp_path / "checkpoints" / "last"
     last.mkdir(parents=True)
@@ -473,7 +508,7 @@ def test_a_mirrored_folder_loses_what_is_no_longer_in_it(store, tracker_of, tmp_
         (last / "ckpt-100.index").rename(last / "ckpt-200.index")
         tracker.log_folder(tmp_path / "checkpoints", "checkpoints", mirror=True)
     found = artifacts(tracker.client, tracker.run_id)
-    assert found == ["checkpoints/last/ckpt-200.index", "notes.txt"]
+    assert found == ["checkpoints/last/ckpt-200.index", "notes.txt", "run.log"]
 
 
 DIE_WITH_TWO_MIRRORS = """
@@ -531,7 +566,7 @@ def test_a_mirrored_folder_of_an_outage_holds_the_newest_alone(server, tracker_o
             (folder / f"ckpt-{step - 100}.index").unlink(missing_ok=True)
             tracker.log_folder(folder, "checkpoints", mirror=True)
     (run_id,) = sync(tracker.folder, uri=server.uri)
-    assert artifacts(open_client(server.uri), run_id) == ["checkpoints/ckpt-300.index"]
+    assert artifacts(open_client(server.uri), run_id) == ["checkpoints/ckpt-300.index", "run.log"]
 
 
 def test_a_folder_of_the_run_is_fetched_on_another_machine(store, tmp_path, said):
@@ -710,7 +745,7 @@ def test_a_run_begun_without_a_server_is_made_on_sync(server, tracker_of, said, 
     assert run.data.params["train.optimizer"] == "momentum"
     assert run.data.tags["odtrain.stage"] == "train"
     assert len(run.inputs.dataset_inputs) == 1
-    assert len(artifacts(open_client(server.uri), run_id)) == 4
+    assert len(artifacts(open_client(server.uri), run_id)) == 5
     assert not (tracker.folder / "spool").exists()
     assert sync(tmp_path / "outputs", uri=server.uri) == []
 

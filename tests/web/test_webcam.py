@@ -55,7 +55,7 @@ def serve(config, tmp_path):
     def serve(place):
         settings = config(place)
         source = open_source(settings.source, settings, 2)
-        shown = webcam._camera(settings, source)
+        shown = webcam._camera(settings.predict, settings.input, tmp_path / "saved", source)
         app = build_app(source, Thresholds(0.5), shown, tmp_path / "saved")
         server = running(Guard(app, LOOPBACK))
         stack.append((server, shown))
