@@ -183,6 +183,7 @@ def test_artifacts_are_where_the_design_says(client, run):
         "export/labels.txt",
         "registry/shapes-1-gate.json",
         "registry/shapes-1-gate.md",
+        "run.log",
     }
     assert sum(path.startswith("eval/drawn/") for path in pictures) == 2
     assert sum("+step+14+" in path for path in shown) == 2  # a picture and its thumbnail
