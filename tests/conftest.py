@@ -81,7 +81,13 @@ def prepared_shapes(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> D
     """The pictures of `shapes`, prepared: 14 for training, 2 for validation, 4 for test."""
     folder = tmp_path_factory.mktemp("prepared")
     return prepare(
-        section(DataConfig, name="shapes", images=str(shapes), prepared=str(folder / "shapes"))
+        section(
+            DataConfig,
+            name="shapes",
+            validation_fraction=0.1,
+            images=str(shapes),
+            prepared=str(folder / "shapes"),
+        )
     )
 
 

@@ -117,7 +117,7 @@ def opened(monkeypatch):
         names.append(file.name)
         return SimpleNamespace(class_names=("circle", "square"), passport={}, run_batch=None)
 
-    monkeypatch.setattr("odtrain.detectors.load_detectors", load)
+    monkeypatch.setattr("odtrain_runtime.pyfunc.load_detectors", load)
     monkeypatch.setattr(sources, "load_detectors", load)
     return names
 
