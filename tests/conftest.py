@@ -13,7 +13,7 @@ from support.disks import mounted
 from support.pictures import SHAPES, TINY, Labelled, label_picture
 
 from odtrain.config.compose import section
-from odtrain.config.schema import DataConfig
+from odtrain.config.schema import DataConfig, TrackingConfig
 from odtrain.dataset.prepare import prepare
 from odtrain.dataset.read import Dataset
 from odtrain.system import logs
@@ -104,6 +104,22 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from support.stores import migrated_database
 
     return migrated_database(tmp_path_factory.mktemp("migrated"))
+
+
+@pytest.fixture
+def store(tmp_path: Path, database: Path) -> TrackingConfig:
+    """An empty store of its own."""
+    from support.stores import store_at
+
+    return store_at(tmp_path / "store", database)
+
+
+@pytest.fixture
+def own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No store, run or cache of whoever runs the tests."""
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
 @pytest.fixture(scope="session")

@@ -7,11 +7,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from support.stores import migrated_database, store_at
 
 from odtrain import model_source as sources
 from odtrain.config.compose import compose_config, section
-from odtrain.config.schema import RegistryConfig, TrackingConfig
+from odtrain.config.schema import RegistryConfig
 from odtrain.export.writers import LITE_SETTINGS, WRITERS
 from odtrain.export_formats import FORMATS, served_format
 from odtrain.promotion import promote as promotion
@@ -23,6 +22,8 @@ from odtrain.structures import LabelledSplit
 from odtrain.tracking.store import open_client
 from odtrain.tracking.tracker import Tracker
 from odtrain.web import serve as serving
+
+pytestmark = pytest.mark.usefixtures("own_environment")
 
 RECORD = "odtrain.served_by"
 
@@ -53,23 +54,6 @@ def test_what_is_wanted_is_served_if_it_is_there_and_else_the_best_by_rank(
 
 
 # ---- a version
-
-
-@pytest.fixture(autouse=True)
-def own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-
-@pytest.fixture(scope="session")
-def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return migrated_database(tmp_path_factory.mktemp("migrated"))
-
-
-@pytest.fixture
-def store(tmp_path: Path, database: Path) -> TrackingConfig:
-    return store_at(tmp_path / "store", database)
 
 
 def candidate(folder: Path, formats: list[str], failed: list[str]) -> ModelCandidate:

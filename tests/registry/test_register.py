@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 import requests
 from mlflow import MlflowClient
-from support.stores import Server, free_port, migrated_database, store_at, wait_until_healthy
+from support.stores import Server, free_port, store_at, wait_until_healthy
 
 from odtrain.cli.main import main
 from odtrain.config.compose import compose_config, section
@@ -37,25 +37,10 @@ from odtrain.registry.versions import (
 from odtrain.tracking.store import open_client
 from odtrain.tracking.tracker import Tracker
 
+pytestmark = pytest.mark.usefixtures("own_environment")
+
 STRANGER = "zoo/ssd_mobilenet_v1_0.75_depth_quantized_coco.tflite"
 """A model that others trained, on COCO."""
-
-
-@pytest.fixture(autouse=True)
-def own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-
-@pytest.fixture(scope="session")
-def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return migrated_database(tmp_path_factory.mktemp("migrated"))
-
-
-@pytest.fixture
-def store(tmp_path: Path, database: Path) -> TrackingConfig:
-    return store_at(tmp_path / "store", database)
 
 
 @pytest.fixture(scope="session")

@@ -25,15 +25,12 @@ model.input_size: {choices: [64, 96]}
 
 
 @pytest.fixture
-def settings(shapes, database, tmp_path, monkeypatch):
+def settings(shapes, database, tmp_path, monkeypatch, own_environment):
     """Overrides of a sweep of two keys, in a folder of its own with an empty store."""
     (tmp_path / "conf/sweep/space").mkdir(parents=True)
     (tmp_path / "conf/sweep/space/two.yaml").write_text(SPACE)
     shutil.copy(database, tmp_path / "mlflow.db")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID"):
-        monkeypatch.delenv(name, raising=False)
     return [
         f"data.images={shapes}",
         "data.name=shapes",

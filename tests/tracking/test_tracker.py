@@ -18,7 +18,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import BAD_REQUEST
-from support.stores import Server, free_port, migrated_database, store_at
+from support.stores import Server, free_port, store_at
 
 from odtrain import __version__
 from odtrain.config.compose import compose_config, section
@@ -29,23 +29,9 @@ from odtrain.tracking.runs import config_digest, find_resumable, is_begun, sync
 from odtrain.tracking.store import open_client
 from odtrain.tracking.tracker import Tracker
 
+pytestmark = pytest.mark.usefixtures("own_environment")
+
 PROJECT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(autouse=True)
-def no_outer_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID"):
-        monkeypatch.delenv(name, raising=False)
-
-
-@pytest.fixture(scope="session")
-def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return migrated_database(tmp_path_factory.mktemp("migrated"))
-
-
-@pytest.fixture
-def store(tmp_path: Path, database: Path) -> TrackingConfig:
-    return store_at(tmp_path / "store", database)
 
 
 @pytest.fixture(scope="module")
