@@ -26,8 +26,7 @@ from odtrain.models.build import build_detector
 from odtrain.models.ssd import SCORE_THRESHOLD, SSD, centres_and_sides
 from odtrain.structures import UInt8Image
 from odtrain.system import timing_lock as turns
-from odtrain_runtime import provenance as passports
-from odtrain_runtime import resizing as framing
+from odtrain_runtime import provenance, resizing
 from odtrain_runtime.native_stderr import STDERR, stderr_into
 from odtrain_runtime.tflite_metadata import POSTPROCESS, ROLES
 
@@ -68,7 +67,7 @@ def export(
         choose("export.formats", name, list(FORMATS))
     choose("export.nms", nms, list(NMS))
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / passports.LABELS_FILE).write_text(passports.write_labels(class_names), "utf-8")
+    (folder / provenance.LABELS_FILE).write_text(provenance.write_labels(class_names), "utf-8")
     (folder / LABEL_MAP_FILE).write_text(label_map_text(tuple(class_names)), "utf-8")
     source = _Source(inference_copy(detector), class_names, calibration, nms, passport)
     written = {}
@@ -112,9 +111,9 @@ class _Source:
     passport: Mapping[str, str]
 
     def passport_of(self, name: str) -> dict[str, str]:
-        size = passports.write_size(*self.detector.config.size)
-        padded = self.detector.config.resize == framing.PAD
-        resize = {passports.RESIZE: framing.PAD} if padded else {}
+        size = provenance.write_size(*self.detector.config.size)
+        padded = self.detector.config.resize == resizing.PAD
+        resize = {provenance.RESIZE: resizing.PAD} if padded else {}
         return {**self.passport, "format": name, "input_size": size, **resize}
 
     @cached_property
@@ -136,8 +135,8 @@ def _write_frozen_graph(source: _Source, name: str, path: Path) -> None:
         detect.get_concrete_function(), lower_control_flow=True
     )
     graph = _without_defaults(graph)
-    _add_text(graph, passports.LABELS_NODE, passports.write_labels(source.class_names))
-    _add_text(graph, passports.PASSPORT_NODE, passports.write_passport(source.passport_of(name)))
+    _add_text(graph, provenance.LABELS_NODE, provenance.write_labels(source.class_names))
+    _add_text(graph, provenance.PASSPORT_NODE, provenance.write_passport(source.passport_of(name)))
     path.write_bytes(graph.SerializeToString())
 
 
@@ -190,10 +189,10 @@ def _write_saved_model(source: _Source, name: str, path: Path) -> None:
         shutil.rmtree(path)
     with tempfile.TemporaryDirectory() as folder:
         texts = Path(folder)
-        labels = passports.write_labels(source.class_names)
-        (texts / passports.LABELS_FILE).write_text(labels, "utf-8")
-        passport = passports.write_passport(source.passport_of(name))
-        (texts / passports.PASSPORT_FILE).write_text(passport, "utf-8")
+        labels = provenance.write_labels(source.class_names)
+        (texts / provenance.LABELS_FILE).write_text(labels, "utf-8")
+        passport = provenance.write_passport(source.passport_of(name))
+        (texts / provenance.PASSPORT_FILE).write_text(passport, "utf-8")
         module = _Serving(source.detector, texts)
         tf.saved_model.save(module, str(path), signatures=module.detect.get_concrete_function())
 

@@ -13,8 +13,7 @@ from ai_edge_litert import schema_py_generated as schema
 from flatbuffers import number_types
 
 from odtrain.io.flatbuffer import Number, Numbers, Slots, build, byte, floats
-from odtrain_runtime import provenance as passports
-from odtrain_runtime import resizing as framing
+from odtrain_runtime import provenance, resizing
 from odtrain_runtime.tflite_metadata import (
     BOXES,
     CLASSES,
@@ -71,8 +70,8 @@ def with_metadata(content: bytes, class_names: Sequence[str], passport: Mapping[
     return _with_files(
         _pack(model),
         {
-            passports.LABELS_FILE: passports.write_labels(class_names),
-            passports.PASSPORT_FILE: passports.write_passport(passport),
+            provenance.LABELS_FILE: provenance.write_labels(class_names),
+            provenance.PASSPORT_FILE: provenance.write_passport(passport),
         },
     )
 
@@ -150,12 +149,12 @@ def _model_metadata(postprocess: Postprocess, passport: Mapping[str, str]) -> Sl
         MODEL["description"]: DESCRIPTION + ("" if every_class else THREADS_WARNING),
         MODEL["subgraphs"]: [
             {
-                SUBGRAPH["inputs"]: [_image(passport.get(passports.RESIZE, framing.STRETCH))],
+                SUBGRAPH["inputs"]: [_image(passport.get(provenance.RESIZE, resizing.STRETCH))],
                 SUBGRAPH["outputs"]: [_output(role) for role in ROLES],
             }
         ],
         MODEL["files"]: [
-            _file(passports.PASSPORT_FILE, "Run, data and version of this model.", DESCRIPTIONS)
+            _file(provenance.PASSPORT_FILE, "Run, data and version of this model.", DESCRIPTIONS)
         ],
         MODEL["min_parser_version"]: "1.0.0",
     }
@@ -185,7 +184,7 @@ def _output(role: str) -> Slots:
     }
     if role == CLASSES:
         names = "Class names; line 0 is category 0."
-        slots[TENSOR["files"]] = [_file(passports.LABELS_FILE, names, TENSOR_VALUE_LABELS)]
+        slots[TENSOR["files"]] = [_file(provenance.LABELS_FILE, names, TENSOR_VALUE_LABELS)]
     return slots
 
 
@@ -216,9 +215,9 @@ def _file(name: str, description: str, kind: int) -> Slots:
 
 
 IMAGE_DESCRIPTIONS = {
-    framing.STRETCH: "resized without keeping its aspect ratio",
-    framing.PAD: "resized keeping its aspect ratio, at the top left; the rest is {} {} {}".format(
-        *map(round, framing.FILL)
+    resizing.STRETCH: "resized without keeping its aspect ratio",
+    resizing.PAD: "resized keeping its aspect ratio, at the top left; the rest is {} {} {}".format(
+        *map(round, resizing.FILL)
     ),
 }
 

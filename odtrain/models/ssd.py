@@ -15,7 +15,7 @@ from odtrain.models.anchors import anchors_per_cell, ssd_anchors
 from odtrain.models.heads import convolutional_predictors, extra_maps
 from odtrain.models.layers import Layers, Record
 from odtrain.structures import Detect, Detections, FloatArray, UInt8Image
-from odtrain_runtime import resizing as framing
+from odtrain_runtime import resizing
 
 SCORE_THRESHOLD = 1e-8
 """A detection must score more; as in the reference's sample configurations."""
@@ -90,23 +90,23 @@ def with_extra_maps(ends: Ends, config: ModelConfig, num_classes: int, make: Lay
 def resize(image: tf.Tensor, config: ModelConfig) -> tf.Tensor:
     """As `SSD.resize`, without a network."""
     image = tf.cast(image, tf.float32)
-    if config.resize == framing.STRETCH:
+    if config.resize == resizing.STRETCH:
         return tf.compat.v1.image.resize(image, config.size)
     sides = tf.cast(tf.shape(image)[-3:-1], tf.float32)
-    scaled = tf.image.resize(image, tf.cast(_fitted(sides, config), tf.int32)) - framing.FILL
-    return tf.image.pad_to_bounding_box(scaled, 0, 0, *config.size) + framing.FILL
+    scaled = tf.image.resize(image, tf.cast(_fitted(sides, config), tf.int32)) - resizing.FILL
+    return tf.image.pad_to_bounding_box(scaled, 0, 0, *config.size) + resizing.FILL
 
 
 def extent(image: tf.Tensor, config: ModelConfig) -> tf.Tensor:
     """As `SSD.extent`, without a network."""
-    if config.resize == framing.STRETCH:
+    if config.resize == resizing.STRETCH:
         return tf.constant((1.0,) * 4)
     sides = tf.cast(tf.shape(image)[-3:-1], tf.float32)
     return tf.tile(_fitted(sides, config) / config.size, [2])
 
 
 def _fitted(sides: tf.Tensor, config: ModelConfig) -> tf.Tensor:
-    """`framing.fitted` of (2,) float32 sides, as float32."""
+    """`resizing.fitted` of (2,) float32 sides, as float32."""
     return tf.round(sides * tf.reduce_min(tf.constant(config.size, tf.float32) / sides))
 
 
@@ -221,7 +221,7 @@ class SSD(tf.Module):  # type: ignore[misc]
         input is the picture, so what it finds in the rest takes places too.
         """
         limit = self.config.max_detections
-        return limit if self.config.resize == framing.PAD else limit * self.num_classes
+        return limit if self.config.resize == resizing.PAD else limit * self.num_classes
 
     def detect_batch(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
         """What `postprocess` returns, for (B, H, W, 3) uint8 pictures of any one size."""

@@ -16,7 +16,7 @@ from odtrain.config.schema import ModelConfig
 from odtrain.evaluation.matching import Float64Array
 from odtrain.reports.charts import families, plain, save
 from odtrain.structures import GroundTruth, IntArray
-from odtrain_runtime import resizing as framing
+from odtrain_runtime import resizing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -146,9 +146,9 @@ def centre_chart(path: Path, truths: Truths) -> None:
 def _sides_at_input(part: Sequence[GroundTruth], model: ModelConfig) -> Float64Array:
     """(N, 2) heights and widths of all boxes in pixels of the network's input."""
     sides: Float64Array = _boxes(part)[1] * np.array(model.size)
-    if model.resize == framing.STRETCH:
+    if model.resize == resizing.STRETCH:
         return sides
-    extents = [framing.extent((truth.height, truth.width), model.size)[:2] for truth in part]
+    extents = [resizing.extent((truth.height, truth.width), model.size)[:2] for truth in part]
     counts = [len(truth.boxes) for truth in part]
     padded: Float64Array = sides * np.repeat(np.reshape(extents, (-1, 2)), counts, axis=0)
     return padded

@@ -21,7 +21,7 @@ THRESHOLDS = "thresholds"
 """Entry of a passport: JSON of class name -> lowest score at which its detections are to be shown."""
 
 RESIZE = "resize"
-"""How pictures are brought to the input size (`framing`), where they are not stretched."""
+"""How pictures are brought to the input size (`resizing`), where they are not stretched."""
 
 
 def write_labels(class_names: Sequence[str]) -> str:

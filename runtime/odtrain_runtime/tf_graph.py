@@ -8,7 +8,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from odtrain_runtime import provenance as passports
+from odtrain_runtime import provenance
 from odtrain_runtime.detector import DETECTORS_ONLY, FileDetector, Raw, cannot_run
 from odtrain_runtime.errors import ModelFileError
 from odtrain_runtime.structures import UInt8Image
@@ -25,7 +25,7 @@ GRAPH_INPUT = "image_tensor"
 SIGNATURE = "serving_default"
 SIGNATURE_INPUTS = ("inputs", "input_tensor")
 SAVED_MODEL_FILE = "saved_model.pb"
-TEXT_NODES = (passports.LABELS_NODE, passports.PASSPORT_NODE)
+TEXT_NODES = (provenance.LABELS_NODE, provenance.PASSPORT_NODE)
 
 
 def open_frozen_graph(path: Path, threads: int) -> FileDetector:
@@ -42,7 +42,7 @@ def open_frozen_graph(path: Path, threads: int) -> FileDetector:
     texts = {name: _const_text(nodes[name]) for name in TEXT_NODES if name in nodes}
     detect = _session_run(path, graph_def, threads)
     dimensions = nodes[GRAPH_INPUT].attr["shape"].shape.dim
-    passport = passports.read_passport(texts.get(passports.PASSPORT_NODE, ""))
+    passport = provenance.read_passport(texts.get(provenance.PASSPORT_NODE, ""))
     return FileDetector(
         path=path,
         format="pb",
@@ -50,8 +50,8 @@ def open_frozen_graph(path: Path, threads: int) -> FileDetector:
         run=lambda batch: _first_of_batch(detect(batch)),
         run_batch=_each_of(detect) if dimensions and dimensions[0].size == -1 else None,
         threads=threads,
-        class_names=passports.read_labels(texts.get(passports.LABELS_NODE, "")),
-        input_size=passports.read_size(passport) or _resize_target(graph_def.node),
+        class_names=provenance.read_labels(texts.get(provenance.LABELS_NODE, "")),
+        input_size=provenance.read_size(passport) or _resize_target(graph_def.node),
         passport=passport,
     )
 
@@ -104,7 +104,7 @@ def open_saved_model(path: Path, threads: int) -> FileDetector:
         cannot_run(path, error)
     name = _check_signature(path, detect)
     run = _signature_run(model, detect, name)
-    passport = passports.read_passport(_asset(path, passports.PASSPORT_FILE))
+    passport = provenance.read_passport(_asset(path, provenance.PASSPORT_FILE))
     return FileDetector(
         path=path,
         format="saved_model",
@@ -112,8 +112,8 @@ def open_saved_model(path: Path, threads: int) -> FileDetector:
         run=lambda batch: _first_of_batch(run(batch)),
         run_batch=_each_of(run) if detect.inputs[0].shape[0] is None else None,
         threads=threads,
-        class_names=passports.read_labels(_asset(path, passports.LABELS_FILE)),
-        input_size=passports.read_size(passport)
+        class_names=provenance.read_labels(_asset(path, provenance.LABELS_FILE)),
+        input_size=provenance.read_size(passport)
         or _resize_target(detect.graph.as_graph_def().node),
         passport=passport,
     )

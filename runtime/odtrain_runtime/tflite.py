@@ -11,9 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from odtrain_runtime import provenance as passports
-from odtrain_runtime import resizing as framing
-from odtrain_runtime import tflite_metadata
+from odtrain_runtime import provenance, resizing, tflite_metadata
 from odtrain_runtime.detector import DETECTORS_ONLY, FileDetector, Raw, cannot_run
 from odtrain_runtime.errors import ModelFileError
 from odtrain_runtime.native_stderr import stderr_into
@@ -52,8 +50,8 @@ def pad(image: UInt8Image, size: tuple[int, int]) -> FloatArray:
 
     Bilinear as TensorFlow 2 does it: half-pixel centres, no antialiasing.
     """
-    padded = np.full((*size, 3), framing.FILL, np.float32)
-    height, width = framing.fitted(image.shape, size)
+    padded = np.full((*size, 3), resizing.FILL, np.float32)
+    height, width = resizing.fitted(image.shape, size)
     samples = (_centred(image.shape[0], height), _centred(image.shape[1], width))
     padded[:height, :width] = _interpolated(image, *samples)
     return padded
@@ -109,7 +107,7 @@ def open_tflite(path: Path, threads: int) -> FileDetector:
     image = _image_input(path, interpreter.get_input_details())
     size = (int(image["shape"][1]), int(image["shape"][2]))
     outputs = _Outputs(path, interpreter.get_output_details(), metadata)
-    padded = metadata.passport.get(passports.RESIZE) == framing.PAD
+    padded = metadata.passport.get(provenance.RESIZE) == resizing.PAD
     frame = pad if padded else resize
     return FileDetector(
         path=path,
@@ -120,7 +118,7 @@ def open_tflite(path: Path, threads: int) -> FileDetector:
         class_names=metadata.class_names,
         input_size=size,
         passport=metadata.passport,
-        extent=lambda picture: framing.extent(picture.shape, size) if padded else 1.0,
+        extent=lambda picture: resizing.extent(picture.shape, size) if padded else 1.0,
     )
 
 

@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 from ai_edge_litert import schema_py_generated as schema
 from flatbuffers import flexbuffers
 
-from odtrain_runtime import provenance as passports
+from odtrain_runtime import provenance
 from odtrain_runtime.flatbuffer import Reader
 
 METADATA_ENTRY = "TFLITE_METADATA"
@@ -108,7 +108,7 @@ def read_metadata(file: Path) -> Metadata:
 
 
 def _metadata(model: Any, files: Mapping[str, str]) -> Metadata:
-    passport = passports.read_passport(files.get(passports.PASSPORT_FILE, ""))
+    passport = provenance.read_passport(files.get(provenance.PASSPORT_FILE, ""))
     root = _metadata_root(model)
     if root is None:
         return Metadata(passport=passport)
@@ -171,5 +171,5 @@ def _class_names(outputs: Sequence[Reader], files: Mapping[str, str]) -> tuple[s
     for output in outputs:
         for file in output.tables(TENSOR["files"]):
             if file.byte(FILE["type"]) in (TENSOR_VALUE_LABELS, TENSOR_AXIS_LABELS):
-                return passports.read_labels(files.get(file.text(FILE["name"]), ""))
+                return provenance.read_labels(files.get(file.text(FILE["name"]), ""))
     return ()

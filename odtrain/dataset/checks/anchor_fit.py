@@ -11,7 +11,7 @@ from odtrain.findings import Finding
 from odtrain.labels.annotations import LabelledImage, LabelledObject
 from odtrain.models.anchors import Grid, pyramid_grids, ssd_grids
 from odtrain.structures import FloatArray
-from odtrain_runtime import resizing as framing
+from odtrain_runtime import resizing
 
 TINY = 8
 """Pixels of the network's input: a box with a shorter side covers half a cell of the finest map of an SSD,
@@ -32,8 +32,8 @@ def fit_findings(model: ModelConfig, images: Sequence[LabelledImage]) -> Iterato
     if not items:
         return
     boxes = np.array([item.yxyx for _, item in items], np.float32)
-    if model.resize == framing.PAD:
-        extents = [framing.extent((image.height, image.width), model.size) for image, _ in items]
+    if model.resize == resizing.PAD:
+        extents = [resizing.extent((image.height, image.width), model.size) for image, _ in items]
         boxes = boxes * np.array(extents, np.float32)
     sides = (boxes[:, 2:] - boxes[:, :2]) * np.array(model.size, np.float32)
     tiny = sides.min(axis=1) < TINY
