@@ -62,6 +62,12 @@ def choose(where: str, name: str, choices: dict[str, object] | list[str]) -> str
     return name
 
 
+def first_line(problem: BaseException) -> str:
+    """The first line of what went wrong; its kind where it says nothing."""
+    text = str(problem).strip()
+    return text.splitlines()[0] if text else type(problem).__name__
+
+
 def os_remedy(error: OSError, choose: str = "choose a folder") -> str | None:
     """What to do about what the operating system refused; None where that is not about disk or rights.
 

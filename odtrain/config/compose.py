@@ -20,7 +20,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from odtrain.config.checks import check_values, choices_of
 from odtrain.config.schema import Config, keys, section_in, sections
 from odtrain.config.shipped import choices, conf, conf_folders, shipped
-from odtrain.errors import ConfigError
+from odtrain.errors import ConfigError, first_line
 
 WITHOUT_CHOICES = ("~model", "~data", "~sweep")
 """The groups whose choices each say what to work on: `conf/*_defaults.yaml` has what holds for all of them."""
@@ -75,7 +75,7 @@ def section(kind: type[Section], **values: object) -> Section:
         node = OmegaConf.merge(_given(conf(), WITHOUT_CHOICES), stated)
         made = _made(kind, _plain(OmegaConf.select(node, key)))
     except OmegaConfBaseException as error:
-        raise ConfigError(key, _first_line(error), "Give each key a value of its type.") from error
+        raise ConfigError(key, first_line(error), "Give each key a value of its type.") from error
     check_values(made, f"{key}.")
     return made
 
@@ -104,7 +104,7 @@ def from_yaml(text: str) -> Config:
         return _typed(cast(DictConfig, stated), others)
     except OmegaConfBaseException as error:
         remedy = "Use the odtrain version named in the run's tag odtrain.version."
-        raise ConfigError("config.yaml of the run", _first_line(error), remedy) from error
+        raise ConfigError("config.yaml of the run", first_line(error), remedy) from error
 
 
 def shipped_model(name: str) -> dict[str, Any]:
@@ -251,10 +251,10 @@ def _within(key: str, name: str) -> bool:
 
 def _explained(error: BaseException, overrides: Sequence[str]) -> ConfigError:
     """Hydra's error in our form: the override at fault where its value is named in the reasons."""
-    reasons = [_first_line(error)]
+    reasons = [first_line(error)]
     while error.__cause__ is not None:
         error = error.__cause__
-        reasons.append(_first_line(error))
+        reasons.append(first_line(error))
     remedy = "odtrain COMMAND --cfg shows what was composed."
     for override in overrides:
         value = override.partition("=")[2]
@@ -262,7 +262,3 @@ def _explained(error: BaseException, overrides: Sequence[str]) -> ConfigError:
             remedy = "Give a value of that type; odtrain --help names where every key is explained."
             return ConfigError(override, reasons[-1], remedy)
     return ConfigError("configuration", reasons[-1], remedy)
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -61,6 +61,15 @@ def write_json(file: Path, content: Mapping[str, Any]) -> None:
     write_text(file, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
+def read_json(file: Path) -> dict[str, Any]:
+    """The object in a JSON file of our own; empty where it is missing or not whole."""
+    try:
+        values = json.loads(file.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
 def copy(source: Path, file: Path) -> None:
     """Copy a file, as `write_bytes` writes it."""
     with replacing(file) as part:
@@ -241,12 +250,3 @@ def _tidy(folder: Path) -> None:
 def _remove(path: Path) -> None:
     with suppress(OSError):
         path.unlink() if path.is_file() else shutil.rmtree(path)
-
-
-def read_json(file: Path) -> dict[str, Any]:
-    """The object in a JSON file of our own; empty where it is missing or not whole."""
-    try:
-        values = json.loads(file.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return values if isinstance(values, dict) else {}

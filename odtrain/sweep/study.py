@@ -25,7 +25,7 @@ from optuna.distributions import (
 from optuna.study import StudyDirection
 
 from odtrain.config.schema import SweepConfig
-from odtrain.errors import ConfigError, TrackingError
+from odtrain.errors import ConfigError, TrackingError, first_line
 from odtrain.sweep.space import Dimension
 from odtrain.tracking.store import shown
 
@@ -77,7 +77,7 @@ def open_study(
     except (ValueError, ImportError, sqlalchemy.exc.SQLAlchemyError, *AWAY) as error:
         raise ConfigError(
             f"sweep.storage={shown(storage_url(settings))}",
-            f"the study {settings.name} cannot be opened: {str(error).splitlines()[0]}",
+            f"the study {settings.name} cannot be opened: {first_line(error)}",
             "Give another sweep.storage, or another sweep.name for another comparison.",
         ) from error
     _check_unchanged(settings.name, known, wanted)
@@ -126,7 +126,7 @@ def patiently(action: Callable[[], Value], longest: float = LONGEST_OUTAGE) -> V
                 raise TrackingError(
                     "sweep.storage",
                     f"the database of the study has been away for {longest / 60:.0f} minutes: "
-                    f"{str(error).splitlines()[0]}",
+                    f"{first_line(error)}",
                     "Start it and give the command again: what is finished is kept.",
                 ) from error
             if not told:

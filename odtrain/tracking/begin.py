@@ -22,7 +22,7 @@ from odtrain.io.locks import alone
 from odtrain.tracking.names import file_name
 from odtrain.tracking.runs import at_work, existing_run, run_folder
 from odtrain.tracking.sender import RunRecord, create_run
-from odtrain.tracking.store import failure, first_line, is_outage, open_client, shown, tracking_uri
+from odtrain.tracking.store import brief, failure, is_outage, open_client, shown, tracking_uri
 
 logger = logging.getLogger(__name__)
 
@@ -137,7 +137,7 @@ def claim_folder(record: RunRecord, outputs: Path, stack: ExitStack) -> Path:
     except OSError as problem:
         raise TrackingError(
             folder,
-            f"cannot be written: {first_line(problem)}",
+            f"cannot be written: {brief(problem)}",
             "Choose another folder with outputs=DIR.",
         ) from problem
     return folder

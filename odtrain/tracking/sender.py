@@ -18,7 +18,7 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 from odtrain.errors import TrackingError
 from odtrain.io.atomic import append, write_json
 from odtrain.tracking.spool import Spool, SpoolEntry
-from odtrain.tracking.store import REFUSALS, experiment_id, first_line, open_client
+from odtrain.tracking.store import REFUSALS, brief, experiment_id, open_client
 
 logger = logging.getLogger(__name__)
 
@@ -193,7 +193,7 @@ class Delivery:
         refused = self.folder / "refused.jsonl"
         lines = [json.dumps({"kind": entry.kind, **entry.body}) + "\n" for entry in entries]
         append(refused, "".join(lines).encode())
-        logger.warning(f"tracking: refused by MLflow, kept in {refused}: {first_line(problem)}")
+        logger.warning(f"tracking: refused by MLflow, kept in {refused}: {brief(problem)}")
 
     def deliver_batch(self, run_id: str, entries: Sequence[SpoolEntry]) -> None:
         """Send metrics and tags in one request, without the metrics that arrived before."""

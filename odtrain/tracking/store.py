@@ -19,7 +19,7 @@ from mlflow.artifacts import download_artifacts
 from mlflow.exceptions import MlflowException
 
 from odtrain.config.schema import TrackingConfig
-from odtrain.errors import TrackingError
+from odtrain.errors import TrackingError, first_line
 from odtrain.io.locks import alone
 
 UNLESS_SET = {
@@ -195,13 +195,13 @@ def failure(uri: str, problem: Exception) -> TrackingError:
             f"Back it up and run: mlflow db upgrade {shlex.quote(shown(uri))}",
         )
     return TrackingError(
-        shown(uri), f"MLflow cannot use it: {first_line(problem)}", "Check tracking.uri."
+        shown(uri), f"MLflow cannot use it: {brief(problem)}", "Check tracking.uri."
     )
 
 
-def first_line(problem: BaseException) -> str:
+def brief(problem: BaseException) -> str:
     """The first line of what went wrong, cut to fit a terminal."""
-    text = (str(problem) or type(problem).__name__).strip().splitlines()[0]
+    text = first_line(problem)
     return text if len(text) <= 300 else f"{text[:297]}..."
 
 
@@ -209,7 +209,7 @@ def cause(problem: BaseException) -> str:
     """What went wrong, at its root and in few words: `Connection refused`."""
     while earlier := problem.__cause__ or problem.__context__:
         problem = earlier
-    return first_line(problem)[:160]
+    return brief(problem)[:160]
 
 
 def download(uri: str, to: Path, store: str) -> Path:
@@ -225,7 +225,7 @@ def download(uri: str, to: Path, store: str) -> Path:
     except Exception as problem:
         raise TrackingError(
             uri,
-            f"cannot be downloaded: {first_line(problem)}",
+            f"cannot be downloaded: {brief(problem)}",
             f"Is the run in {shown(store)}? Choose another: tracking.uri=.",
         ) from problem
 

@@ -50,9 +50,9 @@ from odtrain.tracking.runs import (
 from odtrain.tracking.sender import LONGEST_TAG, MOST_IN_A_BATCH, Delivery, RunRecord
 from odtrain.tracking.spool import Outbox
 from odtrain.tracking.store import (
+    brief,
     cause,
     download,
-    first_line,
     shown,
     tracking_uri,
 )
@@ -428,12 +428,12 @@ class Tracker:
         spool.append(kind, body)
         if spool.problem is not None and not told:
             logger.warning(
-                f"tracking: {spool.folder} cannot be written ({first_line(spool.problem)}); what "
+                f"tracking: {spool.folder} cannot be written ({brief(spool.problem)}); what "
                 "is logged is kept in memory alone until it is sent."
             )
 
     def _not_kept(self, artifact: str, problem: OSError) -> None:
-        logger.warning(f"tracking: {artifact} could not be kept: {first_line(problem)}")
+        logger.warning(f"tracking: {artifact} could not be kept: {brief(problem)}")
 
     def _went_away(self, problem: Exception) -> None:
         logger.warning(

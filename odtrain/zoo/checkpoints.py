@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from tensorflow.core.protobuf.trackable_object_graph_pb2 import TrackableObjectGraph
 
 from odtrain.config.schema import ModelConfig
-from odtrain.errors import CheckpointError
+from odtrain.errors import CheckpointError, first_line
 
 Shape = tuple[int, ...]
 
@@ -175,7 +175,7 @@ def broken(where: Path, error: Exception) -> CheckpointError:
     """What to say about files that TensorFlow cannot read."""
     return CheckpointError(
         where,
-        f"cannot be read: {str(error).splitlines()[0] if str(error) else type(error).__name__}.",
+        f"cannot be read: {first_line(error)}.",
         "Its files are truncated or not a checkpoint's. Unpack or download them again.",
     )
 

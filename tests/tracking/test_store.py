@@ -10,8 +10,8 @@ from odtrain.config.compose import section
 from odtrain.config.schema import TrackingConfig
 from odtrain.errors import TrackingError
 from odtrain.tracking.store import (
+    brief,
     experiment_id,
-    first_line,
     open_client,
     repeated,
     shown,
@@ -135,6 +135,6 @@ def test_the_ui_of_a_server_is_the_server():
 
 
 def test_a_long_reason_is_cut_to_its_first_line():
-    assert first_line(ValueError("one\ntwo")) == "one"
-    assert first_line(ValueError("x" * 400)) == "x" * 297 + "..."
-    assert first_line(ValueError()) == "ValueError"
+    assert brief(ValueError("one\ntwo")) == "one"
+    assert brief(ValueError("x" * 400)) == "x" * 297 + "..."
+    assert brief(ValueError()) == "ValueError"
