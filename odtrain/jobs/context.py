@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from odtrain.config.schema import Config
-from odtrain.dataset.read import Dataset, read_truths
-from odtrain.structures import GroundTruth
+from odtrain.dataset.read import Dataset, read_labelled, read_truths
+from odtrain.structures import GroundTruth, LabelledSplit
 from odtrain.tracking.tracker import Tracker
 from odtrain.training.input_pipeline import Pictures
 
@@ -17,6 +18,7 @@ from odtrain.training.input_pipeline import Pictures
 class Split:
     """The pictures of a split, and what is in them."""
 
+    dataset: Dataset
     name: str
     images: Pictures
     truths: list[GroundTruth]
@@ -24,7 +26,12 @@ class Split:
     @classmethod
     def read(cls, dataset: Dataset, name: str) -> Split:
         """Open a split of a prepared dataset; the split may be empty."""
-        return cls(name, Pictures(dataset.records(name)), read_truths(dataset, name))
+        return cls(dataset, name, Pictures(dataset.records(name)), read_truths(dataset, name))
+
+    @cached_property
+    def labelled(self) -> LabelledSplit:
+        """The same labels with a key for each picture, by which other runs know it."""
+        return read_labelled(self.dataset, self.name)
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from odtrain import __version__
 from odtrain.config.schema import Config
 from odtrain.dataset.look import read_memories
-from odtrain.dataset.read import Dataset, read_labelled
+from odtrain.dataset.read import Dataset
 from odtrain.errors import OdtrainError
 from odtrain.evaluation import saved_detections
 from odtrain.evaluation.evaluate import (
@@ -124,9 +124,8 @@ def evaluate_split(
         config.evaluate.drawn,
     )
     kept = tracker.folder / KEPT
-    labelled = read_labelled(dataset, split)
-    write_labelled(kept, labelled)
-    ours = Kept(labelled.digest, found, dataset.class_names)
+    write_labelled(kept, pictures.labelled)
+    ours = Kept(pictures.labelled.digest, found, dataset.class_names)
     write_kept(kept / f"{saved_detections.EVALUATED}.npz", ours)
     tracker.log_folder(tracker.folder / "eval", "eval")
     return Evaluated(pictures, found, evaluation)
@@ -154,9 +153,9 @@ def export_and_prove(context: RunContext, detector: SSD, found: Found) -> list[P
         tracker.log(one.metrics(), context.step, replace=True)
         tracker.set_tags({f"odtrain.export.{one.format}": one.failed or "passed"})
     tracker.log_folder(folder, "export")
-    digest = read_labelled(dataset, found.split.name).digest
     for one in proofs:
-        write_kept(tracker.folder / KEPT / f"{one.format}.npz", one.kept(digest))
+        kept = one.kept(found.split.labelled.digest)
+        write_kept(tracker.folder / KEPT / f"{one.format}.npz", kept)
     tracker.log_folder(tracker.folder / KEPT, KEPT)
     return proofs
 
