@@ -7,7 +7,7 @@ Whatever the user can put right is raised as `odtrain.errors.OdtrainError`.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -22,7 +22,7 @@ from odtrain.errors import ConfigError, DataError
 from odtrain.structures import FloatArray, UInt8Image
 from odtrain.system import logs
 from odtrain_runtime.pictures import UnusableError
-from odtrain_runtime.predictor import pixels_of
+from odtrain_runtime.predictor import one_by_one, pixels_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -215,7 +215,7 @@ class Detector:
             DataError: one of them is no picture, or cannot be read.
             ModelFileError: the model runs, but not as a detector of pictures.
         """
-        images = map(_upright, _each(pictures))
+        images = map(_upright, one_by_one(pictures))
         found: list[Detections] = []
         while several := list(islice(images, self.source.batch)):
             for image, one in zip(several, self.source.detect_all(several), strict=True):
@@ -227,14 +227,6 @@ class Detector:
                     )
                 )
         return found
-
-
-def _each(pictures: Picture | Iterable[Picture]) -> Iterator[object]:
-    """The pictures one by one; what is none is given as it is, and refused later."""
-    one = isinstance(pictures, str | os.PathLike | bytes | Image.Image) or (
-        isinstance(pictures, np.ndarray) and pictures.ndim != 4
-    )
-    yield from iter(pictures) if isinstance(pictures, Iterable) and not one else (pictures,)
 
 
 def _upright(picture: object) -> UInt8Image:

@@ -30,6 +30,8 @@ STANDS_FOR = re.compile(r"`([^`/]+)` stands for the version")
 
 Picture: TypeAlias = str | os.PathLike[str] | bytes | Image.Image | UInt8Image
 """A file, the bytes of one, a Pillow picture, or (H, W, 3) RGB values 0-255."""
+TAKEN = "Give a path, a file's bytes, a Pillow picture, or (height, width, 3) RGB values, uint8."
+"""What `pixels_of` takes, in words."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,13 +56,16 @@ class Detector:
             UnusableError: a picture cannot be read.
             ModelFileError: the file runs, but not as a detector of pictures.
         """
-        return [self.detect(pixels_of(picture)) for picture in _several(pictures)]
+        return [self.detect(pixels_of(picture)) for picture in one_by_one(pictures)]
 
 
-def _several(pictures: Picture | Iterable[Picture]) -> Iterable[Picture]:
+def one_by_one(pictures: Picture | Iterable[Picture]) -> Iterable[Picture]:
+    """The pictures, of one or of several; what is none is given as it is, and refused later."""
     if isinstance(pictures, np.ndarray):
         return pictures if pictures.ndim == 4 else [pictures]
-    return [pictures] if isinstance(pictures, str | os.PathLike | bytes | Image.Image) else pictures
+    if isinstance(pictures, str | os.PathLike | bytes | Image.Image):
+        return [pictures]
+    return pictures if isinstance(pictures, Iterable) else [pictures]
 
 
 def load(path: str | os.PathLike[str], threads: int = 1, workers: int = 1) -> Detector:
@@ -109,7 +114,7 @@ def pixels_of(picture: Picture) -> UInt8Image:
     """(H, W, 3) RGB values 0-255 of a picture, upright.
 
     Raises:
-        UnusableError: it cannot be read, or an array is none of a picture.
+        UnusableError: it cannot be read, or is none.
     """
     if isinstance(picture, str | os.PathLike):
         return read_upright(Path(picture))
@@ -117,6 +122,8 @@ def pixels_of(picture: Picture) -> UInt8Image:
         return decode(Path("the bytes"), picture)
     if isinstance(picture, Image.Image):
         return np.asarray(upright_rgb(Path("the picture"), picture, exif_orientation(picture)))
+    if not isinstance(picture, np.ndarray):
+        raise DamagedError(Path("picture"), f"is a {type(picture).__name__}.", TAKEN)
     if (
         picture.dtype != np.uint8
         or picture.ndim != 3

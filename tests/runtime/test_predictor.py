@@ -100,6 +100,16 @@ def test_an_array_that_is_no_picture_is_refused(array, shown):
     )
 
 
+@pytest.mark.parametrize(("given", "kind"), [(None, "NoneType"), ([7], "int")])
+def test_what_is_no_picture_at_all_is_refused(given, kind):
+    with pytest.raises(UnusableError) as caught:
+        seen(given)
+    assert str(caught.value) == (
+        f"picture: is a {kind}.\n  Give a path, a file's bytes, a Pillow picture, or (height, width, 3) "
+        "RGB values, uint8."
+    )
+
+
 def test_a_damaged_file_is_named_with_what_to_do(tmp_path):
     (tmp_path / "broken.png").write_bytes(b"no picture")
     with pytest.raises(UnusableError) as caught:
