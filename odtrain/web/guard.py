@@ -6,7 +6,7 @@ import os
 import socket
 import sys
 import webbrowser
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from odtrain.errors import ConfigError
-from odtrain_runtime.callers import LOOPBACK, refusal
+from odtrain_runtime.callers import LOOPBACK, own_names, refusal
 
 PAGES = Path(__file__).resolve().parent / "pages"
 """Where pages, scripts and styles lie; nothing is loaded from elsewhere."""
@@ -43,7 +43,7 @@ class TooLargeError(Exception):
 class Guard:
     """Lets requests to this server's own names through, from its own pages or from no page at all."""
 
-    def __init__(self, app: ASGIApp, hosts: Sequence[str], addresses: bool = False) -> None:
+    def __init__(self, app: ASGIApp, hosts: Iterable[str], addresses: bool = False) -> None:
         """`hosts` are the names by which `app` may be called, without ports.
 
         With `addresses`, any IP address is one too: no foreign page has an address of this machine.
@@ -117,8 +117,7 @@ def serve(
             )
         if open_browser and _has_desktop():
             webbrowser.open(address)
-        names = [*LOOPBACK, host, socket.gethostname(), *allowed]
-        guarded = Guard(app, names, addresses=host not in LOOPBACK)
+        guarded = Guard(app, own_names(host, allowed), addresses=host not in LOOPBACK)
         settings = uvicorn.Config(
             guarded,
             log_level="warning",

@@ -8,10 +8,17 @@ page, that page must be this server's own (cross-site request forgery).
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Container
+import socket
+from collections.abc import Callable, Container, Iterable
 from urllib.parse import urlsplit
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+def own_names(host: str, allowed: Iterable[str]) -> frozenset[str]:
+    """By which a server at the address `host` may be called, in lower case: its own and what is allowed."""
+    names = (*LOOPBACK, host, socket.gethostname(), *allowed)
+    return frozenset(name.lower() for name in names)
 
 
 def refusal(

@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from odtrain_runtime.answers import as_json, asked_score, failure, sent_picture
-from odtrain_runtime.callers import LOOPBACK, refusal
+from odtrain_runtime.callers import LOOPBACK, own_names, refusal
 from odtrain_runtime.errors import OdtrainError
 from odtrain_runtime.predictor import Detector
 
@@ -64,8 +64,7 @@ class DetectorServer(ThreadingHTTPServer):
         self.detector, self.limits = detector, limits
         self.turns = threading.BoundedSemaphore(os.cpu_count() or 1)
         self.addresses = host not in LOOPBACK
-        names = (*LOOPBACK, host, socket.gethostname(), *limits.allowed_hosts)
-        self.names = frozenset(name.lower() for name in names)
+        self.names = own_names(host, limits.allowed_hosts)
         try:
             super().__init__((host, port), _Handler)
         except (OSError, OverflowError) as error:
