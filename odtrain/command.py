@@ -121,6 +121,16 @@ def with_config(run: Callable[[Composed], int]) -> Callable[[Invocation], int]:
     return composed
 
 
+def prints(text_of: Callable[[Composed], str]) -> Callable[[Invocation], int]:
+    """As `with_config`; prints what the function returns."""
+
+    def run(given: Composed) -> int:
+        print(text_of(given))
+        return 0
+
+    return with_config(run)
+
+
 COMMON_FLAGS = (
     flag("--config-dir", "a folder of your own configs, beside conf/", metavar="DIR"),
     flag("--overrides", '"a=1 b=2", several in one word', action="append", default=[]),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from odtrain.command import Action, Command, Composed, Invocation, flag, with_config
+from odtrain.command import Action, Command, Composed, Invocation, flag, prints, with_config
 
 if TYPE_CHECKING:
     from odtrain.dataset.check import Checked
@@ -67,20 +67,17 @@ def _repair(given: Composed, checked: Checked) -> tuple[Finding, ...]:
     return repaired.findings
 
 
-def _convert(given: Composed) -> int:
+def _convert(given: Composed) -> str:
     from odtrain.dataset.convert import convert
 
     config, flags = given.config, given.flags
-    print(
-        convert(
-            config.data,
-            flags.to,
-            source=config.input,
-            output=config.output,
-            labels_only=flags.labels_only,
-        )
+    return convert(
+        config.data,
+        flags.to,
+        source=config.input,
+        output=config.output,
+        labels_only=flags.labels_only,
     )
-    return 0
 
 
 def _diff(invocation: Invocation) -> int:
@@ -115,7 +112,7 @@ CHECK = Action(
     settings=("data", "model", "output"),
 )
 CONVERT = Action(
-    with_config(_convert),
+    prints(_convert),
     flags=(
         flag("--to", "voc, yolo, coco or csv", metavar="FORMAT"),
         flag("--labels-only", "do not copy the pictures", action="store_true"),

@@ -4,48 +4,43 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from odtrain.command import Action, Command, Composed, flag, with_config
+from odtrain.command import Action, Command, Composed, flag, prints
 
 
-def _train(given: Composed) -> int:
+def _train(given: Composed) -> str:
     from odtrain.jobs.closing import after_training
     from odtrain.jobs.train import train
 
-    print(after_training(train(given.config, given.overrides), given.overrides))
-    return 0
+    return after_training(train(given.config, given.overrides), given.overrides)
 
 
-def _evaluate(given: Composed) -> int:
+def _evaluate(given: Composed) -> str:
     from odtrain.jobs.closing import after_evaluation
     from odtrain.jobs.evaluate import evaluate
 
-    print(after_evaluation(evaluate(given.config, given.overrides)))
-    return 0
+    return after_evaluation(evaluate(given.config, given.overrides))
 
 
-def _export(given: Composed) -> int:
+def _export(given: Composed) -> str:
     from odtrain.jobs.closing import after_export
     from odtrain.jobs.export import export
 
-    print(after_export(export(given.config)))
-    return 0
+    return after_export(export(given.config))
 
 
-def _benchmark(given: Composed) -> int:
+def _benchmark(given: Composed) -> str:
     from odtrain.jobs.benchmark import benchmark
     from odtrain.jobs.closing import after_benchmark
 
-    print(after_benchmark(benchmark(given.config)))
-    return 0
+    return after_benchmark(benchmark(given.config))
 
 
-def _report(given: Composed) -> int:
+def _report(given: Composed) -> str:
     from odtrain.jobs.run_report import write_report
 
     flags = given.flags
     to = Path(flags.to) if flags.to else None
-    print(f"Written: {write_report(flags.run, given.config.runs, to, flags.precision)}")
-    return 0
+    return f"Written: {write_report(flags.run, given.config.runs, to, flags.precision)}"
 
 
 TRAINING = (
@@ -62,9 +57,9 @@ TRAINING = (
     "outputs",
 )
 """What a training reads."""
-TRAIN = Action(with_config(_train), settings=TRAINING)
+TRAIN = Action(prints(_train), settings=TRAINING)
 EVALUATE = Action(
-    with_config(_evaluate),
+    prints(_evaluate),
     settings=(
         "source",
         "evaluate",
@@ -77,14 +72,14 @@ EVALUATE = Action(
     ),
 )
 EXPORT = Action(
-    with_config(_export),
+    prints(_export),
     settings=("source", "output", "export", "benchmark", "tracking", "outputs"),
 )
 BENCHMARK = Action(
-    with_config(_benchmark), settings=("source", "benchmark", "data", "tracking", "outputs")
+    prints(_benchmark), settings=("source", "benchmark", "data", "tracking", "outputs")
 )
 REPORT = Action(
-    with_config(_report),
+    prints(_report),
     flags=(
         flag("run", "its id"),
         flag("--to", "the file; report-ID.html if not given", metavar="FILE"),

@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-from odtrain.command import Action, Command, Composed, with_config
+from odtrain.command import Action, Command, Composed, prints
 
 
-def _prelabel(given: Composed) -> int:
+def _prelabel(given: Composed) -> str:
     from odtrain.labelling.prelabel import prelabel
 
-    print(prelabel(given.config))
-    return 0
+    return prelabel(given.config)
 
 
-def _merge(given: Composed) -> int:
+def _merge(given: Composed) -> str:
     from odtrain.labelling.merge import merge
 
-    print(merge(given.config.input, given.config.data))
-    return 0
+    return merge(given.config.input, given.config.data)
 
 
 PRELABEL = Action(
-    with_config(_prelabel),
+    prints(_prelabel),
     "make proposals",
     settings=("source", "input", "output", "data", "predict", "tracking", "outputs"),
 )
 MERGE = Action(
-    with_config(_merge), "take the corrected ones into the data set", settings=("input", "data")
+    prints(_merge), "take the corrected ones into the data set", settings=("input", "data")
 )
 COMMANDS = {"prelabel": Command({"": PRELABEL, "merge": MERGE})}

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from odtrain.command import Action, Command, Composed, with_config
+from odtrain.command import Action, Command, Composed, prints
 
 
-def _predict(given: Composed) -> int:
+def _predict(given: Composed) -> str:
     from odtrain.predict.predict import predict
 
-    print(predict(given.config))
-    return 0
+    return predict(given.config)
 
 
 PREDICT = Action(
-    with_config(_predict), settings=("source", "input", "output", "predict", "tracking", "outputs")
+    prints(_predict), settings=("source", "input", "output", "predict", "tracking", "outputs")
 )
 COMMANDS = {"predict": Command({"": PREDICT})}

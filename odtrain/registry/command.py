@@ -3,20 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 
-from odtrain.command import Action, Command, Composed, Flag, Invocation, flag, with_config
-
-
-def _printed(action: Callable[[Composed], str]) -> Callable[[Invocation], int]:
-    """An action that prints what the function returns."""
-
-    def run(given: Composed) -> int:
-        print(action(given))
-        return 0
-
-    return with_config(run)
+from odtrain.command import Action, Command, Composed, Flag, flag, prints
 
 
 def _list(given: Composed) -> str:
@@ -74,19 +63,19 @@ def _name(help: str) -> Flag:
 FORMAT = flag("--format", "one export format only", metavar="FORMAT")
 ACTIONS = {
     "list": Action(
-        _printed(_list),
+        prints(_list),
         "the registered models and their versions",
         flags=(_name("of this one only"),),
         settings=("tracking",),
     ),
     "show": Action(
-        _printed(_show),
+        prints(_show),
         "one model's version",
         flags=(_name("a model, NAME@ALIAS or NAME/VERSION; registry.name if not given"),),
         settings=("tracking", "registry.name"),
     ),
     "compare": Action(
-        _printed(_compare),
+        prints(_compare),
         "which of two is better on the same pictures, and whether that is shown",
         flags=(
             flag("a", "a run, models:/... or a file", metavar="A"),
@@ -98,7 +87,7 @@ ACTIONS = {
         example="models compare RUN_ID models:/panels@champion",
     ),
     "promote": Action(
-        _printed(_promote),
+        prints(_promote),
         "make a version the champion, if it passes the gate",
         flags=(
             flag("name", "a model", metavar="NAME"),
@@ -108,13 +97,13 @@ ACTIONS = {
         example="models promote panels 3",
     ),
     "rollback": Action(
-        _printed(_rollback),
+        prints(_rollback),
         "the champion before is champion again",
         flags=(_name("a model; registry.name if not given"),),
         settings=("tracking", "registry.name"),
     ),
     "download": Action(
-        _printed(_download),
+        prints(_download),
         "copy a version's files",
         flags=(
             flag("uri", "models:/NAME@ALIAS; registry.name if not given", nargs="?", metavar="URI"),

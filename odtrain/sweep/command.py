@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from odtrain.command import Action, Command, Composed, flag, with_config
+from odtrain.command import Action, Command, Composed, flag, prints, with_config
 from odtrain.jobs.command import TRAINING
 
 
-def _sweep(given: Composed) -> int:
+def _sweep(given: Composed) -> str:
     from odtrain.sweep.driver import sweep
 
-    print(sweep(given.config, given.overrides, given.flags.config_dir))
-    return 0
+    return sweep(given.config, given.overrides, given.flags.config_dir)
 
 
-def _pick(given: Composed) -> int:
+def _pick(given: Composed) -> str:
     from odtrain.sweep.pick import pick
 
     flags = given.flags
     limits = (flags.max_latency_ms, flags.min_map, flags.max_size_mb)
-    print(pick(given.config, *limits, flags.register))
-    return 0
+    return pick(given.config, *limits, flags.register)
 
 
 def _verify(given: Composed) -> int:
@@ -30,9 +28,9 @@ def _verify(given: Composed) -> int:
     return int(not same)
 
 
-SWEEP = Action(with_config(_sweep), "run the trainings", settings=("sweep", *TRAINING))
+SWEEP = Action(prints(_sweep), "run the trainings", settings=("sweep", *TRAINING))
 PICK = Action(
-    with_config(_pick),
+    prints(_pick),
     "one file of the front, and what the next quicker and slower one would cost",
     flags=(
         flag("--max-latency-ms", "at most so slow", type=float, metavar="X"),

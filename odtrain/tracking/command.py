@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from odtrain.command import Action, Command, Composed, Invocation, flag, with_config
+from odtrain.command import Action, Command, Composed, Invocation, flag, prints, with_config
 
 
-def _sync(given: Composed) -> int:
+def _sync(given: Composed) -> str:
     from odtrain.promotion.promote import sync_all
 
     folder = Path(given.flags.folder or given.config.outputs)
-    print(sync_all(folder, given.config.outputs, given.config.tracking.uri))
-    return 0
+    return sync_all(folder, given.config.outputs, given.config.tracking.uri)
 
 
 def _server(invocation: Invocation) -> int:
@@ -30,7 +29,7 @@ def _ui(given: Composed) -> int:
 
 
 SYNC = Action(
-    with_config(_sync),
+    prints(_sync),
     "send what was spooled while the tracking server was away",
     flags=(flag("folder", "of one run; without it, all runs here", nargs="?"),),
     settings=("tracking", "registry", "outputs"),

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from odtrain.command import Action, Command, Composed, Invocation, flag, with_config
+from odtrain.command import Action, Command, Composed, Invocation, flag, prints
 from odtrain.errors import ConfigError
 
 
-def _of_named(run: Callable[[Composed], int]) -> Callable[[Invocation], int]:
+def _of_named(text_of: Callable[[Composed], str]) -> Callable[[Invocation], int]:
     """A model that is named is composed with its own settings, so that overrides can change those."""
 
     def composed(invocation: Invocation) -> int:
@@ -17,19 +17,18 @@ def _of_named(run: Callable[[Composed], int]) -> Callable[[Invocation], int]:
 
         if invocation.flags.name in model_names(invocation.flags.config_dir):
             invocation.overrides.insert(0, f"model={invocation.flags.name}")
-        return with_config(run)(invocation)
+        return prints(text_of)(invocation)
 
     return composed
 
 
-def _list(given: Composed) -> int:
+def _list(given: Composed) -> str:
     from odtrain.zoo.catalog import catalog_table
 
-    print(catalog_table(given.flags.sort, given.flags.config_dir))
-    return 0
+    return catalog_table(given.flags.sort, given.flags.config_dir)
 
 
-def _fetch(given: Composed) -> int:
+def _fetch(given: Composed) -> str:
     from odtrain.zoo.catalog import model_names
 
     models, name = model_names(given.flags.config_dir), given.flags.name or ""
@@ -37,11 +36,10 @@ def _fetch(given: Composed) -> int:
         raise _no_model(f"zoo fetch {name}", "no such model.", models)
     from odtrain.zoo.verify import fetch_weights
 
-    print(fetch_weights(given.config))
-    return 0
+    return str(fetch_weights(given.config))
 
 
-def _verify(given: Composed) -> int:
+def _verify(given: Composed) -> str:
     from odtrain.zoo.catalog import model_names
 
     models, name = model_names(given.flags.config_dir), given.flags.name or ""
@@ -50,8 +48,7 @@ def _verify(given: Composed) -> int:
         raise _no_model(f"zoo verify {name}", "no such model, and no such path.", models)
     from odtrain.zoo.verify import fetch_weights, verify_weights
 
-    print(verify_weights(given.config, fetch_weights(given.config) if name in models else path))
-    return 0
+    return verify_weights(given.config, fetch_weights(given.config) if name in models else path)
 
 
 def _no_model(where: str, problem: str, models: list[str]) -> ConfigError:
@@ -59,7 +56,7 @@ def _no_model(where: str, problem: str, models: list[str]) -> ConfigError:
 
 
 LIST = Action(
-    with_config(_list),
+    prints(_list),
     "the models: size, cost, published accuracy and speed",
     flags=(
         flag(
