@@ -172,7 +172,10 @@ def drive(place):
 
 @pytest.mark.slow
 def test_workers_share_a_study_and_one_that_is_killed_is_replaced(server, place, shapes, drive):
-    driver = drive(overrides(server, shapes, "short", 6, 1.0, workers=2))
+    assert (
+        complete(server, "short") == 0
+    )  # the first look imports and connects: longer than a training
+    driver = drive(overrides(server, shapes, "short", 6, 2.0, workers=2))
     until = time.monotonic() + 200
     while not (complete(server, "short") and driver.workers()) and time.monotonic() < until:
         assert driver.process.poll() is None, driver.said()
