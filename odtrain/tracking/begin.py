@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
 import subprocess
 import uuid
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mlflow import MlflowClient
@@ -39,14 +38,12 @@ class Begun:
         client: of the server; None where it cannot be reached.
         lost: what kept it from being reached.
         resumed: the run had been worked on before.
-        tables: that it has logged, as MLflow lists them.
     """
 
     record: RunRecord
     client: MlflowClient | None = None
     lost: Exception | None = None
     resumed: bool = False
-    tables: list[dict[str, str]] = field(default_factory=list)
 
 
 def run_made_by_mlflow(config: TrackingConfig, uri: str) -> str | None:
@@ -108,8 +105,7 @@ def _taken_up(client: MlflowClient, wanted: str, draft: RunRecord, outputs: Path
         config_digest=run.data.tags.get("odtrain.config_digest"),
         status=run.info.status,
     )
-    tables = json.loads(run.data.tags.get("mlflow.loggedArtifacts", "[]"))
-    return Begun(_reopened(record, draft.stage), client, resumed=resumed, tables=tables)
+    return Begun(_reopened(record, draft.stage), client, resumed=resumed)
 
 
 def _offline(wanted: str | None, draft: RunRecord, outputs: Path, lost: Exception) -> Begun:

@@ -62,6 +62,11 @@ def tracking_uri(config: TrackingConfig) -> str:
     return uri.rstrip("/")
 
 
+def registry_uri(uri: str) -> str:
+    """Where the models of a store are registered: MLFLOW_REGISTRY_URI, as MLflow has it, else the store."""
+    return os.environ.get("MLFLOW_REGISTRY_URI") or uri
+
+
 def _from_path(path: str) -> str:
     if Path(path).suffix == ".db":
         return f"sqlite:///{Path(path).absolute()}"

@@ -24,7 +24,6 @@ from odtrain import __version__
 from odtrain.config.compose import compose_config, section
 from odtrain.config.schema import TrackingConfig
 from odtrain.errors import TrackingError
-from odtrain.tracking.names import metric_name
 from odtrain.tracking.runs import config_digest, find_resumable, is_begun, sync
 from odtrain.tracking.store import open_client
 from odtrain.tracking.tracker import Tracker
@@ -147,28 +146,6 @@ def test_numbers_that_are_not_finite_become_a_tag(store, tracker_of):
     run = run_of(store, tracker.run_id)
     assert run.data.metrics == {"train/learning_rate": 0.1}
     assert json.loads(run.data.tags["odtrain.not_finite"]) == {"train/loss": "nan at step 7"}
-
-
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        pytest.param("eval/AP/raccoon", "eval/AP/raccoon", id="plain"),
-        pytest.param("eval/AP/층 1", "eval/AP/층 1", id="letters of any script"),
-        pytest.param("eval/AP/*", "eval/AP/_2a", id="star"),
-        pytest.param("eval/AP/#", "eval/AP/_23", id="hash differs from star"),
-        pytest.param("eval/AP/..", "eval/AP/_", id="dots"),
-        pytest.param("eval/AP//a", "eval/AP/_/a", id="empty part"),
-    ],
-)
-def test_class_names_become_metric_names_that_mlflow_takes(name, expected):
-    assert metric_name(name) == expected
-
-
-def test_odd_class_names_reach_mlflow(store, tracker_of):
-    names = ["eval/AP/*", "eval/AP/▲", "eval/AP/..", "eval/AP/a/b", "eval/AP/=@"]
-    with tracker_of(store).start("train") as tracker:
-        tracker.log(dict.fromkeys(names, 0.5), 1)
-    assert len(run_of(store, tracker.run_id).data.metrics) == len(names)
 
 
 def test_the_configuration_is_logged_whole(store, tracker_of):
