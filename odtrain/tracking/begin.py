@@ -9,6 +9,7 @@ import subprocess
 import uuid
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 
 from mlflow import MlflowClient
@@ -19,9 +20,18 @@ from odtrain.errors import TrackingError
 from odtrain.io.atomic import make_folder
 from odtrain.io.locks import alone
 from odtrain.tracking.names import file_name
-from odtrain.tracking.runs import at_work, existing_run, run_folder
+from odtrain.tracking.runs import at_work, deleted_run, existing_run, run_folder
 from odtrain.tracking.sender import RunRecord, create_run
-from odtrain.tracking.store import brief, failure, is_outage, open_client, shown, tracking_uri
+from odtrain.tracking.store import (
+    brief,
+    check_active,
+    experiment_id,
+    failure,
+    is_outage,
+    open_client,
+    shown,
+    tracking_uri,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -86,9 +96,18 @@ def begin_run(draft: RunRecord, wanted: str | None, outputs: Path) -> Begun:
 def _taken_up(client: MlflowClient, wanted: str, draft: RunRecord, outputs: Path) -> Begun:
     folder = run_folder(outputs, wanted)
     if folder is not None and RunRecord.read(folder).run_id is None:
-        return Begun(_reopened(RunRecord.read(folder), draft.stage), client, resumed=True)
+        known = RunRecord.read(folder)
+        experiment_id(client, draft.uri, known.experiment)  # which may have been deleted
+        return Begun(_reopened(known, draft.stage), client, resumed=True)
     run_id = str(RunRecord.read(folder).run_id) if folder else wanted
     run = existing_run(client, draft.uri, run_id)
+    experiment = client.get_experiment(run.info.experiment_id)
+    check_active(experiment)
+    if run.info.lifecycle_stage != "active":
+        raise deleted_run(run_id)
+    client.set_tag(
+        run_id, "odtrain.went_on", f"{datetime.now():%Y-%m-%d %H:%M:%S}"
+    )  # can it be written?
     resumed = "odtrain.stage" in run.data.tags
     name = run.info.run_name
     if not resumed and draft.name and RANDOM_NAME.fullmatch(name or ""):
@@ -96,7 +115,7 @@ def _taken_up(client: MlflowClient, wanted: str, draft: RunRecord, outputs: Path
         client.update_run(run_id, name=name)
     record = replace(
         draft,
-        experiment=client.get_experiment(run.info.experiment_id).name,
+        experiment=experiment.name,
         run_id=run_id,
         local_id=folder.name if folder else run_id,
         name=name,

@@ -155,11 +155,22 @@ def find_resumable(
         if (record.config_digest, record.stage) == (digest, stage)
         and record.status in UNFINISHED
         and not in_use(folder)
+        and not (record.run_id and _is_deleted(uri, record.run_id))
     ]
     known_here = {record.run_id for _, record in here}
     on_server = _unfinished_on_server(uri, config, digest, stage)
     candidates = open_here + [run for run in on_server if run[1] not in known_here]
     return max(candidates)[1] if candidates else None
+
+
+def _is_deleted(uri: str, run_id: str) -> bool:
+    """Whether the server holds the run as deleted; not while it is away, nor where it never was."""
+    try:
+        return bool(open_client(uri).get_run(run_id).info.lifecycle_stage != "active")
+    except Exception as problem:
+        if is_outage(uri, problem) or isinstance(problem, MlflowException):
+            return False
+        raise
 
 
 def _unfinished_on_server(
@@ -287,6 +298,15 @@ def at_work(run: str) -> TrackingError:
     """What is said of a run that another process is working on."""
     remedy = "Wait until it is done, or stop it."
     return TrackingError(f"run {run}", "another process is working on it.", remedy)
+
+
+def deleted_run(run: str) -> TrackingError:
+    """What is said of a run that is to be gone on with and was deleted."""
+    return TrackingError(
+        f"run {run}",
+        "it has been deleted, and MLflow takes nothing for it.",
+        f"Restore it (mlflow runs restore --run-id {run}), or begin a new run.",
+    )
 
 
 def existing_run(client: MlflowClient, uri: str, run_id: str) -> Run:

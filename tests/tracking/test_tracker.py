@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -14,11 +15,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import requests
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import BAD_REQUEST
-from support.stores import Server, free_port, store_at
+from support.stores import QUIET, Server, free_port, store_at
 
 from odtrain import __version__
 from odtrain.config.compose import compose_config, section
@@ -334,6 +336,91 @@ def test_a_run_is_resumed_on_a_machine_that_never_saw_it(store, tmp_path, said):
         again.log({"train/loss": 2.0}, 1)
         again.log({"train/loss": 2.0}, 2)
     assert history(store, tracker.run_id, "train/loss") == [(1, 1.0), (2, 2.0)]
+
+
+def test_a_deleted_run_is_not_gone_on_with(store, tracker_of):
+    with tracker_of(store).start("train") as first:
+        run_id = str(first.run_id)
+    MlflowClient(store.uri).delete_run(run_id)
+    with pytest.raises(TrackingError) as caught:
+        tracker_of(store).start("train", resume=run_id)
+    assert str(caught.value) == (
+        f"run {run_id}: it has been deleted, and MLflow takes nothing for it.\n"
+        f"  Restore it (mlflow runs restore --run-id {run_id}), or begin a new run."
+    )
+
+
+def test_a_run_of_a_deleted_experiment_is_not_gone_on_with(store, tracker_of):
+    with tracker_of(store).start("train") as first:
+        run = run_of(store, first.run_id)
+    MlflowClient(store.uri).delete_experiment(run.info.experiment_id)
+    with pytest.raises(TrackingError) as caught:
+        tracker_of(store).start("train", resume=run.info.run_id)
+    assert str(caught.value) == (
+        "experiment tests: it has been deleted.\n"
+        f"  Restore it (mlflow experiments restore --experiment-id {run.info.experiment_id}), "
+        "or choose another with tracking.experiment=NAME."
+    )
+
+
+def test_a_run_that_was_begun_without_a_server_is_not_gone_on_with_in_a_deleted_experiment(
+    store, tracker_of, tmp_path
+):
+    nobody = replace(store, uri=f"http://127.0.0.1:{free_port()}")
+    with tracker_of(nobody).start("train") as first:
+        name = first.name
+    client = MlflowClient(store.uri)
+    client.delete_experiment(client.create_experiment("tests"))
+    with pytest.raises(TrackingError, match=r"^experiment tests: it has been deleted\.\n"):
+        tracker_of(store).start("train", resume=name)
+
+
+def test_a_store_that_can_only_be_read_is_told_before_a_run_goes_on_in_it(
+    store, tracker_of, tmp_path
+):
+    with tracker_of(store).start("train") as first:
+        run_id = first.run_id
+    with sqlite3.connect(str(store.uri).removeprefix("sqlite:///")) as database:
+        refuse = "BEGIN SELECT RAISE(ABORT, 'attempt to write a readonly database'); END"
+        database.execute(f"CREATE TRIGGER i BEFORE INSERT ON tags {refuse}")
+        database.execute(f"CREATE TRIGGER u BEFORE UPDATE ON tags {refuse}")
+    with pytest.raises(TrackingError) as caught:
+        tracker_of(store).start("train", resume=run_id)
+    assert str(caught.value).splitlines() == [
+        f"{store.uri}: MLflow cannot use it: (sqlite3.IntegrityError) attempt to write a readonly "
+        "database",
+        "  Have it made writable, or choose another: tracking.uri=sqlite:///runs.db",
+    ]
+
+
+def test_a_deleted_run_is_not_found_to_be_gone_on_with(store, tracker_of, tmp_path):
+    with tracker_of(store).start("train") as first:
+        first.log_config(config := compose_config(["outputs=out"]))
+        first.finish("KILLED")
+    digest = config_digest(config)
+    assert find_resumable(store, tmp_path / "outputs", digest) == first.run_id
+    MlflowClient(store.uri).delete_run(str(first.run_id))
+    assert find_resumable(store, tmp_path / "outputs", digest) is None
+
+
+def test_tables_of_a_run_are_kept_where_the_server_fails_while_it_is_taken_up(
+    server, tracker_of, monkeypatch
+):
+    config = replace(QUIET, uri=server.uri)
+    with tracker_of(config).start("train") as first:
+        first.log_table(["a"], [[1]], "first.json")
+
+    def away(*_: object) -> None:
+        raise requests.ConnectionError("gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "get_experiment", away)
+        again = tracker_of(config).start("train", resume=first.run_id)
+    with again:
+        again.log_table(["a"], [[2]], "second.json")
+    tags = MlflowClient(server.uri).get_run(str(first.run_id)).data.tags
+    held = json.loads(tags["mlflow.loggedArtifacts"])
+    assert [table["path"] for table in held] == ["first.json", "second.json"]
 
 
 def test_a_resumed_run_notes_changed_parameters(store, tracker_of):
