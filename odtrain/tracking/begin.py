@@ -68,6 +68,16 @@ def run_made_by_mlflow(config: TrackingConfig, uri: str) -> str | None:
     return inherited
 
 
+def _say_passed_over(experiment: str) -> None:
+    """Warn of what MLflow's own programs would heed and odtrain does not."""
+    number = os.environ.get("MLFLOW_EXPERIMENT_ID")
+    if number and not os.environ.get("MLFLOW_EXPERIMENT_NAME"):
+        logger.warning(
+            f"tracking: MLFLOW_EXPERIMENT_ID={number} is passed over: the run goes into the experiment "
+            f"{experiment}. Name another: tracking.experiment=NAME or MLFLOW_EXPERIMENT_NAME."
+        )
+
+
 def begin_run(draft: RunRecord, wanted: str | None, outputs: Path) -> Begun:
     """Create a run as drafted, or take up the one of the id `wanted`; without a server, on disk alone.
 
@@ -79,6 +89,8 @@ def begin_run(draft: RunRecord, wanted: str | None, outputs: Path) -> Begun:
     Raises:
         TrackingError: the store refuses, or the run is not there.
     """
+    if wanted is None and draft.parent is None:
+        _say_passed_over(draft.experiment)
     try:
         client = open_client(draft.uri)
         if wanted is not None:

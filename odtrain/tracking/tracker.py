@@ -45,10 +45,7 @@ from odtrain.tracking.names import (
     portions,
     text_value,
 )
-from odtrain.tracking.runs import (
-    config_digest,
-    now,
-)
+from odtrain.tracking.runs import config_digest, now
 from odtrain.tracking.sender import MOST_IN_A_BATCH, Delivery, RunRecord
 from odtrain.tracking.spool import Outbox
 from odtrain.tracking.store import (

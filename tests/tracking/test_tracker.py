@@ -655,6 +655,30 @@ def test_pictures_of_names_that_mlflow_does_not_take_stay_apart(store, tracker_o
     assert len(artifacts(tracker.client, tracker.run_id, "images")) == 6
 
 
+def test_the_experiment_is_the_configured_else_the_environments(monkeypatch):
+    assert compose_config([]).tracking.experiment == "odtrain"
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "")
+    assert compose_config([]).tracking.experiment == "odtrain"
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "theirs")
+    assert compose_config([]).tracking.experiment == "theirs"
+    assert section(TrackingConfig).experiment == "theirs"
+    assert compose_config(["tracking.experiment=ours"]).tracking.experiment == "ours"
+
+
+def test_the_number_of_an_experiment_is_passed_over_with_a_word(
+    store, tracker_of, monkeypatch, said
+):
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", "7")
+    with tracker_of(store).start("sweep") as first:
+        assert said == [
+            "tracking: MLFLOW_EXPERIMENT_ID=7 is passed over: the run goes into the experiment tests. "
+            "Name another: tracking.experiment=NAME or MLFLOW_EXPERIMENT_NAME."
+        ]
+        tracker_of(store).start("train", parent=first.run_id).finish()
+    tracker_of(store).start("sweep", resume=first.run_id).finish()
+    assert len(said) == 1
+
+
 # Under `mlflow run`
 
 
