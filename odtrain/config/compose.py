@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, field, fields, is_dataclass, make_dataclass
 from functools import cache
 from pathlib import Path
@@ -129,7 +129,10 @@ def flattened(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def _composed(overrides: Sequence[str]) -> DictConfig:
     """What Hydra makes of `conf/`; keys that no file states are missing, interpolations as they stand."""
     ConfigStore.instance().store(name="base_config", node=_open(Config))
-    resolvers = {"shipped": lambda name: str(shipped(name)), "variable": _variable}
+    resolvers: dict[str, Callable[..., Any]] = {
+        "shipped": lambda name: str(shipped(name)),
+        "variable": _variable,
+    }
     for name, resolver in resolvers.items():
         OmegaConf.register_new_resolver(name, resolver, replace=True, use_cache=False)
     GlobalHydra.instance().clear()

@@ -41,6 +41,7 @@ from odtrain.registry.versions import (
     versions_of,
 )
 from odtrain.tracking.names import LONGEST_NAME, key_name
+from odtrain.tracking.runs import EVAL_SPLIT
 from odtrain.tracking.sender import RunRecord
 from odtrain.tracking.store import (
     brief,
@@ -290,7 +291,7 @@ def _log_model(
 def _show_numbers(client: MlflowClient, run: Run, model_id: str, candidate: ModelCandidate) -> None:
     """Show the run's final numbers with the model, as numbers of the split that they are of."""
     run_id = run.info.run_id
-    split = run.data.tags.get("odtrain.eval_split", "")
+    split = run.data.tags.get(EVAL_SPLIT, "")
     used = run.inputs.dataset_inputs if run.inputs else []
     data = {tag.value: one.dataset for one in used for tag in one.tags}.get(split)
     metrics = [

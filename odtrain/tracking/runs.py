@@ -19,7 +19,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from odtrain.config.compose import as_dict, flattened
-from odtrain.config.schema import Config, TrackingConfig
+from odtrain.config.schema import Config, Runs, TrackingConfig
 from odtrain.errors import TrackingError
 from odtrain.io.locks import alone
 from odtrain.tracking.sender import Delivery, RunRecord
@@ -35,6 +35,8 @@ from odtrain.tracking.store import (
 
 logger = logging.getLogger(__name__)
 
+EVAL_SPLIT = "odtrain.eval_split"
+"""Tag: the split that a run was judged by, which `eval/*` and `export/*` are of."""
 UNFINISHED = ("RUNNING", "FAILED", "KILLED")
 
 NOT_OF_THE_RESULT = (
@@ -99,6 +101,42 @@ def read_summary(run_id: str, config: TrackingConfig) -> RunSummary:
         tags=dict(run.data.tags),
         metrics=metrics,
     )
+
+
+@dataclass(frozen=True)
+class RunOrigin:
+    """Where a run is, and what it is marked with.
+
+    Attributes:
+        experiment: its name.
+        tags: as set; none while the server is away.
+    """
+
+    experiment: str
+    tags: dict[str, str]
+
+
+def origin_of(run: str, runs: Runs) -> RunOrigin:
+    """Where a run is, by its run id or local id.
+
+    Raises:
+        TrackingError: there is no such run.
+    """
+    uri, folder = tracking_uri(runs.tracking), run_folder(Path(runs.outputs), run)
+    known = RunRecord.read(folder) if folder is not None else None
+    run_id = known.run_id if known is not None else run
+    offline = RunOrigin(known.experiment if known else runs.tracking.experiment, {})
+    if run_id is None:
+        return offline
+    try:
+        client = open_client(uri)
+        found = existing_run(client, uri, run_id)
+        experiment = client.get_experiment(found.info.experiment_id).name
+    except Exception as problem:
+        if is_outage(uri, problem):
+            return offline
+        raise
+    return RunOrigin(experiment, dict(found.data.tags))
 
 
 def _history(client: MlflowClient, run_id: str, name: str) -> list[tuple[int, float]]:
