@@ -47,6 +47,7 @@ SHOWN_SCORE = 0.5
 # ---- jobs
 
 
+@logs.remembering()
 def train(overrides: Sequence[str] = ()) -> TrainResult:
     """Train, evaluate, export, record and register, as `odtrain train` does.
 
@@ -61,6 +62,7 @@ def train(overrides: Sequence[str] = ()) -> TrainResult:
     return job(config, overrides)
 
 
+@logs.remembering()
 def evaluate(overrides: Sequence[str]) -> EvaluateResult:
     """Score `source=` on the pictures of `data.*`, as `odtrain evaluate` does.
 

@@ -61,7 +61,8 @@ def _run(arguments: Sequence[str]) -> int:
     from odtrain.system import logs
 
     logs.show(asked.typed.verbosity)
-    return asked.action.run(invocation)
+    with logs.remembering():
+        return asked.action.run(invocation)
 
 
 def _print(text: str) -> int:

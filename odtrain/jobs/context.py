@@ -42,7 +42,7 @@ class RunContext:
         tracker: its run, begun.
         config: what the run is made with.
         dataset: its data, prepared.
-        overrides: that the user gave.
+        overrides: that the user gave when the run was begun.
         step: of training, under which metrics are logged.
     """
 

@@ -8,10 +8,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from odtrain.config.compose import as_dict, compose_config, flattened
-from odtrain.config.schema import Config, replaced
-from odtrain.errors import ConfigError
-from odtrain.model_source import run_config
+from odtrain.config.schema import Config, Runs, replaced
+from odtrain.errors import ConfigError, TrackingError
+from odtrain.model_source import run_config, run_file
 from odtrain.tracking.runs import (
     NOT_OF_THE_RESULT,
     config_digest,
@@ -43,6 +45,15 @@ def resumed(config: Config, overrides: Sequence[str]) -> tuple[Config, str | Non
     _refuse_changes(asked, kept, overrides, wanted)
     own = {name: getattr(config, name) for name in ("tracking", "outputs")}
     return replaced(saved, own | {"train.max_minutes": config.train.max_minutes}), wanted
+
+
+def begun_with(run: str, runs: Runs) -> list[str] | None:
+    """The overrides that a run was begun with; None if it does not say."""
+    try:
+        file = run_file(run, "config/overrides.yaml", runs)
+        return [str(one) for one in yaml.safe_load(file.read_text(encoding="utf-8"))]
+    except (TrackingError, OSError, yaml.YAMLError, TypeError):
+        return None
 
 
 def _refuse_changes(

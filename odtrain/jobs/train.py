@@ -14,7 +14,7 @@ from odtrain.export.parity import Proof
 from odtrain.jobs.closing import description
 from odtrain.jobs.context import RunContext, experiment_id
 from odtrain.jobs.fitting import data_to_train_on, run_name, say_warnings, train_detector
-from odtrain.jobs.resume import resumed
+from odtrain.jobs.resume import begun_with, resumed
 from odtrain.jobs.steps import (
     evaluate_split,
     export_and_prove,
@@ -72,6 +72,7 @@ def train(config: Config, overrides: Sequence[str]) -> TrainResult:
             KILLED and can be resumed.
     """
     config, resume = resumed(config, overrides)
+    begun = begun_with(resume, config.runs) if resume else None
     check_name(config.registry.name)
     dataset, findings = data_to_train_on(config.data, config.model, config.train.batch_size)
     name = run_name(config.data, config.model)
@@ -88,7 +89,7 @@ def train(config: Config, overrides: Sequence[str]) -> TrainResult:
     with tracker.start("train", name, resume=resume):
         if tracker.online:
             check_registry(tracker.client, tracker.uri, config.registry.name)
-        context = RunContext(tracker, config, dataset, overrides)
+        context = RunContext(tracker, config, dataset, overrides if begun is None else begun)
         record_inputs(context, findings)
         record_pictures(context)
         trained = train_detector(context)

@@ -116,6 +116,7 @@ def read_result(file: Path) -> TrialOutcome:
     return TrialOutcome(**json.loads(file.read_text(encoding="utf-8")))
 
 
+@logs.remembering()
 def main(arguments: Sequence[str]) -> int:
     """Train as the request says and write the result; the exit status is 0 unless this is a bug."""
     request_file, result_file = map(Path, arguments)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,6 +21,8 @@ ROOT.addHandler(logging.NullHandler())
 IN_FILES = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 LEVELS = {-1: logging.WARNING, 0: logging.INFO, 1: logging.DEBUG}
 """By how much is said: with -q, by default, with -v."""
+
+MOST_REMEMBERED = 1000
 
 
 class Terminal(logging.Handler):
@@ -52,9 +55,31 @@ def show(verbosity: int = 0) -> None:
 
 def show_if_nobody_does() -> None:
     """As `show`, for a job called from Python, unless the program has set up logging of its own."""
-    own = [one for one in ROOT.handlers if not isinstance(one, logging.NullHandler)]
+    own = [one for one in ROOT.handlers if not isinstance(one, logging.NullHandler | _Memory)]
     if not own and not logging.getLogger().handlers:
         show()
+
+
+class _Memory(logging.Handler):
+    """What was said before there was a file for it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: deque[logging.LogRecord] = deque(maxlen=MOST_REMEMBERED)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+
+@contextmanager
+def remembering() -> Iterator[None]:
+    """Keep what is said until the file of a run begins: the first one has it too."""
+    memory = _Memory()
+    ROOT.addHandler(memory)
+    try:
+        yield
+    finally:
+        ROOT.removeHandler(memory)
 
 
 class _File(logging.FileHandler):
@@ -64,13 +89,17 @@ class _File(logging.FileHandler):
 
 @contextmanager
 def also_in(file: Path) -> Iterator[None]:
-    """Append all that is said meanwhile to a file, with time, level and module."""
+    """Append all that is said meanwhile to a file, with time, level and module, and what is remembered."""
     file.parent.mkdir(parents=True, exist_ok=True)
     handler = _File(file, encoding="utf-8", errors="backslashreplace", delay=True)
     handler.setFormatter(logging.Formatter(IN_FILES))
     before = ROOT.level
     ROOT.setLevel(logging.DEBUG)
     ROOT.addHandler(handler)
+    for memory in [one for one in ROOT.handlers if isinstance(one, _Memory)]:
+        ROOT.removeHandler(memory)
+        for record in memory.records:
+            handler.handle(record)
     try:
         yield
     finally:

@@ -1,6 +1,7 @@
 """Real trainings, killed at the worst moments and gone on with, beside one that was left alone."""
 
 import csv
+import shlex
 import shutil
 import signal
 import subprocess
@@ -219,3 +220,9 @@ def test_nothing_of_the_torn_checkpoint_is_logged(rounds):
         "checkpoint",
         *(f"ckpt-{n}.{part}" for n in (12, 14) for part in ("index", "data-00000-of-00001")),
     }
+
+
+def test_the_description_says_how_the_run_was_begun(killed, shapes):
+    begun = ["odtrain", "train", f"data.images={shapes}", *TINY_RUN, "export.formats=[tflite_fp32]"]
+    note = killed.client.get_run(killed.run_id).data.tags["mlflow.note.content"]
+    assert note.splitlines()[0] == f"`{shlex.join(begun)}`"

@@ -116,6 +116,11 @@ def test_tags_tell_version_stage_data_and_what_became_of_each_export(trained, ru
     )
 
 
+def test_the_log_of_the_run_has_what_was_said_before_it_began(trained):
+    begin = "INFO odtrain.jobs.train: panels_ssd_mobilenet_v1 starts from random weights; "
+    assert begin in (trained.run / "run.log").read_text(encoding="utf-8")
+
+
 def test_the_description_says_how_to_do_it_again(trained, run):
     note = run.data.tags["mlflow.note.content"]
     assert note.startswith("`odtrain train data.images=")

@@ -90,3 +90,18 @@ def test_as_a_library_it_says_nothing_by_itself():
     code = "import logging, odtrain.system.logs\nlogging.getLogger('odtrain.x').warning('no')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr == ""
+
+
+def test_the_first_file_has_what_was_said_before_it_and_the_second_has_not(tmp_path):
+    logs.show(-1)
+    with logs.remembering():
+        LOGGER.info("before")
+        with logs.also_in(tmp_path / "first.log"):
+            LOGGER.info("meanwhile")
+        LOGGER.info("after")
+        with logs.also_in(tmp_path / "second.log"):
+            LOGGER.info("later")
+    said = [
+        re.findall(r"\w+$", (tmp_path / f).read_text(), re.M) for f in ("first.log", "second.log")
+    ]
+    assert said == [["before", "meanwhile"], ["later"]]
