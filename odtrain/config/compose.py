@@ -242,7 +242,7 @@ def _check_names(overrides: Sequence[str], folders: Sequence[Path]) -> None:
     for override in overrides:
         key, _, value = override.lstrip("+~").partition("=")
         given = choices(key, folders)
-        if given and value != "null" and value not in given:
+        if given and value not in given:
             raise ConfigError(override, "no such choice.", choices_of(given))
         if not given and not any(_within(key, name) for name in known):
             near = difflib.get_close_matches(key, known, n=3, cutoff=0.5)

@@ -99,6 +99,9 @@ def test_an_experiment_comes_after_the_model_and_an_override_after_both(tmp_path
             id="choice of a key",
         ),
         pytest.param(
+            "train=null", "train=null: no such choice.\n  Choose one of: default.", id="no group"
+        ),
+        pytest.param(
             "train=foo", "train=foo: no such choice.\n  Choose one of: default.", id="group"
         ),
         pytest.param(
