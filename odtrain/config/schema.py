@@ -234,7 +234,7 @@ class ExportConfig:
 
     formats: list[str] = field(metadata=each_of(*FORMATS))
     max_map_drop: float
-    nms: str = field(metadata=one_of("regular", "fast"))
+    nms: str = field(metadata=one_of("builtin", "regular", "fast"))
     calibration_pictures: int = field(metadata=at_least(1))
 
 

@@ -19,6 +19,7 @@ from odtrain.evaluation.paired_bootstrap import POINTS, Difference, compare_dete
 from odtrain.evaluation.saved_detections import Kept, under_names
 from odtrain.export.benchmark import Agreement, agreement
 from odtrain.export.parity import not_exact
+from odtrain.export.raw_outputs import RawDifference
 from odtrain.export_formats import EXACT_FORMATS
 from odtrain.io import markdown
 from odtrain.structures import Detections, GroundTruth, IntArray, LabelledSplit, pairwise_iou
@@ -40,6 +41,7 @@ FILES = (
     "box order",
     "class order",
     "agreement",
+    "threads",
     "numbers",
 )
 """The checks that say whether the files are what they should be; the others say whether they are wanted."""
@@ -177,7 +179,8 @@ def judge_version(evidence: Evidence, limits: RegistryConfig) -> Verdict:
         _labels(evidence, ran),
         _metadata(evidence, ran),
         *_orders(evidence, ran),
-        _agreement(evidence, agreed, scores),
+        _agreement(evidence, ran, scores),
+        _threads(evidence, ran),
         _recorded(evidence, scores),
         _accuracy(evidence, difference, limits),
         _limit(evidence, ran, "latency", "latency_ms_p50", "ms", limits.max_latency_ms),
@@ -335,7 +338,7 @@ def _confusion(
 
 
 def _agreement(
-    evidence: Evidence, agreed: Mapping[str, Agreement], scores: Mapping[str, Mapping[str, float]]
+    evidence: Evidence, ran: Mapping[str, Kept], scores: Mapping[str, Mapping[str, float]]
 ) -> Check:
     checkpoint = _map(evidence.split, evidence.reference)
     problems = [
@@ -343,10 +346,10 @@ def _agreement(
         for name, why in evidence.left_out.items()
         if name in EXACT_FORMATS
     ]
-    for name, found in agreed.items():
+    for name, kept in ran.items():
         drop = checkpoint - scores[name].get("mAP", 0.0)
-        problem = not_exact(found) if name in EXACT_FORMATS else None
-        if name not in EXACT_FORMATS and drop > evidence.max_map_drop:
+        problem = not_exact(RawDifference(*kept.facts["raw"])) if name in EXACT_FORMATS else None
+        if problem is None and drop > evidence.max_map_drop:
             problem = (
                 f"loses {drop * POINTS:.1f} of the checkpoint's {checkpoint * POINTS:.1f} mAP; "
                 f"export.max_map_drop allows {evidence.max_map_drop * POINTS:g}"
@@ -355,6 +358,16 @@ def _agreement(
             problems.append(f"{evidence.names[name]}: {problem}")
     said = f"every file does what the checkpoint does, with mAP {checkpoint * POINTS:.1f}"
     return Check("agreement", "; ".join(problems) or None, said)
+
+
+def _threads(evidence: Evidence, ran: Mapping[str, Kept]) -> Check:
+    problems = [
+        f"{evidence.names[name]} {differ}"
+        for name, kept in ran.items()
+        if (differ := kept.facts["threads_differ"])
+    ]
+    said = "every .tflite finds the same with 1, 2, 3 and 4 threads"
+    return Check("threads", "; ".join(problems) or None, said)
 
 
 def _recorded(evidence: Evidence, scores: Mapping[str, Mapping[str, float]]) -> Check:

@@ -26,9 +26,11 @@ from odtrain.evaluation import saved_detections as detection_files
 from odtrain.evaluation.saved_detections import Kept, read_kept, read_labelled
 from odtrain.export.benchmark import measure
 from odtrain.export.parity import keep
+from odtrain.export.raw_outputs import RawOutputs, raw_difference, raw_of
 from odtrain.io.checksums import fingerprint
 from odtrain.labels.label_map import read_class_names
 from odtrain.model_source import open_source, run_config, run_file
+from odtrain.models.ssd import SSD
 from odtrain.promotion.gate import Evidence, Verdict, judge_version
 from odtrain.registry.download import downloaded
 from odtrain.registry.lock import alone_at
@@ -239,6 +241,20 @@ class PromotionCase:
         made_with: Config = self._cache["config"]
         return made_with
 
+    def checkpoint(self) -> SSD:
+        """The network that the version was exported from."""
+        if "checkpoint" not in self._cache:
+            self._cache["checkpoint"] = open_source(self.run_id, self.config).detector
+        detector: SSD = self._cache["checkpoint"]
+        return detector
+
+    def raw(self) -> Sequence[RawOutputs]:
+        """What goes into the checkpoint's suppression, for the first test pictures."""
+        if "raw" not in self._cache:
+            self._cache["raw"] = raw_of(self.checkpoint(), self.pictures()[1])
+        raw: Sequence[RawOutputs] = self._cache["raw"]
+        return raw
+
     def pictures(self) -> tuple[LabelledSplit, Pictures]:
         """The test pictures that the version was measured on, from the data on this machine.
 
@@ -325,12 +341,12 @@ def _split(case: PromotionCase) -> LabelledSplit:
 
 
 def _found(case: PromotionCase, split: LabelledSplit, file: Path) -> Kept | str:
-    """What a file finds in the test pictures; why it cannot be run, as a text."""
+    """What a file finds in the test pictures, and how it compares; why it cannot be run, as a text."""
     if not file.exists():
         return "is missing"
     if case.kept is not None and (known := _known(case.kept, split, fingerprint(file))):
         return known
-    return _measured(case, split, file)
+    return _measured(case, split, file, case.raw())
 
 
 def _known(folder: Path, split: LabelledSplit, sha256: str) -> Kept | None:
@@ -339,12 +355,16 @@ def _known(folder: Path, split: LabelledSplit, sha256: str) -> Kept | None:
         if path.name in (detection_files.LABELS, f"{detection_files.EVALUATED}.npz"):
             continue
         kept = read_kept(path)
-        if kept.facts.get("sha256") == sha256 and kept.split == split.digest:
+        same = kept.facts.get("sha256") == sha256 and kept.split == split.digest
+        if same and kept.facts.get("raw"):
             return kept
     return None
 
 
-def _measured(case: PromotionCase, split: LabelledSplit, file: Path) -> Kept | str:
+def _measured(
+    case: PromotionCase, split: LabelledSplit, file: Path, raw: Sequence[RawOutputs] = ()
+) -> Kept | str:
+    """What a file finds; with `raw` of the checkpoint, how it compares too."""
     labelled, pictures = case.pictures()
     if labelled.digest != split.digest:
         raise DataError(
@@ -355,9 +375,10 @@ def _measured(case: PromotionCase, split: LabelledSplit, file: Path) -> Kept | s
     timing = case.config.benchmark
     shown = tqdm(pictures, desc=f"gate: {file.name}", unit="picture", leave=False)
     try:
-        return keep(measure(file, shown, timing.runs, timing.threads), split.digest, file)
+        measured = measure(file, shown, timing.runs, timing.threads, proven=bool(raw))
     except ModelFileError as problem:
         return str(problem.args[1]).rstrip(".")
+    return keep(measured, split.digest, file, raw_difference(raw, measured.raw) if raw else None)
 
 
 def _reference(case: PromotionCase, split: LabelledSplit) -> Sequence[Any]:
@@ -365,10 +386,9 @@ def _reference(case: PromotionCase, split: LabelledSplit) -> Sequence[Any]:
     kept = _kept_by_run(case, case.run_id, detection_files.EVALUATED)
     if kept is not None and kept.split == split.digest:
         return kept.detections
-    source = open_source(case.run_id, case.config)
     _, pictures = case.pictures()
     shown = tqdm(pictures, desc="gate: checkpoint", unit="picture", leave=False)
-    return [source.detect(picture) for picture in shown]
+    return list(map(case.checkpoint().as_detect(), shown))
 
 
 def _kept_by_run(case: PromotionCase, run_id: str, what: str) -> Kept | None:
