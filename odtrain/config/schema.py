@@ -267,6 +267,9 @@ class RegistryConfig:
     max_map_loss: float = field(metadata=FRACTION)
     max_latency_ms: float | None
     max_size_mb: float | None
+    min_recall: float = field(metadata=FRACTION)
+    min_pictures: int = field(metadata=at_least(0))
+    min_objects: int = field(metadata=at_least(0))
 
 
 @dataclass(frozen=True)
