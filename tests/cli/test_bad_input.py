@@ -37,6 +37,7 @@ TINY = (
     "evaluate.drawn=1",
     "export.formats=[tflite_fp32]",
     "benchmark.runs=1",
+    "registry.min_recall=0",
     "tracking.system_metrics=false",
 )
 
