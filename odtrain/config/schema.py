@@ -61,6 +61,7 @@ class DataConfig:
             "tfrecord",
         )
     )
+    crowd: str = field(metadata=one_of("ignore", "take"))
     label_map: str | None
     train_list: str | None
     validation_list: str | None

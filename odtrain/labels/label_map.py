@@ -19,6 +19,11 @@ from odtrain.io.textproto import Message, parse
 from odtrain_runtime.provenance import PLACEHOLDER
 
 EXAMPLE = "Each class is: item { id: 1 name: 'cat' }"
+FIELDS = (
+    *("name", "id", "display_name", "keypoints", "ancestor_ids", "descendant_ids"),
+    *("frequency", "instance_count"),
+)
+"""Of an item: those of the Object Detection API's string_int_label_map.proto."""
 
 
 class Item(NamedTuple):
@@ -42,6 +47,13 @@ def _items(label_map: Message) -> Iterator[Item]:
 
 
 def _item(item: Message) -> Item:
+    for field in item.fields:
+        if field.name == "item":
+            problem = f"this item stands within the item of line {item.start.line}."
+            raise item.reader.fail(field.token, problem, 'Close that one first, with "}".')
+        if field.name not in FIELDS:
+            known = f"An item has {', '.join(FIELDS)}."
+            raise item.reader.fail(field.token, f"unknown field {field.token}.", known)
     name = item.text("display_name") or item.text("name")
     number = item.whole("id")
     if not name:

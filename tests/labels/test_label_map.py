@@ -27,7 +27,7 @@ from odtrain.labels.label_map import label_map_text, read_class_names, read_labe
             "item { id: 1 name: 'a' ancestor_ids: ['x', 'y'] keypoints { id: 7 label: 'k' } "
             "frequency: FREQUENT instance_count: -3 }",
             ("a",),
-            id="unknown fields",
+            id="fields of other programs",
         ),
         pytest.param(
             "item { id: 0 name: 'background' } item { id: 1 name: 'a' }", ("a",), id="background"
@@ -96,6 +96,17 @@ def test_a_label_map_is_read(tmp_path, text, expected):
             "item { id: 1 name: 'a' }\nitem { id: 2 name: 'a' }",
             ':2: "a" is there twice.\n  Remove one of the two items.',
             id="name twice",
+        ),
+        pytest.param(
+            "item {\n id: 1\n name: 'cup'\n item {\n id: 2\n name: 'pen'\n}\n}",
+            ':4:2: this item stands within the item of line 1.\n  Close that one first, with "}".',
+            id="item in item",
+        ),
+        pytest.param(
+            "item { id: 1 name: 'a' nmae: 'b' }",
+            ':1:24: unknown field "nmae".\n  An item has name, id, display_name, keypoints, ancestor_ids, '
+            "descendant_ids, frequency, instance_count.",
+            id="unknown field",
         ),
         pytest.param(
             "# nothing",
