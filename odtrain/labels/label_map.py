@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from odtrain.errors import DataError
 from odtrain.io.textproto import Message, parse
-from odtrain_runtime.provenance import PLACEHOLDER
+from odtrain_runtime.provenance import read_label_list
 
 EXAMPLE = "Each class is: item { id: 1 name: 'cat' }"
 FIELDS = (
@@ -94,7 +94,7 @@ def read_label_map(file: Path) -> tuple[str, ...]:
 def read_class_names(file: Path) -> tuple[str, ...]:
     """The class names in a label map, or in a text file with one name a line, the first id 1.
 
-    A text file may begin with `PLACEHOLDER`: then the second line is id 1.
+    What a text file may be, `read_label_list` says: it may count the background in, or be numbered.
 
     Raises:
         DataError: the file cannot be read or is wrong.
@@ -102,11 +102,10 @@ def read_class_names(file: Path) -> tuple[str, ...]:
     if file.suffix.lower() != ".txt":
         return read_label_map(file)
     try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
+        text = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(file, f"cannot be read: {error}.", "Give a text file of names.") from None
-    names = tuple(line.strip() for line in lines if line.strip())
-    return names[1:] if names[:1] == (PLACEHOLDER,) else names
+    return read_label_list(text)
 
 
 def _refuse_clash(file: Path, item: Item, earlier: dict[int, Item]) -> None:

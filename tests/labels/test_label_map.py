@@ -143,3 +143,30 @@ def test_class_names_come_from_a_text_file_too(tmp_path):
 def test_a_list_that_counts_the_background_begins_with_the_second_line(tmp_path):
     (tmp_path / "labels.txt").write_text("???\nperson\nbicycle\n")
     assert read_class_names(tmp_path / "labels.txt") == ("person", "bicycle")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        pytest.param(
+            "0  person\n1  bicycle\n3  cat\n", ("person", "bicycle", "class 3", "cat"), id="Coral's"
+        ),
+        pytest.param("1: person\n2: cat", ("person", "cat"), id="from 1"),
+        pytest.param(
+            "0 ???\n1 person\n2 ???\n3 cat", ("person", "???", "cat"), id="with gaps filled"
+        ),
+        pytest.param("person\n\ncat\n\n", ("person", "class 2", "cat"), id="empty line"),
+        pytest.param("background\nperson\n", ("person",), id="background"),
+        pytest.param("1 euro\n2 euro\n", ("1 euro", "2 euro"), id="numbers that are names"),
+        pytest.param(
+            "1 cent\n2 euros\n5 pence", ("1 cent", "2 euros", "5 pence"), id="from 1 with gaps"
+        ),
+        pytest.param("2 cats\n3 dogs\n", ("2 cats", "3 dogs"), id="from 2"),
+        pytest.param("0 cat\ndog\n", ("0 cat", "dog"), id="one number"),
+        pytest.param("\n\n", (), id="nothing"),
+    ],
+)
+def test_each_name_of_a_list_is_at_its_number(tmp_path, text, expected):
+    file = tmp_path / "labels.txt"
+    file.write_text(text, encoding="utf-8")
+    assert read_class_names(file) == expected

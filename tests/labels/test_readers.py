@@ -268,6 +268,11 @@ def test_western_windows_text_is_read_too():
     assert decode("Waschbär".encode("cp1252")) == ("Waschbär", "cp1252")
 
 
+def test_a_numbered_list_of_yolo_gives_names_by_their_numbers(tmp_path):
+    files = {"img.txt": "2 0.5 0.5 0.2 0.2", "classes.txt": "0  person\n2  cat\n"}
+    assert [name for name, _ in boxes(tmp_path, files)[1]] == ["cat"]
+
+
 def test_yolo_without_names_says_what_is_missing_once(tmp_path):
     files = {"a.txt": "0 .5 .5 .1 .1", "b.txt": "0 .5 .5 .1 .1"}
     cause = "no class names: there is no classes.txt, obj.names or data.yaml with the labels."
