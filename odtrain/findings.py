@@ -294,6 +294,16 @@ KINDS: dict[str, Kind] = {
         "scene drawn into two splits",
         "Give the split by lists or folders, or add pictures of other scenes.",
     ),
+    "OD122": Kind(
+        "warning",
+        "few validation pictures",
+        "Raise data.validation_fraction, such as 0.2, or label more pictures.",
+    ),
+    "OD123": Kind(
+        "warning",
+        "validation after the last step alone",
+        "Set evaluate.every to a tenth of train.steps.",
+    ),
     "OD130": Kind(
         "warning",
         "labels in two formats",
