@@ -174,7 +174,7 @@ def test_a_wrong_extension_is_a_warning(pics, capsys):
     (pics / "img3.png").rename(pics / "img3.jpg")
     assert main(["prepare", *PICS]) == 0
     assert (
-        "\n  findings: 3 warning, 1 info; to see them: odtrain check\n" in capsys.readouterr().out
+        "\n  findings: 4 warning, 1 info; to see them: odtrain check\n" in capsys.readouterr().out
     )
     assert main(["check", *PICS, "--json", "findings.json"]) == 0
     found = json.loads(Path("findings.json").read_text())
