@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from odtrain.config.compose import compose_config
+from odtrain.config.compose import as_dict, compose_config, flattened
 from odtrain.config.data_name import is_folder_name, name_of
 from odtrain.config.shipped import shipped
 from odtrain.errors import ConfigError
+from odtrain.jobs.resume import _refuse_changes
 
 
 def test_data_without_a_name_are_called_after_their_folder_and_that_is_said(tmp_path, caplog):
@@ -108,6 +109,18 @@ def test_a_name_with_blanks_around_it_is_none_of_a_folder(name):
 def test_a_name_that_is_too_long_is_refused(name):
     with pytest.raises(ConfigError, match="cannot be the name of a folder"):
         compose_config([f"data.name={name}"])
+
+
+def test_a_run_that_was_begun_as_panels_goes_on_without_a_name(tmp_path):
+    given = [f"data.images={tmp_path}/cats"]
+    asked = flattened(as_dict(compose_config(given)))
+    named = {key: "panels" for key in ("data.name", "registry.name", "sweep.name")}
+    kept = {**asked, **named, "data.prepared": "datasets/panels"}
+    _refuse_changes(asked, kept, given, "a run")
+    with pytest.raises(
+        ConfigError, match=r"^data\.name=dogs: run a run was begun with data\.name=panels"
+    ):
+        _refuse_changes({**asked, "data.name": "dogs"}, kept, [*given, "data.name=dogs"], "a run")
 
 
 def test_what_is_written_lies_in_the_folder_of_data_sets(tmp_path, monkeypatch):
