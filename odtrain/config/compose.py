@@ -18,6 +18,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from odtrain.config.checks import check_values, choices_of
+from odtrain.config.data_name import name_own_data
 from odtrain.config.schema import Config, keys, section_in, sections
 from odtrain.config.shipped import choices, conf, conf_folders, shipped
 from odtrain.errors import ConfigError, first_line
@@ -27,12 +28,15 @@ WITHOUT_CHOICES = ("~model", "~data", "~sweep")
 Section = TypeVar("Section")
 
 
-def compose_config(overrides: Sequence[str], config_dir: str | None = None) -> Config:
+def compose_config(
+    overrides: Sequence[str], config_dir: str | None = None, *, aloud: bool = False
+) -> Config:
     """Compose `conf/` and the overrides, check every key, type and choice, return typed values.
 
     Args:
         overrides: Hydra's `key=value`; a text value may hold any character without quoting.
         config_dir: a folder of the user's own configs, searched beside `conf/`.
+        aloud: say what the user's pictures are called, where that follows from their folder.
 
     Raises:
         ConfigError: an override cannot be read, names an unknown key or choice, or has a wrong type.
@@ -44,7 +48,9 @@ def compose_config(overrides: Sequence[str], config_dir: str | None = None) -> C
     if config_dir is not None:
         quoted.append(f'hydra.searchpath=["file://{Path(config_dir).resolve()}"]')
     try:
-        config = _typed(_composed(quoted))
+        node = _composed(quoted)
+        name_own_data(node, aloud)
+        config = _typed(node)
     except (HydraException, OmegaConfBaseException) as error:
         raise _explained(error, overrides) from error
     except AssertionError as error:  # OmegaConf's, about a key inside a section that is null

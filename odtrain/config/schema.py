@@ -38,13 +38,15 @@ FRACTION: Rules = {"fraction": "all"}
 """A number from 0 to 1."""
 PART: Rules = {"fraction": "part"}
 """A fraction that leaves something of the whole."""
+FOLDER_NAME: Rules = {"folder_name": True}
+"""The name of one folder, on any system."""
 
 
 @dataclass(frozen=True)
 class DataConfig:
     """Which pictures and labels, and how they are split."""
 
-    name: str
+    name: str = field(metadata=FOLDER_NAME)
     images: str
     annotations: str | None
     format: str = field(
@@ -61,6 +63,7 @@ class DataConfig:
             "tfrecord",
         )
     )
+    crowd: str = field(metadata=one_of("ignore", "take"))
     label_map: str | None
     train_list: str | None
     validation_list: str | None

@@ -40,13 +40,20 @@ def evaluate(config: Config, overrides: Sequence[str]) -> EvaluateResult:
     """Score whatever `source=` names on `evaluate.split` of the configured data.
 
     Raises:
-        DataError: it knows other classes than the data.
+        DataError: it knows other classes than the data, or names none.
         OdtrainError: the source, the data or the store are not to be had.
     """
     source = open_source(config.source, config)
     made_with = run_config(source.run_id, config.runs) if source.run_id else config
     dataset = prepare(made_with.data)
-    if source.class_names and source.class_names != dataset.class_names:
+    if not source.class_names:
+        raise DataError(
+            source.name,
+            f"carries no class names, so that which of its numbers are the classes of {dataset.name} is "
+            "not known.",
+            "Give them: predict.label_map=FILE, a label_map.pbtxt or a name a line.",
+        )
+    if source.class_names != dataset.class_names:
         raise DataError(
             source.name,
             f"knows the classes {', '.join(source.class_names)}; {dataset.name} has "

@@ -83,7 +83,7 @@ def train(config: Config, overrides: Sequence[str]) -> TrainResult:
     """
     config, resume = resumed(config, overrides)
     check_name(config.registry.name)
-    dataset, findings = data_to_train_on(config.data, config.model, config.train.batch_size)
+    dataset, findings = data_to_train_on(config)
     name = run_name(config.data, config.model)
     say_warnings(findings)
     for split in ("validation", "test"):

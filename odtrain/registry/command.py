@@ -54,11 +54,12 @@ def _rollback(given: Composed) -> str:
 
 def _download(given: Composed) -> str:
     from odtrain.registry.download import download
+    from odtrain.tracking.names import file_name
     from odtrain.tracking.store import tracking_uri
 
     flags = given.flags
     uri = flags.uri or given.config.registry.name
-    target = Path(flags.to or re.sub(r"[/@]", "-", uri.removeprefix("models:/")))
+    target = Path(flags.to or file_name(re.sub(r"[/@]", "-", uri.removeprefix("models:/"))))
     copied = download(uri, target, tracking_uri(given.config.tracking), flags.format)
     return "\n".join(str(path) for path in copied)
 

@@ -122,6 +122,7 @@ def open_tflite(path: Path, threads: int, *, guarded: bool = True) -> FileDetect
         run=_interpreter_run(interpreter, image["index"], outputs),
         threads=threads,
         class_names=metadata.class_names,
+        num_classes=metadata.postprocess.num_classes if metadata.postprocess else None,
         input_size=size,
         passport=metadata.passport,
         extent=lambda picture: resizing.extent(picture.shape, size) if padded else 1.0,
