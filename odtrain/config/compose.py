@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, field, fields, is_dataclass, make_dataclass
 from functools import cache
 from pathlib import Path
@@ -145,12 +146,20 @@ def flattened(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def _composed(overrides: Sequence[str]) -> DictConfig:
     """What Hydra makes of `conf/`; keys that no file states are missing, interpolations as they stand."""
     ConfigStore.instance().store(name="base_config", node=_open(Config))
-    OmegaConf.register_new_resolver(
-        "shipped", lambda name: str(shipped(name)), replace=True, use_cache=False
-    )
+    resolvers: dict[str, Callable[..., Any]] = {
+        "shipped": lambda name: str(shipped(name)),
+        "variable": _variable,
+    }
+    for name, resolver in resolvers.items():
+        OmegaConf.register_new_resolver(name, resolver, replace=True, use_cache=False)
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf()), version_base="1.3"):
         return compose("config", overrides=list(overrides))
+
+
+def _variable(name: str, otherwise: str) -> str:
+    """An environment variable; one that is empty is none."""
+    return os.environ.get(name) or otherwise
 
 
 @cache

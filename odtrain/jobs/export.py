@@ -13,6 +13,7 @@ from odtrain.export.parity import Proof
 from odtrain.jobs.context import RunContext, Split
 from odtrain.jobs.steps import Checkpoint, Found, export_and_prove, prove_exports
 from odtrain.model_source import open_source, run_config
+from odtrain.tracking.runs import EVAL_SPLIT, origin_of
 from odtrain.tracking.tracker import Tracker
 
 
@@ -49,8 +50,9 @@ def export(config: Config) -> ExportResult:
         run_config(source.run_id, config.runs), export=config.export, benchmark=config.benchmark
     )
     dataset = prepare(made_with.data)
-    test = Split.read(dataset, "test")
-    found = Found(test, list(map(source.detect, test.images)))
+    judged_on = origin_of(source.run_id, config.runs).tags.get(EVAL_SPLIT, "test")
+    split = Split.read(dataset, judged_on)
+    found = Found(split, list(map(source.detect, split.images)))
     if config.output is not None:
         checkpoint, folder = Checkpoint(source.detector, source.run_id), Path(config.output)
         proofs = prove_exports(made_with, dataset, checkpoint, found, folder)

@@ -24,7 +24,7 @@ from odtrain.model_source import run_file
 from odtrain.reports import charts
 from odtrain.reports.pages import as_jpeg, embedded, page
 from odtrain.structures import Detections, LabelledSplit
-from odtrain.tracking.runs import RunSummary, read_summary
+from odtrain.tracking.runs import EVAL_SPLIT, RunSummary, read_summary
 
 RESAMPLES = 1000
 """Behind the intervals."""
@@ -146,7 +146,7 @@ def _kept(run_id: str, runs: Runs) -> tuple[LabelledSplit, list[Detections]]:
 
 def _subtitle(summary: RunSummary, split: LabelledSplit) -> str:
     boxes = sum(len(truth.classes) for truth in split.truths)
-    which = summary.tags.get("odtrain.eval_split", "test")
+    which = summary.tags.get(EVAL_SPLIT, "test")
     model = summary.params.get("model.name", "")
     return (
         f"{summary.started:%Y-%m-%d %H:%M}, {summary.status.lower()}. {model + ', m' if model else 'M'}easured "

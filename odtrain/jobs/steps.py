@@ -37,6 +37,7 @@ from odtrain.reports.evaluation_report import write_report
 from odtrain.reports.findings_page import findings_page
 from odtrain.structures import Detect, Detections
 from odtrain.system import timing_lock
+from odtrain.tracking.runs import EVAL_SPLIT
 from odtrain.tracking.store import is_outage
 from odtrain.training.input_pipeline import Pictures
 from odtrain_runtime.provenance import THRESHOLDS, write_thresholds
@@ -115,7 +116,7 @@ def evaluate_split(
     )
     metrics = {f"eval/{name}": value for name, value in evaluation.metrics.items()}
     tracker.log(metrics, context.step, replace=again)
-    tracker.set_tags({"odtrain.eval_split": split})
+    tracker.set_tags({EVAL_SPLIT: split})
     write_report(
         evaluation,
         pictures.images.__getitem__,

@@ -30,7 +30,7 @@ from odtrain.jobs.steps import (
     record_pictures,
     register_files,
 )
-from odtrain.registry.register import check_name
+from odtrain.registry.register import check_name, check_registry
 from odtrain.tracking.tracker import Tracker
 
 logger = logging.getLogger(__name__)
@@ -96,6 +96,8 @@ def train(config: Config, overrides: Sequence[str]) -> TrainResult:
         )
     tracker = Tracker(config.tracking, Path(config.outputs))
     with tracker.start("train", name, resume=resume):
+        if tracker.online:
+            check_registry(tracker.client, tracker.uri, config.registry.name)
         context = RunContext(tracker, config, dataset, overrides)
         record_inputs(context, findings)
         record_pictures(context)

@@ -7,6 +7,7 @@ import json
 import logging
 import re
 import tempfile
+import uuid
 import warnings
 from dataclasses import asdict, dataclass
 from importlib.metadata import version as installed
@@ -35,11 +36,22 @@ from odtrain.registry.versions import (
     LABEL_FILES,
     LATENCY,
     SERVED_BY,
+    quoted,
     refresh_aliases,
     versions_of,
 )
+from odtrain.tracking.names import LONGEST_NAME, key_name
+from odtrain.tracking.runs import EVAL_SPLIT
 from odtrain.tracking.sender import RunRecord
-from odtrain.tracking.store import failure, is_outage, mlflow_uses, open_client
+from odtrain.tracking.store import (
+    brief,
+    failure,
+    is_outage,
+    mlflow_uses,
+    open_client,
+    registry_uri,
+    shown,
+)
 from odtrain.tracking.tracker import Tracker
 from odtrain_runtime.provenance import read_labels
 
@@ -139,14 +151,48 @@ def check_name(name: str) -> None:
     """Refuse a name that no registered model can have; cheap enough to ask before training.
 
     Raises:
-        TrackingError: the name is empty or has one of / : @ in it.
+        TrackingError: the name is empty, too long, is . or begins with .., or has one of / : @, a letter
+            that is not printed or both kinds of quotes in it.
     """
-    if not name.strip() or re.search(r"[/:@]", name):
+    known = "without / : @," if not name.strip() or re.search(r"[/:@]", name) else None
+    unseen = re.search(r"[\x00-\x1f\x7f\ud800-\udfff]", name) or name == "." or name[:2] == ".."
+    if unseen or len(name) > LONGEST_NAME or {"'", '"'} <= {*name}:
+        known = known or f"of at most {LONGEST_NAME} letters, dots and quotes aside,"
+    if known:
         raise TrackingError(
             f'registry.name="{name}"',
             "cannot name a registered model.",
-            "Give one without / : @, such as registry.name=raccoon.",
+            f"Give one {known} such as registry.name=raccoon.",
         )
+
+
+def check_registry(client: MlflowClient, uri: str, name: str) -> None:
+    """Have the registry take something of `name` and drop it again; cheap enough to ask before training.
+
+    Raises:
+        TrackingError: it takes nothing.
+    """
+    try:
+        if name in [
+            model.name for model in client.search_registered_models(f"name={quoted(name)}")
+        ]:
+            with alone_at(client, name):
+                return
+        probe = f"odtrain-probe-{uuid.uuid4().hex}"
+        client.create_registered_model(probe)
+        client.delete_registered_model(probe)
+    except Exception as problem:
+        if not is_outage(uri, problem):
+            raise _takes_nothing(uri, name, problem) from problem
+
+
+def _takes_nothing(uri: str, name: str, problem: Exception) -> TrackingError:
+    return TrackingError(
+        f"models:/{name}",
+        f"the registry {shown(registry_uri(uri))} takes no version of it: {brief(problem)}",
+        "Have it made writable, give another (tracking.uri=, MLFLOW_REGISTRY_URI), or a name that is yours: "
+        "registry.name=NAME.",
+    )
 
 
 def postpone(folder: Path, candidate: ModelCandidate) -> None:
@@ -245,7 +291,7 @@ def _log_model(
 def _show_numbers(client: MlflowClient, run: Run, model_id: str, candidate: ModelCandidate) -> None:
     """Show the run's final numbers with the model, as numbers of the split that they are of."""
     run_id = run.info.run_id
-    split = run.data.tags.get("odtrain.eval_split", "")
+    split = run.data.tags.get(EVAL_SPLIT, "")
     used = run.inputs.dataset_inputs if run.inputs else []
     data = {tag.value: one.dataset for one in used for tag in one.tags}.get(split)
     metrics = [
@@ -257,7 +303,7 @@ def _show_numbers(client: MlflowClient, run: Run, model_id: str, candidate: Mode
             run_id=run_id,
         )
         for key, value in candidate.metrics.items()
-        for found in client.get_metric_history(run_id, key)
+        for found in client.get_metric_history(run_id, key_name(key))
         if (found.step, found.value) == (candidate.step, value)
     ]
     for start in range(0, len(metrics), MAX_METRICS_PER_BATCH):
@@ -303,7 +349,7 @@ def _write_card(candidate: ModelCandidate, run_id: str) -> None:
 
 
 def _version_tags(run_id: str, candidate: ModelCandidate) -> dict[str, str]:
-    tags = {name: f"{value:.6g}" for name, value in candidate.metrics.items()}
+    tags = {key_name(name): f"{value:.6g}" for name, value in candidate.metrics.items()}
     tags |= {f"export/{name}/failed": why for name, why in candidate.failed.items()}
     tags |= {
         "odtrain.run": run_id,

@@ -17,7 +17,7 @@ from mlflow.exceptions import MlflowException
 from odtrain.errors import TrackingError
 from odtrain.export_formats import FORMATS, served_format
 from odtrain.registry.lock import Lease
-from odtrain.tracking.store import open_client, shown
+from odtrain.tracking.store import open_client, registry_uri, shown
 
 MODEL_URI = re.compile(r"(?:models:/)?(?P<name>[^/@]+)(?:@(?P<alias>[^/]+)|/(?P<version>[^/]+))?")
 
@@ -81,9 +81,8 @@ def find_version(uri: str, store: str) -> Version:
 
 def versions_of(client: MlflowClient, name: str) -> list[Version]:
     """The versions of a model, newest first; none if there is no such model."""
-    quoted = name.replace("'", "''")
     try:
-        found = client.search_model_versions(f"name='{quoted}'", max_results=1000)
+        found = client.search_model_versions(f"name={quoted(name)}", max_results=1000)
         aliases = client.get_registered_model(name).aliases if found else {}
     except MlflowException as problem:
         if problem.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
@@ -91,6 +90,12 @@ def versions_of(client: MlflowClient, name: str) -> list[Version]:
         raise
     rows = [_version(version, aliases) for version in found]
     return sorted(rows, key=lambda version: -int(version.number))
+
+
+def quoted(name: str) -> str:
+    """A model's name as MLflow's filters read it: they know no escape."""
+    mark = '"' if "'" in name else "'"
+    return f"{mark}{name}{mark}"
 
 
 def _version(version: ModelVersion, aliases: Mapping[str, str]) -> Version:
@@ -140,7 +145,7 @@ def _no_model(client: MlflowClient, uri: str, name: str, store: str) -> Tracking
     names = ", ".join(sorted(model.name for model in client.search_registered_models()))
     return TrackingError(
         uri,
-        f'no model "{name}" is registered in {shown(store)}.',
+        f'no model "{name}" is registered in {shown(registry_uri(store))}.',
         f"There are: {names}." if names else "None is yet; `odtrain train` registers one.",
     )
 

@@ -16,6 +16,7 @@ from odtrain.evaluation.evaluate import ClassResult, Evaluation, ImageResult
 from odtrain.media.draw import draw, draw_truth, fit, printable_label, side_by_side
 from odtrain.reports import charts
 from odtrain.structures import Detections, GroundTruth, UInt8Image
+from odtrain.tracking.names import key_name
 
 PER_CLASS_HEADER = (
     "class",
@@ -74,7 +75,7 @@ def write_report(
 
 
 def _metrics_json(evaluation: Evaluation) -> str:
-    content = {
+    content: dict[str, object] = {
         "evaluator": {"name": "faster-coco-eval", "version": version("faster-coco-eval")},
         "images": len(evaluation.images),
         "boxes": sum(row.boxes for row in evaluation.per_class),
@@ -83,6 +84,9 @@ def _metrics_json(evaluation: Evaluation) -> str:
         "metrics": evaluation.metrics,
         "missing": evaluation.missing,
     }
+    keys = {name: key_name(f"eval/{name}") for name in evaluation.metrics}
+    if renamed := {name: key for name, key in keys.items() if key != f"eval/{name}"}:
+        content["renamed"] = renamed
     return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
@@ -134,7 +138,7 @@ def _draw_sheets(
     files = [file for name, some in chosen.items() for file in _numbered(folder / name, some)]
     for file, i in tqdm(files, desc="drawing", unit="picture", leave=False):
         sheet = _sheet(images(i), truths[i], detections[i], evaluation, evaluation.images[i])
-        stem = Path(truths[i].name).stem.encode()[:200].decode(errors="ignore")
+        stem = Path(truths[i].name).stem.encode(errors="replace")[:200].decode(errors="ignore")
         Image.fromarray(sheet).save(file.with_name(f"{file.name}_{stem}.jpg"), quality=88)
 
 

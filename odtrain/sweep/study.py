@@ -39,6 +39,8 @@ LONGEST_OUTAGE = 600.0
 STARTUP_TRIALS = 5
 OTHERS_MAKING_TABLES = 10
 """Attempts to open a new database that others open at the same time."""
+LONGEST_UNMARKED = 5.0
+"""Seconds between the making of a study and odtrain's mark in it."""
 AWAY = (optuna.exceptions.StorageInternalError, sqlalchemy.exc.DBAPIError)
 
 Value = TypeVar("Value")
@@ -60,7 +62,8 @@ def open_study(
         begun_with: what makes its numbers comparable; a study that was begun otherwise is refused.
 
     Raises:
-        ConfigError: it is there and compares something else, or the database cannot be opened.
+        ConfigError: it is there and compares something else or is not odtrain's, or the database cannot
+            be opened. Nothing is written into it then.
     """
     wanted = {"directions": dict(settings.directions), **begun_with}
     try:
@@ -71,7 +74,10 @@ def open_study(
         except optuna.exceptions.DuplicatedStudyError:
             study = optuna.load_study(study_name=settings.name, storage=storage)
             made = False
+            _check_begun_here(settings, study)
         known = {key: study.user_attrs.get(key, value) for key, value in wanted.items()}
+        _check_unchanged(settings.name, known, wanted)
+        _check_space(settings, study, dimensions)
         for key in set(wanted) - set(study.user_attrs):
             study.set_user_attr(key, wanted[key])
     except (ValueError, ImportError, sqlalchemy.exc.SQLAlchemyError, *AWAY) as error:
@@ -80,8 +86,6 @@ def open_study(
             f"the study {settings.name} cannot be opened: {first_line(error)}",
             "Give another sweep.storage, or another sweep.name for another comparison.",
         ) from error
-    _check_unchanged(settings.name, known, wanted)
-    _check_space(settings, study, dimensions)
     return study, made
 
 
@@ -89,15 +93,17 @@ def load_study(settings: SweepConfig) -> optuna.Study:
     """The study of that name, to look at.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: there is none, or odtrain did not begin it.
     """
     url = storage_url(settings)
     if url.startswith("sqlite:///") and not Path(url.removeprefix("sqlite:///")).is_file():
         raise _no_study(settings)
     try:
-        return optuna.load_study(study_name=settings.name, storage=_storage(url))
+        study = optuna.load_study(study_name=settings.name, storage=_storage(url))
     except (KeyError, ValueError, ImportError, sqlalchemy.exc.SQLAlchemyError, *AWAY) as error:
         raise _no_study(settings) from error
+    _check_begun_here(settings, study)
+    return study
 
 
 def with_sampler(study: optuna.Study, settings: SweepConfig, worker: int, host: str) -> None:
@@ -189,6 +195,21 @@ def _sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
             constant_liar=True,
             n_startup_trials=STARTUP_TRIALS,
         )
+
+
+def _check_begun_here(settings: SweepConfig, study: optuna.Study) -> None:
+    """Refuse a study without odtrain's mark; another process may be about to set it."""
+    until = time.monotonic() + LONGEST_UNMARKED
+    while "directions" not in study.user_attrs:
+        if study.get_trials(deepcopy=False) or time.monotonic() > until:
+            ways = [f"{way.name.lower()}d" for way in study.directions]
+            numbers = "one number" if len(ways) == 1 else f"{len(ways)} numbers"
+            raise ConfigError(
+                f"sweep.name={settings.name}",
+                f"is a study that odtrain did not begin ({numbers}: {', '.join(ways)}).",
+                "Give another sweep.name, or another sweep.storage.",
+            )
+        time.sleep(0.2)
 
 
 def _check_unchanged(name: str, known: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:

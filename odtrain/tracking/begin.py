@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
 import subprocess
 import uuid
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 
 from mlflow import MlflowClient
@@ -20,9 +20,18 @@ from odtrain.errors import TrackingError
 from odtrain.io.atomic import make_folder
 from odtrain.io.locks import alone
 from odtrain.tracking.names import file_name
-from odtrain.tracking.runs import at_work, existing_run, run_folder
+from odtrain.tracking.runs import at_work, deleted_run, existing_run, run_folder
 from odtrain.tracking.sender import RunRecord, create_run
-from odtrain.tracking.store import brief, failure, is_outage, open_client, shown, tracking_uri
+from odtrain.tracking.store import (
+    brief,
+    check_active,
+    experiment_id,
+    failure,
+    is_outage,
+    open_client,
+    shown,
+    tracking_uri,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -39,14 +48,12 @@ class Begun:
         client: of the server; None where it cannot be reached.
         lost: what kept it from being reached.
         resumed: the run had been worked on before.
-        tables: that it has logged, as MLflow lists them.
     """
 
     record: RunRecord
     client: MlflowClient | None = None
     lost: Exception | None = None
     resumed: bool = False
-    tables: list[dict[str, str]] = field(default_factory=list)
 
 
 def run_made_by_mlflow(config: TrackingConfig, uri: str) -> str | None:
@@ -61,6 +68,16 @@ def run_made_by_mlflow(config: TrackingConfig, uri: str) -> str | None:
     return inherited
 
 
+def _say_passed_over(experiment: str) -> None:
+    """Warn of what MLflow's own programs would heed and odtrain does not."""
+    number = os.environ.get("MLFLOW_EXPERIMENT_ID")
+    if number and not os.environ.get("MLFLOW_EXPERIMENT_NAME"):
+        logger.warning(
+            f"tracking: MLFLOW_EXPERIMENT_ID={number} is passed over: the run goes into the experiment "
+            f"{experiment}. Name another: tracking.experiment=NAME or MLFLOW_EXPERIMENT_NAME."
+        )
+
+
 def begin_run(draft: RunRecord, wanted: str | None, outputs: Path) -> Begun:
     """Create a run as drafted, or take up the one of the id `wanted`; without a server, on disk alone.
 
@@ -72,6 +89,8 @@ def begin_run(draft: RunRecord, wanted: str | None, outputs: Path) -> Begun:
     Raises:
         TrackingError: the store refuses, or the run is not there.
     """
+    if wanted is None and draft.parent is None:
+        _say_passed_over(draft.experiment)
     try:
         client = open_client(draft.uri)
         if wanted is not None:
@@ -89,9 +108,18 @@ def begin_run(draft: RunRecord, wanted: str | None, outputs: Path) -> Begun:
 def _taken_up(client: MlflowClient, wanted: str, draft: RunRecord, outputs: Path) -> Begun:
     folder = run_folder(outputs, wanted)
     if folder is not None and RunRecord.read(folder).run_id is None:
-        return Begun(_reopened(RunRecord.read(folder), draft.stage), client, resumed=True)
+        known = RunRecord.read(folder)
+        experiment_id(client, draft.uri, known.experiment)  # which may have been deleted
+        return Begun(_reopened(known, draft.stage), client, resumed=True)
     run_id = str(RunRecord.read(folder).run_id) if folder else wanted
     run = existing_run(client, draft.uri, run_id)
+    experiment = client.get_experiment(run.info.experiment_id)
+    check_active(experiment)
+    if run.info.lifecycle_stage != "active":
+        raise deleted_run(run_id)
+    client.set_tag(
+        run_id, "odtrain.went_on", f"{datetime.now():%Y-%m-%d %H:%M:%S}"
+    )  # can it be written?
     resumed = "odtrain.stage" in run.data.tags
     name = run.info.run_name
     if not resumed and draft.name and RANDOM_NAME.fullmatch(name or ""):
@@ -99,7 +127,7 @@ def _taken_up(client: MlflowClient, wanted: str, draft: RunRecord, outputs: Path
         client.update_run(run_id, name=name)
     record = replace(
         draft,
-        experiment=client.get_experiment(run.info.experiment_id).name,
+        experiment=experiment.name,
         run_id=run_id,
         local_id=folder.name if folder else run_id,
         name=name,
@@ -108,8 +136,7 @@ def _taken_up(client: MlflowClient, wanted: str, draft: RunRecord, outputs: Path
         config_digest=run.data.tags.get("odtrain.config_digest"),
         status=run.info.status,
     )
-    tables = json.loads(run.data.tags.get("mlflow.loggedArtifacts", "[]"))
-    return Begun(_reopened(record, draft.stage), client, resumed=resumed, tables=tables)
+    return Begun(_reopened(record, draft.stage), client, resumed=resumed)
 
 
 def _offline(wanted: str | None, draft: RunRecord, outputs: Path, lost: Exception) -> Begun:

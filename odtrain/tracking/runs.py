@@ -19,7 +19,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from odtrain.config.compose import as_dict, flattened
-from odtrain.config.schema import Config, TrackingConfig
+from odtrain.config.schema import Config, Runs, TrackingConfig
 from odtrain.errors import TrackingError
 from odtrain.io.locks import alone
 from odtrain.tracking.sender import Delivery, RunRecord
@@ -35,6 +35,8 @@ from odtrain.tracking.store import (
 
 logger = logging.getLogger(__name__)
 
+EVAL_SPLIT = "odtrain.eval_split"
+"""Tag: the split that a run was judged by, which `eval/*` and `export/*` are of."""
 UNFINISHED = ("RUNNING", "FAILED", "KILLED")
 
 NOT_OF_THE_RESULT = (
@@ -101,6 +103,42 @@ def read_summary(run_id: str, config: TrackingConfig) -> RunSummary:
     )
 
 
+@dataclass(frozen=True)
+class RunOrigin:
+    """Where a run is, and what it is marked with.
+
+    Attributes:
+        experiment: its name.
+        tags: as set; none while the server is away.
+    """
+
+    experiment: str
+    tags: dict[str, str]
+
+
+def origin_of(run: str, runs: Runs) -> RunOrigin:
+    """Where a run is, by its run id or local id.
+
+    Raises:
+        TrackingError: there is no such run.
+    """
+    uri, folder = tracking_uri(runs.tracking), run_folder(Path(runs.outputs), run)
+    known = RunRecord.read(folder) if folder is not None else None
+    run_id = known.run_id if known is not None else run
+    offline = RunOrigin(known.experiment if known else runs.tracking.experiment, {})
+    if run_id is None:
+        return offline
+    try:
+        client = open_client(uri)
+        found = existing_run(client, uri, run_id)
+        experiment = client.get_experiment(found.info.experiment_id).name
+    except Exception as problem:
+        if is_outage(uri, problem):
+            return offline
+        raise
+    return RunOrigin(experiment, dict(found.data.tags))
+
+
 def _history(client: MlflowClient, run_id: str, name: str) -> list[tuple[int, float]]:
     """(step, value), the last value of each step."""
     points = sorted(client.get_metric_history(run_id, name), key=lambda point: point.timestamp)
@@ -155,11 +193,22 @@ def find_resumable(
         if (record.config_digest, record.stage) == (digest, stage)
         and record.status in UNFINISHED
         and not in_use(folder)
+        and not (record.run_id and _is_deleted(uri, record.run_id))
     ]
     known_here = {record.run_id for _, record in here}
     on_server = _unfinished_on_server(uri, config, digest, stage)
     candidates = open_here + [run for run in on_server if run[1] not in known_here]
     return max(candidates)[1] if candidates else None
+
+
+def _is_deleted(uri: str, run_id: str) -> bool:
+    """Whether the server holds the run as deleted; not while it is away, nor where it never was."""
+    try:
+        return bool(open_client(uri).get_run(run_id).info.lifecycle_stage != "active")
+    except Exception as problem:
+        if is_outage(uri, problem) or isinstance(problem, MlflowException):
+            return False
+        raise
 
 
 def _unfinished_on_server(
@@ -287,6 +336,15 @@ def at_work(run: str) -> TrackingError:
     """What is said of a run that another process is working on."""
     remedy = "Wait until it is done, or stop it."
     return TrackingError(f"run {run}", "another process is working on it.", remedy)
+
+
+def deleted_run(run: str) -> TrackingError:
+    """What is said of a run that is to be gone on with and was deleted."""
+    return TrackingError(
+        f"run {run}",
+        "it has been deleted, and MLflow takes nothing for it.",
+        f"Restore it (mlflow runs restore --run-id {run}), or begin a new run.",
+    )
 
 
 def existing_run(client: MlflowClient, uri: str, run_id: str) -> Run:

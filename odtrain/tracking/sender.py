@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
@@ -17,6 +18,7 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 
 from odtrain.errors import TrackingError
 from odtrain.io.atomic import append, write_json
+from odtrain.tracking.names import LONGEST_TAG, key_name, text_value
 from odtrain.tracking.spool import Spool, SpoolEntry
 from odtrain.tracking.store import REFUSALS, brief, experiment_id, open_client
 
@@ -24,8 +26,6 @@ logger = logging.getLogger(__name__)
 
 MOST_IN_A_BATCH = {"metrics": 800, "tags": 100}
 """MLflow takes 100 tags and 1000 items in all in one log_batch."""
-
-LONGEST_TAG = 8000
 
 MADE_BY_ANOTHER = ("UniqueViolation", "UNIQUE constraint failed")
 """What PostgreSQL and SQLite say where two runs name a dataset for the first time at once: MLflow looks
@@ -229,9 +229,16 @@ class Delivery:
             key: text for key, text in params.items() if not _same(present.get(key, text), text)
         }
         tags = [
-            RunTag(f"odtrain.changed.{key}", text[:LONGEST_TAG]) for key, text in changed.items()
+            RunTag(key_name(f"odtrain.changed.{key}"), text[:LONGEST_TAG])
+            for key, text in changed.items()
         ]
         self.client.log_batch(run_id, params=new, tags=tags if self.resumed else [])
+
+    def deliver_grown(self, run_id: str, entries: Sequence[SpoolEntry]) -> None:
+        """Add to the JSON list or object that a tag holds, which others may have begun."""
+        tag, more = entries[0].body["tag"], entries[0].body["more"]
+        held = self.client.get_run(run_id).data.tags.get(tag, "")
+        self.client.set_tag(run_id, tag, _grown(held, more))
 
     def deliver_dataset(self, run_id: str, entries: Sequence[SpoolEntry]) -> None:
         """Say which data was used."""
@@ -277,6 +284,7 @@ DELIVER: dict[str, Callable[[Delivery, str, Sequence[SpoolEntry]], None]] = {
     "metrics": Delivery.deliver_batch,
     "tags": Delivery.deliver_batch,
     "params": Delivery.deliver_params,
+    "grown": Delivery.deliver_grown,
     "prune": Delivery.deliver_prune,
     "dataset": Delivery.deliver_dataset,
     "status": Delivery.deliver_status,
@@ -288,6 +296,25 @@ def _artifacts_below(repository: ArtifactRepository, folder: str) -> list[str]:
     for item in repository.list_artifacts(folder):
         found += _artifacts_below(repository, item.path) if item.is_dir else [item.path]
     return found
+
+
+def _grown(held: str, more: list[Any] | dict[str, Any]) -> str:
+    """The JSON text of what a tag holds and what is added to it, as far as a tag has room."""
+    try:
+        before = json.loads(held)
+    except ValueError:  # there is none, or one that was cut
+        before = type(more)()
+    if isinstance(more, dict):
+        whole = list({**before, **more, **before}.items())
+    else:
+        whole = [*before, *(one for one in more if one not in before)]
+    while len(text := _json(type(more)(whole))) > LONGEST_TAG:
+        whole.pop()
+    return text
+
+
+def _json(value: object) -> str:
+    return text_value(json.dumps(value, ensure_ascii=False))
 
 
 def _one_batch(waiting: Sequence[SpoolEntry]) -> Sequence[SpoolEntry]:

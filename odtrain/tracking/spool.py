@@ -29,7 +29,7 @@ class SpoolEntry:
     """One thing to tell.
 
     Attributes:
-        kind: what it is: metrics, params, tags, dataset, prune or status.
+        kind: what it is: metrics, params, tags, grown, dataset, prune or status.
         body: its content, as JSON has it.
         end: offset in the journal, in bytes, of what follows it.
     """
@@ -75,7 +75,8 @@ class Spool:
 
         Nor does a power cut, but for metrics of the last second or so: see `sync`.
         """
-        line = json.dumps({"kind": kind, "body": body}, ensure_ascii=False).encode() + b"\n"
+        text = json.dumps({"kind": kind, "body": body}, ensure_ascii=False)
+        line = text.encode(errors="surrogatepass") + b"\n"
         with self._lock:
             self._write(line)
             self._settle(at_once=kind not in OFTEN)

@@ -45,6 +45,14 @@ REFUSALS = frozenset(
 DENIALS = frozenset({"PERMISSION_DENIED", "UNAUTHENTICATED", "ENDPOINT_NOT_FOUND", "NOT_FOUND"})
 """Codes for the user to mend: an error at the start of a run, a reason to wait in its middle."""
 
+READ_ONLY = (
+    "readonly database",
+    "Read-only file system",
+    "Permission denied",
+    "read-only transaction",
+)
+"""What SQLite, the system and PostgreSQL say where nothing can be written."""
+
 
 def tracking_uri(config: TrackingConfig) -> str:
     """The store to use: `tracking.uri`, else MLFLOW_TRACKING_URI, else mlflow.db in this folder.
@@ -60,6 +68,11 @@ def tracking_uri(config: TrackingConfig) -> str:
     if uri.startswith("file:"):
         raise _folder_refused(uri)
     return uri.rstrip("/")
+
+
+def registry_uri(uri: str) -> str:
+    """Where the models of a store are registered: MLFLOW_REGISTRY_URI, as MLflow has it, else the store."""
+    return os.environ.get("MLFLOW_REGISTRY_URI") or uri
 
 
 def _from_path(path: str) -> str:
@@ -158,14 +171,23 @@ def experiment_id(client: MlflowClient, uri: str, name: str) -> str:
         found = client.get_experiment_by_name(name)
         if found is None:
             found = _create_experiment(client, uri, name)
-    if found.lifecycle_stage != "active":
+    check_active(found)
+    return str(found.experiment_id)
+
+
+def check_active(experiment: mlflow.entities.Experiment) -> None:
+    """Refuse an experiment that takes no runs.
+
+    Raises:
+        TrackingError: it was deleted.
+    """
+    if experiment.lifecycle_stage != "active":
         raise TrackingError(
-            f"experiment {name}",
+            f"experiment {experiment.name}",
             "it has been deleted.",
-            f"Restore it (mlflow experiments restore --experiment-id {found.experiment_id}), "
+            f"Restore it (mlflow experiments restore --experiment-id {experiment.experiment_id}), "
             "or choose another with tracking.experiment=NAME.",
         )
-    return str(found.experiment_id)
 
 
 def _create_experiment(client: MlflowClient, uri: str, name: str) -> mlflow.entities.Experiment:
@@ -194,9 +216,10 @@ def failure(uri: str, problem: Exception) -> TrackingError:
             "this database was made by another version of MLflow.",
             f"Back it up and run: mlflow db upgrade {shlex.quote(shown(uri))}",
         )
-    return TrackingError(
-        shown(uri), f"MLflow cannot use it: {brief(problem)}", "Check tracking.uri."
-    )
+    remedy = "Check tracking.uri."
+    if any(words in str(problem) for words in READ_ONLY):
+        remedy = "Have it made writable, or choose another: tracking.uri=sqlite:///runs.db"
+    return TrackingError(shown(uri), f"MLflow cannot use it: {brief(problem)}", remedy)
 
 
 def brief(problem: BaseException) -> str:

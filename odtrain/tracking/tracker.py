@@ -37,17 +37,16 @@ from odtrain.tracking.names import (
     LONGEST_DIGEST,
     LONGEST_NAME,
     LONGEST_PARAM,
+    LONGEST_TAG,
     MOST_PARAMS,
-    as_text,
+    artifact_path,
     image_key,
-    metric_name,
+    key_name,
     portions,
+    text_value,
 )
-from odtrain.tracking.runs import (
-    config_digest,
-    now,
-)
-from odtrain.tracking.sender import LONGEST_TAG, MOST_IN_A_BATCH, Delivery, RunRecord
+from odtrain.tracking.runs import config_digest, now
+from odtrain.tracking.sender import MOST_IN_A_BATCH, Delivery, RunRecord
 from odtrain.tracking.spool import Outbox
 from odtrain.tracking.store import (
     brief,
@@ -93,8 +92,7 @@ class Tracker:
         self.resumed = False
         self._config = config
         self._outputs = outputs
-        self._not_finite: dict[str, str] = {}
-        self._tables: list[dict[str, str]] = []
+        self._told: set[tuple[str, str]] = set()
         self._old_handler: Any = None
         self._finished = False
         self._alone = ExitStack()
@@ -126,12 +124,13 @@ class Tracker:
         """
         given = None if parent else run_made_by_mlflow(self._config, self.uri)
         wanted, name = resume or given, run_name or self._config.run_name
+        name = name and text_value(name, LONGEST_NAME)
         draft = RunRecord(
             self.uri, self._config.experiment, None, "", name, parent, stage, now(), {}
         )
         begun = begin_run(draft, wanted, self._outputs)
         client, record = begun.client, begun.record
-        self.resumed, self._tables = begun.resumed, begun.tables
+        self.resumed = begun.resumed
         try:
             self.folder = claim_folder(record, self._outputs, self._alone)
         except TrackingError:
@@ -239,7 +238,7 @@ class Tracker:
 
     def logged_steps(self, key: str) -> set[int]:
         """The steps at which metric `key` was logged, before a resume or after."""
-        key = metric_name(key)
+        key = key_name(key)
         entries = [entry for entry in self._delivery.spool.journal() if entry.kind == "metrics"]
         steps = {
             step for entry in entries for name, _, _, step in entry.body["metrics"] if name == key
@@ -257,25 +256,40 @@ class Tracker:
         Values that are not finite are left out and named in the tag `odtrain.not_finite`. What is
         logged already at this step stays as it is (a resumed run repeats steps), unless `replace`.
         """
-        when, kept = now(), []
-        for key, value in metrics.items():
-            number = float(value)
-            if math.isfinite(number):
-                kept.append([metric_name(key), number, when, int(step)])
-            else:
-                self._note_not_finite(key, number, step)
+        when, keys = now(), self._keys(metrics)
+        values = {keys[name]: float(value) for name, value in metrics.items()}
+        kept = [
+            [key, number, when, int(step)]
+            for key, number in values.items()
+            if math.isfinite(number)
+        ]
+        odd = {
+            key: f"{number} at step {step}"
+            for key, number in values.items()
+            if not math.isfinite(number)
+        }
+        self._note("odtrain.not_finite", odd)
         most = MOST_IN_A_BATCH["metrics"]
         for start in range(0, len(kept), most):
             self._append("metrics", {"metrics": kept[start : start + most], "replace": replace})
 
-    def _note_not_finite(self, key: str, value: float, step: int) -> None:
-        if key not in self._not_finite:
-            self._not_finite[key] = f"{value} at step {step}"
-            self.set_tags({"odtrain.not_finite": json.dumps(self._not_finite)})
+    def _keys(self, names: Iterable[str]) -> dict[str, str]:
+        """By name, the key that MLflow takes; those renamed are found in the tag `odtrain.renamed`."""
+        keys = {name: key_name(name) for name in names}
+        self._note("odtrain.renamed", {key: name for name, key in keys.items() if key != name})
+        return keys
+
+    def _note(self, tag: str, more: Mapping[str, str]) -> None:
+        """Add to the object that a tag holds, each key once."""
+        new = {key: text for key, text in more.items() if (tag, key) not in self._told}
+        if new:
+            self._told.update((tag, key) for key in new)
+            self._append("grown", {"tag": tag, "more": new})
 
     def log_params(self, params: Mapping[str, object]) -> None:
         """Log parameters; a new value of an old one becomes a tag `odtrain.changed.<key>`."""
-        texts = {metric_name(key): as_text(value)[:LONGEST_PARAM] for key, value in params.items()}
+        keys = self._keys(params)
+        texts = {keys[name]: text_value(value, LONGEST_PARAM) for name, value in params.items()}
         for some in portions(texts, MOST_PARAMS):
             self._append("params", {"params": some})
 
@@ -294,7 +308,8 @@ class Tracker:
 
     def set_tags(self, tags: Mapping[str, object]) -> None:
         """Set tags, replacing older values."""
-        texts = {key[:LONGEST_NAME]: as_text(value)[:LONGEST_TAG] for key, value in tags.items()}
+        keys = self._keys(tags)
+        texts = {keys[name]: text_value(value, LONGEST_TAG) for name, value in tags.items()}
         for some in portions(texts, MOST_IN_A_BATCH["tags"]):
             self._append("tags", {"tags": some})
 
@@ -337,7 +352,7 @@ class Tracker:
     def log_folder(self, local: Path, artifact_folder: str, *, mirror: bool = False) -> None:
         """Log all files below a folder; with `mirror`, remove what else was logged there."""
         files = sorted(path for path in local.rglob("*") if path.is_file())
-        names = [file.relative_to(local).as_posix() for file in files]
+        names = [artifact_path(file.relative_to(local).as_posix()) for file in files]
         if mirror:
             self._delivery.will_hold(artifact_folder, names)
         for file, name in zip(files, names, strict=True):
@@ -396,10 +411,8 @@ class Tracker:
         self.log_text(
             json.dumps({"columns": list(columns), "data": [list(row) for row in rows]}), artifact
         )
-        entry = {"path": artifact, "type": "table"}
-        if entry not in self._tables:
-            self._tables.append(entry)
-        self.set_tags({"mlflow.loggedArtifacts": json.dumps(self._tables)})
+        entry = {"path": artifact_path(artifact), "type": "table"}
+        self._append("grown", {"tag": "mlflow.loggedArtifacts", "more": [entry]})
 
     def flush(self) -> bool:
         """Send everything now (before a checkpoint is written, say); False if it could not be.
@@ -410,8 +423,10 @@ class Tracker:
         return self._outbox.flush()
 
     def _log_artifact(self, local: Path, artifact: str) -> None:
+        artifact = artifact_path(artifact)
         waiting = self._delivery.spool.files()
-        if self.online and self.run_id is not None and not waiting:
+        as_named = local.name == PurePosixPath(artifact).name  # MLflow sends no file as another
+        if self.online and self.run_id is not None and not waiting and as_named:
             try:
                 self._delivery.upload(local, artifact)
                 return

@@ -22,6 +22,7 @@ from odtrain.evaluation.evaluate import (
 )
 from odtrain.reports.evaluation_report import write_report
 from odtrain.structures import Detections, GroundTruth, UInt8Image
+from odtrain.tracking.names import key_name
 from tests.conftest import SHARED
 
 Scene = tuple[list[GroundTruth], list[Detections]]
@@ -545,6 +546,15 @@ def test_the_report_names_evaluator_and_what_is_missing(report):
         "missing": evaluation.missing,
     }
     assert content["missing"]["AP/star"] == "no ground truth of this class"
+
+
+def test_the_report_says_under_which_key_a_class_is_logged_that_mlflow_takes_no_other_way(tmp_path):
+    evaluation = evaluate(*confused(), ("circle", "cup (blue)", "star"), bootstrap=0, seed=0)
+    write_report(evaluation, grey, *confused(), tmp_path, drawn=0)
+    content = json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8"))
+    key = content["renamed"]["AP/cup (blue)"]
+    assert content["renamed"] == {"AP/cup (blue)": key}
+    assert key == key_name("eval/AP/cup (blue)")
 
 
 def test_the_report_has_a_row_for_each_class(report):

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ def test_evaluating_a_run_replaces_its_numbers_and_leaves_it_as_it_is(again, tra
     before = again.get_run(trained.run.name).data.metrics["eval/AR_100"]
     for file in Path("outputs/odtrain", trained.run.name, "eval").glob("*.json"):
         file.unlink()
-    assert main(["evaluate", f"source={trained.run.name}", "evaluate.bootstrap=5"]) == 0
+    assert main(["evaluate", f"source={trained.run.name}"]) == 0
     run = only_run(again)
     assert run.info.status == "KILLED"
     assert run.data.tags["odtrain.stage"] == "train"
@@ -27,6 +28,47 @@ def test_evaluating_a_run_replaces_its_numbers_and_leaves_it_as_it_is(again, tra
     report = Path("outputs/odtrain", trained.run.name, "eval")
     assert capsys.readouterr().out.endswith(f"\nReport: {report}\n")
     assert (report / "metrics.json").is_file()
+
+
+def files_below(folder):
+    return {file: file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        pytest.param(["evaluate.split=train"], ("train", 15), id="another split"),
+        pytest.param(["evaluate.bootstrap=5"], ("test", 4), id="other settings"),
+        pytest.param(
+            ["data.images={shapes}", "data.name=others", "data.test_fraction=0.1"],
+            ("test", 2),
+            id="other data",
+        ),
+    ],
+)
+def test_what_a_run_was_judged_by_stays_beside_any_other_evaluation(
+    again, trained, shapes, capsys, said, asked, expected
+):
+    before = again.get_run(trained.run.name)
+    folder = Path("outputs/odtrain", trained.run.name)
+    report = files_below(folder / "eval")
+    asked = [one.format(shapes=shapes) for one in asked]
+    assert main(["evaluate", f"source={trained.run.name}", *asked]) == 0
+    now = again.get_run(trained.run.name)
+    assert (now.data.metrics, now.data.tags) == (before.data.metrics, before.data.tags)
+    assert files_below(folder / "eval") == report
+    (made,) = again.search_runs(["1"], "tags.`odtrain.stage` = 'evaluate'")
+    assert made.data.tags["mlflow.parentRunId"] == trained.run.name
+    content = json.loads(Path("outputs/odtrain", made.info.run_id, "eval/metrics.json").read_text())
+    assert (made.data.tags["odtrain.eval_split"], content["images"]) == expected
+    assert said[-1] == (
+        f"Kept as run {made.info.run_id}: {trained.run.name} was judged on its test split, and keeps "
+        "its numbers."
+    )
+    assert main(["report", made.info.run_id]) == 0
+    assert f"on {expected[1]} {expected[0]} pictures" in Path(
+        f"report-{made.info.run_id[:8]}.html"
+    ).read_text(encoding="utf-8")
 
 
 def test_evaluating_a_file_makes_a_run_of_its_own(again, trained):

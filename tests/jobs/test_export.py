@@ -4,6 +4,7 @@ import pytest
 from support.stores import only_run
 
 from odtrain.cli.main import main
+from odtrain.evaluation.saved_detections import read_kept
 
 pytestmark = pytest.mark.slow
 
@@ -27,3 +28,11 @@ def test_exporting_to_a_folder_leaves_the_run_alone(again, trained):
     assert main(["export", f"source={trained.run.name}", *arguments]) == 0
     assert Path("files/model_fp16.tflite").is_file()
     assert again.get_run(trained.run.name).to_dictionary() == before.to_dictionary()
+
+
+def test_a_run_that_was_judged_on_another_split_is_exported_on_that_one(again, trained):
+    again.set_tag(trained.run.name, "odtrain.eval_split", "validation")
+    given = ["export.formats=[tflite_fp32]", "export.max_map_drop=1"]
+    assert main(["export", f"source={trained.run.name}", *given]) == 0
+    kept = read_kept(Path("outputs/odtrain", trained.run.name, "eval/detections/tflite_fp32.npz"))
+    assert len(kept.detections) == 1

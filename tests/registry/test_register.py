@@ -17,6 +17,7 @@ import pytest
 import requests
 from mlflow import MlflowClient
 from support.stores import Server, free_port, store_at, wait_until_healthy
+from support.words import words
 
 from odtrain.cli.main import main
 from odtrain.config.compose import compose_config, section
@@ -25,7 +26,7 @@ from odtrain.errors import TrackingError
 from odtrain.promotion.promote import sync_all
 from odtrain.registry.download import download, resolve_model
 from odtrain.registry.lock import alone_at
-from odtrain.registry.register import ModelCandidate, check_name, register
+from odtrain.registry.register import ModelCandidate, check_name, check_registry, register
 from odtrain.registry.versions import (
     SOUND,
     find_version,
@@ -34,6 +35,7 @@ from odtrain.registry.versions import (
     refresh_aliases,
     set_champion,
 )
+from odtrain.tracking.names import key_name
 from odtrain.tracking.store import open_client
 from odtrain.tracking.tracker import Tracker
 
@@ -162,6 +164,63 @@ def test_a_name_that_no_model_can_have_is_refused(name):
         f'registry.name="{name}": cannot name a registered model.\n'
         "  Give one without / : @, such as registry.name=raccoon."
     )
+
+
+@pytest.mark.parametrize("name", [".", "..a", "x" * 251, "a\nb", "a\udc80", "'\""])
+def test_a_name_that_mlflow_or_a_database_refuses_is_refused(name):
+    with pytest.raises(TrackingError) as caught:
+        check_name(name)
+    assert str(caught.value) == (
+        f'registry.name="{name}": cannot name a registered model.\n'
+        "  Give one of at most 250 letters, dots and quotes aside, such as registry.name=raccoon."
+    )
+
+
+@pytest.mark.parametrize("name", ["it's", 'say "a"', "100%", "▲"])
+def test_a_name_that_mlflow_takes_is_found_again(store, registered, candidate, name):
+    check_name(name)
+    number, _ = registered(replace(candidate, name=name))
+    assert find_version(f"models:/{name}@challenger", uri_of(store)).number == number
+
+
+def test_class_names_that_mlflow_refuses_are_registered_under_keys_of_their_own(
+    store, registered, candidate
+):
+    names = [f"eval/AP/{word}" for word in words()]
+    values = {name: place / 1000 for place, name in enumerate(names)}
+    number, _ = registered(replace(candidate, metrics={**candidate.metrics, **values}))
+    version = find_version("models:/raccoon", uri_of(store))
+    assert (number, version.number) == ("1", "1")
+    told = {name: version.tags[key_name(name)] for name in names}
+    assert told == {name: f"{value:.6g}" for name, value in values.items()}
+    shown = MlflowClient(store.uri).get_logged_model(version.source.removeprefix("models:/"))
+    assert {key_name(name) for name in names} <= {one.key for one in shown.metrics}
+
+
+def test_a_registry_that_can_only_be_read_is_told_before_anything_is_trained(
+    store, tmp_path, database, monkeypatch
+):
+    shutil.copy(database, tmp_path / "other.db")
+    other = f"sqlite:///file:{tmp_path}/other.db?mode=ro&uri=true"
+    monkeypatch.setenv("MLFLOW_REGISTRY_URI", other)
+    with pytest.raises(TrackingError) as caught:
+        check_registry(open_client(store.uri), store.uri, "raccoon")
+    assert str(caught.value) == (
+        f"models:/raccoon: the registry {other} takes no version of it: (sqlite3.OperationalError) "
+        "attempt to write a readonly database\n"
+        "  Have it made writable, give another (tracking.uri=, MLFLOW_REGISTRY_URI), or a name that "
+        "is yours: registry.name=NAME."
+    )
+
+
+def test_asking_the_registry_leaves_nothing_in_it(store, registered, candidate):
+    client = MlflowClient(store.uri)
+    check_registry(client, store.uri, "raccoon")
+    assert client.search_registered_models() == []
+    registered(candidate)
+    check_registry(client, store.uri, "raccoon")
+    (model,) = client.search_registered_models()
+    assert (model.name, model.tags) == ("raccoon", {})
 
 
 def test_a_candidate_without_files_is_refused(registered, candidate):

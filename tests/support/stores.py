@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -15,10 +16,13 @@ from pathlib import Path
 import requests
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from support.words import words
 
 from odtrain.config.compose import section
 from odtrain.config.schema import TrackingConfig
+from odtrain.tracking.names import key_name
 from odtrain.tracking.store import open_client
+from odtrain.tracking.tracker import Tracker
 
 QUIET = section(TrackingConfig, experiment="tests", system_metrics=False, flush_seconds=0.2)
 
@@ -123,3 +127,29 @@ def artifacts(client: MlflowClient, run_id: str, folder: str = "") -> Iterator[s
             yield from artifacts(client, run_id, item.path)
         else:
             yield item.path
+
+
+def check_words_arrive(config: TrackingConfig, folder: Path) -> None:
+    """Log every word as metric, parameter, tag, value and file, and see that each is there once."""
+    names = words()
+    with Tracker(config, folder / "outputs").start("train", "▲" * 300) as tracker:
+        tracker.log({f"eval/AP/{name}": place for place, name in enumerate(names)}, 1)
+        tracker.log_params({f"p/{name}": name for name in names})
+        tracker.set_tags({f"t/{name}": name for name in names})
+        for place, name in enumerate(("a#1", "a#2", "%41", "a\nb", "don't")):
+            file = folder / f"{name}.txt"
+            file.write_text(str(place))
+            tracker.log_file(file, "files")
+    run = tracker.client.get_run(str(tracker.run_id))
+    assert not (tracker.folder / "refused.jsonl").exists()
+    keys = [key_name(f"eval/AP/{name}") for name in names]
+    metrics, params, tags = run.data.metrics, run.data.params, run.data.tags
+    assert [metrics.get(key) for key in keys] == list(range(len(names)))
+    assert set(params) == {key_name(f"p/{name}") for name in names}
+    assert {key for key in tags if key.startswith("t/")} == {
+        key_name(f"t/{name}") for name in names
+    }
+    assert json.loads(tags["odtrain.renamed"])[key_name("eval/AP/*")] == "eval/AP/*"
+    held = sorted(artifacts(tracker.client, str(tracker.run_id), "files"))
+    assert len(held) == 5
+    assert "files/don't.txt" in held

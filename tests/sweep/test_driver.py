@@ -17,6 +17,7 @@ from odtrain.errors import CheckpointError, ConfigError
 from odtrain.sweep import driver
 from odtrain.sweep import pick as sweep_pick
 from odtrain.sweep import results as sweep_results
+from odtrain.sweep import study as sweep_study
 
 SPACE = """
 train.learning_rate: {low: 0.001, high: 0.01, log: true}
@@ -155,6 +156,30 @@ def test_a_study_is_not_gone_on_with_in_other_directions(settings, trainings):
         "sweep.name=shapes: is a study that compares mAP: maximize, latency_ms_p50: minimize.\n"
         "  Give another sweep.name, or the directions it was begun with."
     )
+
+
+@pytest.mark.parametrize("trials", [0, 2])
+def test_a_study_that_odtrain_did_not_begin_is_refused_and_stays_as_it_is(
+    settings, trainings, monkeypatch, trials
+):
+    monkeypatch.setattr(sweep_study, "LONGEST_UNMARKED", 0.3)
+    theirs = optuna.create_study(
+        storage="sqlite:///optuna.db", study_name="shapes", direction="minimize"
+    )
+    theirs.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=trials)
+    config = composed(settings)
+    for command in (
+        lambda: driver.sweep(config, settings),
+        lambda: sweep_pick.pick(config, None, None, None, False),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            command()
+        assert str(caught.value) == (
+            "sweep.name=shapes: is a study that odtrain did not begin (one number: minimized).\n"
+            "  Give another sweep.name, or another sweep.storage."
+        )
+    now = optuna.load_study(storage="sqlite:///optuna.db", study_name="shapes")
+    assert (now.user_attrs, len(now.trials)) == ({}, trials)
 
 
 def test_a_study_is_not_gone_on_with_under_other_settings_or_choices(settings, trainings):

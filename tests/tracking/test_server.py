@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 from support.commands import TINY_RUN, odtrain
-from support.stores import free_port, wait_until_healthy
+from support.stores import check_words_arrive, free_port, wait_until_healthy
 
 from odtrain.config.compose import section
 from odtrain.config.schema import TrackingConfig
@@ -90,6 +90,12 @@ def team() -> Iterator[Team]:
         with contextlib.suppress(Exception):
             team.end()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@needs_postgres
+@pytest.mark.slow
+def test_every_word_arrives_in_postgresql(team, tmp_path):
+    check_words_arrive(section(TrackingConfig, uri=team.uri, system_metrics=False), tmp_path)
 
 
 @needs_postgres

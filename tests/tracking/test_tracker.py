@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -14,17 +15,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import requests
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import BAD_REQUEST
-from support.stores import Server, free_port, store_at
+from support.stores import QUIET, Server, free_port, store_at
 
 from odtrain import __version__
 from odtrain.config.compose import compose_config, section
 from odtrain.config.schema import TrackingConfig
 from odtrain.errors import TrackingError
-from odtrain.tracking.names import metric_name
 from odtrain.tracking.runs import config_digest, find_resumable, is_begun, sync
 from odtrain.tracking.store import open_client
 from odtrain.tracking.tracker import Tracker
@@ -147,28 +148,6 @@ def test_numbers_that_are_not_finite_become_a_tag(store, tracker_of):
     run = run_of(store, tracker.run_id)
     assert run.data.metrics == {"train/learning_rate": 0.1}
     assert json.loads(run.data.tags["odtrain.not_finite"]) == {"train/loss": "nan at step 7"}
-
-
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        pytest.param("eval/AP/raccoon", "eval/AP/raccoon", id="plain"),
-        pytest.param("eval/AP/층 1", "eval/AP/층 1", id="letters of any script"),
-        pytest.param("eval/AP/*", "eval/AP/_2a", id="star"),
-        pytest.param("eval/AP/#", "eval/AP/_23", id="hash differs from star"),
-        pytest.param("eval/AP/..", "eval/AP/_", id="dots"),
-        pytest.param("eval/AP//a", "eval/AP/_/a", id="empty part"),
-    ],
-)
-def test_class_names_become_metric_names_that_mlflow_takes(name, expected):
-    assert metric_name(name) == expected
-
-
-def test_odd_class_names_reach_mlflow(store, tracker_of):
-    names = ["eval/AP/*", "eval/AP/▲", "eval/AP/..", "eval/AP/a/b", "eval/AP/=@"]
-    with tracker_of(store).start("train") as tracker:
-        tracker.log(dict.fromkeys(names, 0.5), 1)
-    assert len(run_of(store, tracker.run_id).data.metrics) == len(names)
 
 
 def test_the_configuration_is_logged_whole(store, tracker_of):
@@ -357,6 +336,91 @@ def test_a_run_is_resumed_on_a_machine_that_never_saw_it(store, tmp_path, said):
         again.log({"train/loss": 2.0}, 1)
         again.log({"train/loss": 2.0}, 2)
     assert history(store, tracker.run_id, "train/loss") == [(1, 1.0), (2, 2.0)]
+
+
+def test_a_deleted_run_is_not_gone_on_with(store, tracker_of):
+    with tracker_of(store).start("train") as first:
+        run_id = str(first.run_id)
+    MlflowClient(store.uri).delete_run(run_id)
+    with pytest.raises(TrackingError) as caught:
+        tracker_of(store).start("train", resume=run_id)
+    assert str(caught.value) == (
+        f"run {run_id}: it has been deleted, and MLflow takes nothing for it.\n"
+        f"  Restore it (mlflow runs restore --run-id {run_id}), or begin a new run."
+    )
+
+
+def test_a_run_of_a_deleted_experiment_is_not_gone_on_with(store, tracker_of):
+    with tracker_of(store).start("train") as first:
+        run = run_of(store, first.run_id)
+    MlflowClient(store.uri).delete_experiment(run.info.experiment_id)
+    with pytest.raises(TrackingError) as caught:
+        tracker_of(store).start("train", resume=run.info.run_id)
+    assert str(caught.value) == (
+        "experiment tests: it has been deleted.\n"
+        f"  Restore it (mlflow experiments restore --experiment-id {run.info.experiment_id}), "
+        "or choose another with tracking.experiment=NAME."
+    )
+
+
+def test_a_run_that_was_begun_without_a_server_is_not_gone_on_with_in_a_deleted_experiment(
+    store, tracker_of, tmp_path
+):
+    nobody = replace(store, uri=f"http://127.0.0.1:{free_port()}")
+    with tracker_of(nobody).start("train") as first:
+        name = first.name
+    client = MlflowClient(store.uri)
+    client.delete_experiment(client.create_experiment("tests"))
+    with pytest.raises(TrackingError, match=r"^experiment tests: it has been deleted\.\n"):
+        tracker_of(store).start("train", resume=name)
+
+
+def test_a_store_that_can_only_be_read_is_told_before_a_run_goes_on_in_it(
+    store, tracker_of, tmp_path
+):
+    with tracker_of(store).start("train") as first:
+        run_id = first.run_id
+    with sqlite3.connect(str(store.uri).removeprefix("sqlite:///")) as database:
+        refuse = "BEGIN SELECT RAISE(ABORT, 'attempt to write a readonly database'); END"
+        database.execute(f"CREATE TRIGGER i BEFORE INSERT ON tags {refuse}")
+        database.execute(f"CREATE TRIGGER u BEFORE UPDATE ON tags {refuse}")
+    with pytest.raises(TrackingError) as caught:
+        tracker_of(store).start("train", resume=run_id)
+    assert str(caught.value).splitlines() == [
+        f"{store.uri}: MLflow cannot use it: (sqlite3.IntegrityError) attempt to write a readonly "
+        "database",
+        "  Have it made writable, or choose another: tracking.uri=sqlite:///runs.db",
+    ]
+
+
+def test_a_deleted_run_is_not_found_to_be_gone_on_with(store, tracker_of, tmp_path):
+    with tracker_of(store).start("train") as first:
+        first.log_config(config := compose_config(["outputs=out"]))
+        first.finish("KILLED")
+    digest = config_digest(config)
+    assert find_resumable(store, tmp_path / "outputs", digest) == first.run_id
+    MlflowClient(store.uri).delete_run(str(first.run_id))
+    assert find_resumable(store, tmp_path / "outputs", digest) is None
+
+
+def test_tables_of_a_run_are_kept_where_the_server_fails_while_it_is_taken_up(
+    server, tracker_of, monkeypatch
+):
+    config = replace(QUIET, uri=server.uri)
+    with tracker_of(config).start("train") as first:
+        first.log_table(["a"], [[1]], "first.json")
+
+    def away(*_: object) -> None:
+        raise requests.ConnectionError("gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "get_experiment", away)
+        again = tracker_of(config).start("train", resume=first.run_id)
+    with again:
+        again.log_table(["a"], [[2]], "second.json")
+    tags = MlflowClient(server.uri).get_run(str(first.run_id)).data.tags
+    held = json.loads(tags["mlflow.loggedArtifacts"])
+    assert [table["path"] for table in held] == ["first.json", "second.json"]
 
 
 def test_a_resumed_run_notes_changed_parameters(store, tracker_of):
@@ -589,6 +653,30 @@ def test_pictures_of_names_that_mlflow_does_not_take_stay_apart(store, tracker_o
         tracker.log_image(picture, "val/강아지.jpg", 3)
         tracker.log_image(picture, f"val/{'x' * 300}.jpg", 3)
     assert len(artifacts(tracker.client, tracker.run_id, "images")) == 6
+
+
+def test_the_experiment_is_the_configured_else_the_environments(monkeypatch):
+    assert compose_config([]).tracking.experiment == "odtrain"
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "")
+    assert compose_config([]).tracking.experiment == "odtrain"
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "theirs")
+    assert compose_config([]).tracking.experiment == "theirs"
+    assert section(TrackingConfig).experiment == "theirs"
+    assert compose_config(["tracking.experiment=ours"]).tracking.experiment == "ours"
+
+
+def test_the_number_of_an_experiment_is_passed_over_with_a_word(
+    store, tracker_of, monkeypatch, said
+):
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", "7")
+    with tracker_of(store).start("sweep") as first:
+        assert said == [
+            "tracking: MLFLOW_EXPERIMENT_ID=7 is passed over: the run goes into the experiment tests. "
+            "Name another: tracking.experiment=NAME or MLFLOW_EXPERIMENT_NAME."
+        ]
+        tracker_of(store).start("train", parent=first.run_id).finish()
+    tracker_of(store).start("sweep", resume=first.run_id).finish()
+    assert len(said) == 1
 
 
 # Under `mlflow run`
