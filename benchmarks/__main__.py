@@ -205,8 +205,8 @@ def _zoo(quick: bool) -> Section:
         f"Milliseconds for one picture (batch 1, {zoo.THREADS} thread, median of {extent.runs} runs, each "
         f"file in a process of its own), {NUM_CLASSES} classes, random weights with class scores as low "
         "as a trained network's mostly are. `pb` and `saved_model` include resizing and normalising. "
-        "`.tflite` files suppress per class, which looks at all classes one after the other, or, in the "
-        "columns `fast`, once for all classes (`export.nms=fast`)."
+        "`.tflite` files suppress per class with built-in operators (`export.nms=builtin`), or, in the columns "
+        "`fast`, with the detection operator once for all classes (`export.nms=fast`)."
     )
     failed = [f"- {why}" for row in rows for why in row.failed]
     if failed:
@@ -320,7 +320,7 @@ TRACKING: Columns = {
 }
 ZOO: Columns = {
     "model": lambda row: row.model,
-    **{name: _milliseconds(name, "regular") for name in FORMATS},
+    **{name: _milliseconds(name, "builtin") for name in FORMATS},
     **{f"{name} fast": _milliseconds(name, "fast") for name in zoo.FAST},
     "load": lambda row: f"{row.load:.1f}",
 }

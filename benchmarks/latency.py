@@ -65,8 +65,8 @@ class Extent:
     runs: int = 50
 
 
-WHOLE = Extent((FULL, COCO), {"regular": tuple(FORMATS), "fast": ("tflite_fp32", "tflite_int8")})
-QUICK = Extent((SMALL,), {"regular": ("pb", "tflite_fp32"), "fast": ("tflite_int8",)}, 10)
+WHOLE = Extent((FULL, COCO), {"builtin": tuple(FORMATS), "fast": ("tflite_fp32", "tflite_int8")})
+QUICK = Extent((SMALL,), {"builtin": ("pb", "tflite_fp32"), "fast": ("tflite_int8",)}, 10)
 
 
 class File(NamedTuple):

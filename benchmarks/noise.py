@@ -72,7 +72,7 @@ def measure(rounds: int = 20) -> list[Row]:
     with tempfile.TemporaryDirectory(prefix="odtrain-noise-") as scratch:
         folder = Path(scratch)
         made = processes.run(
-            zoo.write_files, model=MODEL, formats=list(FORMATS), nms="regular", folder=str(folder)
+            zoo.write_files, model=MODEL, formats=list(FORMATS), nms="builtin", folder=str(folder)
         ).value["written"]
         with tqdm(total=len(NEIGHBOURS) * rounds, desc="noise", unit="round") as bar:
             for kind, (count, waiting) in NEIGHBOURS.items():

@@ -135,7 +135,7 @@ def _files(extent: Extent, folder: Path) -> dict[str, Path]:
         overrides=list(network.overrides),
         checkpoint=str(network.checkpoint or ""),
         formats=list(extent.formats),
-        nms="regular",
+        nms="builtin",
         folder=str(folder / "exported"),
     ).value
     files = {f"{network.name}, {name}": Path(written[name]) for name in extent.formats}

@@ -89,7 +89,7 @@ def measure(extent: Extent = WHOLE) -> list[Row]:
     rows = []
     with tempfile.TemporaryDirectory(prefix="odtrain-serving-") as folder:
         done = processes.run(
-            zoo.write_files, model=MODEL, formats=list(FORMATS), nms="regular", folder=folder
+            zoo.write_files, model=MODEL, formats=list(FORMATS), nms="builtin", folder=folder
         )
         for format, file in done.value["written"]:
             with _served(Path(file)) as (address, server):

@@ -58,10 +58,10 @@ SLOW = "retinanet"
 """How the names of the models begin that take longest to export; they come last."""
 WHOLE = Extent(
     tuple(sorted(model_names(), key=lambda name: name.startswith(SLOW))),
-    {"regular": tuple(FORMATS), "fast": FAST},
+    {"builtin": tuple(FORMATS), "fast": FAST},
 )
 QUICK = Extent(
-    ("ssd_mobilenet_v1_0.25_depth_192",), {"regular": ("pb",), "fast": ("tflite_int8",)}, 3
+    ("ssd_mobilenet_v1_0.25_depth_192",), {"builtin": ("pb",), "fast": ("tflite_int8",)}, 3
 )
 
 

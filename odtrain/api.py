@@ -112,7 +112,7 @@ def compose(overrides: Sequence[str] = ()) -> Config:
             "is one text.",
             'Give a sequence of texts: ["train.steps=100", "data.name=mine"].',
         )
-    return compose_config(overrides)
+    return compose_config(overrides, aloud=True)
 
 
 # ---- detectors

@@ -112,7 +112,7 @@ def with_config(run: Callable[[Composed], int]) -> Callable[[Invocation], int]:
     def composed(invocation: Invocation) -> int:
         from odtrain.config.compose import as_yaml, compose_config
 
-        config = compose_config(invocation.overrides, invocation.flags.config_dir)
+        config = compose_config(invocation.overrides, invocation.flags.config_dir, aloud=True)
         if invocation.flags.cfg:
             print(as_yaml(config), end="")
             return 0

@@ -202,6 +202,11 @@ KINDS: dict[str, Kind] = {
         "no class names",
         "Put classes.txt, obj.names or data.yaml (for records: label_map.pbtxt) beside the labels.",
     ),
+    "OD035": Kind(
+        "error",
+        "most pictures lose all their objects",
+        "Draw a rectangle or a polygon around each object in the tool that wrote the labels.",
+    ),
     "OD020": Kind("error", "label map cannot be used", "Each class is: item { id: 1 name: 'cat' }"),
     "OD101": Kind(
         "warning",
@@ -289,6 +294,16 @@ KINDS: dict[str, Kind] = {
         "scene drawn into two splits",
         "Give the split by lists or folders, or add pictures of other scenes.",
     ),
+    "OD122": Kind(
+        "warning",
+        "few validation pictures",
+        "Raise data.validation_fraction, such as 0.2, or label more pictures.",
+    ),
+    "OD123": Kind(
+        "warning",
+        "validation after the last step alone",
+        "Set evaluate.every to a tenth of train.steps.",
+    ),
     "OD130": Kind(
         "warning",
         "labels in two formats",
@@ -303,6 +318,22 @@ KINDS: dict[str, Kind] = {
         "warning",
         "rotated boxes",
         "Nothing to do if looser boxes will do: detectors of this kind find upright ones.",
+    ),
+    "OD133": Kind(
+        "warning",
+        "picture loses all its objects",
+        "It is taken for background. Draw a rectangle or a polygon around each object in the tool that "
+        "wrote the labels.",
+    ),
+    "OD134": Kind(
+        "warning",
+        "label file not read whole",
+        "Give each object one place of its own, as the tool's other files do, or delete what is too much.",
+    ),
+    "OD135": Kind(
+        "warning",
+        "regions without a label",
+        "Give each a label in the tool that wrote the file.",
     ),
     "OD201": Kind("info", "pictures left out", "Nothing to do if that is meant."),
     "OD202": Kind("info", "class never labelled", "Nothing to do if that is meant."),

@@ -18,6 +18,7 @@ import odtrain
 from odtrain import api
 from odtrain.dataset.read import Dataset
 from odtrain.errors import ConfigError, DataError
+from odtrain.tracking.store import open_client
 
 NAMES = {"Detections", "check", "compose", "evaluate", "load", "prepare", "train"}
 TAKEN = (
@@ -106,7 +107,7 @@ def result(database, shapes, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        overrides = [f"data.images={shapes}", *TINY_RUN, "train.steps=4"]
+        overrides = [f"data.images={shapes}", *TINY_RUN, "train.steps=4", "registry.min_recall=0.1"]
         yield odtrain.train([*overrides, "export.formats=[tflite_fp32]"])
 
 
@@ -115,8 +116,14 @@ def test_train_prints_nothing_and_returns_what_came_of_it(result):
     assert result.folder == Path("outputs/odtrain", result.run_id)
     assert result.files == {"tflite_fp32": result.folder / "export/model.tflite"}
     assert result.metrics["mAP"] == result.evaluation.metrics["mAP"]
-    assert result.model == "models:/shapes@champion"
-    assert result.outcome == "models:/shapes/1 is @champion."
+    assert result.model == "models:/shapes@challenger"
+    assert result.outcome == (
+        "models:/shapes/1 is @challenger, not @champion:\n"
+        "  floor: finds 0% of the objects at score 0.5 and IoU 0.5; registry.min_recall=0.1. Train longer or "
+        "on more pictures: odtrain check says what the data lack."
+    )
+    aliases = open_client(result.store).get_registered_model("shapes").aliases
+    assert list(aliases) == ["challenger"]
 
 
 @pytest.mark.slow
@@ -136,7 +143,7 @@ def test_evaluate_returns_what_the_run_has(result, capsys):
         "runs:/{0.run_id}",
         "runs:/{0.run_id}/export/model.tflite",
         "models:/shapes/1",
-        "models:/shapes@champion",
+        "models:/shapes@challenger",
         "{0.folder}/export/model.tflite",
     ],
 )

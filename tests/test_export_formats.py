@@ -11,9 +11,10 @@ import pytest
 from odtrain import model_source as sources
 from odtrain.config.compose import compose_config, section
 from odtrain.config.schema import RegistryConfig
-from odtrain.export.writers import LITE_SETTINGS, WRITERS
+from odtrain.export.lite import LITE_SETTINGS
+from odtrain.export.writers import WRITERS
 from odtrain.export_formats import FORMATS, served_format
-from odtrain.promotion import promote as promotion
+from odtrain.promotion import case as promotion
 from odtrain.registry.download import file_of_version, resolve_model
 from odtrain.registry.lock import alone_at
 from odtrain.registry.register import ModelCandidate, register
@@ -156,17 +157,18 @@ def test_all_that_take_one_file_of_a_version_take_the_same(
 
 def judged_in(store, version, format, monkeypatch) -> tuple[str, object]:
     """What the gate judges a version by, and what it runs where the version is the champion."""
-    monkeypatch.setattr(promotion, "_measured", lambda case, split, file: file.name)
+    monkeypatch.setattr(promotion, "_measured", lambda case, split, file, raw=(): file.name)
     monkeypatch.setattr(promotion, "_reference", lambda case, split: [])
     limits = section(RegistryConfig, name="shapes", format=format)
     known = {
         "config": compose_config([]),
+        "raw": [],
         "pictures": (LabelledSplit(("circle", "square"), [], ()), []),
     }
     case = promotion.PromotionCase(
         str(store.uri), compose_config([]), limits, version, None, None, known
     )
-    with promotion._gathered(case) as evidence:
+    with promotion.gathered(case) as evidence:
         return evidence.judged, promotion._found_by_champion(case, evidence.split, version)
 
 

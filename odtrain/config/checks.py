@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any
 
+from odtrain.config.data_name import is_folder_name
 from odtrain.config.schema import (
     STORED_THRESHOLDS,
     DataConfig,
@@ -15,6 +16,9 @@ from odtrain.config.schema import (
     TrainConfig,
 )
 from odtrain.errors import ConfigError
+
+SHOWN_LENGTH = 60
+"""Of a value that is refused."""
 
 
 def check_values(section: Any, prefix: str = "") -> None:
@@ -45,6 +49,10 @@ def _check_value(key: str, value: Any, rules: Rules) -> None:
         _check_each(key, value, rules["each_of"])
     if least is not None and value is not None and value < least:
         raise ConfigError(f"{key}={value}", "too small.", f"Give at least {least}.")
+    if "folder_name" in rules and not is_folder_name(value):
+        shown = value if len(value) <= SHOWN_LENGTH else f"{value[:SHOWN_LENGTH]}..."
+        problem = "cannot be the name of a folder."
+        raise ConfigError(f"{key}={shown}", problem, "Give one word, such as raccoon.")
     if "fraction" in rules:
         _check_fraction(key, value, rules["fraction"])
 

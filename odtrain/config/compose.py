@@ -19,6 +19,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from odtrain.config.checks import check_values, choices_of
+from odtrain.config.data_name import name_own_data
 from odtrain.config.schema import Config, keys, section_in, sections
 from odtrain.config.shipped import choices, conf, conf_folders, shipped
 from odtrain.errors import ConfigError, first_line
@@ -28,12 +29,15 @@ WITHOUT_CHOICES = ("~model", "~data", "~sweep")
 Section = TypeVar("Section")
 
 
-def compose_config(overrides: Sequence[str], config_dir: str | None = None) -> Config:
+def compose_config(
+    overrides: Sequence[str], config_dir: str | None = None, *, aloud: bool = False
+) -> Config:
     """Compose `conf/` and the overrides, check every key, type and choice, return typed values.
 
     Args:
         overrides: Hydra's `key=value`; a text value may hold any character without quoting.
         config_dir: a folder of the user's own configs, searched beside `conf/`.
+        aloud: say what the user's pictures are called, where that follows from their folder.
 
     Raises:
         ConfigError: an override cannot be read, names an unknown key or choice, or has a wrong type.
@@ -45,7 +49,9 @@ def compose_config(overrides: Sequence[str], config_dir: str | None = None) -> C
     if config_dir is not None:
         quoted.append(f'hydra.searchpath=["file://{Path(config_dir).resolve()}"]')
     try:
-        config = _typed(_composed(quoted))
+        node = _composed(quoted)
+        name_own_data(node, aloud)
+        config = _typed(node)
     except (HydraException, OmegaConfBaseException) as error:
         raise _explained(error, overrides) from error
     except AssertionError as error:  # OmegaConf's, about a key inside a section that is null
@@ -99,6 +105,7 @@ def from_yaml(text: str) -> Config:
     """
     try:
         stated = OmegaConf.merge(OmegaConf.structured(_open(Config)), OmegaConf.create(text))
+        _forget_former_defaults(cast(DictConfig, stated))
         model = OmegaConf.select(stated, "model.name")
         shipped_one = (conf() / "model" / f"{model}.yaml").is_file()
         others = (f"model={model}" if shipped_one else "~model", *WITHOUT_CHOICES[1:])
@@ -106,6 +113,16 @@ def from_yaml(text: str) -> Config:
     except OmegaConfBaseException as error:
         remedy = "Use the odtrain version named in the run's tag odtrain.version."
         raise ConfigError("config.yaml of the run", first_line(error), remedy) from error
+
+
+def _forget_former_defaults(stated: DictConfig) -> None:
+    """Let `conf/` say what an old text has only because it was the default.
+
+    Suppression by the detection operator was, before there was a floor for champions (`registry.min_recall`);
+    its files lose a class with several threads.
+    """
+    if OmegaConf.is_missing(stated.registry, "min_recall") and stated.export.nms == "regular":
+        stated.export.nms = MISSING
 
 
 def shipped_model(name: str) -> dict[str, Any]:

@@ -38,13 +38,15 @@ FRACTION: Rules = {"fraction": "all"}
 """A number from 0 to 1."""
 PART: Rules = {"fraction": "part"}
 """A fraction that leaves something of the whole."""
+FOLDER_NAME: Rules = {"folder_name": True}
+"""The name of one folder, on any system."""
 
 
 @dataclass(frozen=True)
 class DataConfig:
     """Which pictures and labels, and how they are split."""
 
-    name: str
+    name: str = field(metadata=FOLDER_NAME)
     images: str
     annotations: str | None
     format: str = field(
@@ -61,6 +63,7 @@ class DataConfig:
             "tfrecord",
         )
     )
+    crowd: str = field(metadata=one_of("ignore", "take"))
     label_map: str | None
     train_list: str | None
     validation_list: str | None
@@ -234,7 +237,7 @@ class ExportConfig:
 
     formats: list[str] = field(metadata=each_of(*FORMATS))
     max_map_drop: float
-    nms: str = field(metadata=one_of("regular", "fast"))
+    nms: str = field(metadata=one_of("builtin", "regular", "fast"))
     calibration_pictures: int = field(metadata=at_least(1))
 
 
@@ -267,6 +270,9 @@ class RegistryConfig:
     max_map_loss: float = field(metadata=FRACTION)
     max_latency_ms: float | None
     max_size_mb: float | None
+    min_recall: float = field(metadata=FRACTION)
+    min_pictures: int = field(metadata=at_least(0))
+    min_objects: int = field(metadata=at_least(0))
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from odtrain.dataset.checks.anchor_fit import fit_findings
 from odtrain.dataset.checks.balance import balance_findings, split_findings
 from odtrain.dataset.checks.class_names import name_findings
 from odtrain.dataset.checks.leakage import scene_findings
+from odtrain.dataset.checks.left_out import left_out_findings
 from odtrain.dataset.look import FileStat, Memory, expect_looks, look, read_memories
 from odtrain.dataset.near_duplicates import Scenes, find_scenes
 from odtrain.dataset.pairing import match
@@ -106,6 +107,7 @@ def _line(config: DataConfig, files: dict[Path, FileStat], workers: Workers) -> 
     (class_names, images), about_classes = of_known_classes(config.label_map, placed)
     scenes = find_scenes(pictures)
     splits = complete_split(config, images, given, scenes.whole)
+    about_labels = [*about_labels, *left_out_findings(scanned.labels, entries)]
     about_pictures = (*about_pairs, *about_looks, *about_boxes, *about_classes)
     return Checked(
         splits,

@@ -26,7 +26,7 @@ from odtrain.media.images import turned_by_exif, without_exif
 
 OF_THE_SPLIT = ("OD017", "OD018")
 """Findings that do not matter where nothing is trained."""
-SAID = ("OD102", "OD130", "OD131", "OD132", "OD231", "OD232")
+SAID = ("OD102", "OD130", "OD131", "OD132", "OD133", "OD134", "OD135", "OD231", "OD232")
 """Findings about what does not arrive in the new files, or arrives changed."""
 UNPACKED = ".unpacked"
 """Where the pictures of records are while they are converted."""

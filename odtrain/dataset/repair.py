@@ -183,8 +183,10 @@ class _Repairer:
         """The picture with its objects put right, and a line in the log for each change.
 
         Raises:
-            NeedsAPersonError: a class or a box cannot be guessed.
+            NeedsAPersonError: a class or a box cannot be guessed, or it would become background.
         """
+        if self.entry.left_out and not self.entry.objects:
+            raise NeedsAPersonError("OD133", "all that is labelled would be left out.")
         size = self.held.width, self.held.height
         written = [self.entry.in_pixels(item, *size) for item in self.entry.objects]
         written = [self._in_order(item) for item in self._scaled(written)]

@@ -149,8 +149,8 @@ def _lies_in(file: Path, root: Path) -> bool:
 def _sources(config: DataConfig, files: dict[Path, FileStat], pictures: Sequence[Path]) -> Sources:
     """What readers of labels may look at; lists of the split are no label files."""
     root = _label_root(config)
-    named = (config.train_list, config.validation_list, config.test_list, config.label_map)
-    lists = [Path(file) for file in named if file is not None and Path(file).is_file()]
+    beside = (config.train_list, config.validation_list, config.test_list, config.label_map)
+    lists = [Path(file) for file in beside if file is not None and Path(file).is_file()]
     mine: list[Path] = []
     others: list[Path] = []
     for file in files:
@@ -160,7 +160,8 @@ def _sources(config: DataConfig, files: dict[Path, FileStat], pictures: Sequence
         others.insert(0, Path(config.label_map))
     stems = frozenset(normalised(picture.stem) for picture in pictures)
     unpacked = any(_lies_in(picture, Path(config.prepared) / UNPACKED) for picture in pictures)
-    return Sources(mine, others, stems, config.format != "auto", unpacked)
+    named, take = config.format != "auto", config.crowd == "take"
+    return Sources(mine, others, stems, named, unpacked, take)
 
 
 def _is_one_of(file: Path, lists: Sequence[Path]) -> bool:

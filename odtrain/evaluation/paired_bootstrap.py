@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -26,6 +27,7 @@ from odtrain.structures import Detections, GroundTruth, IntArray
 OVERALL: dict[str, slice] = {"mAP": slice(None), "mAP_50": slice(0, 1), "mAP_75": slice(5, 6)}
 """Which of COCO's ten IoU thresholds each number is the mean over."""
 
+MOST_NAMED = 8
 POINTS = 100
 """In words, mAP is given in points of 0 to 100."""
 
@@ -42,6 +44,7 @@ class Difference:
         high: upper end.
         b_better: share of the resamples in which b is above a; half of those in which they are equal.
         boxes: ground truth boxes that count.
+        enough: whether there are pictures and boxes enough to show anything.
     """
 
     name: str
@@ -51,6 +54,7 @@ class Difference:
     high: float | None
     b_better: float | None
     boxes: int
+    enough: bool = True
 
     @property
     def change(self) -> float | None:
@@ -59,8 +63,19 @@ class Difference:
 
     @property
     def shown(self) -> bool:
-        """Whether the interval leaves 0 out."""
-        return self.low is not None and self.high is not None and not self.low <= 0 <= self.high
+        """Whether the interval leaves 0 out, on pictures and boxes enough."""
+        known = self.low is not None and self.high is not None
+        return self.enough and known and not self.low <= 0 <= self.high  # type: ignore[operator]
+
+
+class Least(NamedTuple):
+    """What a difference needs to be shown: with less, chance moves it more than the interval says."""
+
+    pictures: int = 0
+    boxes: int = 0
+
+
+ANY = Least()
 
 
 @dataclass(frozen=True)
@@ -72,12 +87,23 @@ class Comparison:
         bootstrap: resamples behind the intervals.
         overall: name -> mAP, mAP_50, mAP_75.
         classes: the AP of each class, IoU 0.50 to 0.95.
+        least: what a difference needed to be shown.
     """
 
     pictures: int
     bootstrap: int
     overall: dict[str, Difference]
     classes: tuple[Difference, ...]
+    least: Least = ANY
+
+    def in_words(self, names: Mapping[str, str] | None = None) -> str:
+        """Which side is better, as `in_words` has it, and which classes have too few boxes to say."""
+        said = in_words(self.overall["mAP"], self.pictures, names)
+        few = [f"{row.name} ({row.boxes})" for row in self.classes if row.boxes < self.least.boxes]
+        if not few:
+            return said
+        listed = ", ".join(few[:MOST_NAMED]) + ", ..." * (len(few) > MOST_NAMED)
+        return f"{said}; fewer than {self.least.boxes} objects: {listed}"
 
     def metrics(self) -> dict[str, float]:
         """The numbers under the names they have in MLflow, as b - a."""
@@ -97,6 +123,7 @@ def compare_detections(
     class_names: Sequence[str],
     bootstrap: int,
     seed: int,
+    least: Least = ANY,
 ) -> Comparison:
     """Score two sets of detections of the same pictures, and their difference on the same resamples.
 
@@ -107,6 +134,7 @@ def compare_detections(
         class_names: index 0 names id 1; detections of other ids are left out.
         bootstrap: resamples behind the 95 % intervals; 0 for none.
         seed: of the resamples.
+        least: what a difference needs to be shown.
 
     Raises:
         DataError: there is no picture.
@@ -124,6 +152,7 @@ def compare_detections(
             [_mean_over_classes(curves, at) for curves in exact],
             [_mean_over_classes(curves, at) for curves in resampled],
             sum(boxes),
+            enough=pictures >= least.pictures and sum(boxes) >= least.boxes,
         )
         for name, at in OVERALL.items()
     }
@@ -133,10 +162,11 @@ def compare_detections(
             [curves[k].mean(axis=1) for curves in exact],
             [curves[k].mean(axis=1) for curves in resampled],
             boxes[k],
+            enough=pictures >= least.pictures and boxes[k] >= least.boxes,
         )
         for k, name in enumerate(class_names)
     )
-    return Comparison(pictures, len(drawn), overall, classes)
+    return Comparison(pictures, len(drawn), overall, classes, least)
 
 
 def in_words(row: Difference, pictures: int, names: Mapping[str, str] | None = None) -> str:
@@ -158,7 +188,8 @@ def in_words(row: Difference, pictures: int, names: Mapping[str, str] | None = N
         return f"{said}; {pictures} picture{'s' * (pictures != 1)} give no interval"
     ends = sorted((sign * row.low * POINTS, sign * row.high * POINTS))
     verdict = "shown" if row.shown else "not shown"
-    return f"{said} [{_tenths(ends[0])}, {_tenths(ends[1])}]: {verdict} on {pictures} pictures"
+    few = "" if row.enough else ", which are too few to show anything"
+    return f"{said} [{_tenths(ends[0])}, {_tenths(ends[1])}]: {verdict} on {pictures} pictures{few}"
 
 
 def _tenths(value: float) -> str:
@@ -183,12 +214,16 @@ def _mean_over_classes(curves: Float64Array, at: slice) -> Float64Array:
 
 
 def _difference(
-    name: str, exact: Sequence[Float64Array], resampled: Sequence[Float64Array], boxes: int
+    name: str,
+    exact: Sequence[Float64Array],
+    resampled: Sequence[Float64Array],
+    boxes: int,
+    enough: bool,
 ) -> Difference:
     a, b = (None if np.isnan(values[0]) else float(values[0]) for values in exact)
     lead = resampled[1] - resampled[0]
     lead = lead[~np.isnan(lead)]
     if a is None or not len(lead):
-        return Difference(name, a, b, None, None, None, boxes)
+        return Difference(name, a, b, None, None, None, boxes, enough)
     better = float(np.mean(lead > 0) + np.mean(lead == 0) / 2)
-    return Difference(name, a, b, *interval(lead), better, boxes)
+    return Difference(name, a, b, *interval(lead), better, boxes, enough)

@@ -1,7 +1,7 @@
 """Exported files measured as a user would run them: from disk, in a fresh process.
 
-`python -m odtrain.export.benchmark FILE OUT RUNS THREADS` is that process. Pictures reach it one by one
-through its standard input, so that neither side ever holds them all; what it found goes to OUT, an
+`python -m odtrain.export.benchmark FILE OUT RUNS THREADS [proven]` is that process. Pictures reach it one
+by one through its standard input, so that neither side ever holds them all; what it found goes to OUT, an
 .npz. For a .tflite it never imports TensorFlow.
 """
 
@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import IO, NamedTuple, NoReturn
 
@@ -25,10 +26,11 @@ from numpy.typing import NDArray
 
 from odtrain.box_matching import match_boxes
 from odtrain.errors import ModelFileError
+from odtrain.export.raw_outputs import RAW_PICTURES, RawOutputs, raw_reader
 from odtrain.structures import Detections, UInt8Image, pairwise_iou
 from odtrain.system import timing_lock as turns
 from odtrain_runtime.model_files import FileDetector, load_detector
-from odtrain_runtime.tflite import resize
+from odtrain_runtime.tflite import open_tflite, resize
 
 WARM_UP_RUNS = 5
 MATCHING_IOU = 0.5
@@ -40,6 +42,9 @@ SCORE_TOLERANCE = 1e-4
 """Largest differences between a checkpoint and its float32 exports (boxes as fractions)."""
 FALLBACK_SIZE = (300, 300)
 """Size of the timed picture for a file that does not say its input size."""
+RAW_FILE = "raw.npz"
+THREADS, THREADS_PICTURES = (1, 2, 3, 4), 100
+PROVEN = "proven"
 PICTURE_HEADER = struct.Struct("<2I")
 """Height and width; the uint8 RGB values follow."""
 QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
@@ -59,6 +64,9 @@ class Measured:
             10^6 bytes.
         class_names: that the file carries, index 0 = class id 1.
         passport: where the file says it comes from.
+        raw: what goes into its suppression, for the first pictures of a file that is proven.
+        threads_differ: how a .tflite that is proven finds other things with other numbers of threads;
+            None if it does not.
     """
 
     detections: list[Detections]
@@ -69,6 +77,8 @@ class Measured:
     peak_memory_mb: float
     class_names: tuple[str, ...] = ()
     passport: dict[str, str] = field(default_factory=dict)
+    raw: tuple[RawOutputs, ...] = ()
+    threads_differ: str | None = None
 
 
 class Agreement(NamedTuple):
@@ -84,13 +94,21 @@ class Agreement(NamedTuple):
     max_score_diff: float
     unmatched: int
 
+    def in_words(self) -> str:
+        """The largest of the differences."""
+        if self.unmatched:
+            return f"{self.unmatched} detections differ"
+        return f"boxes differ by {self.max_box_diff:.2g}, scores by {self.max_score_diff:.2g}"
+
     @property
     def within_tolerance(self) -> bool:
         """Whether what both found is the same to float32's precision."""
         return self.max_box_diff <= BOX_TOLERANCE and self.max_score_diff <= SCORE_TOLERANCE
 
 
-def measure(file: Path, images: Iterable[UInt8Image], runs: int, threads: int) -> Measured:
+def measure(
+    file: Path, images: Iterable[UInt8Image], runs: int, threads: int, *, proven: bool = False
+) -> Measured:
     """Run an exported file over `images` in a fresh process, and time it there.
 
     Args:
@@ -99,6 +117,8 @@ def measure(file: Path, images: Iterable[UInt8Image], runs: int, threads: int) -
             input size, is what is timed.
         runs: timed runs after the warm-up.
         threads: that it may use.
+        proven: whether what goes into suppression is read, for the first `RAW_PICTURES`, and a .tflite
+            is run with other numbers of threads too, on the first `THREADS_PICTURES`.
 
     Raises:
         ModelFileError: the file cannot be run, or the process that ran it ended early.
@@ -106,6 +126,7 @@ def measure(file: Path, images: Iterable[UInt8Image], runs: int, threads: int) -
     with tempfile.TemporaryDirectory() as folder:
         found = Path(folder) / "found.npz"
         command = [sys.executable, "-m", "odtrain.export.benchmark", file, found, runs, threads]
+        command += [PROVEN] if proven else []
         with tempfile.TemporaryFile() as messages:
             with turns.away():
                 status = _run([str(each) for each in command], images, messages)
@@ -220,7 +241,15 @@ def _read_measured(found: Path, file: Path) -> Measured:
         peak_memory_mb=kept.facts["peak_memory_mb"],
         class_names=kept.class_names,
         passport=kept.facts["passport"],
+        raw=tuple(_read_raw(found.with_name(RAW_FILE))),
+        threads_differ=kept.facts["threads_differ"],
     )
+
+
+def _read_raw(file: Path) -> Iterator[RawOutputs]:
+    if file.exists():
+        with np.load(file) as content:
+            yield from map(RawOutputs, content["boxes"], content["scores"])
 
 
 # ---- the process of its own
@@ -229,18 +258,18 @@ ERROR_LINE = re.compile(r"^ODTRAIN (?P<problem>.*)\n  (?P<remedy>.*)$", re.MULTI
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run as `FILE OUT RUNS THREADS`, with pictures on standard input; the exit status."""
-    file, out, runs, threads = arguments
+    """Run as `FILE OUT RUNS THREADS [proven]`, with pictures on standard input; the exit status."""
+    file, out, runs, threads, *more = arguments
     turns.take_part()
     try:
-        _measure_here(Path(file), Path(out), int(runs), int(threads))
+        _measure_here(Path(file), Path(out), int(runs), int(threads), more == [PROVEN])
     except ModelFileError as error:
         print(f"ODTRAIN {str(error).removeprefix(f'{file}: ')}", file=sys.stderr)
         return 1
     return 0
 
 
-def _measure_here(file: Path, out: Path, runs: int, threads: int) -> None:
+def _measure_here(file: Path, out: Path, runs: int, threads: int, proven: bool) -> None:
     if file.suffix != ".tflite":
         _limit_tensorflow(threads)
     detector = load_detector(file, threads)
@@ -249,13 +278,48 @@ def _measure_here(file: Path, out: Path, runs: int, threads: int) -> None:
     with turns.alone():
         seconds = _time(detector, first, runs)
     peak = _peak_memory_mb()
-    rest = turns.giving_way(images)
-    found = [] if first is None else [detector(first), *(detector(image) for image in rest)]
+    proof = _Proof(detector) if proven else None
+    found = []
+    for image in [] if first is None else turns.giving_way(chain([first], images)):
+        found.append(detector(image))
+        if proof is not None:
+            proof.look(image, found[-1])
     facts = {"seconds": seconds.tolist(), "threads": detector.threads, "peak_memory_mb": peak}
-    facts |= {"passport": detector.passport}
+    facts |= {"passport": detector.passport, "threads_differ": proof and proof.threads_differ()}
     from odtrain.evaluation.saved_detections import Kept, write_kept  # not part of the peak
 
     write_kept(out, Kept("", found, detector.class_names, facts))
+    if proof is not None and proof.raw:
+        boxes, scores = zip(*proof.raw, strict=True)
+        np.savez(out.with_name(RAW_FILE), boxes=boxes, scores=scores)
+
+
+class _Proof:
+    """What is looked at in the first pictures beside the detections."""
+
+    def __init__(self, detector: FileDetector) -> None:
+        self.read_raw = raw_reader(detector)
+        self.raw: list[RawOutputs] = []
+        lite = detector.path.suffix == ".tflite"
+        self.others = {n: open_tflite(detector.path, n, guarded=False) for n in THREADS if lite}
+        self.expected: list[Detections] = []
+        self.found: dict[int, list[Detections]] = {threads: [] for threads in self.others}
+
+    def look(self, image: UInt8Image, found: Detections) -> None:
+        if self.read_raw is not None and len(self.raw) < RAW_PICTURES:
+            self.raw.append(self.read_raw(image))
+        if len(self.expected) < THREADS_PICTURES:
+            self.expected.append(found)
+            for threads, other in self.others.items():
+                self.found[threads].append(other(image))
+
+    def threads_differ(self) -> str | None:
+        """The number of threads that gives other detections than the file was measured with."""
+        for threads, found in self.found.items():
+            same = agreement(self.expected, found)
+            if same.unmatched or not same.within_tolerance:
+                return f"finds other things with {threads} thread{'s' * (threads > 1)}: {same.in_words()}"
+        return None
 
 
 def _limit_tensorflow(threads: int) -> None:

@@ -23,6 +23,7 @@ from odtrain.export.benchmark import (
     agreement,
     measure,
 )
+from odtrain.export.raw_outputs import RawDifference, RawOutputs, raw_difference
 from odtrain.export_formats import EXACT_FORMATS
 from odtrain.io import markdown
 from odtrain.io.checksums import fingerprint
@@ -39,6 +40,7 @@ class Proof:
         measured: its detections, latency, size and memory.
         scores: mAP, mAP_50, ... of its own detections.
         agreement: with the checkpoint's detections.
+        raw: difference from the checkpoint in what goes into suppression.
         failed: why the file must not be promoted; None if nothing speaks against it.
     """
 
@@ -47,6 +49,7 @@ class Proof:
     measured: Measured
     scores: dict[str, float]
     agreement: Agreement
+    raw: RawDifference
     failed: str | None
 
     def metrics(self) -> dict[str, float]:
@@ -60,16 +63,18 @@ class Proof:
             "peak_memory_mb": self.measured.peak_memory_mb,
             "max_box_diff": self.agreement.max_box_diff,
             "max_score_diff": self.agreement.max_score_diff,
+            "raw_box_diff": self.raw.box,
+            "raw_score_diff": self.raw.score,
         }
         return {f"export/{self.format}/{name}": value for name, value in values.items()}
 
     def kept(self, split: str) -> Kept:
         """What the file found, to be kept; `split` is the digest of the labelled pictures."""
-        return keep(self.measured, split, self.file)
+        return keep(self.measured, split, self.file, self.raw)
 
 
-def keep(measured: Measured, split: str, file: Path) -> Kept:
-    """What a file found in the split of that digest, and which file it was."""
+def keep(measured: Measured, split: str, file: Path, raw: RawDifference | None = None) -> Kept:
+    """What a file found in the split of that digest, and which file it was; `raw` where it was proven."""
     facts = {
         "sha256": fingerprint(file),
         "latency_ms_p50": measured.latency_ms_p50,
@@ -78,6 +83,8 @@ def keep(measured: Measured, split: str, file: Path) -> Kept:
         "size_mb": measured.size_mb,
         "peak_memory_mb": measured.peak_memory_mb,
         "passport": measured.passport,
+        "raw": raw,
+        "threads_differ": measured.threads_differ,
     }
     return Kept(split, measured.detections, measured.class_names, facts)
 
@@ -85,6 +92,7 @@ def keep(measured: Measured, split: str, file: Path) -> Kept:
 def prove(
     files: dict[str, Path],
     reference: Sequence[Detections],
+    raw: Sequence[RawOutputs],
     images: Sequence[UInt8Image],
     truths: Sequence[GroundTruth],
     class_names: Sequence[str],
@@ -96,37 +104,44 @@ def prove(
     Args:
         files: by format.
         reference: what the checkpoint found in each picture.
+        raw: what goes into its suppression, for the first `RAW_PICTURES`.
         images: the pictures.
         truths: what is in them.
         class_names: that every file must carry, in order of the ids.
-        max_map_drop: the most that a format which is not exact may lose of the checkpoint's mAP.
+        max_map_drop: the most that a file may lose of the checkpoint's mAP.
         benchmark: how to time.
     """
     checkpoint_map = quick_map(truths, reference, class_names)["mAP"]
     proofs = []
     for name, file in tqdm(files.items(), desc="measure exports", unit="file"):
-        measured = measure(file, images, benchmark.runs, benchmark.threads)
+        measured = measure(file, images, benchmark.runs, benchmark.threads, proven=True)
         scores = quick_map(truths, measured.detections, class_names)
-        agreed = agreement(reference, measured.detections)
-        failed = _names_lost(measured.class_names, class_names)
-        if failed is None and name in EXACT_FORMATS:
-            failed = not_exact(agreed)
+        difference = raw_difference(raw, measured.raw)
         drop = checkpoint_map - scores["mAP"]
-        if failed is None and name not in EXACT_FORMATS and drop > max_map_drop:
-            failed = f"loses {drop:.3f} mAP; export.max_map_drop allows {max_map_drop:g}"
-        proofs.append(Proof(name, file, measured, scores, agreed, failed))
+        failed = (
+            _names_lost(measured.class_names, class_names)
+            or measured.threads_differ
+            or (not_exact(difference) if name in EXACT_FORMATS else None)
+            or _loses(drop, max_map_drop)
+        )
+        agreed = agreement(reference, measured.detections)
+        proofs.append(Proof(name, file, measured, scores, agreed, difference, failed))
     return proofs
 
 
-def not_exact(agreed: Agreement) -> str | None:
+def not_exact(raw: RawDifference) -> str | None:
     """Why a file that should compute what the checkpoint computes does not; None if it does."""
-    if agreed.unmatched:
-        return f"{agreed.unmatched} detections differ from the checkpoint's"
-    if agreed.max_box_diff > BOX_TOLERANCE:
-        return f"boxes differ by {agreed.max_box_diff:.2g} from the checkpoint's, above {BOX_TOLERANCE:g}"
-    if agreed.max_score_diff > SCORE_TOLERANCE:
-        return f"scores differ by {agreed.max_score_diff:.2g} from the checkpoint's, above {SCORE_TOLERANCE:g}"
+    for what, found, most in (
+        ("boxes", raw.box, BOX_TOLERANCE),
+        ("scores", raw.score, SCORE_TOLERANCE),
+    ):
+        if not found <= most:
+            return f"{what} before suppression differ by {found:.2g} from the checkpoint's, above {most:g}"
     return None
+
+
+def _loses(drop: float, most: float) -> str | None:
+    return f"loses {drop:.3f} mAP; export.max_map_drop allows {most:g}" if drop > most else None
 
 
 def _names_lost(carried: tuple[str, ...], class_names: Sequence[str]) -> str | None:

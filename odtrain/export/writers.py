@@ -18,21 +18,19 @@ from tensorflow.python.framework.convert_to_constants import (
 )
 from tqdm import tqdm
 
-from odtrain.errors import ConfigError, choose
+from odtrain.errors import choose
+from odtrain.export.lite import LiteWriter
+from odtrain.export.suppression import KINDS
 from odtrain.export_formats import FORMATS
 from odtrain.labels.label_map import label_map_text
-from odtrain.model_files.tflite_metadata import with_metadata
 from odtrain.models.build import build_detector
-from odtrain.models.ssd import SCORE_THRESHOLD, SSD, centres_and_sides
+from odtrain.models.ssd import SSD
 from odtrain.structures import UInt8Image
 from odtrain.system import timing_lock as turns
 from odtrain_runtime import provenance, resizing
 from odtrain_runtime.native_stderr import STDERR, stderr_into
-from odtrain_runtime.tflite_metadata import POSTPROCESS, ROLES
 
 LABEL_MAP_FILE = "label_map.pbtxt"
-NMS = {"regular": True, "fast": False}
-"""Suppression in a .tflite: per class, as the checkpoint does it, or over all classes at once."""
 PICTURES = tf.TensorSpec((None, None, None, 3), tf.uint8, "inputs")
 """Of a SavedModel."""
 
@@ -54,7 +52,7 @@ def export(
         formats: names in `export_formats.FORMATS`.
         folder: made if it is missing; files of an earlier export are replaced.
         calibration: clean training pictures of any size, read for `tflite_int8` only.
-        nms: a name in `NMS`, for .tflite files.
+        nms: one of `suppression.KINDS`, for .tflite files.
         passport: where the model comes from; each file holds it, with its format and input size.
 
     Returns:
@@ -65,7 +63,7 @@ def export(
     """
     for name in formats:
         choose("export.formats", name, list(FORMATS))
-    choose("export.nms", nms, list(NMS))
+    choose("export.nms", nms, list(KINDS))
     folder.mkdir(parents=True, exist_ok=True)
     (folder / provenance.LABELS_FILE).write_text(provenance.write_labels(class_names), "utf-8")
     (folder / LABEL_MAP_FILE).write_text(label_map_text(tuple(class_names)), "utf-8")
@@ -117,9 +115,8 @@ class _Source:
         return {**self.passport, "format": name, "input_size": size, **resize}
 
     @cached_property
-    def lite(self) -> tuple[tf.Module, Any]:
-        module = _Lite(self.detector, NMS[self.nms])
-        return module, module.detect.get_concrete_function()
+    def lite(self) -> LiteWriter:
+        return LiteWriter(self.detector, self.calibration, self.nms)
 
 
 # ---- frozen graph
@@ -200,118 +197,11 @@ def _write_saved_model(source: _Source, name: str, path: Path) -> None:
 # ---- .tflite
 
 
-class _Lite(tf.Module):  # type: ignore[misc]
-    """The network for one normalised picture, with LiteRT's own post-processing operator."""
-
-    def __init__(self, detector: SSD, per_class: bool) -> None:
-        super().__init__(name="odtrain")
-        self.weights = list(detector.variables_by_name().values())
-        postprocess = _postprocess(detector, per_class)
-        centres, sides = centres_and_sides(tf.constant(detector.anchors))
-        anchors = tf.concat([centres, sides], axis=-1).numpy()
-
-        def detect(images: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            encodings, logits = detector.network(images, training=False)
-            found: tuple[tf.Tensor, ...] = postprocess(
-                encodings, tf.sigmoid(logits), tf.constant(anchors)
-            )
-            return found
-
-        signature = [tf.TensorSpec((1, *detector.config.size, 3), tf.float32, "images")]
-        self.detect = tf.function(detect, input_signature=signature)
-
-
-def _postprocess(detector: SSD, per_class: bool) -> Any:
-    """A function that the converter replaces by its operator; the body never runs."""
-
-    @tf.function(experimental_implements=_operator(detector, per_class))  # type: ignore[untyped-decorator]
-    def postprocess(
-        encodings: tf.Tensor, scores: tf.Tensor, anchors: tf.Tensor
-    ) -> tuple[tf.Tensor, ...]:
-        return tuple(tf.constant(0.0) for _ in ROLES)
-
-    return postprocess
-
-
-def _operator(detector: SSD, per_class: bool) -> str:
-    limit = detector.config.max_detections
-    y, x, height, width = map(float, detector.config.box_scales)
-    attributes: dict[str, int | float | bool] = {
-        "max_detections": limit,
-        "max_classes_per_detection": 1,
-        "detections_per_class": limit,
-        "use_regular_nms": per_class,
-        "nms_score_threshold": SCORE_THRESHOLD,
-        "nms_iou_threshold": detector.config.nms_iou,
-        "y_scale": y,
-        "x_scale": x,
-        "h_scale": height,
-        "w_scale": width,
-        "num_classes": detector.num_classes,
-    }
-    listed = " ".join(_attribute(key, value) for key, value in attributes.items())
-    return f'name: "{POSTPROCESS}" {listed}'
-
-
-def _attribute(key: str, value: int | float | bool) -> str:
-    field = "b" if isinstance(value, bool) else "i" if isinstance(value, int) else "f"
-    text = str(value).lower() if field == "b" else value
-    return f'attr {{ key: "{key}" value {{ {field}: {text} }} }}'
-
-
 def _write_lite(source: _Source, name: str, path: Path) -> None:
-    module, function = source.lite
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([function], module)
-    converter.allow_custom_ops = True
-    LITE_SETTINGS[name](converter, source)
-    content = converter.convert()
-    passport = source.passport_of(name)
-    path.write_bytes(with_metadata(content, source.class_names, passport))
-
-
-def _keep_float(converter: Any, source: _Source) -> None:
-    """Float32 throughout is the converter's default."""
-
-
-def _halve_weights(converter: Any, source: _Source) -> None:
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    converter.target_spec.supported_types = [tf.float16]
-
-
-def _quantize_weights(converter: Any, source: _Source) -> None:
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
-
-
-def _quantize_all(converter: Any, source: _Source) -> None:
-    """uint8 pictures in, float32 detections out: as uint8, class ids would be rounded."""
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-    converter.inference_input_type = tf.uint8
-    converter.inference_output_type = tf.float32
-    converter.representative_dataset = lambda: _calibration(source)
-
-
-def _calibration(source: _Source) -> Iterator[list[tf.Tensor]]:
-    detector, empty = source.detector, True
-    for image in turns.giving_way(source.calibration):
-        empty = False
-        yield [detector.normalize(detector.resize(image))[None]]
-    if empty:
-        raise ConfigError(
-            "export.formats",
-            "tflite_int8 is calibrated with training pictures, and there are none.",
-            "Leave tflite_int8 out, or give the dataset training pictures.",
-        )
+    path.write_bytes(source.lite.content(name, source.class_names, source.passport_of(name)))
 
 
 Writer = Callable[[_Source, str, Path], None]
-
-LITE_SETTINGS: dict[str, Callable[[Any, _Source], None]] = {
-    "tflite_fp32": _keep_float,
-    "tflite_fp16": _halve_weights,
-    "tflite_dynamic": _quantize_weights,
-    "tflite_int8": _quantize_all,
-}
 
 WRITERS: dict[str, Writer] = {
     "pb": _write_frozen_graph,

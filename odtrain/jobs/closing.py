@@ -28,7 +28,11 @@ def headline(evaluation: Evaluation) -> str:
 
 
 def description(
-    context: RunContext, fitted: Fitted, evaluated: Evaluated, proofs: Sequence[Proof]
+    context: RunContext,
+    fitted: Fitted,
+    evaluated: Evaluated,
+    proofs: Sequence[Proof],
+    doubts: Sequence[str] = (),
 ) -> str:
     """What a training's page says of it, in Markdown."""
     config, dataset = context.config, context.dataset
@@ -43,6 +47,7 @@ def description(
             f"{dataset.name} ({pictures} pictures, digest `{dataset.digest[:12]}`).",
             f"{config.model.name}, {fitted.step} steps of {config.train.batch_size} in "
             f"{fitted.seconds / 60:.1f} minutes{ended}{chosen}.",
+            *(f"**Look here:** {doubt}" for doubt in doubts),
             exports_table(proofs),
         ]
     )
@@ -63,6 +68,7 @@ def after_training(result: TrainResult, overrides: Sequence[str]) -> str:
             *([f"Registered {result.outcome}"] if result.outcome else []),
             "",
             on_test(result.evaluation, result.proofs),
+            *(f"\nLook here: {doubt}" for doubt in result.doubts),
             "",
             "Where to look next:",
             f"  the runs side by side  {command or 'the server is up'}",

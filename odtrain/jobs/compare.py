@@ -25,8 +25,8 @@ from odtrain.evaluation.paired_bootstrap import (
     POINTS,
     Comparison,
     Difference,
+    Least,
     compare_detections,
-    in_words,
 )
 from odtrain.evaluation.saved_detections import Kept, read_kept, read_labelled, under_names
 from odtrain.export.benchmark import measure
@@ -92,7 +92,7 @@ class ComparedModels:
     @property
     def answer(self) -> str:
         """In words."""
-        return in_words(self.comparison.overall["mAP"], self.comparison.pictures)
+        return self.comparison.in_words()
 
 
 @dataclass(frozen=True, eq=False)
@@ -253,7 +253,13 @@ def _compared(asked: Asked, sides: Sequence[ComparedModel]) -> ComparedModels:
         for letter, side, detections in zip("AB", sides, found, strict=True)
     )
     comparison = compare_detections(
-        split.truths, a, b, split.class_names, config.evaluate.bootstrap, config.data.seed
+        split.truths,
+        a,
+        b,
+        split.class_names,
+        config.evaluate.bootstrap,
+        config.data.seed,
+        Least(config.registry.min_pictures, config.registry.min_objects),
     )
     if not asked.again:
         notes.append(

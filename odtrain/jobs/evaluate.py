@@ -90,7 +90,7 @@ def evaluate(config: Config, overrides: Sequence[str]) -> EvaluateResult:
     a run of its own below it, so that the numbers of the run stay what they are.
 
     Raises:
-        DataError: it knows other classes than the data.
+        DataError: it knows other classes than the data, or names none.
         OdtrainError: the source, the data or the store are not to be had.
     """
     source = open_source(config.source, config)
@@ -100,7 +100,14 @@ def evaluate(config: Config, overrides: Sequence[str]) -> EvaluateResult:
         judged = Judged(source.run_id, made_with, origin_of(source.run_id, config.runs))
         config = judged.asked(config, overrides)
     dataset = prepare(config.data)
-    if source.class_names and source.class_names != dataset.class_names:
+    if not source.class_names:
+        raise DataError(
+            source.name,
+            f"carries no class names, so that which of its numbers are the classes of {dataset.name} is "
+            "not known.",
+            "Give them: predict.label_map=FILE, a label_map.pbtxt or a name a line.",
+        )
+    if source.class_names != dataset.class_names:
         raise DataError(
             source.name,
             f"knows the classes {', '.join(source.class_names)}; {dataset.name} has "

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
-from odtrain.config.schema import DataConfig, ModelConfig
+from odtrain.config.schema import Config, DataConfig, ModelConfig
 from odtrain.dataset.checks.anchor_fit import fit_findings
 from odtrain.dataset.prepare import prepare
 from odtrain.dataset.read import Dataset, labelled_images, read_names
@@ -37,6 +37,8 @@ SHOWN_PER_VALIDATION = 4
 SHOWN_SIZE = (240, 640)
 """Pixels of their shorter side at least, and of the longer one at most."""
 SHOWN_SCORE = 0.3
+VALIDATIONS = 10
+"""How many a training is advised to have."""
 WARNINGS_OF_EACH = 3
 """Warnings of one code that a training repeats."""
 STOPPED_BY_SIGNAL = ("interrupted", "terminated")
@@ -47,16 +49,14 @@ Judge = Callable[[int, float], str | None]
 # ---- before
 
 
-def data_to_train_on(
-    data: DataConfig, model: ModelConfig, batch_size: int
-) -> tuple[Dataset, tuple[Finding, ...]]:
-    """The prepared data, and what the check found in them and in how they fit the network.
+def data_to_train_on(config: Config) -> tuple[Dataset, tuple[Finding, ...]]:
+    """The prepared data, and what the check found in them and in how network and settings fit them.
 
     Raises:
         ConfigError: a batch is larger than the training split.
         DataError: the data have errors, or no test pictures.
     """
-    dataset = prepare(data)
+    dataset, batch_size = prepare(config.data), config.train.batch_size
     pictures = dataset.counts["train"]["images"]
     if batch_size > pictures:
         raise ConfigError(
@@ -70,8 +70,19 @@ def data_to_train_on(
             "has no test pictures.",
             "Give data.test_fraction, data.test_list, or a folder test/ beside train/.",
         )
-    fit = fit_findings(model, labelled_images(dataset))
-    return dataset, by_severity([*dataset.findings, *fit])
+    fit = fit_findings(config.model, labelled_images(dataset))
+    return dataset, by_severity([*dataset.findings, *fit, *_about_validation(config, dataset)])
+
+
+def _about_validation(config: Config, dataset: Dataset) -> Iterator[Finding]:
+    """OD123: without a second step that was validated there is none to choose between."""
+    every, steps = config.evaluate.every, config.train.steps
+    if dataset.counts["validation"]["images"] and not 0 < every < steps:
+        cause = (
+            f"of {steps:,} steps only the last is validated: no other step's weights can be chosen."
+        )
+        remedy = f"Set evaluate.every={max(1, steps // VALIDATIONS)}" if steps > 1 else None
+        yield Finding.of("OD123", f"evaluate.every={every}", cause, remedy=remedy)
 
 
 def say_warnings(findings: Sequence[Finding]) -> None:
@@ -79,7 +90,7 @@ def say_warnings(findings: Sequence[Finding]) -> None:
     warnings = [finding for finding in findings if finding.severity == "warning"]
     if warnings:
         *lines, _ = findings_table(warnings, of_each=WARNINGS_OF_EACH).splitlines()
-        logger.info("\n".join([*lines, "odtrain check has all of these warnings."]))
+        logger.info("\n".join([*lines, "odtrain check has all warnings about the data."]))
 
 
 def run_name(data: DataConfig, model: ModelConfig) -> str:

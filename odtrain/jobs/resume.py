@@ -61,12 +61,15 @@ def _refuse_changes(
 ) -> None:
     """A resumed run keeps its configuration: an override that says otherwise is refused."""
     default = flattened(as_dict(compose_config([])))
+    named = flattened(as_dict(compose_config([f"data.images={asked['data.images']}"])))
+    named["data.images"] = default["data.images"]
     given = {override.lstrip("+~").partition("=")[0] for override in overrides}
     may_differ = tuple(f"{key}." for key in NOT_OF_THE_RESULT)
     for key, value in asked.items():
         if f"{key}.".startswith(may_differ) or value == kept.get(key):
             continue
-        if {key, key.partition(".")[0]} & given or value != default.get(key):
+        not_said = (default.get(key), named.get(key))  # a name may follow from the folder
+        if {key, key.partition(".")[0]} & given or value not in not_said:
             raise ConfigError(
                 f"{key}={value}",
                 f"run {run} was begun with {key}={kept.get(key)} and goes on with it.",

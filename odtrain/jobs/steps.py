@@ -24,6 +24,7 @@ from odtrain.evaluation.evaluate import (
 )
 from odtrain.evaluation.saved_detections import Kept, write_kept, write_labelled
 from odtrain.export.parity import Proof, prove
+from odtrain.export.raw_outputs import raw_of
 from odtrain.export.writers import export
 from odtrain.export_formats import served_format
 from odtrain.findings import Finding, findings_json
@@ -187,6 +188,7 @@ def prove_exports(
     return prove(
         files,
         found.detections,
+        raw_of(checkpoint.detector, found.split.images),
         found.split.images,
         found.split.truths,
         dataset.class_names,

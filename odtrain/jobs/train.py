@@ -13,9 +13,17 @@ from odtrain.evaluation.evaluate import Evaluation, check_evaluator
 from odtrain.export.parity import Proof
 from odtrain.jobs.closing import description
 from odtrain.jobs.context import RunContext, experiment_id
-from odtrain.jobs.fitting import data_to_train_on, run_name, say_warnings, train_detector
+from odtrain.jobs.doubts import doubts, learned_map, scores
+from odtrain.jobs.fitting import (
+    Trained,
+    data_to_train_on,
+    run_name,
+    say_warnings,
+    train_detector,
+)
 from odtrain.jobs.resume import begun_with, resumed
 from odtrain.jobs.steps import (
+    Evaluated,
     evaluate_split,
     export_and_prove,
     record_inputs,
@@ -41,6 +49,7 @@ class TrainResult:
         outcome: what the gate said of the registered version, in words; None where none was judged.
         store: URI of the MLflow store.
         experiment_id: MLflow's; None while the server is away.
+        doubts: a sentence for each reason to doubt the result, with what to do.
     """
 
     run_id: str
@@ -51,6 +60,7 @@ class TrainResult:
     outcome: str | None
     store: str
     experiment_id: str | None
+    doubts: Sequence[str] = ()
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -74,7 +84,7 @@ def train(config: Config, overrides: Sequence[str]) -> TrainResult:
     config, resume = resumed(config, overrides)
     begun = begun_with(resume, config.runs) if resume else None
     check_name(config.registry.name)
-    dataset, findings = data_to_train_on(config.data, config.model, config.train.batch_size)
+    dataset, findings = data_to_train_on(config)
     name = run_name(config.data, config.model)
     say_warnings(findings)
     for split in ("validation", "test"):
@@ -95,8 +105,9 @@ def train(config: Config, overrides: Sequence[str]) -> TrainResult:
         trained = train_detector(context)
         context = context.at(trained.fitted.step)
         evaluated = evaluate_split(context, trained.detector.as_detect(), "test")
+        doubtful = _doubts(context, trained, evaluated)
         proofs = export_and_prove(context, trained.detector, evaluated)
-        tracker.describe(description(context, trained.fitted, evaluated, proofs))
+        tracker.describe(description(context, trained.fitted, evaluated, proofs, doubtful))
         registered = register_files(context, evaluated.evaluation, proofs)
         return TrainResult(
             run_id=tracker.name,
@@ -107,4 +118,11 @@ def train(config: Config, overrides: Sequence[str]) -> TrainResult:
             outcome=registered.outcome,
             store=tracker.uri,
             experiment_id=experiment_id(tracker),
+            doubts=doubtful,
         )
+
+
+def _doubts(context: RunContext, trained: Trained, evaluated: Evaluated) -> list[str]:
+    learned = learned_map(context, trained.detector)
+    found = scores(learned, trained.fitted, evaluated.evaluation.metrics["mAP"])
+    return doubts(found, trained.fitted, context.config.train.steps, context.config.train.schedule)

@@ -64,7 +64,7 @@ def train_trial(
     Raises:
         OdtrainError: something the user can put right; the run, if begun, is marked FAILED.
     """
-    dataset, findings = data_to_train_on(config.data, config.model, config.train.batch_size)
+    dataset, findings = data_to_train_on(config)
     curve: list[tuple[float, float]] = []
     stopped: str | None = None
 

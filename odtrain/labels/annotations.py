@@ -121,6 +121,7 @@ class Entry:
         verified: somebody looked at the labels once more, says the file.
         relative: boxes are fractions of width and height, not pixels.
         shared: the file tells of other pictures too, so that a finding must name this one.
+        left_out: of each object that a rule of the reader drops, what people call it.
     """
 
     label_file: Path
@@ -130,6 +131,7 @@ class Entry:
     verified: bool = False
     relative: bool = False
     shared: bool = False
+    left_out: tuple[str, ...] = ()
 
     def about(self, cause: str) -> str:
         """`cause`, with the picture's name where the label file does not tell which it is."""

@@ -16,9 +16,14 @@ from typing import NamedTuple
 
 from odtrain.errors import DataError
 from odtrain.io.textproto import Message, parse
-from odtrain_runtime.provenance import PLACEHOLDER
+from odtrain_runtime.provenance import read_label_list
 
 EXAMPLE = "Each class is: item { id: 1 name: 'cat' }"
+FIELDS = (
+    *("name", "id", "display_name", "keypoints", "ancestor_ids", "descendant_ids"),
+    *("frequency", "instance_count"),
+)
+"""Of an item: those of the Object Detection API's string_int_label_map.proto."""
 
 
 class Item(NamedTuple):
@@ -42,6 +47,13 @@ def _items(label_map: Message) -> Iterator[Item]:
 
 
 def _item(item: Message) -> Item:
+    for field in item.fields:
+        if field.name == "item":
+            problem = f"this item stands within the item of line {item.start.line}."
+            raise item.reader.fail(field.token, problem, 'Close that one first, with "}".')
+        if field.name not in FIELDS:
+            known = f"An item has {', '.join(FIELDS)}."
+            raise item.reader.fail(field.token, f"unknown field {field.token}.", known)
     name = item.text("display_name") or item.text("name")
     number = item.whole("id")
     if not name:
@@ -82,7 +94,7 @@ def read_label_map(file: Path) -> tuple[str, ...]:
 def read_class_names(file: Path) -> tuple[str, ...]:
     """The class names in a label map, or in a text file with one name a line, the first id 1.
 
-    A text file may begin with `PLACEHOLDER`: then the second line is id 1.
+    What a text file may be, `read_label_list` says: it may count the background in, or be numbered.
 
     Raises:
         DataError: the file cannot be read or is wrong.
@@ -90,11 +102,10 @@ def read_class_names(file: Path) -> tuple[str, ...]:
     if file.suffix.lower() != ".txt":
         return read_label_map(file)
     try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
+        text = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(file, f"cannot be read: {error}.", "Give a text file of names.") from None
-    names = tuple(line.strip() for line in lines if line.strip())
-    return names[1:] if names[:1] == (PLACEHOLDER,) else names
+    return read_label_list(text)
 
 
 def _refuse_clash(file: Path, item: Item, earlier: dict[int, Item]) -> None:

@@ -56,19 +56,17 @@ def with_metadata(content: bytes, class_names: Sequence[str], passport: Mapping[
     """The model with classic output order and names, metadata, label file and passport.
 
     Args:
-        content: a model that ends in the post-processing operator, as the converter wrote it.
-        class_names: index 0 = class id 1; the operator's class 0.
+        content: a model that ends in detections, as the converter or `joined` left it.
+        class_names: index 0 = class id 1; the model's class 0.
         passport: the texts that say where the model comes from.
     """
     packed = schema.Model.GetRootAs(content)
     model = schema.ModelT.InitFromObj(packed)
     postprocess = postprocess_of(packed)
-    if postprocess is None:
-        raise ValueError(f"the model does not end in {POSTPROCESS}")
     _describe_tensors(model, postprocess)
     _add_buffer(model, build(_model_metadata(postprocess, passport), METADATA_IDENTIFIER))
     return _with_files(
-        _pack(model),
+        pack(model),
         {
             provenance.LABELS_FILE: provenance.write_labels(class_names),
             provenance.PASSPORT_FILE: provenance.write_passport(passport),
@@ -76,17 +74,18 @@ def with_metadata(content: bytes, class_names: Sequence[str], passport: Mapping[
     )
 
 
-def _describe_tensors(model: Any, postprocess: Postprocess) -> None:
+def _describe_tensors(model: Any, postprocess: Postprocess | None) -> None:
     """Give the outputs the order, names and shapes that the published TF1 files have.
 
     Widely copied scripts go by the names: `StatefulPartitionedCall` means TF2's order to them. The
-    converter leaves the shapes to the interpreter.
+    converter leaves the shapes of its operator to the interpreter.
     """
-    graph = model.subgraphs[0]
-    graph.outputs = list(postprocess.outputs)
+    (graph,) = model.subgraphs
+    graph.outputs = list(postprocess.outputs) if postprocess else _outputs_by_role(graph)
     for port, index in enumerate(graph.outputs):
         graph.tensors[index].name = f"{POSTPROCESS}:{port}" if port else POSTPROCESS
-        graph.tensors[index].shape = postprocess.shapes[port]
+        if postprocess is not None:
+            graph.tensors[index].shape = postprocess.shapes[port]
     (image,) = graph.inputs
     graph.tensors[image].name = INPUT_NAME
     for signature in model.signatureDefs or ():
@@ -95,6 +94,14 @@ def _describe_tensors(model: Any, postprocess: Postprocess) -> None:
             _tensor_map(name, index)
             for name, index in zip(SIGNATURE_NAMES, graph.outputs, strict=True)
         ]
+
+
+def _outputs_by_role(graph: Any) -> list[int]:
+    named = {bytes(graph.tensors[index].name).decode(): index for index in graph.outputs}
+    missing = [role for role in ROLES if role not in named]
+    if missing:
+        raise ValueError(f"the model does not end in detections: it has no output {missing[0]}")
+    return [named[role] for role in ROLES]
 
 
 def _tensor_map(name: str, index: int) -> Any:
@@ -126,7 +133,8 @@ class _AlignedBuffer(schema.BufferT):  # type: ignore[misc]
         return int(schema.BufferEnd(builder))
 
 
-def _pack(model: Any) -> bytes:
+def pack(model: Any) -> bytes:
+    """The bytes of a `schema.ModelT`, whose buffers are taken over."""
     model.buffers = [_AlignedBuffer(buffer.data) for buffer in model.buffers]
     builder = flatbuffers.Builder(1 << 20)
     builder.Finish(model.Pack(builder), file_identifier=MODEL_IDENTIFIER)
@@ -142,8 +150,8 @@ def _with_files(content: bytes, texts: Mapping[str, str]) -> bytes:
     return stream.getvalue()
 
 
-def _model_metadata(postprocess: Postprocess, passport: Mapping[str, str]) -> Slots:
-    every_class = postprocess.safe_threads(2) == 2
+def _model_metadata(postprocess: Postprocess | None, passport: Mapping[str, str]) -> Slots:
+    every_class = postprocess is None or postprocess.safe_threads(2) == 2
     return {
         MODEL["name"]: "odtrain object detector",
         MODEL["description"]: DESCRIPTION + ("" if every_class else THREADS_WARNING),

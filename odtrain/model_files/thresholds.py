@@ -55,6 +55,9 @@ class Thresholds:
         return f"{self.lowest:g} (by class)" if self.by_class else f"{self.common:g}"
 
 
+EVERYWHERE = Thresholds(COMMON)
+
+
 def choose_thresholds(
     config: PredictConfig, class_names: Sequence[str], passport: Mapping[str, str], source: str
 ) -> Thresholds:

@@ -227,6 +227,13 @@ class SSD(tf.Module):  # type: ignore[misc]
         """What `postprocess` returns, for (B, H, W, 3) uint8 pictures of any one size."""
         return self._detect(images)  # type: ignore[no-any-return]
 
+    def before_suppression(self, image: UInt8Image) -> tuple[FloatArray, FloatArray]:
+        """(A, 4) boxes as fractions, not clipped, and (A, K) scores, of an (H, W, 3) picture."""
+        pictures = tf.constant(image[None])
+        said = self.network(self.normalize(self.resize(pictures)), training=False)
+        boxes = self.decode(said[0]) / self.extent(pictures)
+        return boxes[0].numpy(), self.scores(said[1])[0].numpy()
+
     def as_detect(self) -> Detect:
         """This detector as a function of one picture; it follows the weights as they change."""
 

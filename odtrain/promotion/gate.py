@@ -15,12 +15,21 @@ import numpy as np
 
 from odtrain.config.schema import RegistryConfig
 from odtrain.evaluation.evaluate import quick_map
-from odtrain.evaluation.paired_bootstrap import POINTS, Difference, compare_detections, in_words
+from odtrain.evaluation.paired_bootstrap import (
+    POINTS,
+    Comparison,
+    Difference,
+    Least,
+    compare_detections,
+)
 from odtrain.evaluation.saved_detections import Kept, under_names
 from odtrain.export.benchmark import Agreement, agreement
 from odtrain.export.parity import not_exact
+from odtrain.export.raw_outputs import RawDifference
 from odtrain.export_formats import EXACT_FORMATS
 from odtrain.io import markdown
+from odtrain.model_files.thresholds import EVERYWHERE, Thresholds
+from odtrain.promotion import floor
 from odtrain.structures import Detections, GroundTruth, IntArray, LabelledSplit, pairwise_iou
 
 RECORDED_TOLERANCE = 0.005
@@ -29,6 +38,9 @@ SCORE = 0.1
 """Detections below it say nothing of the order of classes and boxes."""
 BETTER_BY = 0.05
 """Boxes or classes exchanged must score so much more mAP before the order is called wrong."""
+TRAIN_MORE = "Train longer or on more pictures: odtrain check says what the data lack."
+MORE_PICTURES = "Give more: data.test_fraction, data.test_list."
+RESAMPLES = 1000
 MOST_PERMUTED = 6
 """Up to so many classes all orders are tried; with more, each class goes where most of it is found."""
 
@@ -40,9 +52,12 @@ FILES = (
     "box order",
     "class order",
     "agreement",
+    "threads",
     "numbers",
+    "floor",
 )
-"""The checks that say whether the files are what they should be; the others say whether they are wanted."""
+"""The checks that say whether the files are what they should be and find anything; the others say whether
+they are wanted."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +99,7 @@ class Evidence:
         champion: the number of the champion, if there is one.
         champion_found: what the champion's file found in the same pictures, and its class names; a text
             says why it could not be run.
+        thresholds: at which prediction shows what the judged file finds.
     """
 
     split: LabelledSplit
@@ -99,6 +115,7 @@ class Evidence:
     max_map_drop: float
     champion: str | None = None
     champion_found: Kept | str | None = None
+    thresholds: Thresholds = EVERYWHERE
 
 
 @dataclass(frozen=True)
@@ -131,7 +148,7 @@ class Verdict:
 
     @property
     def sound(self) -> bool:
-        """Whether the files are what they should be, wanted or not."""
+        """Whether the files are what they should be and find anything, wanted or not."""
         return not any(check.name in FILES for check in self.failed)
 
     def reasons(self) -> str:
@@ -170,21 +187,24 @@ def judge_version(evidence: Evidence, limits: RegistryConfig) -> Verdict:
         for name, kept in ran.items()
     }
     agreed = {name: agreement(evidence.reference, kept.detections) for name, kept in ran.items()}
-    difference = _against_champion(evidence, ran)
+    compared = _against_champion(evidence, ran, limits)
     checks = [
         Check("checksums", evidence.damaged, "every file is the one that was registered"),
         _runs(evidence),
         _labels(evidence, ran),
         _metadata(evidence, ran),
         *_orders(evidence, ran),
-        _agreement(evidence, agreed, scores),
+        _agreement(evidence, ran, scores),
+        _threads(evidence, ran),
         _recorded(evidence, scores),
-        _accuracy(evidence, difference, limits),
+        _floor(evidence, ran.get(evidence.judged), limits),
+        _accuracy(evidence, compared, limits),
         _limit(evidence, ran, "latency", "latency_ms_p50", "ms", limits.max_latency_ms),
         _limit(evidence, ran, "size", "size_mb", "MB", limits.max_size_mb),
     ]
     files = {name: _numbers(kept, scores[name], agreed[name]) for name, kept in ran.items()}
     pictures = len(evidence.split.truths)
+    difference = compared.overall["mAP"] if compared else None
     return Verdict(tuple(checks), files, evidence.champion, pictures, difference)
 
 
@@ -335,7 +355,7 @@ def _confusion(
 
 
 def _agreement(
-    evidence: Evidence, agreed: Mapping[str, Agreement], scores: Mapping[str, Mapping[str, float]]
+    evidence: Evidence, ran: Mapping[str, Kept], scores: Mapping[str, Mapping[str, float]]
 ) -> Check:
     checkpoint = _map(evidence.split, evidence.reference)
     problems = [
@@ -343,10 +363,10 @@ def _agreement(
         for name, why in evidence.left_out.items()
         if name in EXACT_FORMATS
     ]
-    for name, found in agreed.items():
+    for name, kept in ran.items():
         drop = checkpoint - scores[name].get("mAP", 0.0)
-        problem = not_exact(found) if name in EXACT_FORMATS else None
-        if name not in EXACT_FORMATS and drop > evidence.max_map_drop:
+        problem = not_exact(RawDifference(*kept.facts["raw"])) if name in EXACT_FORMATS else None
+        if problem is None and drop > evidence.max_map_drop:
             problem = (
                 f"loses {drop * POINTS:.1f} of the checkpoint's {checkpoint * POINTS:.1f} mAP; "
                 f"export.max_map_drop allows {evidence.max_map_drop * POINTS:g}"
@@ -355,6 +375,16 @@ def _agreement(
             problems.append(f"{evidence.names[name]}: {problem}")
     said = f"every file does what the checkpoint does, with mAP {checkpoint * POINTS:.1f}"
     return Check("agreement", "; ".join(problems) or None, said)
+
+
+def _threads(evidence: Evidence, ran: Mapping[str, Kept]) -> Check:
+    problems = [
+        f"{evidence.names[name]} {differ}"
+        for name, kept in ran.items()
+        if (differ := kept.facts["threads_differ"])
+    ]
+    said = "every .tflite finds the same with 1, 2, 3 and 4 threads"
+    return Check("threads", "; ".join(problems) or None, said)
 
 
 def _recorded(evidence: Evidence, scores: Mapping[str, Mapping[str, float]]) -> Check:
@@ -375,17 +405,45 @@ def _recorded(evidence: Evidence, scores: Mapping[str, Mapping[str, float]]) -> 
 # ---- are they wanted
 
 
-def _against_champion(evidence: Evidence, ran: Mapping[str, Kept]) -> Difference | None:
+def _floor(evidence: Evidence, kept: Kept | None, limits: RegistryConfig) -> Check:
+    """What a version must find at all, whether there is a champion or not."""
+    if kept is None or not limits.min_recall:
+        return Check("floor", None, "registry.min_recall=0" if kept else "not measured")
+    found = floor.recall(evidence.split, list(map(evidence.thresholds.keep, kept.detections)))
+    low = floor.lower_end(evidence.split, kept.detections)
+    said = f"finds {found:.0%} of the objects at score {evidence.thresholds} and IoU {floor.RECALL_IOU}"
+    if found < limits.min_recall:
+        return Check(
+            "floor", f"{said}; registry.min_recall={limits.min_recall:g}. {TRAIN_MORE}", said
+        )
+    if low is None and evidence.champion is None:
+        problem = f"{_pictures(len(evidence.split.truths))} no interval of the mAP. {MORE_PICTURES}"
+        return Check("floor", problem, said)
+    if low is not None and low <= 0:
+        problem = f"its mAP may be 0: the 95 % interval begins there. {TRAIN_MORE}"
+        return Check("floor", problem, said)
+    return Check("floor", None, said)
+
+
+def _pictures(count: int) -> str:
+    return "1 test picture gives" if count == 1 else f"{count} test pictures give"
+
+
+def _against_champion(
+    evidence: Evidence, ran: Mapping[str, Kept], limits: RegistryConfig
+) -> Comparison | None:
     ours, theirs = ran.get(evidence.judged), evidence.champion_found
     if ours is None or not isinstance(theirs, Kept):
         return None
     names = evidence.split.class_names
     champion = under_names(theirs.detections, theirs.class_names or names, names)
-    both = compare_detections(evidence.split.truths, champion, ours.detections, names, 1000, 0)
-    return both.overall["mAP"]
+    least = Least(limits.min_pictures, limits.min_objects)
+    return compare_detections(
+        evidence.split.truths, champion, ours.detections, names, RESAMPLES, 0, least
+    )
 
 
-def _accuracy(evidence: Evidence, difference: Difference | None, limits: RegistryConfig) -> Check:
+def _accuracy(evidence: Evidence, compared: Comparison | None, limits: RegistryConfig) -> Check:
     if limits.format not in (None, evidence.judged):
         asked = f"registry.format={limits.format}"
         served = evidence.judged or "nothing"
@@ -397,11 +455,12 @@ def _accuracy(evidence: Evidence, difference: Difference | None, limits: Registr
             f"the champion, version {evidence.champion}, cannot be run: {evidence.champion_found}"
         )
         return Check("accuracy", None, said)
-    if difference is None:
+    if compared is None:
         return Check("accuracy", "its file could not be run", "")
     champion = {"a": f"the champion, version {evidence.champion}, is", "b": "this version is"}
-    said = in_words(difference, len(evidence.split.truths), champion)
-    if difference.change is not None and difference.change < -limits.max_map_loss - 1e-9:
+    said = compared.in_words(champion)
+    change = compared.overall["mAP"].change
+    if change is not None and change < -limits.max_map_loss - 1e-9:
         return Check(
             "accuracy",
             f"{said}; registry.max_map_loss allows {limits.max_map_loss * POINTS:g}",

@@ -9,11 +9,18 @@ from odtrain.command import Action, Command, Composed, Flag, flag, prints
 
 
 def _list(given: Composed) -> str:
-    from odtrain.registry.versions import list_models, versions_table
+    from odtrain.registry.versions import (
+        list_models,
+        losing_classes,
+        loss_in_words,
+        versions_table,
+    )
     from odtrain.tracking.store import tracking_uri
 
-    versions, name = list_models(tracking_uri(given.config.tracking)), given.flags.name
-    return versions_table([version for version in versions if name in (None, version.name)])
+    store, name = tracking_uri(given.config.tracking), given.flags.name
+    versions = [version for version in list_models(store) if name in (None, version.name)]
+    lost = loss_in_words(losing_classes(versions, store))
+    return "\n\n".join(filter(None, (versions_table(versions), lost)))
 
 
 def _show(given: Composed) -> str:
@@ -47,11 +54,12 @@ def _rollback(given: Composed) -> str:
 
 def _download(given: Composed) -> str:
     from odtrain.registry.download import download
+    from odtrain.tracking.names import file_name
     from odtrain.tracking.store import tracking_uri
 
     flags = given.flags
     uri = flags.uri or given.config.registry.name
-    target = Path(flags.to or re.sub(r"[/@]", "-", uri.removeprefix("models:/")))
+    target = Path(flags.to or file_name(re.sub(r"[/@]", "-", uri.removeprefix("models:/"))))
     copied = download(uri, target, tracking_uri(given.config.tracking), flags.format)
     return "\n".join(str(path) for path in copied)
 

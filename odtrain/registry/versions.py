@@ -257,6 +257,43 @@ def _listed_numbers(versions: Sequence[Version]) -> str:
     return f"There are versions {', '.join(version.number for version in versions)}."
 
 
+def losing_classes(versions: Sequence[Version], store: str) -> list[Version]:
+    """Those with a .tflite that finds a class less with several threads (tensorflow#56058).
+
+    Versions of today were run with 1 to 4 threads before they were registered. Of an older one its run
+    says how its files suppress.
+    """
+    client = open_client(store)
+    return [each for each in versions if not _proven(each) and _made_with_operator(client, each)]
+
+
+def _proven(version: Version) -> bool:
+    """Whether its .tflite were run with several threads, or have one class alone."""
+    lite = [name for name in files_of(version) if name in FORMATS and FORMATS[name].lite]
+    classes = [key for key in version.tags if key.startswith("eval/AP/")]
+    known = all(f"export/{name}/raw_box_diff" in version.tags for name in lite)
+    return known or len(classes) < 2
+
+
+def _made_with_operator(client: MlflowClient, version: Version) -> bool:
+    try:
+        params = client.get_run(version.run_id).data.params
+    except MlflowException:
+        return True
+    return params.get("export.nms", "regular") == "regular"
+
+
+def loss_in_words(versions: Sequence[Version]) -> str:
+    """What `losing_classes` found, and what to do; empty where it found nothing."""
+    if not versions:
+        return ""
+    names = ", ".join(f"models:/{each.name}/{each.number}" for each in versions)
+    return (
+        f"With 2 threads or more a .tflite of {names} finds a class less (tensorflow#56058); odtrain runs it "
+        "with one.\nodtrain export source=RUN writes files of the same network that are right with any number."
+    )
+
+
 def versions_table(versions: Sequence[Version]) -> str:
     """One line for each version."""
     if not versions:

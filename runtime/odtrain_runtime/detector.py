@@ -34,6 +34,8 @@ class FileDetector:
         prepare: makes a picture of any size what `run` takes.
         run: the file's own run, nothing else.
         class_names: index 0 = class id 1; empty where nobody says.
+        names_given: they are not the file's own, but were given with it.
+        num_classes: how many it tells apart; None if the file does not say.
         input_size: (height, width) in pixels that pictures are resized to; None if unknown.
         passport: where the file says it comes from; empty in a stranger's file.
         run_batch: `run` of several prepared pictures of one size at once, where the file takes them.
@@ -46,6 +48,8 @@ class FileDetector:
     prepare: Callable[[UInt8Image], NDArray[Any]]
     run: Callable[[NDArray[Any]], Raw]
     class_names: tuple[str, ...] = ()
+    names_given: bool = False
+    num_classes: int | None = None
     input_size: tuple[int, int] | None = None
     passport: dict[str, str] = field(default_factory=dict)
     run_batch: Callable[[NDArray[Any]], list[Raw]] | None = None
@@ -66,12 +70,17 @@ class FileDetector:
             ModelFileError: the file runs, but not as a detector of pictures.
         """
         try:
-            found = zip(self._run_all(images), map(self.extent, images), strict=True)
-            return [detections_of({**raw, BOXES: raw[BOXES] / extent}) for raw, extent in found]
+            raws = zip(self._run_all(images), map(self.extent, images), strict=True)
+            found = [detections_of({**raw, BOXES: raw[BOXES] / extent}) for raw, extent in raws]
         except ModelFileError:
             raise
         except Exception as error:
             cannot_run(self.path, error)
+        if self.names_given:
+            highest = max((int(each.classes.max(initial=0)) for each in found), default=0)
+            if highest > len(self.class_names):
+                raise other_classes(self.path, f"finds class {highest}", len(self.class_names))
+        return found
 
     def _run_all(self, images: Sequence[UInt8Image]) -> list[Raw]:
         ready = [self.prepare(image) for image in images]
@@ -95,6 +104,13 @@ def detections_of(raw: Raw) -> Detections:
     order = order[found[order]]
     classes = np.rint(raw[CLASSES][:count]).astype(np.int64)
     return Detections(boxes[order], scores[order], classes[order])
+
+
+def other_classes(path: Path, what: str, names: int) -> ModelFileError:
+    """The error of a list of names that is of other classes than the file's."""
+    listed = "1 name is" if names == 1 else f"{names} names are"
+    problem = f"{what}, but {listed} given: which name is of which class is not known."
+    return ModelFileError(path, problem, "Give the list that the model was made with.")
 
 
 def cannot_run(path: Path, error: Exception) -> NoReturn:

@@ -10,7 +10,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from odtrain_runtime.detector import FileDetector, Raw
+from odtrain_runtime.detector import FileDetector, Raw, other_classes
 from odtrain_runtime.errors import ModelFileError
 from odtrain_runtime.provenance import read_size
 from odtrain_runtime.tf_graph import SAVED_MODEL_FILE, open_frozen_graph, open_saved_model
@@ -34,14 +34,20 @@ def load_detector(
         class_names: index 0 = class id 1, for a file that does not hold its own.
 
     Raises:
-        ModelFileError: there is no such file, it cannot be read, or it is no object detector.
+        ModelFileError: there is no such file, it cannot be read, it is no object detector, or of another
+            number of classes.
     """
     path = path.parent if path.name == SAVED_MODEL_FILE else path
     opened = _opener(path)(path, threads)
+    given = () if opened.class_names else tuple(class_names or ())
+    if given and opened.num_classes not in (None, len(given)):
+        counted = "1 class" if opened.num_classes == 1 else f"{opened.num_classes} classes"
+        raise other_classes(path, f"has {counted}", len(given))
     return replace(
         opened,
         format=opened.passport.get("format", opened.format),
-        class_names=opened.class_names or tuple(class_names or ()),
+        class_names=opened.class_names or given,
+        names_given=bool(given),
         input_size=read_size(opened.passport) or opened.input_size,
     )
 

@@ -21,7 +21,7 @@ from odtrain_runtime.pictures import (
     read_upright,
     upright_rgb,
 )
-from odtrain_runtime.provenance import LABELS_FILE, read_labels
+from odtrain_runtime.provenance import LABELS_FILE, read_label_list
 from odtrain_runtime.structures import Detect, Detections, UInt8Image
 
 CARD = "model_card.md"
@@ -107,7 +107,7 @@ def served_file(path: Path) -> Path:
 def _labels_beside(file: Path) -> tuple[str, ...]:
     """The class names in the label file of the folder, for a model file without its own."""
     labels = file.parent / LABELS_FILE
-    return read_labels(labels.read_text(encoding="utf-8")) if labels.is_file() else ()
+    return read_label_list(labels.read_text(encoding="utf-8")) if labels.is_file() else ()
 
 
 def pixels_of(picture: Picture) -> UInt8Image:

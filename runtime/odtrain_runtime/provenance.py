@@ -8,10 +8,15 @@ list has one class name a line; line 0 is class id 1.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 
 PLACEHOLDER = "???"
 """First line of the label files that count the background in, as the published COCO ones do."""
+BACKGROUND = (PLACEHOLDER, "background", "__background__")
+NUMBERED = re.compile(r"(\d{1,5})\s*[\s:,.)]\s*(\S.*)")
+"""A line of a numbered list, as Coral's are: `16  cat`."""
+MOST_GAPS = 10_000
 LABELS_FILE = "labels.txt"
 PASSPORT_FILE = "passport.json"
 LABELS_NODE = "odtrain/labels"
@@ -35,6 +40,33 @@ def read_labels(text: str) -> tuple[str, ...]:
     if lines[0] == PLACEHOLDER:
         lines = lines[1:]
     return tuple(lines) if any(lines) else ()
+
+
+def read_label_list(text: str) -> tuple[str, ...]:
+    """Class names of a list that a person gives for a file without any, index 0 = class id 1.
+
+    As `read_labels`; besides, a first line may be called background, a class without a name is called
+    `class N`, and lines may be numbered: from 0 with gaps, or from 1 without.
+    """
+    lines = [line.strip() for line in text.removeprefix("\ufeff").rstrip().splitlines()]
+    lines = unnumbered(lines)
+    if lines and lines[0].lower() in BACKGROUND:
+        lines = lines[1:]
+    names = tuple(line or f"class {number}" for number, line in enumerate(lines, start=1))
+    return names if any(lines) else ()
+
+
+def unnumbered(lines: Sequence[str]) -> list[str]:
+    """The names of a numbered list, each at its place, "" in gaps; other lists as they are."""
+    found = [NUMBERED.fullmatch(line) for line in lines if line]
+    named = {int(each[1]): each[2].strip() for each in found if each}
+    first, last = min(named, default=-1), max(named, default=-1)
+    names = [name for name in named.values() if name != PLACEHOLDER]
+    alike = len(named) < len(found) or len(set(names)) < len(names)
+    gaps = last - first + 1 - len(named)
+    if alike or first not in (0, 1) or gaps > (MOST_GAPS if first == 0 else 0):
+        return list(lines)
+    return [named.get(number, "") for number in range(first, last + 1)]
 
 
 def write_passport(passport: Mapping[str, str]) -> str:

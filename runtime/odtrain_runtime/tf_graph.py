@@ -22,6 +22,7 @@ GRAPH_OUTPUTS = {
 }
 """Names in frozen graphs and SavedModels (the Object Detection API's exporter)."""
 GRAPH_INPUT = "image_tensor"
+PREDICTOR_BIASES = "BoxPredictor_0/{}Predictor/biases"
 SIGNATURE = "serving_default"
 SIGNATURE_INPUTS = ("inputs", "input_tensor")
 SAVED_MODEL_FILE = "saved_model.pb"
@@ -51,6 +52,7 @@ def open_frozen_graph(path: Path, threads: int) -> FileDetector:
         run_batch=_each_of(detect) if dimensions and dimensions[0].size == -1 else None,
         threads=threads,
         class_names=provenance.read_labels(texts.get(provenance.LABELS_NODE, "")),
+        num_classes=_num_classes(nodes),
         input_size=provenance.read_size(passport) or _resize_target(graph_def.node),
         passport=passport,
     )
@@ -62,6 +64,15 @@ def _check_nodes(path: Path, nodes: Mapping[str, Any]) -> None:
     if missing:
         problem = f"no object detector: the graph has no {', '.join(missing)}."
         raise ModelFileError(path, problem, DETECTORS_ONLY)
+
+
+def _num_classes(nodes: Mapping[str, Any]) -> int | None:
+    """Of TensorFlow 1's SSDs, by the biases of their first predictor: a class more is the background."""
+    scores, boxes = (nodes.get(PREDICTOR_BIASES.format(kind)) for kind in ("Class", "BoxEncoding"))
+    if scores is None or boxes is None or {scores.op, boxes.op} != {"Const"}:
+        return None
+    sizes = [each.attr["value"].tensor.tensor_shape.dim[0].size for each in (scores, boxes)]
+    return int(sizes[0]) * 4 // int(sizes[1]) - 1
 
 
 def _const_text(node: Any) -> str:

@@ -90,15 +90,21 @@ def _between(a: NDArray[Any], b: NDArray[Any], share: FloatArray) -> FloatArray:
     return mixed
 
 
-def open_tflite(path: Path, threads: int) -> FileDetector:
-    """A TensorFlow Lite detector with its post-processing inside."""
+def open_tflite(path: Path, threads: int, *, guarded: bool = True) -> FileDetector:
+    """A TensorFlow Lite detector with its post-processing inside.
+
+    Args:
+        path: the file.
+        threads: of its interpreter.
+        guarded: whether a file that loses detections with so many threads is given one.
+    """
     from ai_edge_litert.interpreter import Interpreter
 
     try:
         with _quiet():
             _verify(path)  # before its metadata is read by code that trusts every offset
             metadata = tflite_metadata.read_metadata(path)
-            if metadata.postprocess:
+            if metadata.postprocess and guarded:
                 threads = metadata.postprocess.safe_threads(threads)
             interpreter = Interpreter(str(path), num_threads=threads)
             interpreter.allocate_tensors()
@@ -116,6 +122,7 @@ def open_tflite(path: Path, threads: int) -> FileDetector:
         run=_interpreter_run(interpreter, image["index"], outputs),
         threads=threads,
         class_names=metadata.class_names,
+        num_classes=metadata.postprocess.num_classes if metadata.postprocess else None,
         input_size=size,
         passport=metadata.passport,
         extent=lambda picture: resizing.extent(picture.shape, size) if padded else 1.0,

@@ -28,6 +28,8 @@ BOXES, CLASSES, SCORES, COUNT = "location", "category", "score", "number of dete
 ROLES = (BOXES, CLASSES, SCORES, COUNT)
 """The outputs in the order of the post-processing operator's ports, by the names that metadata
 readers look for."""
+RAW_BOXES, RAW_SCORES = "raw_detection_boxes", "raw_detection_scores"
+"""What goes into suppression, under the names that the Object Detection API gives it."""
 MEAN = STD = 127.5
 """(pixel - MEAN) / STD is -1 to 1, as the network was trained."""
 LARGEST_TEXT = 1 << 20
@@ -49,12 +51,16 @@ class Postprocess:
     """The operator at the end of a detector.
 
     Attributes:
+        inputs: tensor indices of encodings, scores with the background's, and anchors.
+        scales: that y, x, height and width of the encodings are divided by.
         outputs: tensor indices of boxes, classes, scores and count.
         max_detections: rows of its outputs.
         num_classes: without the background.
         per_class: whether it suppresses boxes class by class, not over all classes at once.
     """
 
+    inputs: tuple[int, ...]
+    scales: tuple[float, ...]
     outputs: tuple[int, ...]
     max_detections: int
     num_classes: int
@@ -131,6 +137,8 @@ def postprocess_of(model: Any) -> Postprocess | None:
         if model.OperatorCodes(operator.OpcodeIndex()).CustomCode() == POSTPROCESS.encode():
             options = flexbuffers.Loads(operator.CustomOptionsAsNumpy().tobytes())
             return Postprocess(
+                inputs=tuple(int(index) for index in operator.InputsAsNumpy()),
+                scales=tuple(float(options[f"{side}_scale"]) for side in "yxhw"),
                 outputs=tuple(int(index) for index in operator.OutputsAsNumpy()),
                 max_detections=int(options["max_detections"]),
                 num_classes=int(options["num_classes"]),

@@ -25,9 +25,10 @@ SCREEN_LINES = 24
 
 BOX = [("circle", 5, 5, 40, 40)]
 
+PICS = ("data.images=pics", "data.name=odd")
+
 TINY = (
-    "data.images=pics",
-    "data.name=odd",
+    *PICS,
     "data.validation_fraction=0",
     "model.input_size=64",
     "model.depth_multiplier=0.1",
@@ -37,6 +38,7 @@ TINY = (
     "evaluate.drawn=1",
     "export.formats=[tflite_fp32]",
     "benchmark.runs=1",
+    "registry.min_recall=0",
     "tracking.system_metrics=false",
 )
 
@@ -90,14 +92,14 @@ def in_the_data(finding):
 
 
 def test_no_folder(pics, refused):
-    assert refused("train", "data.images=pix") == (
+    assert refused("train", "data.images=pix", "data.name=odd") == (
         "pix: is not a folder.\n  Set data.images to the folder that holds the files.\n"
     )
 
 
 def test_no_pictures(pics, refused):
     Path("empty").mkdir()
-    assert refused("train", "data.images=empty") == (
+    assert refused("train", "data.images=empty", "data.name=odd") == (
         "empty: 1 error in the data; nothing was written.\n"
         "  error OD001 empty: holds no pictures. Set data.images to the folder that holds them.\n"
     )
@@ -106,7 +108,7 @@ def test_no_pictures(pics, refused):
 def test_no_labels(pics, refused):
     for file in pics.glob("*.xml"):
         file.unlink()
-    assert refused("train", "data.images=pics") == in_the_data(
+    assert refused("train", *PICS) == in_the_data(
         "OD002 pics: holds no label files. Set data.annotations to the folder of the label files."
     )
 
@@ -141,14 +143,14 @@ ENTITIES = (
 )
 def test_a_label_file_that_is_none(pics, refused, text, finding):
     (pics / "img3.xml").write_text(text)
-    assert refused("train", "data.images=pics") == in_the_data(finding)
+    assert refused("train", *PICS) == in_the_data(finding)
 
 
 def test_a_truncated_jpeg(pics, refused):
     label_picture(pics / "cut.jpg", (64, 64), BOX)
     data = (pics / "cut.jpg").read_bytes()
     (pics / "cut.jpg").write_bytes(data[: len(data) // 2])
-    said = refused("train", "data.images=pics")
+    said = refused("train", *PICS)
     assert said.startswith(
         in_the_data("OD010 pics/cut.jpg: cannot be decoded: image file is truncated").rstrip("\n")
     )
@@ -157,7 +159,7 @@ def test_a_truncated_jpeg(pics, refused):
 
 def test_two_pictures_of_one_name(pics, refused):
     draw_picture(pics / "more/img3.png", (64, 64), BOX)
-    assert refused("train", "data.images=pics") == in_the_data(
+    assert refused("train", *PICS) == in_the_data(
         "OD013 pics/img3.png: has the name of pics/more/img3.png. Rename one of them together with "
         "its label file, or delete it if it is a copy."
     )
@@ -166,18 +168,16 @@ def test_two_pictures_of_one_name(pics, refused):
 def test_many_errors_still_fit_on_a_screen(pics, refused):
     for file in pics.glob("*.xml"):
         file.write_text("no XML")
-    assert refused("train", "data.images=pics").endswith(
-        "\n  and 2 more; to see all of them: odtrain check\n"
-    )
+    assert refused("train", *PICS).endswith("\n  and 2 more; to see all of them: odtrain check\n")
 
 
 def test_a_wrong_extension_is_a_warning(pics, capsys):
     (pics / "img3.png").rename(pics / "img3.jpg")
-    assert main(["prepare", "data.images=pics"]) == 0
+    assert main(["prepare", *PICS]) == 0
     assert (
-        "\n  findings: 3 warning, 1 info; to see them: odtrain check\n" in capsys.readouterr().out
+        "\n  findings: 4 warning, 1 info; to see them: odtrain check\n" in capsys.readouterr().out
     )
-    assert main(["check", "data.images=pics", "--json", "findings.json"]) == 0
+    assert main(["check", *PICS, "--json", "findings.json"]) == 0
     found = json.loads(Path("findings.json").read_text())
     (finding,) = [each for each in found if each["code"] == "OD101"]
     assert (finding["severity"], finding["file"]) == ("warning", "pics/img3.jpg")
@@ -185,7 +185,7 @@ def test_a_wrong_extension_is_a_warning(pics, capsys):
 
 
 def test_an_empty_test_split(pics, refused):
-    assert refused("train", "data.images=pics", "data.test_fraction=0") == in_the_data(
+    assert refused("train", *PICS, "data.test_fraction=0") == in_the_data(
         "OD017 pics: the test split is empty (12 labelled pictures in all). Set data.test_fraction, "
         "such as 0.2, or give data.test_list."
     )
@@ -251,7 +251,7 @@ def test_nothing_was_tracked_before_the_data_was_in_order(pics, refused):
     ],
 )
 def test_a_wrong_override(pics, refused, override, message):
-    assert refused("train", "data.images=pics", override) == message
+    assert refused("train", *PICS, override) == message
 
 
 def test_a_run_that_is_not_there(tracked, refused):
@@ -441,7 +441,7 @@ def test_an_output_folder_that_cannot_be_written(tracked, refused, tmp_path):
 
 def test_findings_that_cannot_be_written(pics, refused, tmp_path):
     with mounted(tmp_path / "disk", "ro") as disk:
-        assert refused("check", "data.images=pics", "--json", f"{disk}/findings.json") == (
+        assert refused("check", *PICS, "--json", f"{disk}/findings.json") == (
             f"{disk}/findings.json: Read-only file system.\n"
             "  Choose a folder that you may write to.\n"
         )

@@ -363,3 +363,11 @@ def test_replacing_keys_leaves_the_configuration_as_it_was():
     changed = {"train.steps": 7, "train.seed": 5, "outputs": "there"}
     assert flattened(as_dict(other)) == flattened(as_dict(config)) | changed
     assert config == compose_config([])
+
+
+def test_suppression_that_was_the_default_is_todays_default_and_a_wish_is_kept():
+    config = compose_config(["export.nms=regular"])
+    assert from_yaml(as_yaml(config)).export.nms == "regular"
+    assert from_yaml(without(config, "registry.min_recall")).export.nms == "builtin"
+    fast = compose_config(["export.nms=fast"])
+    assert from_yaml(without(fast, "registry.min_recall")).export.nms == "fast"

@@ -29,7 +29,7 @@ def config(folder: Path, **values: object) -> DataConfig:
     return section(DataConfig, name="tiny", images=str(folder), prepared=prepared, **values)
 
 
-OF_SMALL_SETS = {"OD115", "OD210"}
+OF_SMALL_SETS = {"OD115", "OD122", "OD210"}
 """Every data set of a few pictures has them; tests/test_balance.py is about them."""
 
 
@@ -381,7 +381,7 @@ def test_a_dataset_is_described_on_one_screen(pets):
         "  test              1 pictures       1 boxes\n"
         "  labels: Pascal VOC XML\n"
         "  classes: cat\n"
-        "  findings: 1 warning, 2 info; to see them: odtrain check\n"
+        "  findings: 2 warning, 2 info; to see them: odtrain check\n"
         f"  digest: {dataset.digest[:16]}"
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tarfile
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +19,14 @@ from odtrain.config.compose import section
 from odtrain.config.schema import ModelConfig
 from odtrain.errors import ConfigError
 from odtrain.export.benchmark import agreement, measure
+from odtrain.export.parity import not_exact
+from odtrain.export.raw_outputs import raw_difference, raw_of, raw_reader
 from odtrain.export.writers import WRITERS, export
 from odtrain.export_formats import FORMATS
 from odtrain.models.build import SSD, build_detector
 from odtrain.structures import Detections, UInt8Image, pairwise_iou
 from odtrain_runtime.model_files import load_detector
+from odtrain_runtime.tflite import open_tflite
 from odtrain_runtime.tflite_metadata import read_metadata
 
 pytestmark = pytest.mark.slow
@@ -105,7 +109,7 @@ def expected(detector: SSD, pictures: list[UInt8Image]) -> list[Detections]:
 def exported(detector: SSD, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("run") / "export"
     calibration = iter(drawn_pictures(12, seed=2))
-    return export(detector, NAMES, list(FORMATS), folder, calibration, "regular", PASSPORT)
+    return export(detector, NAMES, list(FORMATS), folder, calibration, "builtin", PASSPORT)
 
 
 def test_files_have_the_names_people_rely_on(exported):
@@ -314,11 +318,68 @@ def test_weights_have_the_formats_type(name, kind, exported):
     assert weight_types(exported[name]) == {kind}
 
 
-@pytest.mark.parametrize(("nms", "per_class"), [("regular", True), ("fast", False)])
-def test_suppression_is_the_one_asked_for(nms, per_class, detector, tmp_path):
-    files = export(detector, NAMES, ["tflite_fp32"], tmp_path, [], nms, {})
+def test_what_goes_into_the_detection_operator_is_read_as_the_network_gives_it(
+    detector, pictures, tmp_path
+):
+    files = export(detector, NAMES, ["tflite_fp32"], tmp_path, [], "fast", {})
     operator = read_metadata(files["tflite_fp32"]).postprocess
-    assert (operator.per_class, operator.num_classes) == (per_class, 3)
+    assert (operator.per_class, operator.num_classes) == (False, 3)
+    read = raw_reader(load_detector(files["tflite_fp32"]))
+    found = raw_difference(raw_of(detector, pictures), [read(each) for each in pictures])
+    assert not_exact(found) is None
+
+
+def test_the_detection_operator_loses_a_class_with_several_threads_and_its_proof_says_so(
+    detector, pictures, tmp_path
+):
+    files = export(detector, NAMES, ["tflite_fp32"], tmp_path, [], "regular", {})
+    assert read_metadata(files["tflite_fp32"]).postprocess.per_class
+    measured = measure(files["tflite_fp32"], pictures, runs=1, threads=2, proven=True)
+    assert measured.threads == 1
+    assert measured.threads_differ.startswith("finds other things with 2 threads: ")
+
+
+@pytest.mark.parametrize("name", [name for name in FORMATS if name.startswith("tflite")])
+def test_every_tflite_finds_the_same_with_any_number_of_threads(name, exported, pictures):
+    found = [
+        [open_tflite(exported[name], threads, guarded=False)(each) for each in pictures]
+        for threads in (1, 2, 3, 4)
+    ]
+    assert all(agreement(found[0], other) == (0, 0, 0) for other in found[1:])
+    assert sum(map(len, found[0])) > 100
+
+
+@pytest.mark.parametrize("name", ["pb", "saved_model", "tflite_fp32"])
+def test_what_goes_into_suppression_is_what_the_network_says(name, exported, detector, pictures):
+    read = raw_reader(load_detector(exported[name]))
+    found = [read(each) for each in pictures]
+    assert [each.boxes.shape for each in found] == [(len(detector.anchors), 4)] * len(pictures)
+    assert not_exact(raw_difference(raw_of(detector, pictures), found)) is None
+
+
+@pytest.mark.parametrize(("padded", "classes"), [(True, 3), (False, 90), (False, 1)])
+def test_suppression_of_builtin_operators_keeps_what_the_network_keeps(padded, classes, tmp_path):
+    config = replace(CONFIG, resize="pad") if padded else CONFIG
+    built = build_detector(config, classes, seed=4)
+    spread_predictions(built)
+    names = [f"class {number}" for number in range(1, classes + 1)]
+    files = export(built, names, ["tflite_fp32"], tmp_path, [], "builtin", {})
+    found, detect = load_detector(files["tflite_fp32"]), built.as_detect()
+    pictures = drawn_pictures(3, seed=7)
+    compared = agreement([detect(each) for each in pictures], [found(each) for each in pictures])
+    assert (compared.within_tolerance, compared.unmatched) == (True, 0)
+
+
+def test_an_int8_file_suppresses_in_float(exported):
+    content = exported["tflite_int8"].read_bytes()
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(bytearray(content)))
+    (graph,) = model.subgraphs
+    codes = [model.operatorCodes[each.opcodeIndex].builtinCode for each in graph.operators]
+    (place,) = np.flatnonzero(np.array(codes) == schema.BuiltinOperator.NON_MAX_SUPPRESSION_V4)
+    assert schema.BuiltinOperator.CUSTOM not in codes
+    boxes, scores, *_ = graph.operators[place].inputs
+    types = [graph.tensors[index].type for index in (boxes, scores)]
+    assert types == [schema.TensorType.FLOAT32] * 2
 
 
 # ---- around it
@@ -326,7 +387,7 @@ def test_suppression_is_the_one_asked_for(nms, per_class, detector, tmp_path):
 
 def test_what_the_converter_prints_stays_off_the_terminal(detector, tmp_path, capfd):
     export(
-        detector, NAMES, ["tflite_int8"], tmp_path, drawn_pictures(1, seed=2), "regular", PASSPORT
+        detector, NAMES, ["tflite_int8"], tmp_path, drawn_pictures(1, seed=2), "builtin", PASSPORT
     )
     assert capfd.readouterr() == ("", "")
 
@@ -338,14 +399,14 @@ def test_what_the_converter_printed_is_shown_where_it_fails(detector, tmp_path, 
 
     monkeypatch.setitem(WRITERS, "pb", fail)
     with pytest.raises(RuntimeError, match="not converted"):
-        export(detector, NAMES, ["pb"], tmp_path, [], "regular", PASSPORT)
+        export(detector, NAMES, ["pb"], tmp_path, [], "builtin", PASSPORT)
     assert capfd.readouterr() == ("", "the converter's own words\n")
 
 
 def test_exporting_again_replaces_what_was_there(detector, tmp_path):
-    first = export(detector, NAMES, ["saved_model"], tmp_path, [], "regular", {"run_id": "1"})
+    first = export(detector, NAMES, ["saved_model"], tmp_path, [], "builtin", {"run_id": "1"})
     (first["saved_model"] / "left.over").touch()
-    export(detector, NAMES, ["saved_model"], tmp_path, [], "regular", {"run_id": "2"})
+    export(detector, NAMES, ["saved_model"], tmp_path, [], "builtin", {"run_id": "2"})
     assert load_detector(first["saved_model"]).passport["run_id"] == "2"
     assert not (first["saved_model"] / "left.over").exists()
 
@@ -356,7 +417,7 @@ def test_a_network_trained_in_bfloat16_is_exported_in_float32(
     trained = build_detector(CONFIG, len(NAMES), precision="bf16", frozen_stages=2)
     for name, variable in trained.variables_by_name().items():
         variable.assign(detector.variables_by_name()[name])
-    files = export(trained, NAMES, ["pb"], tmp_path, [], "regular", {})
+    files = export(trained, NAMES, ["pb"], tmp_path, [], "builtin", {})
     found = load_detector(files["pb"])
     compared = agreement(expected, [found(picture) for picture in pictures])
     assert (compared.within_tolerance, compared.unmatched) == (True, 0)
@@ -367,7 +428,7 @@ def test_a_network_trained_in_bfloat16_is_exported_in_float32(
     [
         pytest.param(
             ["tflight"],
-            "regular",
+            "builtin",
             'export.formats: unknown "tflight".\n  Choose one of: pb, saved_model, tflite_dynamic,'
             " tflite_fp16, tflite_fp32, tflite_int8.",
             id="format",
@@ -375,12 +436,12 @@ def test_a_network_trained_in_bfloat16_is_exported_in_float32(
         pytest.param(
             ["pb"],
             "slow",
-            'export.nms: unknown "slow".\n  Choose one of: fast, regular.',
+            'export.nms: unknown "slow".\n  Choose one of: builtin, fast, regular.',
             id="suppression",
         ),
         pytest.param(
             ["tflite_int8"],
-            "regular",
+            "builtin",
             "export.formats: tflite_int8 is calibrated with training pictures, and there are none."
             "\n  Leave tflite_int8 out, or give the dataset training pictures.",
             id="nothing to calibrate with",
@@ -413,7 +474,7 @@ def test_real_weights_quantised_to_int8_see_the_same_objects(shared, tmp_path):
     files = sorted((shared / "data" / "raccoon").rglob("*.jpg"))
     images = [np.asarray(Image.open(file).convert("RGB")) for file in files[:30]]
     names = [f"class {number}" for number in range(1, 91)]
-    exported = export(detector, names, ["tflite_int8"], tmp_path, images[10:], "regular", {})
+    exported = export(detector, names, ["tflite_int8"], tmp_path, images[10:], "builtin", {})
     detect, quantized = detector.as_detect(), load_detector(exported["tflite_int8"])
     found = [[each(image) for image in images[:10]] for each in (detect, quantized)]
     assert sum(len(each.above(0.4)) for each in found[0]) >= 20

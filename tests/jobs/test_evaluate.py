@@ -3,10 +3,13 @@ from pathlib import Path
 
 import pytest
 from support.stores import only_run
+from support.tiny_models import model
 
 from odtrain.cli.main import main
 from odtrain.config.compose import compose_config
 from odtrain.model_source import open_source
+
+__all__ = ["model"]
 
 pytestmark = pytest.mark.slow
 
@@ -88,6 +91,28 @@ def test_a_source_with_other_classes_is_refused(again, trained, capsys):
         f"{model}: knows the classes circle, square; shapes has circle, square, triangle.\n"
         "  Evaluate it on data with its own classes: data.images=..., data.label_map=...\n"
     )
+
+
+def test_a_file_without_names_is_not_scored_on_classes_that_it_may_not_mean(
+    new, model, shapes, capsys
+):
+    data = (f"data.images={shapes}", "data.name=shapes")
+    assert main(["evaluate", f"source={model}", *data]) == 1
+    assert capsys.readouterr().err.endswith(
+        f"{model}: carries no class names, so that which of its numbers are the classes of shapes is not "
+        "known.\n  Give them: predict.label_map=FILE, a label_map.pbtxt or a name a line.\n"
+    )
+    assert new.search_runs(["0", "1"]) == []
+
+
+def test_names_for_a_file_that_has_its_own_are_said_to_be_passed_over(again, trained, caplog):
+    Path("names.txt").write_text("square\ncircle\n")
+    model = trained.run / "export/model.tflite"
+    config = compose_config([f"source={model}", "predict.label_map=names.txt"])
+    assert open_source(config.source, config).class_names == ("circle", "square")
+    assert caplog.messages == [
+        f"{model} knows its own classes: predict.label_map=names.txt is passed over."
+    ]
 
 
 def test_the_registered_model_can_be_a_source(again, trained, capsys):

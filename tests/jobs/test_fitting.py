@@ -6,6 +6,7 @@ from support.commands import TINY_RUN
 from support.stores import artifacts, only_run
 
 from odtrain.cli.main import main
+from odtrain.config.compose import compose_config
 from odtrain.jobs import fitting
 
 pytestmark = pytest.mark.slow
@@ -37,6 +38,19 @@ def test_a_second_ctrl_c_stops_at_once():
     with pytest.raises(KeyboardInterrupt), fitting._stop_on_signals(Asked()):
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.parametrize("every", [0, 14])
+def test_validation_after_the_last_step_alone_is_a_finding(new, shapes, every):
+    given = [f"data.images={shapes}", *TINY_RUN, f"evaluate.every={every}"]
+    _, findings = fitting.data_to_train_on(compose_config(given))
+    (found,) = [finding for finding in findings if finding.code == "OD123"]
+    assert str(found) == (
+        f"warning OD123 evaluate.every={every}: of 14 steps only the last is validated: no other step's "
+        "weights can be chosen. Set evaluate.every=1"
+    )
+    _, findings = fitting.data_to_train_on(compose_config([*given, "evaluate.every=13"]))
+    assert "OD123" not in {finding.code for finding in findings}
 
 
 def test_a_terminated_training_leaves_a_killed_run_with_a_checkpoint(

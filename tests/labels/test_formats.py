@@ -94,6 +94,7 @@ UNLABELLED = ("OD102", "p3.jpg", "has no label file.")
             easy(EVERYTHING),
             [
                 ("OD131", "p3.json", "has shapes without a box: 1 of type circle."),
+                ("OD133", "p3.json", "all that is labelled is left out: 1 circle."),
                 ("OD231", "labels", "2 polygons are taken by their bounds."),
                 as_format("LabelMe JSON", "4 files about 4 pictures"),
             ],

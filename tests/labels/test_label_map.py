@@ -27,7 +27,7 @@ from odtrain.labels.label_map import label_map_text, read_class_names, read_labe
             "item { id: 1 name: 'a' ancestor_ids: ['x', 'y'] keypoints { id: 7 label: 'k' } "
             "frequency: FREQUENT instance_count: -3 }",
             ("a",),
-            id="unknown fields",
+            id="fields of other programs",
         ),
         pytest.param(
             "item { id: 0 name: 'background' } item { id: 1 name: 'a' }", ("a",), id="background"
@@ -98,6 +98,17 @@ def test_a_label_map_is_read(tmp_path, text, expected):
             id="name twice",
         ),
         pytest.param(
+            "item {\n id: 1\n name: 'cup'\n item {\n id: 2\n name: 'pen'\n}\n}",
+            ':4:2: this item stands within the item of line 1.\n  Close that one first, with "}".',
+            id="item in item",
+        ),
+        pytest.param(
+            "item { id: 1 name: 'a' nmae: 'b' }",
+            ':1:24: unknown field "nmae".\n  An item has name, id, display_name, keypoints, ancestor_ids, '
+            "descendant_ids, frequency, instance_count.",
+            id="unknown field",
+        ),
+        pytest.param(
             "# nothing",
             ": holds no item.\n  Each class is: item { id: 1 name: 'cat' }",
             id="no item",
@@ -132,3 +143,30 @@ def test_class_names_come_from_a_text_file_too(tmp_path):
 def test_a_list_that_counts_the_background_begins_with_the_second_line(tmp_path):
     (tmp_path / "labels.txt").write_text("???\nperson\nbicycle\n")
     assert read_class_names(tmp_path / "labels.txt") == ("person", "bicycle")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        pytest.param(
+            "0  person\n1  bicycle\n3  cat\n", ("person", "bicycle", "class 3", "cat"), id="Coral's"
+        ),
+        pytest.param("1: person\n2: cat", ("person", "cat"), id="from 1"),
+        pytest.param(
+            "0 ???\n1 person\n2 ???\n3 cat", ("person", "???", "cat"), id="with gaps filled"
+        ),
+        pytest.param("person\n\ncat\n\n", ("person", "class 2", "cat"), id="empty line"),
+        pytest.param("background\nperson\n", ("person",), id="background"),
+        pytest.param("1 euro\n2 euro\n", ("1 euro", "2 euro"), id="numbers that are names"),
+        pytest.param(
+            "1 cent\n2 euros\n5 pence", ("1 cent", "2 euros", "5 pence"), id="from 1 with gaps"
+        ),
+        pytest.param("2 cats\n3 dogs\n", ("2 cats", "3 dogs"), id="from 2"),
+        pytest.param("0 cat\ndog\n", ("0 cat", "dog"), id="one number"),
+        pytest.param("\n\n", (), id="nothing"),
+    ],
+)
+def test_each_name_of_a_list_is_at_its_number(tmp_path, text, expected):
+    file = tmp_path / "labels.txt"
+    file.write_text(text, encoding="utf-8")
+    assert read_class_names(file) == expected

@@ -32,7 +32,7 @@ from odtrain.labels.formats.recognise import Sources, read_labels
 STEMS = frozenset(["img", "a", "b"])
 
 
-def labels(folder, files, chosen="auto"):
+def labels(folder, files, chosen="auto", crowd=False):
     """What is read from files of these contents."""
     for name, content in files.items():
         file = folder / name
@@ -44,7 +44,8 @@ def labels(folder, files, chosen="auto"):
         else:
             file.write_text(json.dumps(content), encoding="utf-8")
     found = sorted(file for file in folder.rglob("*") if file.is_file())
-    labels, findings = read_labels(Sources(found, (), STEMS, chosen != "auto"), folder, chosen)
+    sources = Sources(found, (), STEMS, chosen != "auto", crowd=crowd)
+    labels, findings = read_labels(sources, folder, chosen)
     return SimpleNamespace(format=labels.format, entries=labels.entries, findings=findings)
 
 
@@ -114,6 +115,49 @@ def test_an_object_that_labelme_marks_as_deleted_is_left_out(tmp_path):
     text = f"<annotation><object><name>cat</name><deleted>1</deleted>{BOX}</object></annotation>"
     assert boxes(tmp_path, {"img.xml": text}) == ("voc", [])
     assert causes(tmp_path, {}) == [("OD232", "1 objects marked as deleted are left out.")]
+
+
+BOX = "<bndbox><xmin>1</xmin><ymin>2</ymin><xmax>9</xmax><ymax>8</ymax></bndbox>"
+CUP = f"<object><name>cup</name>{BOX}</object>"
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        pytest.param(
+            f"<object><name>cup</name>{BOX}{BOX}</object>",
+            'object 1, "cup", has a second <bndbox>.',
+            id="second box",
+        ),
+        pytest.param(
+            f"<object><name>cup</name><name>pen</name>{BOX}</object>",
+            'object 1, "cup", has a second <name>.',
+            id="second name",
+        ),
+        pytest.param(
+            f"{CUP}<object><name>pen</name>{BOX}{CUP}</object>",
+            'an object "cup" stands in object 2, "pen".',
+            id="object in object",
+        ),
+        pytest.param(
+            f"<objects>{CUP}</objects>", 'an object "cup" stands in <objects>.', id="in objects"
+        ),
+        pytest.param(f"{CUP}{BOX}", "a <bndbox> stands in <annotation>.", id="box alone"),
+        pytest.param(
+            f"<objects>{CUP * 7}</objects>",
+            "; ".join(['an object "cup" stands in <objects>'] * 5) + "; 2 more.",
+            id="many",
+        ),
+    ],
+)
+def test_what_stands_twice_or_nested_in_voc_is_a_warning(tmp_path, body, expected):
+    files = {"img.xml": f"<annotation>{body}</annotation>"}
+    assert causes(tmp_path, files) == [("OD134", f"is not read whole: {expected}")]
+
+
+def test_the_box_of_a_part_is_none_of_the_object(tmp_path):
+    body = f"<object><name>cup</name><part><name>ear</name>{BOX}</part>{BOX}</object>"
+    assert causes(tmp_path, {"img.xml": f"<annotation>{body}</annotation>"}) == []
 
 
 def test_verified_is_read(tmp_path):
@@ -224,6 +268,11 @@ def test_western_windows_text_is_read_too():
     assert decode("Waschbär".encode("cp1252")) == ("Waschbär", "cp1252")
 
 
+def test_a_numbered_list_of_yolo_gives_names_by_their_numbers(tmp_path):
+    files = {"img.txt": "2 0.5 0.5 0.2 0.2", "classes.txt": "0  person\n2  cat\n"}
+    assert [name for name, _ in boxes(tmp_path, files)[1]] == ["cat"]
+
+
 def test_yolo_without_names_says_what_is_missing_once(tmp_path):
     files = {"a.txt": "0 .5 .5 .1 .1", "b.txt": "0 .5 .5 .1 .1"}
     cause = "no class names: there is no classes.txt, obj.names or data.yaml with the labels."
@@ -302,13 +351,46 @@ def test_a_coco_annotation_is_read(tmp_path, annotation, expected):
             "annotation 1 is of a category that the file does not list.",
             id="category",
         ),
-        pytest.param({"iscrowd": 1}, "OD232", "1 crowd regions are left out.", id="crowd"),
+        pytest.param(
+            {"iscrowd": 1}, "OD232", "left out as crowd regions: 1 of 1 objects.", id="crowd"
+        ),
     ],
 )
 def test_a_coco_annotation_that_cannot_be_used_is_a_finding(tmp_path, annotation, code, cause):
     ((found_code, found_cause),) = causes(tmp_path, {"a.json": coco(**annotation)})
     assert found_code == code
     assert cause in found_cause
+
+
+@pytest.mark.parametrize(
+    ("key", "row"),
+    [
+        pytest.param("categories", {"id": 1, "name": "dog"}, id="category"),
+        pytest.param("images", {"id": 1, "file_name": "b.jpg"}, id="picture"),
+    ],
+)
+def test_an_id_that_two_rows_of_a_coco_file_have_is_an_error(tmp_path, key, row):
+    document = coco(bbox=[1, 1, 2, 2])
+    first = document[key][0]
+    document[key].append({**row, "id": first["id"]})
+    what = {"categories": "categories", "images": "pictures"}[key]
+    expected = ("OD032", f"two {what} have the id {first['id']}.")
+    assert expected in causes(tmp_path, {"a.json": document})
+
+
+def test_crowd_regions_are_taken_where_that_is_wanted(tmp_path):
+    document = coco(bbox=[1, 1, 2, 2], iscrowd=1)
+    result = labels(tmp_path, {"a.json": document}, crowd=True)
+    assert [item.xyxy for entry in result.entries for item in entry.objects] == [(1, 1, 3, 3)]
+    assert "1 crowd regions are taken by their bounds." in [f.cause for f in result.findings]
+
+
+def test_a_list_that_a_json_file_has_twice_is_a_warning(tmp_path):
+    text = json.dumps(coco(bbox=[1, 1, 2, 2]))
+    twice = text[:-1] + ', "annotations": []}'
+    assert causes(tmp_path, {"a.json": twice}) == [
+        ("OD134", 'is not read whole: "annotations" is there twice.')
+    ]
 
 
 def test_a_class_that_is_called_none_and_never_used_does_no_harm(tmp_path):
@@ -393,6 +475,92 @@ def test_the_last_annotation_that_was_not_cancelled_counts(tmp_path):
     assert boxes(tmp_path, {"a.json": [task]})[1] == [("dog", (0.1, 0.1, 0.2, 0.2))]
 
 
+def with_results(*results):
+    """A task of Label Studio with one box of a cup and what stands beside it."""
+    (task,) = label_studio({**SQUARE, "rectanglelabels": ["cup"]})
+    task["annotations"][0]["result"] += results
+    return [task]
+
+
+SQUARE = {"x": 10, "y": 10, "width": 10, "height": 10}
+PEN = {"id": "pen1", "type": "rectangle", "original_width": 200, "value": SQUARE}
+
+
+@pytest.mark.parametrize(
+    ("results", "names", "expected"),
+    [
+        pytest.param(
+            [
+                {"type": "relation", "from_id": "a", "to_id": "b", "direction": "right"},
+                {"type": "choices", "value": {"choices": ["blurry"]}},
+            ],
+            ["cup"],
+            [
+                (
+                    "OD232",
+                    "2 relations, choices and other entries that are no regions are left out.",
+                )
+            ],
+            id="no regions",
+        ),
+        pytest.param(
+            [PEN],
+            ["cup"],
+            [("OD135", "left out as regions without a label: 1 of 2 objects.")],
+            id="no label",
+        ),
+        pytest.param(
+            [PEN, {"id": "pen1", "type": "choices", "value": {**SQUARE, "choices": ["pen"]}}],
+            ["cup", "pen"],
+            [],
+            id="labelled by a choice",
+        ),
+        pytest.param(
+            [PEN, {"id": "pen1", "type": "labels", "value": {**SQUARE, "labels": ["pen"]}}],
+            ["cup", "pen"],
+            [],
+            id="labelled a second time",
+        ),
+    ],
+)
+def test_no_entry_of_a_label_studio_result_is_lost_without_a_word(
+    tmp_path, results, names, expected
+):
+    found = boxes(tmp_path, {"a.json": with_results(*results)})[1]
+    assert [name for name, _ in found] == names
+    assert causes(tmp_path, {}) == expected
+
+
+def test_earlier_annotations_of_a_task_are_counted(tmp_path):
+    (task,) = label_studio({**SQUARE, "rectanglelabels": ["cup"]})
+    task["annotations"] *= 3
+    assert causes(tmp_path, {"a.json": [task]}) == [
+        ("OD232", "2 earlier annotations are left out: of each task the last one counts.")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("region", "code", "cause"),
+    [
+        pytest.param(
+            {"keypointlabels": ["cup"]},
+            "OD131",
+            "has shapes without a box: 1 of type keypointlabels.",
+            id="no box",
+        ),
+        pytest.param(
+            {"original_width": 200},
+            "OD135",
+            "left out as regions without a label: 1 of 1 objects.",
+            id="no label",
+        ),
+    ],
+)
+def test_a_region_of_json_min_that_is_no_object_is_told(tmp_path, region, code, cause):
+    task = {"id": 1, "image": "a.jpg", "annotator": 1, "label": [{**SQUARE, **region}]}
+    assert causes(tmp_path, {"a.json": [task]}) == [(code, cause)]
+
+
 @pytest.mark.parametrize(
     "image",
     [
@@ -413,6 +581,36 @@ def test_label_studios_ways_of_naming_a_picture_are_understood(tmp_path, image):
         section(DataConfig, name="d", images=str(tmp_path / "d"), prepared=str(tmp_path / "p"))
     )
     assert [len(items) for items in found.values()] == [1]
+
+
+# ---- what is left out
+
+
+@pytest.mark.parametrize(
+    ("crowds", "code", "cause"),
+    [
+        pytest.param((1, 0), "OD133", '"a.jpg": all that is labelled is left out: 1 crowd region.'),
+        pytest.param(
+            (1, 1),
+            "OD035",
+            "2 of 2 labelled pictures lose all their objects: 2 crowd regions.",
+        ),
+    ],
+)
+def test_a_picture_whose_objects_are_all_left_out_is_told(tmp_path, crowds, code, cause):
+    document = coco(bbox=[1, 1, 20, 20], iscrowd=crowds[0])
+    document["images"] = [{"id": i, "file_name": name} for i, name in ((5, "a.jpg"), (6, "b.jpg"))]
+    one = {"id": 1, "image_id": 5, "category_id": 2, "bbox": [1, 1, 20, 20], "iscrowd": crowds[0]}
+    document["annotations"] = [one, {**one, "id": 2, "image_id": 6, "iscrowd": crowds[1]}]
+    document["categories"] = [{"id": 2, "name": "cat"}]
+    for name in ("a.jpg", "b.jpg"):
+        draw_picture(tmp_path / "d" / name, (64, 48), [])
+    (tmp_path / "d/a.json").write_text(json.dumps(document))
+    places = {"images": str(tmp_path / "d"), "prepared": str(tmp_path / "p")}
+    findings = check(section(DataConfig, name="d", **places)).findings
+    assert (code, cause) in [(finding.code, finding.cause) for finding in findings]
+    taken = check(section(DataConfig, name="d", crowd="take", **places)).findings
+    assert not {"OD133", "OD035"} & {finding.code for finding in taken}
 
 
 # ---- CSV and records

@@ -36,6 +36,16 @@ def described(converted: Path) -> Path:
     return file
 
 
+OPERATOR = Postprocess(
+    inputs=(1, 2, 3),
+    scales=(10, 10, 5, 5),
+    outputs=(4, 5, 6, 7),
+    max_detections=10,
+    num_classes=3,
+    per_class=True,
+)
+
+
 def opened(file: Path) -> Interpreter:
     interpreter = Interpreter(str(file))
     interpreter.allocate_tensors()
@@ -50,7 +60,7 @@ def test_what_was_written_is_read_back(described):
         mean=(127.5,),
         std=(127.5,),
         passport=PASSPORT,
-        postprocess=Postprocess((4, 5, 6, 7), max_detections=10, num_classes=3, per_class=True),
+        postprocess=OPERATOR,
     )
 
 
@@ -118,23 +128,21 @@ def test_files_that_lose_a_class_with_several_threads_say_so(
     ],
 )
 def test_safe_threads(per_class, num_classes, threads, safe):
-    assert Postprocess((), 10, num_classes, per_class).safe_threads(threads) == safe
+    assert Postprocess((), (), (), 10, num_classes, per_class).safe_threads(threads) == safe
 
 
-def test_a_model_without_post_processing_is_not_described(tmp_path):
+def test_a_model_that_does_not_end_in_detections_is_not_described(tmp_path):
     file = write_constant_model(
         tmp_path / "model.tflite", [("score", np.zeros((1, 3), np.float32))]
     )
     with pytest.raises(
-        ValueError, match=r"^the model does not end in TFLite_Detection_PostProcess$"
+        ValueError, match=r"^the model does not end in detections: it has no output location$"
     ):
         with_metadata(file.read_bytes(), NAMES, PASSPORT)
 
 
 def test_a_file_without_metadata_reads_as_saying_nothing(converted):
-    assert read_metadata(converted) == Metadata(
-        postprocess=Postprocess((4, 5, 6, 7), max_detections=10, num_classes=3, per_class=True)
-    )
+    assert read_metadata(converted) == Metadata(postprocess=OPERATOR)
 
 
 def test_damaged_metadata_reads_as_saying_nothing(described):
@@ -142,9 +150,7 @@ def test_damaged_metadata_reads_as_saying_nothing(described):
     start = content.index(b"M001") - 4
     content[start : start + 4] = b"\xff\xff\xff\x7f"
     described.write_bytes(content)
-    assert read_metadata(described) == Metadata(
-        postprocess=Postprocess((4, 5, 6, 7), max_detections=10, num_classes=3, per_class=True)
-    )
+    assert read_metadata(described) == Metadata(postprocess=OPERATOR)
 
 
 def test_a_label_file_that_would_unpack_to_much_is_left_packed(converted):
@@ -163,6 +169,11 @@ def test_the_published_coco_file_has_the_operator_and_no_metadata(shared):
     file = shared / "zoo" / "ssd_mobilenet_v1_0.75_depth_quantized_coco.tflite"
     assert read_metadata(file) == Metadata(
         postprocess=Postprocess(
-            (167, 168, 169, 170), max_detections=10, num_classes=90, per_class=False
+            (165, 174, 171),
+            (10, 10, 5, 5),
+            (167, 168, 169, 170),
+            10,
+            num_classes=90,
+            per_class=False,
         )
     )

@@ -45,6 +45,7 @@ def found_in(split: LabelledSplit, noise: float, seed: int = 0) -> list[Detectio
 def kept(found: list[Detections], format: str, **facts: object) -> Kept:
     passport = {"run": "r1", "data_digest": "d1", "format": format}
     known = {"latency_ms_p50": 2.0, "size_mb": 3.0, "passport": passport}
+    known |= {"raw": [0.0, 0.0], "threads_differ": None}
     return Kept("s", found, NAMES, {**known, **facts})
 
 
@@ -94,7 +95,9 @@ def test_files_that_do_what_the_checkpoint_does_pass(good):
         "box order",
         "class order",
         "agreement",
+        "threads",
         "numbers",
+        "floor",
         "accuracy",
         "latency",
         "size",
@@ -175,14 +178,6 @@ def test_boxes_with_x_and_y_exchanged_fail(good):
     assert problems[0].endswith(f" as they are, {MAP:.3f} exchanged")
 
 
-def test_a_float_file_that_differs_from_the_checkpoint_fails(good):
-    moved = [Detections(f.boxes + np.float32(0.004), f.scores, f.classes) for f in FOUND]
-    (problem,) = reasons(with_file(good, "tflite_fp32", kept(moved, "tflite_fp32")))
-    assert problem == (
-        "agreement: model.tflite: boxes differ by 0.004 from the checkpoint's, above 0.001"
-    )
-
-
 def test_an_int8_file_that_loses_too_much_fails_and_says_how_much(good):
     worse = found_in(SPLIT, 0.05, 7)
     lost = MAP - quick_map(SPLIT.truths, worse, NAMES)["mAP"]
@@ -238,7 +233,106 @@ def test_a_version_as_good_as_the_champion_passes(good):
 def test_a_champion_that_cannot_be_run_keeps_nothing_out(good):
     verdict = judge_version(replace(good, champion="4", champion_found="is damaged"), LIMITS)
     assert verdict.passed
-    assert verdict.checks[8].says == "the champion, version 4, cannot be run: is damaged"
+    assert verdict.checks[10].says == "the champion, version 4, cannot be run: is damaged"
+
+
+# ---- threads and ties
+
+
+def test_a_file_that_finds_other_things_with_more_threads_fails(good):
+    differ = "finds other things with 2 threads: 6 detections differ"
+    told = with_file(good, "tflite_int8", kept(FOUND, "tflite_int8", threads_differ=differ))
+    assert reasons(told) == [f"threads: model_int8.tflite {differ}"]
+
+
+def test_a_float_file_that_says_something_else_before_suppression_fails(good):
+    told = with_file(good, "tflite_fp32", kept(FOUND, "tflite_fp32", raw=[0.002, 0.0]))
+    assert reasons(told) == [
+        "agreement: model.tflite: boxes before suppression differ by 0.002 from the checkpoint's, above 0.001"
+    ]
+
+
+def test_a_float_file_that_decides_a_tie_otherwise_passes(good):
+    first = FOUND[0]
+    other = Detections(first.boxes + np.float32(0.01), first.scores, first.classes)
+    told = with_file(good, "tflite_fp32", kept([other, *FOUND[1:]], "tflite_fp32"))
+    assert reasons(replace(told, recorded={})) == []
+
+
+# ---- the floor
+
+
+def test_a_version_that_finds_next_to_nothing_is_below_the_floor(good):
+    faint = [Detections(each.boxes, each.scores * np.float32(0.4), each.classes) for each in FOUND]
+    told = replace(with_file(good, "tflite_fp32", kept(faint, "tflite_fp32")), recorded={})
+    verdict = judge_version(told, LIMITS)
+    assert not verdict.sound
+    assert verdict.reasons() == (
+        "floor: finds 0% of the objects at score 0.5 and IoU 0.5; registry.min_recall=0.1. Train longer or "
+        "on more pictures: odtrain check says what the data lack."
+    )
+    assert judge_version(told, replace(LIMITS, min_recall=0)).passed
+
+
+def test_a_version_whose_map_may_be_zero_is_below_the_floor(good):
+    hidden = [
+        Detections(*(part[:0] for part in (each.boxes, each.scores, each.classes)))
+        for each in FOUND
+    ]
+    few = [FOUND[0], *hidden[1:]]
+    told = replace(
+        with_file(good, "tflite_fp32", kept(few, "tflite_fp32")), recorded={}, reference=few
+    )
+    told = with_file(told, "tflite_int8", kept(few, "tflite_int8"))
+    assert reasons(told, replace(LIMITS, min_recall=0.01)) == [
+        "floor: its mAP may be 0: the 95 % interval begins there. Train longer or on more pictures: odtrain "
+        "check says what the data lack."
+    ]
+
+
+def test_without_an_interval_nothing_becomes_a_first_champion(good):
+    one = replace(
+        good,
+        split=SPLIT.part([0]),
+        reference=FOUND[:1],
+        found={name: kept(FOUND[:1], name) for name in good.found},
+        recorded={},
+    )
+    assert reasons(one) == [
+        "floor: 1 test picture gives no interval of the mAP. Give more: data.test_fraction, data.test_list."
+    ]
+    assert reasons(replace(one, champion="4", champion_found=kept(FOUND[:1], "tflite_fp32"))) == []
+
+
+def test_nothing_is_shown_on_few_pictures_and_promotion_is_as_before(good):
+    rows = list(range(12))
+    champion = kept(found_in(SPLIT, 0.1)[:12], "tflite_fp32")
+    few = replace(
+        good,
+        split=SPLIT.part(rows),
+        reference=FOUND[:12],
+        found={name: kept(FOUND[:12], name) for name in good.found},
+        recorded={},
+        champion="4",
+        champion_found=champion,
+    )
+    verdict = judge_version(few, LIMITS)
+    assert verdict.passed and not verdict.difference.shown
+    (said,) = (check.says for check in verdict.checks if check.name == "accuracy")
+    assert said.endswith("]: not shown on 12 pictures, which are too few to show anything")
+    assert judge_version(few, replace(LIMITS, min_pictures=12)).difference.shown
+
+
+def test_classes_with_few_objects_are_named(good):
+    against = replace(good, champion="4", champion_found=kept(FOUND, "tflite_fp32"))
+    verdict = judge_version(against, replace(LIMITS, min_objects=40))
+    counts = {
+        name: sum((t.classes == i).sum() for t in SPLIT.truths) for i, name in enumerate(NAMES, 1)
+    }
+    (name,) = (name for name, count in counts.items() if count < 40)
+    (said,) = (check.says for check in verdict.checks if check.name == "accuracy")
+    assert said.endswith(f"; fewer than 40 objects: {name} ({counts[name]})")
+    assert verdict.passed
 
 
 @pytest.mark.parametrize(

@@ -144,6 +144,30 @@ def test_a_file_without_names_takes_the_given_ones(tmp_path, given, expected):
     assert (detector.class_names, detector.format) == (expected, "tflite")
 
 
+def test_names_of_another_number_than_the_files_classes_are_refused(tmp_path):
+    scores = np.array([[0, 0.9, 0], [0, 0, 0.8], [0, 0, 0]], np.float32)
+    file = tmp_path / "model.tflite"
+    write_postprocess_model(file, scores, per_class=True, output_order=(0, 1, 2, 3))
+    with pytest.raises(ModelFileError) as error:
+        load_detector(file, class_names=["raccoon"])
+    assert str(error.value) == (
+        f"{file}: has 2 classes, but 1 name is given: which name is of which class is not known.\n"
+        "  Give the list that the model was made with."
+    )
+
+
+def test_a_class_beyond_the_given_names_is_refused_where_the_file_does_not_count_its_own(tmp_path):
+    outputs = [("a", BOXES), ("b", CLASSES), ("c", SCORES), ("d", COUNT)]
+    file = write_constant_model(tmp_path / "model.tflite", outputs)
+    with pytest.raises(ModelFileError) as error:
+        load_detector(file, class_names=["x", "y"])(PICTURE)
+    assert str(error.value) == (
+        f"{file}: finds class 5, but 2 names are given: which name is of which class is not known.\n"
+        "  Give the list that the model was made with."
+    )
+    assert load_detector(file, class_names=list("abcde"))(PICTURE).classes.tolist() == [5, 1]
+
+
 def prepared(tmp_path: Path, dtype: type, quantized: tuple[float, int] | None = None) -> Any:
     outputs = [("a", BOXES), ("b", CLASSES), ("c", SCORES), ("d", COUNT)]
     image = np.zeros((1, 4, 6, 3), dtype)
@@ -235,6 +259,10 @@ def test_a_tf1_frozen_graph_and_the_saved_model_beside_it_agree(zoo, raccoons):
         expected = graph(image)
         assert_equal(saved(image), expected.boxes, expected.scores, expected.classes)
         assert len(expected) == 100
+
+
+def test_a_tf1_frozen_graph_says_how_many_classes_it_has(zoo):
+    assert load_detector(zoo / "frozen_inference_graph.pb").num_classes == 90
 
 
 def test_the_file_inside_a_saved_model_stands_for_its_folder(zoo):

@@ -22,6 +22,7 @@ TINY_RUN = (
     "evaluate.bootstrap=20",
     "evaluate.drawn=2",
     "benchmark.runs=2",
+    "registry.min_recall=0",
     "tracking.system_metrics=false",
 )
 """Settings of a training that takes seconds: checkpoints at 3, 5, 6, 9, 10, 12, 14, validated at 5, 10, 14."""

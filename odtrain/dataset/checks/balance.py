@@ -11,6 +11,8 @@ from odtrain.dataset.splits import SPLITS
 from odtrain.findings import Finding
 from odtrain.labels.annotations import LabelledImage
 
+FEW_VALIDATE = 10
+"""Validation pictures below which the score that chooses the weights hangs on one or two of them."""
 FEW = 10
 """Training boxes of a class below which nothing can be learned of it but these."""
 SIGNIFICANT = 3.0
@@ -26,7 +28,7 @@ def split_findings(
     splits: Mapping[str, Sequence[LabelledImage]],
     class_names: Sequence[str],
 ) -> Iterator[Finding]:
-    """OD017, OD018 and OD108."""
+    """OD017, OD018, OD108 and OD122."""
     for split in SPLITS:
         images = splits[split]
         used = {item.name for image in images for item in image.objects}
@@ -36,6 +38,8 @@ def split_findings(
         elif images and not used:
             cause = f"none of the {len(images)} {split} pictures has a box."
             yield Finding.of("OD018", file, cause)
+        elif split == "validation" and 0 < len(images) < FEW_VALIDATE:
+            yield _about_few(config, file, len(images))
         elif split != "validation":
             for name in sorted(set(class_names) - used):
                 yield Finding.of("OD108", file, f'no {split} picture shows "{name}".')
@@ -46,6 +50,14 @@ def _about_empty(config: DataConfig, split: str, file: str, images: int) -> Find
     drawn = split == "test" and config.test_list is None and config.test_fraction == 0
     remedy = "Set data.test_fraction, such as 0.2, or give data.test_list." if drawn else None
     return Finding.of("OD017", file, cause, remedy=remedy)
+
+
+def _about_few(config: DataConfig, file: str, images: int) -> Finding:
+    pictures = "1 picture validates" if images == 1 else f"{images} pictures validate"
+    cause = f"{pictures}: so few say little of which weights are best."
+    given = config.validation_list is not None
+    remedy = f"Label more pictures for {config.validation_list}." if given else None
+    return Finding.of("OD122", file, cause, remedy=remedy)
 
 
 def balance_findings(

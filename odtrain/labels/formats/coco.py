@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from odtrain.labels.annotations import Entry, LabelledImage, WrittenObject
 from odtrain.labels.formats.documents import DocumentFormat
 from odtrain.labels.formats.reading import (
+    CROWD,
     Corners,
     Reading,
     bounds,
@@ -42,7 +43,9 @@ def entries(file: Path, document: Any, reading: Reading) -> list[Entry]:
         for picture in document["images"]
         if isinstance(picture, dict)
     }
-    objects = _objects(file, document["annotations"], pictures, categories, reading)
+    _refuse_twice(file, "category", document["categories"], reading)
+    _refuse_twice(file, "picture", document["images"], reading)
+    objects, left_out = _objects(file, document["annotations"], pictures, categories, reading)
     result = []
     for picture_id, picture in pictures.items():
         name = picture_name(picture.get("file_name"))
@@ -50,8 +53,20 @@ def entries(file: Path, document: Any, reading: Reading) -> list[Entry]:
         if picture_id is None or not name:
             reading.fault(file, "OD032", "a picture lacks its id or file_name.")
         else:
-            result.append(entry_of_picture(file, [name], size, objects[picture_id], shared=True))
+            lost = (CROWD,) * left_out[picture_id]
+            entry = entry_of_picture(file, [name], size, objects[picture_id], lost, shared=True)
+            result.append(entry)
     return result
+
+
+def _refuse_twice(file: Path, what: str, rows: list[Any], reading: Reading) -> None:
+    """OD032 for an id that two different rows have: objects would go to the last of them."""
+    first: dict[int | str | None, Any] = {}
+    for row in rows:
+        key = _key(row.get("id")) if isinstance(row, dict) else None
+        if key is not None and first.setdefault(key, row) != row:
+            cause = f"two {what.replace('y', 'ie')}s have the id {str(key)[:40]}."
+            reading.fault(file, "OD032", cause)
 
 
 def _key(value: Any) -> int | str | None:
@@ -69,9 +84,10 @@ def _objects(
     pictures: dict[int | str | None, Any],
     categories: dict[int | str | None, str],
     reading: Reading,
-) -> dict[int | str | None, list[WrittenObject]]:
-    """Picture id -> its objects; what cannot be used is a fault."""
+) -> tuple[dict[int | str | None, list[WrittenObject]], Counter[int | str | None]]:
+    """Picture id -> its objects, and how many crowd regions it loses; what cannot be used is a fault."""
     objects: dict[int | str | None, list[WrittenObject]] = defaultdict(list)
+    left_out: Counter[int | str | None] = Counter()
     for position, annotation in enumerate(annotations, start=1):
         said = f"annotation {position}"
         if not isinstance(annotation, dict):
@@ -83,13 +99,15 @@ def _objects(
             reading.fault(file, "OD032", f"{said} is of a picture that the file does not list.")
         elif not name:
             reading.fault(file, "OD033", f"{said} is of a category that the file does not list.")
-        elif flag(annotation.get("iscrowd")):
-            reading.tally("crowd")
+        elif flag(annotation.get("iscrowd")) and not reading.crowd:
+            left_out[picture_id] += 1
         elif (corners := _corners(annotation, reading)) is None:
             reading.fault(file, "OD032", f'{said}, "{name}", has no bbox of four numbers.')
         else:
             objects[picture_id].append(WrittenObject(name, corners, _is_difficult(annotation)))
-    return objects
+            if flag(annotation.get("iscrowd")):
+                reading.tally("crowd_taken")
+    return objects, left_out
 
 
 def _is_difficult(annotation: dict[str, Any]) -> bool:

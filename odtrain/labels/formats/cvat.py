@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from lxml import etree
@@ -23,10 +24,20 @@ from odtrain.labels.formats.reading import (
     rotated_bounds,
     size_of,
 )
-from odtrain.labels.formats.xml_files import children, local_name, may_be_cvat, own_text, parse_xml
+from odtrain.labels.formats.xml_files import (
+    children,
+    local_name,
+    may_be_cvat,
+    misplaced,
+    own_text,
+    parent_of,
+    parse_xml,
+)
 
-SHAPES = ("polyline", "points", "mask", "ellipse", "cuboid", "skeleton")
-"""What CVAT draws beside boxes and polygons."""
+NO_SHAPES = ("tag", "attribute")
+"""What stands in an <image> beside shapes."""
+SHAPES = ("box", "polygon", "polyline", "points", "mask", "ellipse", "cuboid", "skeleton")
+"""What CVAT draws."""
 
 
 def read(sources: Sources) -> Reading:
@@ -45,9 +56,19 @@ def read(sources: Sources) -> Reading:
                 for _ in children(track, "box"):
                     reading.tally("interpolated")
             reading.entries += [_entry(file, image, reading) for image in children(root, "image")]
+            reading.unread(file, list(_unread(root)))
         except UnreadableError as error:
             reading.refuse(error)
     return reading
+
+
+def _unread(root: etree._Element) -> Iterator[str]:
+    """Pictures and shapes that stand deeper than CVAT puts them."""
+    for element in misplaced(root, ("image",), (local_name(root),)):
+        yield f'<image> "{picture_name(element.get("name"))}" stands in {parent_of(element)}'
+    for element in misplaced(root, SHAPES, ("image", "track", "skeleton")):
+        label = class_name(element.get("label"))
+        yield f'<{local_name(element)}> "{label}" stands in {parent_of(element)}'
 
 
 def _entry(file: Path, image: etree._Element, reading: Reading) -> Entry:
@@ -65,7 +86,7 @@ def _entry(file: Path, image: etree._Element, reading: Reading) -> Entry:
         elif corners is not None:
             reading.fault(file, "OD032", f'"{name}": a shape has no label.')
     size = size_of(image.get("width"), image.get("height"))
-    return entry_of_picture(file, [name], size, objects, shared=True)
+    return entry_of_picture(file, [name], size, objects, reading.left_out(), shared=True)
 
 
 def _corners(file: Path, name: str, shape: etree._Element, reading: Reading) -> Corners | None:
@@ -79,8 +100,8 @@ def _corners(file: Path, name: str, shape: etree._Element, reading: Reading) -> 
             reading.tally("polygon")
             return bounds(list(zip(known[::2], known[1::2], strict=True)))
         reading.fault(file, "OD032", f'"{name}": a polygon has points that are no numbers.')
-    elif kind in SHAPES:
-        reading.left_out(file, kind)
+    elif kind not in NO_SHAPES:
+        reading.shapeless(file, kind)
     return None
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from odtrain.findings import Finding
 from odtrain.labels.annotations import Entry, UnreadableError
-from odtrain.labels.formats.reading import Reading, Sources, read_bytes
+from odtrain.labels.formats.reading import Reading, Sources, printable, read_bytes
 
 
 class DocumentFormat(NamedTuple):
@@ -33,7 +34,7 @@ def read_documents(sources: Sources, formats: Mapping[str, DocumentFormat]) -> d
         A `Reading` for each format. A file that is none of them is passed over, unless it bears a
         picture's name, or the format is named and no file is of it.
     """
-    readings = {name: Reading() for name in formats}
+    readings = {name: Reading(crowd=sources.crowd) for name in formats}
     misfits: list[Path] = []
     for file in sources.with_suffix(".json"):
         likely = list(formats)
@@ -41,7 +42,7 @@ def read_documents(sources: Sources, formats: Mapping[str, DocumentFormat]) -> d
             data = read_bytes(file)
             likely = [name for name in formats if _resembles(data, formats[name])]
             likely = likely or (list(formats) if sources.named else [])
-            document = _parsed(file, data) if likely else None
+            document, twice = _parsed(file, data) if likely else (None, [])
         except UnreadableError as error:
             readings[likely[0]].refuse(error)
             continue
@@ -49,8 +50,10 @@ def read_documents(sources: Sources, formats: Mapping[str, DocumentFormat]) -> d
         if fitting is None:
             misfits.append(file)
         else:
-            readings[fitting].files += 1
-            readings[fitting].entries += formats[fitting].entries(file, document, readings[fitting])
+            reading = readings[fitting]
+            reading.files += 1
+            reading.entries += formats[fitting].entries(file, document, reading)
+            reading.unread(file, [f'"{printable(key)[:40]}" is there twice' for key in twice])
     none_fits = sources.named and not any(reading.files for reading in readings.values())
     for file in misfits:
         if none_fits or sources.of_picture(file):
@@ -63,9 +66,19 @@ def _resembles(data: bytes, kind: DocumentFormat) -> bool:
     return all(marker in data for marker in kind.markers)
 
 
-def _parsed(file: Path, data: bytes) -> Any:
+def _parsed(file: Path, data: bytes) -> tuple[Any, list[str]]:
+    """The document, and keys that one of its tables has twice: Python keeps the last value of each."""
+    twice: dict[str, None] = {}
+
+    def table(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        made = dict(pairs)
+        if len(made) < len(pairs):
+            counts = Counter(key for key, _ in pairs)
+            twice.update(dict.fromkeys(key for key in counts if counts[key] > 1))
+        return made
+
     try:
-        return json.loads(data)
+        return json.loads(data, object_pairs_hook=table), list(twice)
     except RecursionError:
         cause = "is nested too deep."
     except ValueError as error:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -10,6 +12,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from odtrain.labels.annotations import Entry, WrittenObject
 from odtrain.labels.formats.documents import DocumentFormat
 from odtrain.labels.formats.reading import (
+    UNLABELLED,
     Corners,
     Reading,
     bounds,
@@ -26,6 +29,10 @@ PICTURE_SUFFIX = re.compile(
     r"\.(jpe?g|jpe|jfif|png|bmp|gif|webp|tiff?|p[pgbn]m|mpo)$", re.IGNORECASE
 )
 LABEL_KEYS = ("rectanglelabels", "polygonlabels", "labels")
+PLAIN = ("rectangle", "polygon")
+"""Types of regions that are labelled elsewhere, or not at all."""
+SHAPES = ("ellipse", "keypoint", "brush", "bitmask", "vector")
+"""The same of shapes without a box."""
 
 
 def fits(document: Any) -> bool:
@@ -52,7 +59,7 @@ def entries(file: Path, document: Any, reading: Reading) -> list[Entry]:
     """One entry for each task that somebody has labelled."""
     result = []
     for task in document if isinstance(document, list) else [document]:
-        regions = _regions(task) if _is_task(task) else _min_regions(task)
+        regions = _regions(task, reading) if _is_task(task) else _min_regions(task)
         if regions is None:
             reading.tally("task")
             continue
@@ -60,18 +67,21 @@ def entries(file: Path, document: Any, reading: Reading) -> list[Entry]:
         if not names:
             reading.fault(file, "OD032", f"task {str(task.get('id'))[:40]} names no picture.")
             continue
+        labels = _labels_by_id(regions)
         objects = [
             item
             for position, region in enumerate(regions, start=1)
-            for item in _objects(file, f'"{names[0]}": region {position}', region, reading)
+            for item in _objects(file, f'"{names[0]}": region {position}', region, labels, reading)
         ]
         sizes = [_size(region) for region in regions if isinstance(region, dict)]
         size = next(filter(None, sizes), None)
-        result.append(entry_of_picture(file, names, size, objects, relative=True, shared=True))
+        left_out = reading.left_out()
+        entry = entry_of_picture(file, names, size, objects, left_out, relative=True, shared=True)
+        result.append(entry)
     return result
 
 
-def _regions(task: dict[str, Any]) -> list[Any] | None:
+def _regions(task: dict[str, Any], reading: Reading) -> list[Any] | None:
     """The regions of the last annotation that was not cancelled; None where there is none."""
     done = task.get("annotations", task.get("completions"))
     kept = [
@@ -81,6 +91,8 @@ def _regions(task: dict[str, Any]) -> list[Any] | None:
         and isinstance(annotation.get("result"), list)
         and not annotation.get("was_cancelled")
     ]
+    for _ in kept[:-1]:
+        reading.tally("annotator")
     return kept[-1] if kept else None
 
 
@@ -90,11 +102,35 @@ def _min_regions(task: dict[str, Any]) -> list[Any] | None:
         return None
     lists = [value for value in task.values() if isinstance(value, list)]
     return [
-        {"type": "rectanglelabels", "value": region, **region}
+        {**region, "type": _kind_of(region), "value": region}
         for values in lists
         for region in values
-        if isinstance(region, dict) and ("rectanglelabels" in region or "polygonlabels" in region)
+        if isinstance(region, dict)
+        and (_kind_of(region) not in PLAIN or "original_width" in region)
     ]
+
+
+def _kind_of(region: dict[str, Any]) -> str:
+    """The type of a region that has none of its own: what its labels are called by."""
+    return next((str(key) for key in region if str(key).endswith("labels")), PLAIN[0])
+
+
+def _labels_by_id(regions: Sequence[Any]) -> dict[str, list[Any]]:
+    """Region id -> the choice that is its label, where it was labelled by a choice; else nothing.
+
+    A region that has labels by themselves, a second time with the region, is there too.
+    """
+    labels: dict[str, list[Any]] = {}
+    choices: dict[str, list[Any]] = defaultdict(list)
+    for region in regions:
+        value = region.get("value") if isinstance(region, dict) else None
+        if isinstance(value, dict) and isinstance(region.get("id"), str):
+            if any(isinstance(value.get(key), list) for key in LABEL_KEYS):
+                labels[region["id"]] = []
+            elif isinstance(value.get("choices"), list):
+                choices[region["id"]] += value["choices"]
+    of_one = {key: given for key, given in choices.items() if len(given) == 1}
+    return {**of_one, **labels}
 
 
 def _size(region: dict[str, Any]) -> tuple[int, int] | None:
@@ -127,17 +163,22 @@ def _name_in(url: str) -> str:
     return picture_name(url)
 
 
-def _objects(file: Path, said: str, region: Any, reading: Reading) -> list[WrittenObject]:
+def _objects(
+    file: Path, said: str, region: Any, labels_by_id: Mapping[str, list[Any]], reading: Reading
+) -> list[WrittenObject]:
     """A box for each label of a region: Label Studio allows several."""
+    if isinstance(region, dict) and region.get("type") == "relation":
+        reading.tally("no_region")
+        return []
     if not isinstance(region, dict) or not isinstance(region.get("value"), dict):
         reading.fault(file, "OD032", f"{said} is no object with a value.")
         return []
     value = region["value"]
     labels = next((value[key] for key in LABEL_KEYS if isinstance(value.get(key), list)), None)
     if labels is None:
-        if str(region.get("type")).endswith("labels"):
-            reading.left_out(file, str(region.get("type")))
-        return []  # choices, ratings, and the box without its label, which comes a second time
+        labels = _labels_elsewhere(file, region, labels_by_id, reading)
+        if not labels:
+            return []
     corners = _corners(region, value, reading)
     names = [name for name in map(class_name, labels) if name]
     if corners is None or not names:
@@ -145,6 +186,22 @@ def _objects(file: Path, said: str, region: Any, reading: Reading) -> list[Writt
         reading.fault(file, "OD032", f"{said} {lacks}.")
         return []
     return [WrittenObject(name, corners) for name in names]
+
+
+def _labels_elsewhere(
+    file: Path, region: dict[str, Any], labels_by_id: Mapping[str, list[Any]], reading: Reading
+) -> list[Any]:
+    """The labels of a region that has none by itself; none of what is left out, or comes a second time."""
+    kind, labels = str(region.get("type")), labels_by_id.get(str(region.get("id")))
+    if kind in PLAIN:
+        if labels is None:
+            reading.leave_out(UNLABELLED)
+        return labels or []
+    if kind.endswith("labels") or kind in SHAPES:
+        reading.shapeless(file, kind)
+    elif not (labels and "choices" in region["value"]):
+        reading.tally("no_region")
+    return []
 
 
 def _corners(region: dict[str, Any], value: dict[str, Any], reading: Reading) -> Corners | None:

@@ -47,7 +47,7 @@ def entries(file: Path, document: Any, reading: Reading) -> list[Entry]:
     ]
     size = size_of(document.get("imageWidth"), document.get("imageHeight"))
     names = [file.stem, picture_name(document.get("imagePath"))]
-    return [entry_of_picture(file, names, size, objects)]
+    return [entry_of_picture(file, names, size, objects, reading.left_out())]
 
 
 def _object(file: Path, said: str, shape: Any, reading: Reading) -> WrittenObject | None:
@@ -56,7 +56,7 @@ def _object(file: Path, said: str, shape: Any, reading: Reading) -> WrittenObjec
         return None
     kind = shape.get("shape_type") or "polygon"  # LabelMe 2 and 3 knew no other
     if not isinstance(kind, str) or kind not in BOUNDED:
-        reading.left_out(file, str(kind))
+        reading.shapeless(file, str(kind))
         return None
     name = class_name(shape.get("label"))
     corners = _corners(shape.get("points"))

@@ -26,16 +26,25 @@ UPLOADED = re.compile(r"[0-9a-f]{8}-.")
 Corners = tuple[float, float, float, float]
 """xmin, ymin, xmax, ymax."""
 
+CROWD = "crowd region"
+"""What `data.crowd` is about, as `Entry.left_out` has it."""
+UNLABELLED = "region without a label"
+NESTED = "nested object"
 TALLIES = {
     "polygon": ("OD231", "polygons are taken by their bounds"),
     "mask": ("OD231", "masks are taken by their bounds"),
+    "crowd_taken": ("OD231", "crowd regions are taken by their bounds"),
     "rotated": ("OD132", "rotated boxes are taken by their bounds"),
-    "crowd": ("OD232", "crowd regions are left out"),
     "deleted": ("OD232", "objects marked as deleted are left out"),
     "task": ("OD232", "tasks that nobody has labelled are left out"),
+    "annotator": ("OD232", "earlier annotations are left out: of each task the last one counts"),
+    "no_region": ("OD232", "relations, choices and other entries that are no regions are left out"),
     "interpolated": ("OD232", "frames of tracks are left out"),
 }
 """What is counted over all files of a data set -> the finding that says how many there were."""
+LEFT_OUT = {CROWD: "OD232", UNLABELLED: "OD135"}
+"""What is counted, against the objects that are kept, over all files -> the finding that says so."""
+SHOWN_UNREAD = 5
 
 
 class Sources(NamedTuple):
@@ -47,6 +56,7 @@ class Sources(NamedTuple):
         stems: normalised names, without suffix, of the pictures.
         named: the user has named the format; what is of another one is an error then.
         unpacked: the pictures come out of records, so that the labels do too.
+        crowd: crowd regions are objects like any other.
     """
 
     labels: Sequence[Path]
@@ -54,6 +64,7 @@ class Sources(NamedTuple):
     stems: frozenset[str] = frozenset()
     named: bool = False
     unpacked: bool = False
+    crowd: bool = False
 
     def with_suffix(self, *suffixes: str) -> list[Path]:
         """The label files whose names end so."""
@@ -73,14 +84,17 @@ class Reading:
         entries: one for each picture that a file tells of.
         findings: what is wrong with the files.
         files: how many were of the reader's format.
+        crowd: crowd regions are objects like any other.
     """
 
     entries: list[Entry] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     files: int = 0
+    crowd: bool = False
     _faults: Counter[Path] = field(default_factory=Counter)
     _tallies: Counter[str] = field(default_factory=Counter)
-    _left_out: dict[Path, Counter[str]] = field(default_factory=dict)
+    _shapes: dict[Path, Counter[str]] = field(default_factory=dict)
+    _left_out: list[str] = field(default_factory=list)
 
     def fault(self, file: Path, code: str, cause: str, remedy: str | None = None) -> None:
         """Say that something in `file` cannot be used."""
@@ -96,9 +110,30 @@ class Reading:
         """Count a thing of `TALLIES`."""
         self._tallies[what] += 1
 
-    def left_out(self, file: Path, shape: str) -> None:
-        """Count a shape that has no box."""
-        self._left_out.setdefault(file, Counter())[printable(shape)[:40]] += 1
+    def shapeless(self, file: Path, shape: str) -> None:
+        """Leave out an object whose shape has no box."""
+        shown = printable(shape)[:40]
+        self._shapes.setdefault(file, Counter())[shown] += 1
+        self.leave_out(shown)
+
+    def leave_out(self, what: str) -> None:
+        """Note that an object of the picture that is being read is left out."""
+        self._left_out.append(what)
+
+    def left_out(self) -> tuple[str, ...]:
+        """What was left out since this was last asked: of one picture, where it is asked after each."""
+        since = tuple(self._left_out)
+        self._left_out.clear()
+        return since
+
+    def unread(self, file: Path, what: Sequence[str]) -> None:
+        """Say what in a file stands where nothing is read (OD134)."""
+        if what:
+            more = len(what) - SHOWN_UNREAD
+            shown = [*what[:SHOWN_UNREAD], *([f"{more:,} more"] if more > 0 else [])]
+            self.findings.append(
+                Finding.of("OD134", file, f"is not read whole: {'; '.join(shown)}.")
+            )
 
     def concluded(self, root: Path) -> Iterator[Finding]:
         """All findings, last those that are about many things at once, found under `root`."""
@@ -107,12 +142,18 @@ class Reading:
             if count > MAX_FAULTS:
                 cause = f"{count - MAX_FAULTS:,} more of its objects cannot be used."
                 yield Finding.of("OD032", file, cause)
-        for file, shapes in self._left_out.items():
+        for file, shapes in self._shapes.items():
             said = ", ".join(f"{shapes[shape]} of type {shape}" for shape in sorted(shapes)[:9])
             yield Finding.of("OD131", file, f"has shapes without a box: {said}.")
         for what, count in self._tallies.items():
             code, cause = TALLIES[what]
             yield Finding.of(code, root, f"{count:,} {cause}.")
+        left_out = Counter(what for entry in self.entries for what in entry.left_out)
+        kept = sum(len(entry.objects) for entry in self.entries)
+        for what, code in LEFT_OUT.items():
+            if count := left_out[what]:
+                cause = f"left out as {plural(what)}: {count:,} of {count + kept:,} objects."
+                yield Finding.of(code, root, cause)
 
 
 def read_bytes(file: Path, limit: int = MAX_BYTES) -> bytes:
@@ -240,7 +281,19 @@ def entry_of_picture(
     names: Sequence[str],
     size: tuple[int, int] | None,
     objects: Sequence[WrittenObject],
+    left_out: tuple[str, ...] = (),
     **flags: bool,
 ) -> Entry:
     """An entry, with what names the picture more than once or not at all left out."""
-    return Entry(file, tuple(dict.fromkeys(filter(None, names))), size, tuple(objects), **flags)
+    known = tuple(dict.fromkeys(filter(None, names)))
+    return Entry(file, known, size, tuple(objects), left_out=left_out, **flags)
+
+
+def counted(what: str, number: int) -> str:
+    """`2 crowd regions`."""
+    return f"{number:,} {what if number == 1 else plural(what)}"
+
+
+def plural(what: str) -> str:
+    """`crowd regions`, `regions without a label`."""
+    return what.replace("region", "regions") if "region" in what else f"{what}s"

@@ -21,6 +21,7 @@ from odtrain.io.free_names import numbered
 from odtrain.io.tfrecord import decode_example, index_records, read_verified
 from odtrain.labels.annotations import Entry, UnreadableError, WrittenObject
 from odtrain.labels.formats.reading import (
+    CROWD,
     Corners,
     Reading,
     Sources,
@@ -62,7 +63,7 @@ def record_files(files: Sequence[Path]) -> list[Path]:
 
 def read(sources: Sources) -> Reading:
     """What the records say; pictures are called as `unpack` calls them."""
-    reading = Reading()
+    reading = Reading(crowd=sources.crowd)
     ids = _Ids(sources, reading)
     names = _Names()
     for file in record_files(sources.labels):
@@ -182,7 +183,8 @@ def _entry(
         for i, corners in enumerate(_boxes(file, position, example, reading))
         if (item := _object(file, position, i, corners, example, ids, reading))
     ]
-    return entry_of_picture(file, [name], size, objects, relative=True, shared=True)
+    left_out = reading.left_out()
+    return entry_of_picture(file, [name], size, objects, left_out, relative=True, shared=True)
 
 
 def _boxes(
@@ -214,8 +216,10 @@ def _object(
         return values[i] if i < len(values) else None
 
     if flag(value("is_crowd")):
-        reading.tally("crowd")
-        return None
+        if not reading.crowd:
+            reading.leave_out(CROWD)
+            return None
+        reading.tally("crowd_taken")
     text = value("class/text")
     name = class_name(text.decode("utf-8", "replace")) if isinstance(text, bytes) else ""
     name = name or ids.name(file, value("class/label"))

@@ -6,7 +6,7 @@ The tags are those of the VOC challenge; who leaves out, adds or reorders some i
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +21,7 @@ from odtrain.labels.annotations import (
     normalised,
 )
 from odtrain.labels.formats.reading import (
+    NESTED,
     Corners,
     Reading,
     Sources,
@@ -39,6 +40,8 @@ from odtrain.labels.formats.xml_files import (
     children,
     local_name,
     may_be_cvat,
+    misplaced,
+    parent_of,
     parse_xml,
     rotation,
     text,
@@ -84,7 +87,38 @@ def _entry(file: Path, root: etree._Element, reading: Reading) -> Entry:
             objects.append(_object(file, position, element, reading))
         except UnreadableError as error:
             reading.fault(file, error.finding.code, error.finding.cause)
-    return entry_of_picture(file, names, size, objects, verified=flag(root.get("verified")))
+    reading.unread(file, list(_unread(root)))
+    for _ in _nested(root):
+        reading.leave_out(NESTED)
+    verified = flag(root.get("verified"))
+    return entry_of_picture(file, names, size, objects, reading.left_out(), verified=verified)
+
+
+def _nested(root: etree._Element) -> list[etree._Element]:
+    """Objects that stand anywhere but in <annotation> itself."""
+    return [element for element in root.iter("{*}object") if element.getparent() is not root]
+
+
+def _unread(root: etree._Element) -> Iterator[str]:
+    """What looks like an object or a box, where none is read; the box of a <part> is known."""
+    for position, element in enumerate(children(root, "object"), start=1):
+        for tag in ("bndbox", "name"):
+            if len(list(children(element, tag))) > 1:
+                said = normalised(text(element, "name"))
+                yield f'object {position}, "{said}", has a second <{tag}>'
+    for element in _nested(root):
+        yield f'an object "{normalised(text(element, "name"))}" stands in {_within(root, element)}'
+    for element in misplaced(root, ("bndbox",), ("object", "part")):
+        yield f"a <bndbox> stands in {parent_of(element)}"
+
+
+def _within(root: etree._Element, element: etree._Element) -> str:
+    """The object of <annotation> that holds an element, else the tag that it stands in."""
+    holders = set(element.iterancestors())
+    for position, each in enumerate(children(root, "object"), start=1):
+        if each in holders:
+            return f'object {position}, "{normalised(text(each, "name"))}"'
+    return parent_of(element)
 
 
 def _size(root: etree._Element) -> tuple[int, int]:

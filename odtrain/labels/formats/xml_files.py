@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from lxml import etree
@@ -78,6 +78,22 @@ def children(parent: etree._Element, tag: str) -> Iterator[etree._Element]:
 def child(parent: etree._Element, tag: str) -> etree._Element | None:
     """The first child called `tag`."""
     return next(children(parent, tag), None)
+
+
+def misplaced(
+    root: etree._Element, tags: Sequence[str], parents: Sequence[str]
+) -> Iterator[etree._Element]:
+    """The elements of one of `tags`, in any namespace, that stand in none of `parents`."""
+    for element in root.iter(*(f"{{*}}{tag}" for tag in tags)):
+        parent = element.getparent()
+        if parent is not None and local_name(parent) not in parents:
+            yield element
+
+
+def parent_of(element: etree._Element) -> str:
+    """The tag that an element stands in, as people write it."""
+    parent = element.getparent()
+    return "nothing" if parent is None else f"<{local_name(parent)}>"
 
 
 def text(parent: etree._Element, tag: str) -> str:

@@ -25,6 +25,7 @@ from odtrain.labels.formats.reading import (
     number,
     read_bytes,
 )
+from odtrain_runtime.provenance import unnumbered
 
 MAX_LABEL_BYTES = 10_000_000
 MAX_NAMES_BYTES = 200_000
@@ -157,7 +158,7 @@ def _read_names(file: Path, reading: Reading) -> list[str]:
         return _yaml_names(text)
     if encoding not in ("utf-8-sig", "utf-16"):
         reading.findings.append(Finding.of("OD233", file, f"is not UTF-8; read as {encoding}."))
-    names = [class_name(line) for line in text.splitlines()]
+    names = unnumbered([class_name(line) for line in text.splitlines()])
     while names and not names[-1]:
         names.pop()
     return names

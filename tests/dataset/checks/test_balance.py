@@ -7,7 +7,7 @@ from pathlib import Path
 
 from odtrain.config.compose import section
 from odtrain.config.schema import DataConfig
-from odtrain.dataset.checks.balance import balance_findings
+from odtrain.dataset.checks.balance import balance_findings, split_findings
 from odtrain.labels.annotations import LabelledImage, LabelledObject
 
 CONFIG = section(DataConfig, name="x", images="pictures", prepared="out")
@@ -27,6 +27,23 @@ def told(*codes: str, **splits: LabelledImage) -> list[str]:
     of_all = {"train": [], "validation": [], "test": [], **parts}
     findings = balance_findings(CONFIG, of_all, ("cat", "dog"))
     return [finding.cause for finding in findings if finding.code in codes]
+
+
+def about_validation(number: int, **values: str) -> list[tuple[str, str, str]]:
+    parts = {"train": [picture(cat=1)], "validation": [picture(cat=1)] * number, "test": []}
+    findings = split_findings(replace(CONFIG, **values), parts, ("cat",))
+    return [(each.file, each.cause, each.remedy) for each in findings if each.code == "OD122"]
+
+
+def test_few_validation_pictures_are_told():
+    remedy = "Raise data.validation_fraction, such as 0.2, or label more pictures."
+    told_of_three = "3 pictures validate: so few say little of which weights are best."
+    assert about_validation(3) == [(CONFIG.images, told_of_three, remedy)]
+    told_of_one = "1 picture validates: so few say little of which weights are best."
+    assert about_validation(1, validation_list="val.txt") == [
+        ("val.txt", told_of_one, "Label more pictures for val.txt.")
+    ]
+    assert about_validation(10) == about_validation(0) == []
 
 
 def test_a_class_with_fewer_than_ten_training_boxes_is_told():

@@ -1,0 +1,123 @@
+"""The four kinds of .tflite: the network in its own number format, suppression in float behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import tensorflow as tf
+
+from odtrain.errors import ConfigError
+from odtrain.export.suppression import (
+    BUILTIN,
+    ENCODINGS,
+    OPERATOR,
+    SCORES,
+    BuiltinSuppression,
+    OperatorSuppression,
+)
+from odtrain.model_files.tflite_join import joined
+from odtrain.model_files.tflite_metadata import with_metadata
+from odtrain.models.ssd import SSD
+from odtrain.structures import UInt8Image
+from odtrain.system import timing_lock as turns
+
+
+class LiteWriter:
+    """Makes files of one network; it is traced and its suppression converted once for all of them."""
+
+    def __init__(self, detector: SSD, calibration: Iterable[UInt8Image], nms: str) -> None:
+        """`calibration`: clean training pictures of any size, read for `tflite_int8` only."""
+        self.detector = detector
+        self.calibration = calibration
+        self.nms = nms
+
+    def content(self, name: str, class_names: Sequence[str], passport: Mapping[str, str]) -> bytes:
+        """The file of a format, complete.
+
+        Raises:
+            ConfigError: there are no pictures to calibrate with.
+        """
+        module, function = self._network
+        converter = tf.lite.TFLiteConverter.from_concrete_functions([function], module)
+        converter.allow_custom_ops = self.nms in OPERATOR
+        LITE_SETTINGS[name](converter, self)
+        content = converter.convert()
+        if self.nms == BUILTIN:
+            content = joined(content, self._suppression)
+        return with_metadata(content, class_names, passport)
+
+    @cached_property
+    def _network(self) -> tuple[tf.Module, Any]:
+        module = _Network(self.detector, self.nms)
+        return module, module.run.get_concrete_function()
+
+    @cached_property
+    def _suppression(self) -> bytes:
+        module = BuiltinSuppression(self.detector)
+        function = module.suppress.get_concrete_function()
+        converter = tf.lite.TFLiteConverter.from_concrete_functions([function], module)
+        content: bytes = converter.convert()
+        return content
+
+
+class _Network(tf.Module):  # type: ignore[misc]
+    """The network for one normalised picture, up to what goes into suppression or through the operator."""
+
+    def __init__(self, detector: SSD, nms: str) -> None:
+        super().__init__(name="odtrain")
+        self.detector = detector
+        self.weights = list(detector.variables_by_name().values())
+        self.operator = OperatorSuppression(detector, OPERATOR[nms]) if nms in OPERATOR else None
+        signature = [tf.TensorSpec((1, *detector.config.size, 3), tf.float32, "images")]
+        self.run = tf.function(self._run, input_signature=signature)
+
+    def _run(self, images: tf.Tensor) -> Any:
+        encodings, logits = self.detector.network(images, training=False)
+        if self.operator is not None:
+            return self.operator(encodings, tf.sigmoid(logits))
+        return {ENCODINGS: encodings, SCORES: tf.sigmoid(logits[:, :, 1:])}
+
+
+def _keep_float(converter: Any, writer: LiteWriter) -> None:
+    """Float32 throughout is the converter's default."""
+
+
+def _halve_weights(converter: Any, writer: LiteWriter) -> None:
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.target_spec.supported_types = [tf.float16]
+
+
+def _quantize_weights(converter: Any, writer: LiteWriter) -> None:
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+
+
+def _quantize_all(converter: Any, writer: LiteWriter) -> None:
+    """uint8 pictures in, float32 detections out: as uint8, class ids would be rounded."""
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    converter.inference_input_type = tf.uint8
+    converter.inference_output_type = tf.float32
+    converter.representative_dataset = lambda: _calibration(writer)
+
+
+def _calibration(writer: LiteWriter) -> Iterator[list[tf.Tensor]]:
+    detector, empty = writer.detector, True
+    for image in turns.giving_way(writer.calibration):
+        empty = False
+        yield [detector.normalize(detector.resize(image))[None]]
+    if empty:
+        raise ConfigError(
+            "export.formats",
+            "tflite_int8 is calibrated with training pictures, and there are none.",
+            "Leave tflite_int8 out, or give the dataset training pictures.",
+        )
+
+
+LITE_SETTINGS: dict[str, Callable[[Any, LiteWriter], None]] = {
+    "tflite_fp32": _keep_float,
+    "tflite_fp16": _halve_weights,
+    "tflite_dynamic": _quantize_weights,
+    "tflite_int8": _quantize_all,
+}

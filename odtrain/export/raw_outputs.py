@@ -1,0 +1,166 @@
+"""What goes into suppression in an exported file: every anchor's box and scores.
+
+Suppression decides between near-equal scores, so that two networks which agree to the sixth digit can
+give other detections. Before it they can be held against each other.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from odtrain.structures import FloatArray, UInt8Image
+from odtrain_runtime.detector import FileDetector
+from odtrain_runtime.tflite_metadata import RAW_BOXES, RAW_SCORES, Postprocess, read_metadata
+
+if TYPE_CHECKING:
+    from odtrain.models.ssd import SSD
+
+RAW_PICTURES = 8
+"""Looked at of a split: all anchors of a picture are some megabytes."""
+SUPPRESSION = "CombinedNonMaxSuppression"
+"""TensorFlow's operator, in a frozen graph and in a SavedModel."""
+
+
+class RawOutputs(NamedTuple):
+    """What a network says of one picture.
+
+    Attributes:
+        boxes: (A, 4) yxyx, fractions of the picture, not clipped to it.
+        scores: (A, K), 0 to 1, without the background.
+    """
+
+    boxes: FloatArray
+    scores: FloatArray
+
+
+class RawDifference(NamedTuple):
+    """How far what goes into suppression lies from what goes into the checkpoint's.
+
+    Attributes:
+        box: largest difference of a coordinate, as a fraction of the picture; of coordinates above 1,
+            as a fraction of themselves.
+        score: largest difference of a score.
+    """
+
+    box: float
+    score: float
+
+
+def raw_of(detector: SSD, images: Sequence[UInt8Image]) -> list[RawOutputs]:
+    """What goes into a checkpoint's suppression, for the first `RAW_PICTURES` of `images`."""
+    first = range(min(len(images), RAW_PICTURES))
+    return [RawOutputs(*detector.before_suppression(images[i])) for i in first]
+
+
+def raw_difference(reference: Sequence[RawOutputs], found: Sequence[RawOutputs]) -> RawDifference:
+    """Compare picture by picture, anchor by anchor."""
+    pairs = list(zip(reference, found, strict=True))
+    return RawDifference(
+        max((_box_difference(a.boxes, b.boxes) for a, b in pairs), default=0.0),
+        max((float(np.abs(a.scores - b.scores).max(initial=0)) for a, b in pairs), default=0.0),
+    )
+
+
+def _box_difference(a: FloatArray, b: FloatArray) -> float:
+    away = np.abs(a - b) / np.maximum(np.abs(a), 1)
+    return float(away.max(initial=0))
+
+
+def raw_reader(detector: FileDetector) -> Callable[[UInt8Image], RawOutputs] | None:
+    """A function that runs the file on a picture and reads what goes into suppression.
+
+    None where a stranger's file does not say where that is.
+    """
+    tensors = _graph_tensors if detector.path.suffix != ".tflite" else _lite_tensors
+    read = tensors(detector)
+    if read is None:
+        return None
+
+    def run(picture: UInt8Image) -> RawOutputs:
+        boxes, scores = read(detector.prepare(picture))
+        return RawOutputs(boxes / detector.extent(picture), scores)
+
+    return run
+
+
+Read = Callable[[NDArray[Any]], tuple[FloatArray, FloatArray]]
+"""From what a file takes to (A, 4) boxes as fractions of its input and (A, K) scores."""
+
+
+def _lite_tensors(detector: FileDetector) -> Read | None:
+    from ai_edge_litert.interpreter import Interpreter
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it says that this takes more memory
+        interpreter = Interpreter(str(detector.path), experimental_preserve_all_tensors=True)
+    interpreter.allocate_tensors()
+    (image,) = interpreter.get_input_details()
+    named = {each["name"]: each["index"] for each in interpreter.get_tensor_details()}
+    operator = read_metadata(detector.path).postprocess
+    if operator is None and not {RAW_BOXES, RAW_SCORES} <= set(named):
+        return None
+
+    def read(tensor: NDArray[Any]) -> tuple[FloatArray, FloatArray]:
+        interpreter.set_tensor(image["index"], tensor)
+        interpreter.invoke()
+        if operator is not None:
+            return _before(operator, *map(interpreter.get_tensor, operator.inputs))
+        boxes, scores = (interpreter.get_tensor(named[each]) for each in (RAW_BOXES, RAW_SCORES))
+        return boxes, scores.reshape(len(boxes), -1)
+
+    return read
+
+
+def _before(
+    operator: Postprocess, encodings: FloatArray, scores: FloatArray, anchors: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """What the detection operator makes of its inputs before it suppresses; anchors are yxhw."""
+    scaled = encodings[0] / np.asarray(operator.scales, np.float32)
+    centres = scaled[:, :2] * anchors[:, 2:] + anchors[:, :2]
+    half_sides = np.exp(scaled[:, 2:]) * anchors[:, 2:] / 2
+    boxes = np.concatenate([centres - half_sides, centres + half_sides], axis=1)
+    return boxes, scores[0, :, 1:]
+
+
+def _graph_tensors(detector: FileDetector) -> Read | None:
+    import tensorflow as tf
+
+    graph = tf.Graph()
+    definition, image = _definition(detector)
+    with graph.as_default():
+        tf.import_graph_def(definition, name="")
+    operators = [each for each in graph.get_operations() if each.type == SUPPRESSION]
+    if len(operators) != 1:
+        return None
+    session = tf.compat.v1.Session(graph=graph)
+    run = session.make_callable(list(operators[0].inputs[:2]), feed_list=[image])
+
+    def read(batch: NDArray[Any]) -> tuple[FloatArray, FloatArray]:
+        boxes, scores = run(batch)
+        return boxes[0, :, 0], scores[0]
+
+    return read
+
+
+def _definition(detector: FileDetector) -> tuple[Any, str]:
+    """The graph of a file with all functions inlined, and the name of its input."""
+    import tensorflow as tf
+    from tensorflow.python.framework.convert_to_constants import (
+        convert_variables_to_constants_v2_as_graph,
+    )
+
+    from odtrain_runtime.tf_graph import GRAPH_INPUT, SIGNATURE
+
+    if detector.path.is_file():
+        definition = tf.compat.v1.GraphDef.FromString(detector.path.read_bytes())
+        return definition, f"{GRAPH_INPUT}:0"
+    model = tf.saved_model.load(str(detector.path))
+    frozen, definition = convert_variables_to_constants_v2_as_graph(
+        model.signatures[SIGNATURE], lower_control_flow=True
+    )
+    return definition, frozen.inputs[0].name

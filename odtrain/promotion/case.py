@@ -1,0 +1,282 @@
+"""The version that is judged: its files as they are downloaded, what they find, and its rival."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from odtrain.config.schema import Config, RegistryConfig
+from odtrain.dataset.prepare import prepare
+from odtrain.dataset.read import read_labelled as labels_of
+from odtrain.errors import ConfigError, DataError, ModelFileError, OdtrainError, TrackingError
+from odtrain.evaluation import saved_detections as detection_files
+from odtrain.evaluation.saved_detections import Kept, read_kept, read_labelled
+from odtrain.export.benchmark import measure
+from odtrain.export.parity import keep
+from odtrain.export.raw_outputs import RawOutputs, raw_difference, raw_of
+from odtrain.io.checksums import fingerprint
+from odtrain.labels.label_map import read_class_names
+from odtrain.model_files.thresholds import EVERYWHERE, Thresholds, choose_thresholds
+from odtrain.model_source import open_source, run_config, run_file
+from odtrain.models.ssd import SSD
+from odtrain.promotion.gate import Evidence
+from odtrain.registry.download import downloaded
+from odtrain.registry.versions import (
+    LABEL_FILES,
+    Version,
+    files_of,
+    served_by,
+)
+from odtrain.structures import LabelledSplit
+from odtrain.tracking.store import open_client
+from odtrain.training.input_pipeline import Pictures
+
+SPLIT = "test"
+KEPT_IN = f"eval/{detection_files.FOLDER}"
+
+
+@dataclass(frozen=True, eq=False)
+class PromotionCase:
+    """A version to judge.
+
+    Attributes:
+        store: URI of the MLflow store.
+        config: says where runs are kept and how files are timed.
+        limits: `registry.*`.
+        version: it.
+        kept: folder of detections that the run has just measured; None to measure everything.
+        data: where the pictures are; None for where the run's configuration says.
+    """
+
+    store: str
+    config: Config
+    limits: RegistryConfig
+    version: Version
+    kept: Path | None
+    data: Any = None
+    _cache: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def run_id(self) -> str:
+        """Of the run that the version comes from.
+
+        Raises:
+            TrackingError: it names none.
+        """
+        run_id = self.version.run_id or self.version.tags.get("odtrain.run", "")
+        if not run_id:
+            raise TrackingError(
+                f"models:/{self.version.name}/{self.version.number}",
+                "names no run, so that there is no checkpoint to compare it with.",
+                "Register models with odtrain train, or odtrain sweep pick --register.",
+            )
+        return run_id
+
+    def made_with(self) -> Config:
+        """The configuration of the run."""
+        if "config" not in self._cache:
+            self._cache["config"] = run_config(self.run_id, self.config.runs)
+        made_with: Config = self._cache["config"]
+        return made_with
+
+    def checkpoint(self) -> SSD:
+        """The network that the version was exported from."""
+        if "checkpoint" not in self._cache:
+            self._cache["checkpoint"] = open_source(self.run_id, self.config).detector
+        detector: SSD = self._cache["checkpoint"]
+        return detector
+
+    def raw(self) -> Sequence[RawOutputs]:
+        """What goes into the checkpoint's suppression, for the first test pictures."""
+        if "raw" not in self._cache:
+            self._cache["raw"] = raw_of(self.checkpoint(), self.pictures()[1])
+        raw: Sequence[RawOutputs] = self._cache["raw"]
+        return raw
+
+    def pictures(self) -> tuple[LabelledSplit, Pictures]:
+        """The test pictures that the version was measured on, from the data on this machine.
+
+        Raises:
+            DataError: they are not here, or have changed.
+        """
+        if "pictures" not in self._cache:
+            dataset = prepare(self.data or self.made_with().data)
+            wanted = self.version.tags.get("odtrain.data_digest", dataset.digest)
+            if dataset.digest != wanted:
+                raise DataError(
+                    dataset.folder,
+                    f"holds other data (digest {dataset.digest[:12]}) than "
+                    f"models:/{self.version.name}/{self.version.number} was made of ({wanted[:12]}).",
+                    "Name the data it was made of: data.images=DIR data.annotations=DIR data.name=NAME.",
+                )
+            split = labels_of(dataset, SPLIT)
+            self._cache["pictures"] = (split, Pictures(dataset.records(SPLIT)))
+        found: tuple[LabelledSplit, Pictures] = self._cache["pictures"]
+        return found
+
+
+@contextmanager
+def gathered(case: PromotionCase) -> Iterator[Evidence]:
+    """All but the champion: the files are downloaded and run, or known by their checksum."""
+    version = case.version
+    split = _split(case)
+    with downloaded(version, case.store) as (folder, damaged):
+        names = {name: file for name, file in files_of(version, folder).items()}
+        found = {name: _found(case, split, folder / file) for name, file in names.items()}
+        judged = served_by(version, folder) or ""
+        yield Evidence(
+            split=split,
+            reference=_reference(case, split),
+            found=found,
+            names=names,
+            label_files={file: _names_in(folder / file) for file in LABEL_FILES.values()},
+            expected={"run": _run_names(case), "data_digest": _data_digest(version)},
+            recorded=_recorded(version, names),
+            left_out=_left_out(version),
+            damaged=damaged,
+            judged=judged,
+            max_map_drop=case.made_with().export.max_map_drop,
+            thresholds=_thresholds(case, split, found.get(judged)),
+        )
+
+
+def _thresholds(case: PromotionCase, split: LabelledSplit, kept: Kept | str | None) -> Thresholds:
+    """Those of `predict.threshold`; the common one where the file stores none."""
+    passport = kept.facts["passport"] if isinstance(kept, Kept) else {}
+    try:
+        return choose_thresholds(case.config.predict, split.class_names, passport, "")
+    except ConfigError:
+        return EVERYWHERE
+
+
+def _split(case: PromotionCase) -> LabelledSplit:
+    return read_labelled(case.kept) if case.kept is not None else case.pictures()[0]
+
+
+def _found(case: PromotionCase, split: LabelledSplit, file: Path) -> Kept | str:
+    """What a file finds in the test pictures, and how it compares; why it cannot be run, as a text."""
+    if not file.exists():
+        return "is missing"
+    if case.kept is not None and (known := _known(case.kept, split, fingerprint(file))):
+        return known
+    return _measured(case, split, file, case.raw())
+
+
+def _known(folder: Path, split: LabelledSplit, sha256: str) -> Kept | None:
+    """What is kept of the file with that checksum, on these pictures."""
+    for path in sorted(folder.glob("*.npz")):
+        if path.name in (detection_files.LABELS, f"{detection_files.EVALUATED}.npz"):
+            continue
+        kept = read_kept(path)
+        same = kept.facts.get("sha256") == sha256 and kept.split == split.digest
+        if same and kept.facts.get("raw"):
+            return kept
+    return None
+
+
+def _measured(
+    case: PromotionCase, split: LabelledSplit, file: Path, raw: Sequence[RawOutputs] = ()
+) -> Kept | str:
+    """What a file finds; with `raw` of the checkpoint, how it compares too."""
+    labelled, pictures = case.pictures()
+    if labelled.digest != split.digest:
+        raise DataError(
+            case.made_with().data.prepared,
+            "holds other test pictures than the run was evaluated on.",
+            "Evaluate the run again: odtrain evaluate source=RUN_ID.",
+        )
+    timing = case.config.benchmark
+    shown = tqdm(pictures, desc=f"gate: {file.name}", unit="picture", leave=False)
+    try:
+        measured = measure(file, shown, timing.runs, timing.threads, proven=bool(raw))
+    except ModelFileError as problem:
+        return str(problem.args[1]).rstrip(".")
+    return keep(measured, split.digest, file, raw_difference(raw, measured.raw) if raw else None)
+
+
+def _reference(case: PromotionCase, split: LabelledSplit) -> Sequence[Any]:
+    """What the checkpoint finds: as the run kept it, else found again."""
+    kept = _kept_by_run(case, case.run_id, detection_files.EVALUATED)
+    if kept is not None and kept.split == split.digest:
+        return kept.detections
+    _, pictures = case.pictures()
+    shown = tqdm(pictures, desc="gate: checkpoint", unit="picture", leave=False)
+    return list(map(case.checkpoint().as_detect(), shown))
+
+
+def _kept_by_run(case: PromotionCase, run_id: str, what: str) -> Kept | None:
+    try:
+        if case.kept is not None and run_id == case.run_id:
+            return read_kept(case.kept / f"{what}.npz")
+        return read_kept(run_file(run_id, f"{KEPT_IN}/{what}.npz", case.config.runs))
+    except (DataError, TrackingError):
+        return None
+
+
+def _names_in(file: Path) -> tuple[str, ...]:
+    try:
+        return tuple(read_class_names(file))
+    except (OdtrainError, OSError, ValueError):
+        return ()
+
+
+def _run_names(case: PromotionCase) -> tuple[str, ...]:
+    """What passports may call the run: its id, or its name while the server was away."""
+    tags = open_client(case.store).get_run(case.run_id).data.tags
+    local = tags.get("odtrain.local_id")
+    return (case.run_id, local) if local else (case.run_id,)
+
+
+def _data_digest(version: Version) -> tuple[str, ...]:
+    digest = version.tags.get("odtrain.data_digest")
+    return (digest,) if digest else ()
+
+
+def _recorded(version: Version, names: Mapping[str, str]) -> dict[str, float]:
+    """The mAP that the version's tags state of each file."""
+    stated = {name: version.tags.get(f"export/{name}/mAP") for name in names}
+    return {name: float(text) for name, text in stated.items() if text is not None}
+
+
+def _left_out(version: Version) -> dict[str, str]:
+    """Format -> why its file is not in the version, as the training found."""
+    prefix, end = "export/", "/failed"
+    return {
+        key.removeprefix(prefix).removesuffix(end): text
+        for key, text in version.tags.items()
+        if key.startswith(prefix) and key.endswith(end)
+    }
+
+
+# ---- the champion
+
+
+def with_champion(case: PromotionCase, evidence: Evidence, champion: Version | None) -> Evidence:
+    """The evidence with what the champion's file finds in the same pictures, found once a champion."""
+    if champion is None:
+        return replace(evidence, champion=None, champion_found=None)
+    key = f"champion {champion.number}"
+    if key not in case._cache:
+        case._cache[key] = _found_by_champion(case, evidence.split, champion)
+    return replace(evidence, champion=champion.number, champion_found=case._cache[key])
+
+
+def _found_by_champion(case: PromotionCase, split: LabelledSplit, champion: Version) -> Kept | str:
+    """What the champion's file finds in these pictures: as its run kept it, else found now."""
+    with downloaded(champion, case.store) as (folder, damaged):
+        files = files_of(champion, folder)
+        chosen = served_by(champion, folder)
+        if damaged is not None or chosen is None:
+            return damaged or "it holds no exported file"
+        file = folder / files[chosen]
+        if champion.run_id:
+            kept = _kept_by_run(case, champion.run_id, chosen)
+            same = kept is not None and kept.facts.get("sha256") == fingerprint(file)
+            if kept is not None and same and kept.split == split.digest:
+                return kept
+        return _measured(case, split, file)
