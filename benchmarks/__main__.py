@@ -30,6 +30,7 @@ from odtrain.config import compose
 from odtrain.config.schema import BenchmarkConfig
 from odtrain.errors import OdtrainError
 from odtrain.export_formats import FORMATS
+from odtrain.system.processor import choose_onednn, this_processor
 from odtrain.zoo.costs import NUM_CLASSES
 
 PACKAGES = ("tensorflow", "tf-keras", "ai-edge-litert", "faster-coco-eval", "mlflow", "pillow")
@@ -57,6 +58,7 @@ class Section(NamedTuple):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmarks that the command line asks for; the exit status."""
     flags = _parser().parse_args(arguments)
+    choose_onednn()
     pages = [machine()]
     print(pages[0], flush=True)
     failed = 0
@@ -90,18 +92,11 @@ def machine() -> str:
     loads = " ".join(f"{load:.1f}" for load in os.getloadavg())
     packages = ", ".join(f"{package} {version(package)}" for package in PACKAGES)
     return (
-        f"# Benchmarks\n\n{_cpu_name()}, {os.cpu_count()} cores, load {loads} at the start; "
+        f"# Benchmarks\n\n{this_processor().name}, {os.cpu_count()} cores, load {loads} at the start; "
         f"{platform.system()}, Python {platform.python_version()}, {packages}.\n"
         "`load` is the average of the last minute just before a row was measured: from about half "
         "the number of cores on, times are too long, and ratios of processor time are what is left.\n"
     )
-
-
-def _cpu_name() -> str:
-    information = Path("/proc/cpuinfo")
-    lines = information.read_text().splitlines() if information.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def markdown(section: Section) -> str:

@@ -29,8 +29,6 @@ OLD_IMAGES_PER_SECOND = 4.8
 OLD_PEAK_MEMORY_MB = 6390.0
 """Of the same: 6,094 MiB."""
 NUM_CLASSES = 90
-PASSES = 3
-"""Forward, gradient of the input, gradient of the kernel: each takes as many multiplications."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +84,7 @@ class Row:
         images_per_second: median over the chunks.
         cpu_seconds: of the process for one picture, median over the chunks.
         gflop: additions and multiplications of the convolutions for one picture, in 10^9.
-        product_gflops: of the matrix product just before, median, all cores.
+        product_gflops: of the matrix product just before, the best, all cores.
         bound: pictures a second if all time went into `gflop` at that speed.
         share: of the bound that was reached.
         cpu_share: the same by processor time: what share of it the product would have needed.
@@ -140,9 +138,7 @@ def _prepared(folder: Path) -> list[str]:
 
 
 def _measured(folder: Path, variant: Variant, overrides: list[str], extent: Extent) -> Row:
-    product = processes.run(
-        time_matrix_product, dtype=TYPES[variant.precision], size=extent.matrix
-    ).value
+    product = processes.run(time_product, dtype=TYPES[variant.precision], size=extent.matrix).value
     done = processes.run(
         train,
         overrides=[
@@ -177,23 +173,11 @@ def _measured(folder: Path, variant: Variant, overrides: list[str], extent: Exte
 # ---- what runs in a process of its own
 
 
-def time_matrix_product(dtype: str, size: int, times: int = 7) -> dict[str, float]:
-    """Multiply two (size, size) matrices on all cores; medians of 10^9 operations a second."""
-    import tensorflow as tf
+def time_product(dtype: str, size: int) -> dict[str, float]:
+    """The product that bounds training, all cores; 10^9 operations a second."""
+    from odtrain.training.bound import time_matrix_product
 
-    first, second = (tf.cast(tf.random.normal((size, size)), dtype) for _ in range(2))
-    product = tf.function(tf.matmul)
-    wall, cpu = [], []
-    for _ in range(2 + times):
-        start, used = time.perf_counter(), time.process_time()
-        product(first, second)[0, 0].numpy()
-        wall.append(time.perf_counter() - start)
-        cpu.append(time.process_time() - used)
-    work = 2 * size**3 / 1e9
-    return {
-        "gflops": work / statistics.median(wall[2:]),
-        "gflop_per_cpu_second": work / statistics.median(cpu[2:]),
-    }
+    return time_matrix_product(dtype, size, seconds=5.0)._asdict()
 
 
 def train(overrides: list[str], checkpoints: str) -> dict[str, Any]:
@@ -201,6 +185,7 @@ def train(overrides: list[str], checkpoints: str) -> dict[str, Any]:
     from odtrain.dataset.read import read_dataset
     from odtrain.io.tfrecord import index_records
     from odtrain.models.build import build_detector
+    from odtrain.training.bound import gflop_of_training
     from odtrain.training.input_pipeline import training_batches
     from odtrain.training.loop import Fit, Listener
 
@@ -243,20 +228,3 @@ def train(overrides: list[str], checkpoints: str) -> dict[str, Any]:
         "images_per_second": speeds,
         "cpu_seconds": [(end - start) / images for start, end in itertools.pairwise(cpu)],
     }
-
-
-def gflop_of_training(network: Any) -> float:
-    """Additions and multiplications of a network's convolutions in a step, for one picture, in 10^9.
-
-    A layer that is not trained only runs forward.
-    """
-    layers = [layer for layer in network.layers if hasattr(layer, "kernel_size")]
-    return sum(_gflop_forward(layer) * (PASSES if layer.trainable else 1) for layer in layers)
-
-
-def _gflop_forward(layer: Any) -> float:
-    """Every output cell of a convolution takes the whole kernel; of a depthwise one, its own part."""
-    _, height, width, _ = layer.output.shape
-    kernel = getattr(layer, "depthwise_kernel", None)
-    kernel = layer.kernel if kernel is None else kernel
-    return float(2 * height * width * kernel.shape.num_elements() / 1e9)

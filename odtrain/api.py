@@ -21,6 +21,7 @@ from odtrain.config.compose import compose_config
 from odtrain.errors import ConfigError, DataError
 from odtrain.structures import FloatArray, UInt8Image
 from odtrain.system import logs
+from odtrain.system.processor import choose_onednn
 from odtrain_runtime.pictures import UnusableError
 from odtrain_runtime.predictor import one_by_one, pixels_of
 
@@ -57,6 +58,7 @@ def train(overrides: Sequence[str] = ()) -> TrainResult:
     """
     config = compose(overrides)
     logs.show_if_nobody_does()
+    choose_onednn()
     from odtrain.jobs.train import train as job
 
     return job(config, overrides)
@@ -71,6 +73,7 @@ def evaluate(overrides: Sequence[str]) -> EvaluateResult:
     """
     config = compose(overrides)
     logs.show_if_nobody_does()
+    choose_onednn()
     from odtrain.jobs.evaluate import evaluate as job
 
     return job(config, overrides)
@@ -130,6 +133,7 @@ def load(source: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Detec
         OdtrainError: it is not there, or cannot be read.
     """
     config = compose(overrides)
+    choose_onednn()
     from odtrain.model_source import open_source
 
     return Detector(open_source(os.fspath(source), config))

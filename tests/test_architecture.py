@@ -17,7 +17,7 @@ LONGER: dict[str, str] = {}
 """Modules that may be longer, and why."""
 WITHOUT_TENSORFLOW = (
     "errors structures config.compose findings labels.label_map labels.formats.tfrecords media.phash "
-    "media.images media.draw media.video models.anchors system.workers dataset.shards "
+    "media.images media.draw media.video models.anchors system.workers system.processor dataset.shards "
     "dataset.near_duplicates dataset.splits dataset.scan dataset.pairing dataset.check dataset.look "
     "dataset.place dataset.prepare dataset.read dataset.repair dataset.diff dataset.checks.leakage "
     "dataset.checks.class_names dataset.checks.balance dataset.checks.anchor_fit io.tfrecord io.archives "

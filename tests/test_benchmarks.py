@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tf_keras
 from PIL import Image
 from support.pictures import label_picture
 
@@ -18,7 +17,6 @@ from benchmarks import noise, preparing, processes, tutorial, zoo
 from benchmarks.__main__ import BENCHMARKS, Section, machine, markdown
 from benchmarks.pictures import Source, make, read_labels, sources
 from benchmarks.processes import ProcessError
-from benchmarks.training import gflop_of_training
 from odtrain.errors import ModelFileError
 from odtrain.io.tfrecord import decode_example, index_records
 from odtrain.structures import UInt8Image
@@ -116,19 +114,6 @@ def test_a_failed_process_shows_its_last_words(tmp_path):
     message = str(raised.value)
     assert message.startswith("decode_pictures ended with 1:\n")
     assert message.endswith(f"No such file or directory: '{tmp_path / 'none'}'")
-
-
-# ---- training's bound
-
-
-def test_operations_of_a_trained_network_are_counted_three_times():
-    images = tf_keras.Input((10, 8, 3))
-    x = tf_keras.layers.Conv2D(16, 3, 2, padding="same", trainable=False)(images)  # (5, 4, 16)
-    x = tf_keras.layers.DepthwiseConv2D(3, padding="same", use_bias=False)(x)
-    x = tf_keras.layers.Conv2D(7, 1)(tf_keras.layers.ReLU()(x))
-    cells = 5 * 4
-    expected = 2 * cells * (9 * 3 * 16 + 3 * (9 * 16) + 3 * (16 * 7))
-    assert gflop_of_training(tf_keras.Model(images, x)) * 1e9 == pytest.approx(expected)
 
 
 # ---- preparing

@@ -1,5 +1,6 @@
 import ast
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -121,6 +122,7 @@ def test_mlflow_run_with_overrides_leaves_one_finished_run(tmp_path):
     }
     flags = [word for key, value in settings.items() for word in ("-P", f"{key}={value}")]
     environment = {**os.environ, "MLFLOW_TRACKING_URI": store, "PYTHONWARNINGS": "default"}
+    environment["XDG_CACHE_HOME"] = str(tmp_path / "cache")
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
     command = [sys.executable, "-m", "mlflow", "run", str(ROOT), "--env-manager", "local"]
     done = subprocess.run(
@@ -137,6 +139,8 @@ def test_mlflow_run_with_overrides_leaves_one_finished_run(tmp_path):
     (run,) = client.search_runs([e.experiment_id for e in client.search_experiments()])
     assert run.info.status == "FINISHED"
     assert run.data.params["train.steps"] == "3"
+    decided = re.findall(r"train\.precision=auto is (\w+) here: .*, measured now\.", done.stderr)
+    assert decided == [run.data.params["train.precision"]] == [run.data.tags["odtrain.precision"]]
     assert {"train/loss", "val/mAP", "eval/mAP", "export/pb/mAP"} <= run.data.metrics.keys()
     # Three steps leave all scores nearly tied, so whether a file agrees with the checkpoint is not asked.
     assert "odtrain.export.pb" in run.data.tags

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from odtrain import __version__
 from odtrain.cli.parse import parse
 from odtrain.errors import OdtrainError, os_remedy
+from odtrain.system.processor import choose_onednn
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -31,6 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # TensorFlow's and gRPC's start-up notices are about themselves, not about the user's work.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    choose_onednn()
     try:
         return _run(arguments)
     except OdtrainError as error:

@@ -197,7 +197,7 @@ class TrainConfig:
     ema_decay: float | None
     batch_norm: str = field(metadata=one_of("trained", "frozen"))
     freeze: int = field(metadata=at_least(0))
-    precision: str = field(metadata=one_of("fp32", "bf16"))
+    precision: str = field(metadata=one_of("auto", "fp32", "bf16"))
     seed: int = field(metadata=at_least(0))
     resume: str | None
     max_minutes: float | None

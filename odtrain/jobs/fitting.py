@@ -19,6 +19,7 @@ from odtrain.export.writers import inference_copy
 from odtrain.findings import Finding, by_severity, findings_table
 from odtrain.io.tfrecord import index_records
 from odtrain.jobs.context import RunContext, Split
+from odtrain.jobs.speed import record_speed
 from odtrain.media.draw import draw, draw_truth, side_by_side
 from odtrain.media.draw import fit as fit_size
 from odtrain.model_source import load_first_weights
@@ -44,6 +45,8 @@ WARNINGS_OF_EACH = 3
 STOPPED_BY_SIGNAL = ("interrupted", "terminated")
 Judge = Callable[[int, float], str | None]
 """Given the step and the mAP of a validation, says why to stop, or None."""
+Log = Callable[[dict[str, float], int], None]
+"""Given metrics by name, and the step."""
 
 
 # ---- before
@@ -128,6 +131,7 @@ def train_detector(context: RunContext, judge: Judge | None = None) -> Trained:
         precision=config.train.precision,
         seed=config.train.seed,
     )
+    bound = record_speed(context, detector.network)
     _fetch_or_begin(context, detector)
     fit = Fit(detector, config.train, checkpoints)
 
@@ -146,7 +150,7 @@ def train_detector(context: RunContext, judge: Judge | None = None) -> Trained:
             lambda ids: _names(dataset, ids),
             _validation(context, validation, fit, judge) if validation.truths else None,
             config.evaluate.every,
-            Listener(tracker.log, tracker.flush, log_checkpoints),
+            Listener(_with_share(tracker.log, bound), tracker.flush, log_checkpoints),
         )
     if fitted.stopped in STOPPED_BY_SIGNAL:
         log_checkpoints()
@@ -157,6 +161,17 @@ def train_detector(context: RunContext, judge: Judge | None = None) -> Trained:
     fit.load_best()
     log_checkpoints()
     return Trained(inference_copy(detector), fitted)
+
+
+def _with_share(log: Log, bound: float) -> Log:
+    """`log`, and how much of the `bound` of pictures a second was reached."""
+
+    def logged(metrics: dict[str, float], step: int) -> None:
+        speed = metrics.get("train/images_per_second")
+        share = {} if speed is None else {"train/share_of_bound": speed / bound}
+        log(metrics | share, step)
+
+    return logged
 
 
 def _fetch_or_begin(context: RunContext, detector: SSD) -> None:

@@ -13,6 +13,7 @@ import yaml
 from odtrain.config.compose import as_dict, compose_config, flattened
 from odtrain.config.schema import Config, Runs, replaced
 from odtrain.errors import ConfigError, TrackingError
+from odtrain.jobs.speed import PRECISION
 from odtrain.model_source import run_config, run_file
 from odtrain.tracking.runs import (
     NOT_OF_THE_RESULT,
@@ -34,7 +35,7 @@ def resumed(config: Config, overrides: Sequence[str]) -> tuple[Config, str | Non
     begun = os.environ.get("MLFLOW_RUN_ID")  # of `mlflow run --run-id`
     wanted = config.train.resume or (begun if is_begun(config.tracking, begun) else None)
     if wanted == "auto":
-        wanted = find_resumable(config.tracking, Path(config.outputs), config_digest(config))
+        wanted = find_resumable(config.tracking, Path(config.outputs), _digests(config))
         if wanted is None:
             logger.info("No unfinished run of this configuration: a new one begins.")
     if wanted is None:
@@ -56,6 +57,13 @@ def begun_with(run: str, runs: Runs) -> list[str] | None:
         return None
 
 
+def _digests(config: Config) -> list[str]:
+    """Of the configurations whose run may be gone on with: `auto` has become one or the other precision."""
+    asked = config.train.precision
+    precisions = ["fp32", "bf16"] if asked == "auto" else [asked]
+    return [config_digest(replaced(config, {PRECISION: one})) for one in precisions]
+
+
 def _refuse_changes(
     asked: Mapping[str, Any], kept: Mapping[str, Any], overrides: Sequence[str], run: str
 ) -> None:
@@ -67,6 +75,8 @@ def _refuse_changes(
     may_differ = tuple(f"{key}." for key in NOT_OF_THE_RESULT)
     for key, value in asked.items():
         if f"{key}.".startswith(may_differ) or value == kept.get(key):
+            continue
+        if (key, value) == (PRECISION, "auto"):  # what the run has was decided when it began
             continue
         not_said = (default.get(key), named.get(key))  # a name may follow from the folder
         if {key, key.partition(".")[0]} & given or value not in not_said:

@@ -22,6 +22,7 @@ from odtrain.jobs.fitting import (
     train_detector,
 )
 from odtrain.jobs.resume import begun_with, resumed
+from odtrain.jobs.speed import with_precision
 from odtrain.jobs.steps import (
     Evaluated,
     evaluate_split,
@@ -99,6 +100,7 @@ def train(config: Config, overrides: Sequence[str]) -> TrainResult:
     with tracker.start("train", name, resume=resume):
         if tracker.online:
             check_registry(tracker.client, tracker.uri, config.registry.name)
+        config = with_precision(config)
         context = RunContext(tracker, config, dataset, overrides if begun is None else begun)
         record_inputs(context, findings)
         record_pictures(context)

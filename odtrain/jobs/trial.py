@@ -16,6 +16,7 @@ from odtrain.export.writers import export
 from odtrain.jobs.closing import description
 from odtrain.jobs.context import RunContext, Split
 from odtrain.jobs.fitting import data_to_train_on, run_name, train_detector
+from odtrain.jobs.speed import with_precision
 from odtrain.jobs.steps import evaluate_split, export_and_prove, record_inputs
 from odtrain.models.build import build_detector
 from odtrain.system import timing_lock
@@ -76,7 +77,7 @@ def train_trial(
 
     tracker = Tracker(config.tracking, Path(config.outputs))
     with tracker.start("train", run_name(config.data, config.model), parent=parent):
-        context = RunContext(tracker, config, dataset, overrides)
+        context = RunContext(tracker, with_precision(config), dataset, overrides)
         record_inputs(context, findings)
         trained = train_detector(context, note)
         context = context.at(trained.fitted.step)

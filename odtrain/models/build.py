@@ -77,3 +77,10 @@ ARCHITECTURES: dict[str, Builder] = {
     retinanet.SPINENET_MOBILE: retinanet.build,
     retinanet.RESNET50_FPN: retinanet.build,
 }
+DENSE = {
+    "ssd_mobilenet_v1_fpn",
+    "ssd_resnet50_v1_fpn",
+    "ssd_inception_v2",
+    retinanet.RESNET50_FPN,
+}
+"""Architectures whose multiplications are mostly in dense kernels of 3x3 cells and more."""

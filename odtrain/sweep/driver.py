@@ -21,10 +21,12 @@ import psutil
 from optuna.trial import TrialState
 from tqdm import tqdm
 
-from odtrain.config.schema import Config
+from odtrain.config.compose import compose_config
+from odtrain.config.schema import Config, replaced
 from odtrain.dataset.prepare import prepare
 from odtrain.errors import ConfigError, DataError, TrainingError
 from odtrain.jobs.picked import drop_exports
+from odtrain.jobs.speed import decided
 from odtrain.model_source import load_first_weights
 from odtrain.models.build import build_detector
 from odtrain.sweep import queue as sweep_trials
@@ -45,8 +47,8 @@ OWN_KEYS = ("sweep=", "sweep.", "sweep/")
 """Beginnings of overrides that are not for the trainings."""
 NEXT = ("data.name", "sweep.name", "sweep.storage", "registry.name", "tracking.uri", "outputs")
 """Settings that say which study is meant, and where its files are registered."""
-NOT_COMPARED = ("tracking.", "outputs=", "data.", "registry.")
-"""Beginnings of overrides that may differ between the machines of one study, or are seen in the data."""
+NOT_COMPARED = ("tracking.", "outputs=", "data.", "registry.", sweep_study.PRECISION)
+"""Beginnings of overrides that may differ between the machines of one study, or are compared by themselves."""
 SECONDS_BETWEEN_LOOKS = 1.0
 MOST_DEATHS = 10
 """Ends of workers, with no training done in between, before a sweep gives up."""
@@ -74,7 +76,7 @@ def sweep(
             one training after the other failed.
         KeyboardInterrupt: what is finished is kept; the same command goes on.
     """
-    dimensions, fixed = checked_space(config, overrides, config_dir)
+    dimensions, fixed, corners = checked_space(config, overrides, config_dir)
     dataset = prepare(config.data)
     if not dataset.counts["validation"]["images"]:
         raise DataError(
@@ -98,9 +100,15 @@ def sweep(
         threads=_threads(config.sweep.workers),
         deadline=_deadline(config.sweep.max_minutes),
     )
+    asked = compose_config(fixed, config_dir).train.precision
+    # All trainings have one, or their numbers would compare processors.
+    ours = decided(corners) if asked == "auto" else asked
     with sweep_study.quiet(), ExitStack() as stack:
         study, made = sweep_study.open_study(config.sweep, dimensions, begun_with)
-        whole = begun(config, overrides, study, replace(job, made=made), stack)
+        precision = sweep_study.kept_precision(study, made, asked, ours)
+        config = replaced(config, {"train.precision": precision})
+        job = replace(job, made=made, fixed=[*fixed, f"{sweep_study.PRECISION}{precision}"])
+        whole = begun(config, overrides, study, job, stack)
         try:
             _run(whole)
         except (KeyboardInterrupt, Terminated, TrainingError):
@@ -115,8 +123,8 @@ def sweep(
 
 def checked_space(
     config: Config, overrides: Sequence[str], config_dir: str | None = None
-) -> tuple[list[Dimension], list[str]]:
-    """The dimensions of the space, and what every training is given besides.
+) -> tuple[list[Dimension], list[str], list[Config]]:
+    """The dimensions of the space, what every training is given besides, and corners of the space.
 
     Raises:
         ConfigError: a metric, key, choice or range that does not exist.
@@ -135,7 +143,8 @@ def checked_space(
     dimensions = sweep_space.read_space(config.sweep.space)
     sweep_space.check_baselines(dimensions, config.sweep.baselines)
     needed: dict[tuple[object, ...], Config] = {}
-    for composed in sweep_space.check_space(dimensions, fixed, config_dir):
+    corners = list(sweep_space.check_space(dimensions, fixed, config_dir))
+    for composed in corners:
         model, train = composed.model, composed.train
         if train.checkpoint is not None:
             weights = (train.checkpoint, train.restore)
@@ -147,7 +156,7 @@ def checked_space(
             composed.zoo.mirrors,
             composed.runs,
         )
-    return dimensions, fixed
+    return dimensions, fixed, corners
 
 
 def _threads(workers: int) -> int | None:

@@ -33,6 +33,8 @@ logger = logging.getLogger(__name__)
 
 FORMAT = "export.format"
 """The study's own parameter: which file of the training a trial stands for."""
+PRECISION = "train.precision="
+"""How the override begins that says in which precision all trainings of a study compute."""
 METRICS = ("mAP", "mAP_50", "latency_ms_p50", "latency_ms_p90", "size_mb", "peak_memory_mb")
 LONGEST_OUTAGE = 600.0
 """Seconds that a sweep waits for the database of its study."""
@@ -76,6 +78,8 @@ def open_study(
             made = False
             _check_begun_here(settings, study)
         known = {key: study.user_attrs.get(key, value) for key, value in wanted.items()}
+        if "settings" in known:  # studies begun before they kept it by itself have it there
+            known["settings"] = [t for t in known["settings"] if not t.startswith(PRECISION)]
         _check_unchanged(settings.name, known, wanted)
         _check_space(settings, study, dimensions)
         for key in set(wanted) - set(study.user_attrs):
@@ -87,6 +91,38 @@ def open_study(
             "Give another sweep.storage, or another sweep.name for another comparison.",
         ) from error
     return study, made
+
+
+def kept_precision(study: optuna.Study, made: bool, asked: str, ours: str) -> str:
+    """The precision of all trainings of a study, decided when it was begun.
+
+    Args:
+        study: opened.
+        made: whether this call made it.
+        asked: `train.precision`.
+        ours: what that is on this machine.
+
+    Raises:
+        ConfigError: another one than the study's is asked for.
+    """
+    kept = study.user_attrs.get("precision") or (ours if made else _precision_before(study))
+    if asked not in ("auto", kept):
+        raise ConfigError(
+            f"{PRECISION}{asked}",
+            f"the study {study.study_name} was begun with {PRECISION}{kept}.",
+            "Leave the override out, or give another sweep.name.",
+        )
+    if kept != ours:
+        logger.info(f"All trainings of the study compute in {kept}, as those before.")
+    study.set_user_attr("precision", kept)
+    return str(kept)
+
+
+def _precision_before(study: optuna.Study) -> str:
+    """Of a study that was begun when fp32 was what nobody asked for."""
+    settings = study.user_attrs.get("settings", [])
+    asked = [text.removeprefix(PRECISION) for text in settings if text.startswith(PRECISION)]
+    return next((one for one in reversed(asked) if one != "auto"), "fp32")
 
 
 def load_study(settings: SweepConfig) -> optuna.Study:

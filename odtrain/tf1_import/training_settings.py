@@ -29,6 +29,7 @@ def read_training(pipeline: Message, found: Imported) -> None:
         found.change(train.start, what)
     found.values["train.schedule_steps"] = None
     found.values["train.freeze"] = 0
+    found.values["train.precision"] = "fp32"
     _optimizer(needed(train, "optimizer"), pipeline, found)
     clip = train.one("gradient_clipping_by_norm")
     norm = train.number_of(clip) if clip else 0.0

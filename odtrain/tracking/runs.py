@@ -170,7 +170,7 @@ def is_begun(config: TrackingConfig, run_id: str | None) -> bool:
 
 
 def find_resumable(
-    config: TrackingConfig, outputs: Path, digest: str, stage: str = "train"
+    config: TrackingConfig, outputs: Path, digests: Sequence[str], stage: str = "train"
 ) -> str | None:
     """The newest unfinished run of the same configuration, on the server or begun here without one.
 
@@ -179,7 +179,7 @@ def find_resumable(
     Args:
         config: which store and experiment.
         outputs: the folder of all runs' folders.
-        digest: of the configuration, as `config_digest` gives it.
+        digests: of the configuration, as `config_digest` gives them; any of them will do.
         stage: what the run does.
 
     Returns:
@@ -190,13 +190,16 @@ def find_resumable(
     open_here = [
         (record.started, record.local_id)
         for folder, record in here
-        if (record.config_digest, record.stage) == (digest, stage)
+        if record.config_digest in digests
+        and record.stage == stage
         and record.status in UNFINISHED
         and not in_use(folder)
         and not (record.run_id and _is_deleted(uri, record.run_id))
     ]
     known_here = {record.run_id for _, record in here}
-    on_server = _unfinished_on_server(uri, config, digest, stage)
+    on_server = [
+        run for digest in digests for run in _unfinished_on_server(uri, config, digest, stage)
+    ]
     candidates = open_here + [run for run in on_server if run[1] not in known_here]
     return max(candidates)[1] if candidates else None
 

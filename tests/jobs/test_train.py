@@ -9,14 +9,18 @@ from support.stores import artifacts
 
 from odtrain.cli.main import main
 from odtrain.config.compose import as_dict, compose_config, flattened, from_yaml
+from odtrain.config.schema import replaced
 from odtrain.dataset.read import read_dataset
 from odtrain.errors import ConfigError
 from odtrain.evaluation.evaluate import quick_map
 from odtrain.jobs.context import Split
 from odtrain.jobs.resume import resumed as going_on
+from odtrain.models.build import build_detector
 from odtrain.registry.download import resolve_model
 from odtrain.reports.data_preview import FILES
 from odtrain.tracking.names import as_text
+from odtrain.tracking.tracker import Tracker
+from odtrain.training.bound import gflop_of_training
 from odtrain_runtime.model_files import load_detector
 
 pytestmark = pytest.mark.slow
@@ -97,7 +101,10 @@ def test_metrics_have_the_names_that_people_sort_by(run):
     optional = {"eval/mAP_small", "eval/mAP_medium", "eval/mAP_large"}
     optional |= {"eval/AR_small", "eval/AR_medium", "eval/AR_large"}
     assert names - optional == (
-        {f"train/{name}" for name in LOSSES | {"learning_rate", "images_per_second"}}
+        {
+            f"train/{name}"
+            for name in LOSSES | {"learning_rate", "images_per_second", "share_of_bound"}
+        }
         | {f"val/{name}" for name in ("mAP", "mAP_50", "mAP_75", "AR_100")}
         | {f"eval/{name}" for name in COCO | {"mAP_lo", "mAP_hi", "AP/circle", "AP/square"}}
         | {f"export/{name}/{metric}" for name in FORMATS for metric in OF_AN_EXPORT}
@@ -119,6 +126,24 @@ def test_tags_tell_version_stage_data_and_what_became_of_each_export(trained, ru
 def test_the_log_of_the_run_has_what_was_said_before_it_began(trained):
     begin = "INFO odtrain.jobs.train: panels_ssd_mobilenet_v1 starts from random weights; "
     assert begin in (trained.run / "run.log").read_text(encoding="utf-8")
+
+
+def test_a_run_says_what_it_computed_with_and_how_near_it_came_to_the_bound(trained, run):
+    tags = {
+        key: run.data.tags[f"odtrain.{key}"] for key in ("processor", "instructions", "threads")
+    }
+    assert run.data.tags["odtrain.precision"] == "fp32"
+    assert run.data.tags["odtrain.onednn"] in ("on", "off")
+    (line,) = re.findall(r"Computing in .*", trained.done.stderr)
+    product = float(run.data.tags["odtrain.fp32_gflops"])
+    bound = run.data.metrics["train/images_per_second"] / run.data.metrics["train/share_of_bound"]
+    assert line == (
+        f"Computing in fp32 on {tags['processor']}, {tags['instructions']}, oneDNN "
+        f"{run.data.tags['odtrain.onednn']}, {tags['threads']} threads. The product of two fp32 matrices "
+        f"reaches {product:.0f} GFLOP/s, which bounds this training at {bound:.1f} images/s."
+    )
+    network = build_detector(compose_config(trained.overrides).model, 2).network
+    assert bound == pytest.approx(product / gflop_of_training(network), rel=0.01)
 
 
 def test_the_description_says_how_to_do_it_again(trained, run):
@@ -260,9 +285,27 @@ def test_a_resumed_run_gets_the_time_that_is_given_now(again, trained):
     assert resumed(trained, "train.max_minutes=3")[0].train.max_minutes == 3
 
 
+def test_a_resumed_run_keeps_its_precision_where_this_processor_would_decide_anew(again, trained):
+    config, _ = resumed(trained, "train.precision=auto")
+    assert config.train.precision == "fp32"
+    assert resumed(trained)[0].train.precision == "fp32"
+
+
+@pytest.mark.parametrize("begun_in", ["fp32", "bf16"])
+def test_auto_goes_on_with_a_run_whose_precision_was_decided(new, begun_in):
+    given = ["data.name=mine"]
+    config = replaced(compose_config(given), {"train.precision": begun_in})
+    tracker = Tracker(config.tracking, Path(config.outputs)).start("train", "mine")
+    tracker.log_config(config, given)
+    tracker.finish("KILLED")
+    config, found = going_on(compose_config([*given, "train.resume=auto"]), given)
+    assert (found, config.train.precision) == (tracker.run_id, begun_in)
+
+
 @pytest.mark.parametrize(
     ("override", "asked", "kept"),
     [
+        ("train.precision=bf16", "train.precision=bf16", "train.precision=fp32"),
         ("train.steps=20", "train.steps=20", "train.steps=14"),
         ("train.steps=700", "train.steps=700", "train.steps=14"),
         ("augment=none", "augment.flip=False", "augment.flip=True"),

@@ -15,6 +15,7 @@ TINY_RUN = (
     "model.depth_multiplier=0.1",
     "train.steps=14",
     "train.batch_size=2",
+    "train.precision=fp32",
     "train.log_every=1",
     "train.checkpoint_every=3",
     "train.trace_batches=true",

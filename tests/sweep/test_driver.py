@@ -12,7 +12,7 @@ from mlflow import MlflowClient
 from support.commands import TINY_RUN, odtrain
 from support.made_up_training import chosen, made_up
 
-from odtrain.config.compose import compose_config
+from odtrain.config.compose import compose_config, from_yaml
 from odtrain.errors import CheckpointError, ConfigError
 from odtrain.sweep import driver
 from odtrain.sweep import pick as sweep_pick
@@ -47,11 +47,19 @@ def composed(settings, *more):
 
 
 @pytest.fixture
-def trainings(monkeypatch):
-    """Points that were trained, in order; nothing is trained."""
+def requests():
+    """What was asked of the trainings, in order."""
+    return []
+
+
+@pytest.fixture
+def trainings(monkeypatch, requests):
+    """Points that were trained, in order; nothing is trained, and fp32 is what is fastest."""
     done = []
+    monkeypatch.setattr(driver, "decided", lambda corners: "fp32")
 
     def train(job, request):
+        requests.append(request)
         done.append(point_of(request))
         return made_up(done[-1])
 
@@ -180,6 +188,50 @@ def test_a_study_that_odtrain_did_not_begin_is_refused_and_stays_as_it_is(
         )
     now = optuna.load_study(storage="sqlite:///optuna.db", study_name="shapes")
     assert (now.user_attrs, len(now.trials)) == ({}, trials)
+
+
+def precisions(requests):
+    return [compose_config(request.overrides, "conf").train.precision for request in requests]
+
+
+def test_all_trainings_of_a_study_have_the_precision_that_was_decided_when_it_was_begun(
+    settings, trainings, requests, monkeypatch, said
+):
+    driver.sweep(composed(settings, "sweep.n_trials=2"), settings)
+    monkeypatch.setattr(driver, "decided", lambda corners: "bf16")
+    driver.sweep(composed(settings, "sweep.n_trials=3"), settings)
+    assert precisions(requests) == ["fp32"] * 3
+    assert said.count("All trainings of the study compute in fp32, as those before.") == 1
+    (config,) = Path("outputs").rglob("config/config.yaml")
+    assert from_yaml(config.read_text()).train.precision == "fp32"
+
+
+def test_another_precision_than_that_of_the_study_is_refused(settings, trainings):
+    driver.sweep(composed(settings, "sweep.n_trials=1"), settings)
+    other = [*settings, "train.precision=bf16"]
+    with pytest.raises(ConfigError) as error:
+        driver.sweep(composed(other, "sweep.n_trials=2"), other)
+    assert str(error.value) == (
+        "train.precision=bf16: the study shapes was begun with train.precision=fp32.\n"
+        "  Leave the override out, or give another sweep.name."
+    )
+    assert len(trainings) == 1
+
+
+@pytest.mark.parametrize(
+    ("settings_before", "kept"), [(["train.precision=bf16"], "bf16"), ([], "fp32")]
+)
+def test_a_study_from_before_precision_was_decided_goes_on_in_its_own(
+    settings, trainings, requests, settings_before, kept
+):
+    before = [*settings_before, *settings]
+    driver.sweep(composed(before, "sweep.n_trials=1"), before)
+    study = study_of(composed(settings))
+    compared = [one for one in study.user_attrs["settings"] if one not in settings_before]
+    study.set_user_attr("settings", [*settings_before, *compared])
+    study.set_user_attr("precision", None)
+    driver.sweep(composed(settings, "sweep.n_trials=2"), settings)
+    assert precisions(requests) == [kept] * 2
 
 
 def test_a_study_is_not_gone_on_with_under_other_settings_or_choices(settings, trainings):

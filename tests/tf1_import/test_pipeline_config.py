@@ -89,6 +89,7 @@ def test_the_tutorial_s_file_comes_to_the_tutorial_s_training(read):
         "train.steps": 200000,
         "train.schedule_steps": None,
         "train.freeze": 0,
+        "train.precision": "fp32",
         "train.optimizer": "rmsprop",
         "train.momentum": 0.9,
         "train.rmsprop_decay": 0.9,

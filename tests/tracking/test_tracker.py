@@ -481,9 +481,9 @@ def test_the_newest_unfinished_run_of_the_configuration_is_found(store, tracker_
         names[tracker.run_id] = name
     digest = config_digest(config)
     for outputs in (tmp_path / "outputs", tmp_path / "elsewhere"):
-        assert names[find_resumable(store, outputs, digest)] == "killed"
-    assert find_resumable(store, tmp_path / "outputs", digest, stage="sweep") is None
-    assert find_resumable(store, tmp_path / "outputs", "0" * 16) is None
+        assert names[find_resumable(store, outputs, [digest])] == "killed"
+    assert find_resumable(store, tmp_path / "outputs", [digest], stage="sweep") is None
+    assert find_resumable(store, tmp_path / "outputs", ["0" * 16]) is None
 
 
 def test_a_run_that_goes_on_is_not_offered_for_resuming(store, tracker_of, tmp_path):
@@ -491,7 +491,7 @@ def test_a_run_that_goes_on_is_not_offered_for_resuming(store, tracker_of, tmp_p
     with tracker_of(store).start("train") as tracker:
         tracker.log_config(config)
         tracker.flush()
-        assert find_resumable(store, tmp_path / "outputs", config_digest(config)) is None
+        assert find_resumable(store, tmp_path / "outputs", [config_digest(config)]) is None
 
 
 def test_what_may_differ_when_resuming_does_not_change_the_digest():
@@ -511,7 +511,7 @@ def test_a_visit_leaves_stage_and_status_of_the_run_alone(store, tracker_of, tmp
     run = run_of(store, tracker.run_id)
     assert (run.info.status, run.data.tags["odtrain.stage"]) == ("KILLED", "train")
     assert run.data.metrics == {"eval/mAP": 0.5}
-    found = find_resumable(store, tmp_path / "outputs", config_digest(config))
+    found = find_resumable(store, tmp_path / "outputs", [config_digest(config)])
     assert found == tracker.run_id
 
 
@@ -808,7 +808,7 @@ def test_a_run_begun_without_a_server_is_made_on_sync(server, tracker_of, said, 
         f"on; everything is kept in {tracker.folder}/spool and sent when it is back.",
         f"tracking: what could not be sent waits. Later: odtrain track sync {tracker.folder}",
     ]
-    assert find_resumable(away, tmp_path / "outputs", config_digest(config)) is None
+    assert find_resumable(away, tmp_path / "outputs", [config_digest(config)]) is None
 
     (run_id,) = sync(tracker.folder, uri=server.uri)
 
@@ -922,7 +922,7 @@ def test_an_offline_run_is_resumed_offline(tracker_of, tmp_path):
     first.log_config(compose_config([]))
     first.log({"train/loss": 1.0}, 1)
     first.finish("KILLED")
-    found = find_resumable(away, tmp_path / "outputs", config_digest(compose_config([])))
+    found = find_resumable(away, tmp_path / "outputs", [config_digest(compose_config([]))])
     assert found == first.name
     with tracker_of(away).start("train", resume=found) as again:
         assert again.folder == first.folder
