@@ -67,6 +67,7 @@ class Measured:
         raw: what goes into its suppression, for the first pictures of a file that is proven.
         threads_differ: how a .tflite that is proven finds other things with other numbers of threads;
             None if it does not.
+        threads_asked: what `benchmark.threads` was.
     """
 
     detections: list[Detections]
@@ -79,6 +80,14 @@ class Measured:
     passport: dict[str, str] = field(default_factory=dict)
     raw: tuple[RawOutputs, ...] = ()
     threads_differ: str | None = None
+    threads_asked: int = 1
+
+    @property
+    def on_threads(self) -> str:
+        """With how many threads it ran, and why with fewer than it was asked to."""
+        why = ": more would lose detections (tensorflow#56058)"
+        plural = "s" * (self.threads > 1)
+        return f"{self.threads} thread{plural}{why * (self.threads < self.threads_asked)}"
 
 
 class Agreement(NamedTuple):
@@ -132,7 +141,7 @@ def measure(
                 status = _run([str(each) for each in command], images, messages)
             if status:
                 _explain(file, status, _tail(messages))
-        return _read_measured(found, file)
+        return _read_measured(found, file, threads)
 
 
 def agreement(
@@ -227,7 +236,7 @@ def _explain(file: Path, status: int, text: str) -> NoReturn:
     )
 
 
-def _read_measured(found: Path, file: Path) -> Measured:
+def _read_measured(found: Path, file: Path, threads: int) -> Measured:
     from odtrain.evaluation.saved_detections import read_kept
 
     kept = read_kept(found)
@@ -243,6 +252,7 @@ def _read_measured(found: Path, file: Path) -> Measured:
         passport=kept.facts["passport"],
         raw=tuple(_read_raw(found.with_name(RAW_FILE))),
         threads_differ=kept.facts["threads_differ"],
+        threads_asked=threads,
     )
 
 

@@ -42,6 +42,7 @@ class Proof:
         agreement: with the checkpoint's detections.
         raw: difference from the checkpoint in what goes into suppression.
         failed: why the file must not be promoted; None if nothing speaks against it.
+        map_drop: by how much its mAP is below the checkpoint's.
     """
 
     format: str
@@ -51,6 +52,7 @@ class Proof:
     agreement: Agreement
     raw: RawDifference
     failed: str | None
+    map_drop: float = 0.0
 
     def metrics(self) -> dict[str, float]:
         """The numbers of this file under the names they have in MLflow."""
@@ -125,7 +127,7 @@ def prove(
             or _loses(drop, max_map_drop)
         )
         agreed = agreement(reference, measured.detections)
-        proofs.append(Proof(name, file, measured, scores, agreed, difference, failed))
+        proofs.append(Proof(name, file, measured, scores, agreed, difference, failed, drop))
     return proofs
 
 
@@ -158,8 +160,21 @@ def _cells(proof: Proof) -> list[str]:
     measured = proof.measured
     scores = [f"{proof.scores[name]:.3f}" for name in ("mAP", "mAP_50")]
     latency = (
-        f"{measured.latency_ms_p50:.1f} / {measured.latency_ms_p90:.1f} ms "
-        f"({measured.threads} thread{'s' if measured.threads > 1 else ''})"
+        f"{measured.latency_ms_p50:.1f} / {measured.latency_ms_p90:.1f} ms ({measured.on_threads})"
     )
-    said = proof.failed or "agrees with the checkpoint"
+    said = proof.failed or _agrees(proof)
     return [proof.file.name, *scores, latency, f"{measured.size_mb:.1f} MB", said]
+
+
+def _agrees(proof: Proof) -> str:
+    """How far a file that may be promoted does what the checkpoint does."""
+    agreed = proof.agreement
+    apart = [f"scores differ by up to {agreed.max_score_diff:.2f}"] * (
+        agreed.max_score_diff >= 0.005
+    )
+    apart += [f"{agreed.unmatched} detections differ"] * (agreed.unmatched > 0)
+    if not apart or proof.format in EXACT_FORMATS:  # those are proven before suppression
+        return "agrees with the checkpoint"
+    where = "below" if proof.map_drop > 0 else "above"
+    near = f"{abs(proof.map_drop):.3f} {where}" if abs(proof.map_drop) >= 0.0005 else "as"
+    return ", ".join([f"mAP {near} the checkpoint's", *apart])

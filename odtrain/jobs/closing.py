@@ -98,6 +98,6 @@ def after_benchmark(result: BenchmarkResult) -> str:
     timed = result.measured
     return (
         f"{result.file}: {timed.latency_ms_p50:.1f} ms (p50), {timed.latency_ms_p90:.1f} ms (p90) with "
-        f"{timed.threads} thread{'s' if timed.threads > 1 else ''}, {timed.size_mb:.1f} MB, peak memory "
+        f"{timed.on_threads}, {timed.size_mb:.1f} MB, peak memory "
         f"{timed.peak_memory_mb:.0f} MB"
     )
