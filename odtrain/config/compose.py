@@ -26,6 +26,8 @@ from odtrain.errors import ConfigError, first_line
 
 WITHOUT_CHOICES = ("~model", "~data", "~sweep")
 """The groups whose choices each say what to work on: `conf/*_defaults.yaml` has what holds for all of them."""
+NEWER = {"data.crowd": "ignore"}
+"""Keys that runs and data sets of older versions do not have, and the value that says what was done then."""
 Section = TypeVar("Section")
 
 
@@ -141,6 +143,11 @@ def flattened(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = value
     return flat
+
+
+def without_newer(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Flat values as an older version had them: without `NEWER` keys that change nothing."""
+    return {key: each for key, each in values.items() if key not in NEWER or NEWER[key] != each}
 
 
 def _composed(overrides: Sequence[str]) -> DictConfig:

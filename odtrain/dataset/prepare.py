@@ -16,6 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from odtrain.config.compose import flattened, without_newer
 from odtrain.config.schema import DataConfig
 from odtrain.dataset.check import Checked, check
 from odtrain.dataset.look import STATE_FILE, STATE_VERSION, FileStat, memories_as_json
@@ -86,7 +87,9 @@ def _sources(files: dict[Path, FileStat]) -> dict[str, list[int]]:
 
 def _settings(config: DataConfig) -> dict[str, Any]:
     aside = {"prepared": None, "workers": None}
-    return {**asdict(config), **aside, "format_version": FORMAT_VERSION}
+    values = without_newer(flattened({"data": asdict(config)}))
+    own = {key.removeprefix("data."): value for key, value in values.items()}
+    return {**own, **aside, "format_version": FORMAT_VERSION}
 
 
 def _renewed(

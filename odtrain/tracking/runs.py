@@ -18,7 +18,7 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-from odtrain.config.compose import as_dict, flattened
+from odtrain.config.compose import as_dict, flattened, without_newer
 from odtrain.config.schema import Config, Runs, TrackingConfig
 from odtrain.errors import TrackingError
 from odtrain.io.locks import alone
@@ -147,7 +147,7 @@ def _history(client: MlflowClient, run_id: str, name: str) -> list[tuple[int, fl
 
 def config_digest(config: Config) -> str:
     """Equal for configurations of which one may continue the other's run."""
-    values = flattened(as_dict(config))
+    values = without_newer(flattened(as_dict(config)))
     result = {key: value for key, value in values.items() if not _may_differ(key)}
     return hashlib.sha256(json.dumps(result, sort_keys=True).encode()).hexdigest()[:16]
 
