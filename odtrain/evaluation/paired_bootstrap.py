@@ -112,7 +112,12 @@ class Comparison:
         values: dict[str, float] = {}
         for name, row in rows.items():
             ends = {"": row.change, "_lo": row.low, "_hi": row.high}
-            values |= {f"{name}{end}": value for end, value in ends.items() if value is not None}
+            for end, value in ends.items():
+                key = f"{name}{end}"
+                while end and key in rows:  # a class of that name
+                    key += "_"
+                if value is not None:
+                    values[key] = value
         return values
 
 

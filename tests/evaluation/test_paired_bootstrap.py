@@ -149,3 +149,19 @@ def test_metrics_are_named_for_mlflow():
         "compare/mAP_lo": 0.125,
         "compare/mAP_hi": 0.375,
     }
+
+
+def test_a_class_that_is_called_like_the_end_of_an_interval_has_a_key_of_its_own():
+    classes = tuple(
+        Difference(name, 0.1, 0.1 + gain, gain - 0.05, gain + 0.05, 1.0, 3)
+        for name, gain in (("light", 0.2), ("light_lo", 0.4))
+    )
+    values = Comparison(3, 10, {}, classes).metrics()
+    assert {key: round(value, 3) for key, value in values.items()} == {
+        "compare/AP/light": 0.2,
+        "compare/AP/light_lo_": 0.15,
+        "compare/AP/light_hi": 0.25,
+        "compare/AP/light_lo": 0.4,
+        "compare/AP/light_lo_lo": 0.35,
+        "compare/AP/light_lo_hi": 0.45,
+    }
