@@ -188,7 +188,7 @@ def _measured(
         raise DataError(
             case.made_with().data.prepared,
             "holds other test pictures than the run was evaluated on.",
-            "Evaluate the run again: odtrain evaluate source=RUN_ID.",
+            "Name the data it was made of: data.images=DIR data.annotations=DIR data.name=NAME.",
         )
     timing = case.config.benchmark
     shown = tqdm(pictures, desc=f"gate: {file.name}", unit="picture", leave=False)
