@@ -80,7 +80,7 @@ def batches(prepared_shapes):
 def settings(**changes):
     values = {"steps": 6, "batch_size": 2, "learning_rate": 0.01, "schedule": "constant"}
     values |= {"warmup_steps": 0, "log_every": 1, "checkpoint_every": 2}
-    return section(TrainConfig, **{**values, **changes})
+    return section(TrainConfig, **{"precision": "fp32", **values, **changes})
 
 
 @dataclass
