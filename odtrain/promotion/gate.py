@@ -24,7 +24,7 @@ from odtrain.evaluation.paired_bootstrap import (
 )
 from odtrain.evaluation.saved_detections import Kept, under_names
 from odtrain.export.benchmark import Agreement, agreement
-from odtrain.export.parity import not_exact
+from odtrain.export.parity import EXACT_MAP_DROP, not_exact
 from odtrain.export.raw_outputs import RawDifference
 from odtrain.export_formats import EXACT_FORMATS
 from odtrain.io import markdown
@@ -366,10 +366,14 @@ def _agreement(
     for name, kept in ran.items():
         drop = checkpoint - scores[name].get("mAP", 0.0)
         problem = not_exact(RawDifference(*kept.facts["raw"])) if name in EXACT_FORMATS else None
-        if problem is None and drop > evidence.max_map_drop:
+        most = EXACT_MAP_DROP if name in EXACT_FORMATS else evidence.max_map_drop
+        if problem is None and drop > most:
+            allows = (
+                "such a file may lose" if name in EXACT_FORMATS else "export.max_map_drop allows"
+            )
             problem = (
                 f"loses {drop * POINTS:.1f} of the checkpoint's {checkpoint * POINTS:.1f} mAP; "
-                f"export.max_map_drop allows {evidence.max_map_drop * POINTS:g}"
+                f"{allows} {most * POINTS:g}"
             )
         if problem is not None:
             problems.append(f"{evidence.names[name]}: {problem}")
