@@ -29,7 +29,6 @@ from odtrain.io import markdown
 from odtrain.io.checksums import fingerprint
 from odtrain.structures import Detections, GroundTruth, UInt8Image
 
-
 EXACT_MAP_DROP = 0.02
 """What suppression may cost a format that is exact before it: ties decided otherwise move a small test
 set's mAP by less, suppression over all classes at once by more."""

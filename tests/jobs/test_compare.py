@@ -54,7 +54,8 @@ def test_a_run_and_its_version_are_compared_by_what_was_kept(again, trained, cap
     said = capsys.readouterr()
     pictures = len(read_labelled(trained.run / "eval/detections").truths)
     assert said.out.splitlines()[0] == (
-        f"no difference in mAP [0.0, 0.0]: not shown on {pictures} pictures"
+        f"no difference in mAP [0.0, 0.0]: not shown on {pictures} pictures, which are too few to show "
+        "anything; fewer than 10 objects: circle (4), square (2)"
     )
     assert "models:/shapes/1, model.tflite (@challenger, @champion, @fastest)" in said.out
     assert "run model.tflite" not in said.err  # nothing was run again
