@@ -128,7 +128,7 @@ def test_train_prints_nothing_and_returns_what_came_of_it(result):
 
 @pytest.mark.slow
 def test_evaluate_returns_what_the_run_has(result, capsys):
-    again = odtrain.evaluate([f"source={result.run_id}", "evaluate.bootstrap=2"])
+    again = odtrain.evaluate([f"source={result.run_id}"])
     assert again.run_id == result.run_id
     assert again.metrics["AR_100"] == pytest.approx(result.metrics["AR_100"])
     assert again.report == result.folder / "eval"

@@ -227,7 +227,7 @@ def test_an_export_that_ends_early_is_told(monkeypatch):
 
     monkeypatch.setattr(processes, "run", run)
     (row,) = zoo.measure(zoo.Extent(("ssd_mobilenet_v1_coco",), {"builtin": ("pb",)}))
-    assert row.failed == ["ssd_mobilenet_v1_coco, nms regular: Killed"]
+    assert row.failed == ["ssd_mobilenet_v1_coco, nms builtin: Killed"]
 
 
 def test_noise_is_how_far_timings_lie_from_their_median():

@@ -26,8 +26,15 @@ from odtrain.errors import ConfigError, first_line
 
 WITHOUT_CHOICES = ("~model", "~data", "~sweep")
 """The groups whose choices each say what to work on: `conf/*_defaults.yaml` has what holds for all of them."""
-NEWER = {"data.crowd": "ignore"}
+NEWER = {
+    "data.crowd": "ignore",
+    "registry.min_recall": 0.1,
+    "registry.min_pictures": 20,
+    "registry.min_objects": 10,
+}
 """Keys that runs and data sets of older versions do not have, and the value that says what was done then."""
+FORMER = {"export.nms": ("builtin", "regular")}
+"""Keys whose default changed without changing what a run learns: today's, and the older one."""
 Section = TypeVar("Section")
 
 
@@ -146,8 +153,10 @@ def flattened(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def without_newer(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Flat values as an older version had them: without `NEWER` keys that change nothing."""
-    return {key: each for key, each in values.items() if key not in NEWER or NEWER[key] != each}
+    """Flat values as an older version had them: without `NEWER` keys that change nothing, by `FORMER`."""
+    older = {key: each for key, each in values.items() if key not in NEWER or NEWER[key] != each}
+    renamed = {key: old for key, (now, old) in FORMER.items() if older.get(key) == now}
+    return {**older, **renamed}
 
 
 def _composed(overrides: Sequence[str]) -> DictConfig:

@@ -36,6 +36,8 @@ OF_AN_EXPORT = {
     "peak_memory_mb",
     "max_box_diff",
     "max_score_diff",
+    "raw_box_diff",
+    "raw_score_diff",
 }
 FORMATS = {
     "pb": "frozen_inference_graph.pb",
@@ -103,7 +105,7 @@ def test_metrics_have_the_names_that_people_sort_by(run):
     assert names - optional == (
         {
             f"train/{name}"
-            for name in LOSSES | {"learning_rate", "images_per_second", "share_of_bound"}
+            for name in LOSSES | {"learning_rate", "images_per_second", "share_of_bound", "mAP"}
         }
         | {f"val/{name}" for name in ("mAP", "mAP_50", "mAP_75", "AR_100")}
         | {f"eval/{name}" for name in COCO | {"mAP_lo", "mAP_hi", "AP/circle", "AP/square"}}
