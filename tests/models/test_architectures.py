@@ -149,7 +149,7 @@ def spread(detector: SSD) -> None:
 def exported(architecture, formats, folder):
     detector = build_detector(small(architecture, initializer="he"), len(NAMES), seed=3)
     spread(detector)
-    files = export(detector, NAMES, formats, folder, pictures(8), "builtin", {"run_id": "4f2a"})
+    files = export(detector, NAMES, formats, folder, pictures(8), "regular", {"run_id": "4f2a"})
     return detector, files
 
 

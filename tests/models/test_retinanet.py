@@ -366,7 +366,7 @@ def exported(model, formats, folder):
     detector = build_detector(small(model), len(NAMES), seed=3)
     spread(detector)
     images = [picture(60 + 17 * i, 110, i) for i in range(8)]
-    files = export(detector, NAMES, formats, folder, images, "builtin", {"run_id": "4f2a"})
+    files = export(detector, NAMES, formats, folder, images, "regular", {"run_id": "4f2a"})
     reference = list(map(detector.as_detect(), images[:3]))
     assert max(found.scores.max() for found in reference) > 0.2
     return images[:3], reference, files
