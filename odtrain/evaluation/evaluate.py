@@ -142,7 +142,7 @@ def evaluate(
     precision = curves(coco)
     matches = _matches(coco, truths, detections, ids)
     metrics, missing = _metrics(coco, precision, labels)
-    bounds, no_bounds = _bounds(matches, len(truths), bootstrap, seed)
+    bounds, no_bounds = map_bounds(matches, len(truths), bootstrap, seed)
     pairings = [
         matching.pair_up(truth, found.above(threshold), ids)
         for truth, found in zip(truths, detections, strict=True)
@@ -276,10 +276,17 @@ def _metrics(
     return metrics, {name: reasons[name] for name in values if name not in metrics}
 
 
-def _bounds(
+def map_bounds(
     matches: Sequence[Matches], pictures: int, bootstrap: int, seed: int
 ) -> tuple[dict[str, float], dict[str, str]]:
-    """mAP_lo and mAP_hi, or why there are none."""
+    """mAP_lo and mAP_hi, the 95 % percentile interval of the mAP, and why there are none.
+
+    Args:
+        matches: of each class.
+        pictures: that they are of.
+        bootstrap: resamples of the pictures; 0 for none.
+        seed: of the resamples.
+    """
     reason = None
     if not any(match.boxes.any() for match in matches):
         reason = COCO_METRICS["mAP"]

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from odtrain.box_matching import match_boxes
-from odtrain.evaluation.evaluate import match_classes
-from odtrain.evaluation.matching import draw_resamples, interval, mean_average_precision
+from odtrain.evaluation.evaluate import map_bounds, match_classes
 from odtrain.structures import Detections, LabelledSplit, pairwise_iou
 
 RECALL_IOU = 0.5
@@ -33,10 +30,5 @@ def recall(split: LabelledSplit, shown: Sequence[Detections]) -> float:
 
 def lower_end(split: LabelledSplit, found: Sequence[Detections]) -> float | None:
     """Of the 95 % interval of the mAP over pictures drawn again; None where there is no interval."""
-    pictures = len(split.truths)
-    if pictures < 2:
-        return None
     matches = match_classes(split.truths, found, split.class_names)
-    values = mean_average_precision(matches, draw_resamples(pictures, RESAMPLES, seed=0))
-    values = values[~np.isnan(values)]
-    return interval(values)[0] if len(values) else None
+    return map_bounds(matches, len(split.truths), RESAMPLES, seed=0)[0].get("mAP_lo")

@@ -40,7 +40,6 @@ BETTER_BY = 0.05
 """Boxes or classes exchanged must score so much more mAP before the order is called wrong."""
 TRAIN_MORE = "Train longer or on more pictures: odtrain check says what the data lack."
 MORE_PICTURES = "Give more: data.test_fraction, data.test_list."
-RESAMPLES = 1000
 MOST_PERMUTED = 6
 """Up to so many classes all orders are tried; with more, each class goes where most of it is found."""
 
@@ -443,7 +442,7 @@ def _against_champion(
     champion = under_names(theirs.detections, theirs.class_names or names, names)
     least = Least(limits.min_pictures, limits.min_objects)
     return compare_detections(
-        evidence.split.truths, champion, ours.detections, names, RESAMPLES, 0, least
+        evidence.split.truths, champion, ours.detections, names, floor.RESAMPLES, 0, least
     )
 
 
