@@ -311,7 +311,8 @@ class _Proof:
         self.read_raw = raw_reader(detector)
         self.raw: list[RawOutputs] = []
         lite = detector.path.suffix == ".tflite"
-        self.others = {n: open_tflite(detector.path, n, guarded=False) for n in THREADS if lite}
+        others = [n for n in THREADS if lite and n != detector.threads]  # that one is measured
+        self.others = {n: open_tflite(detector.path, n, guarded=False) for n in others}
         self.expected: list[Detections] = []
         self.found: dict[int, list[Detections]] = {threads: [] for threads in self.others}
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from odtrain.models.ssd import SCORE_THRESHOLD, SSD, centres_and_sides, decode_boxes
+from odtrain.models.ssd import SCORE_THRESHOLD, SSD, centres_and_sides, decode_boxes, have_area
 from odtrain_runtime.tflite_metadata import POSTPROCESS, RAW_BOXES, RAW_SCORES, ROLES
 
 ENCODINGS, SCORES = "encodings", "scores"
@@ -75,9 +75,7 @@ class BuiltinSuppression(tf.Module):  # type: ignore[misc]
 
 def _inside(boxes: tf.Tensor) -> tf.Tensor:
     """(N,) 1 for boxes with an area in the picture, else 0, as `SSD.postprocess` drops the others."""
-    clipped = tf.clip_by_value(boxes, 0.0, 1.0)
-    sides = clipped[:, 2:] - clipped[:, :2]
-    return tf.cast(sides[:, 0] * sides[:, 1] > 0, tf.float32)
+    return tf.cast(have_area(tf.clip_by_value(boxes, 0.0, 1.0)), tf.float32)
 
 
 def _apart(boxes: tf.Tensor, category: tf.Tensor, classes: int) -> tf.Tensor:

@@ -278,6 +278,12 @@ def centres_and_sides(yxyx: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     return yxyx[..., :2] + sides / 2, sides
 
 
+def have_area(yxyx: tf.Tensor) -> tf.Tensor:
+    """(...,) whether each of (..., 4) boxes has an area."""
+    sides = yxyx[..., 2:] - yxyx[..., :2]
+    return sides[..., 0] * sides[..., 1] > 0
+
+
 def depth_scaler(multiplier: float, minimum: int) -> Callable[[int], int]:
     """Channels after the depth multiplier, rounded down, never fewer than `minimum`."""
     return lambda channels: max(int(channels * multiplier), minimum)
@@ -293,8 +299,7 @@ def _clip_and_cut(
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
     """The best `limit` of (B, N) detections that have an area inside the picture."""
     boxes = tf.clip_by_value(boxes, 0.0, 1.0)
-    sides = boxes[..., 2:] - boxes[..., :2]
-    scores = tf.where(sides[..., 0] * sides[..., 1] > 0, scores, 0.0)  # padding has no area either
+    scores = tf.where(have_area(boxes), scores, 0.0)  # padding has no area either
     missing = tf.maximum(limit - tf.shape(scores)[1], 0)
     best, order = tf.nn.top_k(tf.pad(scores, [[0, 0], [0, missing]]), limit)
     kept = best > 0
