@@ -34,7 +34,8 @@ NEWER = {
 }
 """Keys that runs and data sets of older versions do not have, and the value that says what was done then."""
 FORMER = {"export.nms": ("builtin", "regular")}
-"""Keys whose default changed without changing what a run learns: today's, and the older one."""
+"""Keys whose default changed without changing what a run learns: today's, and the older one.
+Files that suppress by the detection operator lose a class with several threads."""
 Section = TypeVar("Section")
 
 
@@ -125,13 +126,11 @@ def from_yaml(text: str) -> Config:
 
 
 def _forget_former_defaults(stated: DictConfig) -> None:
-    """Let `conf/` say what an old text has only because it was the default.
-
-    Suppression by the detection operator was, before there was a floor for champions (`registry.min_recall`);
-    its files lose a class with several threads.
-    """
-    if OmegaConf.is_missing(stated.registry, "min_recall") and stated.export.nms == "regular":
-        stated.export.nms = MISSING
+    """Let `conf/` say what a text from before `registry.min_recall` has only because it was the default."""
+    if OmegaConf.is_missing(stated.registry, "min_recall"):
+        for key, (_, former) in FORMER.items():
+            if OmegaConf.select(stated, key) == former:
+                OmegaConf.update(stated, key, MISSING)
 
 
 def shipped_model(name: str) -> dict[str, Any]:
@@ -150,6 +149,16 @@ def flattened(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = value
     return flat
+
+
+def given_keys(overrides: Sequence[str]) -> set[str]:
+    """The keys and choices that overrides name."""
+    return {override.lstrip("+~").partition("=")[0] for override in overrides}
+
+
+def names_section(overrides: Sequence[str], name: str) -> bool:
+    """Whether overrides name a choice of a section, or a key of it."""
+    return any(key.partition(".")[0] == name for key in given_keys(overrides))
 
 
 def without_newer(values: Mapping[str, Any]) -> dict[str, Any]:

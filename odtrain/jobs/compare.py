@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from odtrain.config.compose import given_keys, names_section
 from odtrain.config.schema import Config, DataConfig, Runs
 from odtrain.dataset.prepare import prepare
 from odtrain.dataset.read import Dataset
@@ -114,8 +115,8 @@ class Asked:
     @property
     def named_data(self) -> bool:
         """Whether the user says which pictures are meant."""
-        keys = [override.lstrip("+~").partition("=")[0] for override in self.overrides]
-        return any(key.partition(".")[0] == "data" or key == "evaluate.split" for key in keys)
+        named = names_section(self.overrides, "data")
+        return named or "evaluate.split" in given_keys(self.overrides)
 
 
 def compare_models(

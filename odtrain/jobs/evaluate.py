@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from odtrain.config.compose import compose_config, flattened
+from odtrain.config.compose import compose_config, flattened, given_keys, names_section
 from odtrain.config.schema import Config, replaced
 from odtrain.dataset.prepare import prepare
 from odtrain.dataset.read import Dataset
@@ -16,7 +16,7 @@ from odtrain.evaluation.evaluate import Evaluation
 from odtrain.jobs.context import RunContext
 from odtrain.jobs.steps import evaluate_split
 from odtrain.model_source import open_source, run_config
-from odtrain.tracking.runs import EVAL_SPLIT, RunOrigin, origin_of
+from odtrain.tracking.runs import RunOrigin, origin_of
 from odtrain.tracking.tracker import Tracker
 
 logger = logging.getLogger(__name__)
@@ -56,15 +56,10 @@ class Judged:
     made_with: Config
     origin: RunOrigin
 
-    @property
-    def split(self) -> str:
-        """The split that its numbers are of."""
-        return self.origin.tags.get(EVAL_SPLIT, "test")
-
     def asked(self, config: Config, overrides: Sequence[str]) -> Config:
         """Its configuration, with what the user asks for otherwise."""
         default = compose_config([])
-        given = {override.lstrip("+~").partition("=")[0] for override in overrides}
+        given = given_keys(overrides)
         scoring, usual = (flattened(vars(each.evaluate)) for each in (config, default))
         values = {
             f"evaluate.{key}": value
@@ -72,7 +67,7 @@ class Judged:
             if key == "split" or f"evaluate.{key}" in given or value != usual[key]
         }
         values |= {key: getattr(config, key) for key in ("source", "tracking", "outputs")}
-        if config.data != default.data or any(key.partition(".")[0] == "data" for key in given):
+        if config.data != default.data or names_section(overrides, "data"):
             values["data"] = config.data
         return replaced(self.made_with, values)
 
@@ -80,7 +75,11 @@ class Judged:
         """Whether these are the split, the data and the settings that it was judged by."""
         scored = [(each.evaluate.bootstrap, each.data.seed) for each in (config, self.made_with)]
         digest = self.origin.tags.get("odtrain.data_digest", dataset.digest)
-        return (config.evaluate.split, dataset.digest, scored[0]) == (self.split, digest, scored[1])
+        return (config.evaluate.split, dataset.digest, scored[0]) == (
+            self.origin.split,
+            digest,
+            scored[1],
+        )
 
 
 def evaluate(config: Config, overrides: Sequence[str]) -> EvaluateResult:
@@ -122,7 +121,7 @@ def evaluate(config: Config, overrides: Sequence[str]) -> EvaluateResult:
     with tracker.start("evaluate", f"evaluate {source.name}", parent=below, resume=again):
         if below and judged:
             logger.info(
-                f"Kept as run {tracker.name}: {below} was judged on its {judged.split} split, and keeps "
+                f"Kept as run {tracker.name}: {below} was judged on its {judged.origin.split} split, and keeps "
                 "its numbers."
             )
         if not tracker.resumed:

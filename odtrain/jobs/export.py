@@ -13,7 +13,7 @@ from odtrain.export.parity import Proof
 from odtrain.jobs.context import RunContext, Split
 from odtrain.jobs.steps import Checkpoint, Found, export_and_prove, prove_exports
 from odtrain.model_source import open_source, run_config
-from odtrain.tracking.runs import EVAL_SPLIT, origin_of
+from odtrain.tracking.runs import origin_of
 from odtrain.tracking.tracker import Tracker
 
 
@@ -50,8 +50,7 @@ def export(config: Config) -> ExportResult:
         run_config(source.run_id, config.runs), export=config.export, benchmark=config.benchmark
     )
     dataset = prepare(made_with.data)
-    judged_on = origin_of(source.run_id, config.runs).tags.get(EVAL_SPLIT, "test")
-    split = Split.read(dataset, judged_on)
+    split = Split.read(dataset, origin_of(source.run_id, config.runs).split)
     found = Found(split, list(map(source.detect, split.images)))
     if config.output is not None:
         checkpoint, folder = Checkpoint(source.detector, source.run_id), Path(config.output)

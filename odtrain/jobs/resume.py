@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from odtrain.config.compose import as_dict, compose_config, flattened
+from odtrain.config.compose import as_dict, compose_config, flattened, given_keys
 from odtrain.config.schema import Config, Runs, replaced
 from odtrain.errors import ConfigError, TrackingError
 from odtrain.jobs.speed import PRECISION
@@ -71,7 +71,7 @@ def _refuse_changes(
     default = flattened(as_dict(compose_config([])))
     named = flattened(as_dict(compose_config([f"data.images={asked['data.images']}"])))
     named["data.images"] = default["data.images"]
-    given = {override.lstrip("+~").partition("=")[0] for override in overrides}
+    given = given_keys(overrides)
     may_differ = tuple(f"{key}." for key in NOT_OF_THE_RESULT)
     for key, value in asked.items():
         if f"{key}.".startswith(may_differ) or value == kept.get(key):

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from odtrain.config.compose import from_yaml
+from odtrain.config.compose import from_yaml, names_section
 from odtrain.config.schema import Config, RegistryConfig, TrackingConfig
 from odtrain.errors import OdtrainError, TrackingError
 from odtrain.promotion.case import KEPT_IN, PromotionCase, gathered, with_champion
@@ -60,7 +60,7 @@ def promote(config: Config, overrides: Sequence[str], name: str, number: str) ->
     store = tracking_uri(config.tracking)
     wanted = f"models:/{name}/{number}" if number.isdigit() else f"models:/{name}@{number}"
     version = find_version(wanted, store)
-    named_data = any(override.lstrip("+~").startswith("data") for override in overrides)
+    named_data = names_section(overrides, "data")
     case = PromotionCase(
         store, config, config.registry, version, None, config.data if named_data else None
     )

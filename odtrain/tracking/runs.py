@@ -115,6 +115,11 @@ class RunOrigin:
     experiment: str
     tags: dict[str, str]
 
+    @property
+    def split(self) -> str:
+        """The split that the run was judged by."""
+        return self.tags.get(EVAL_SPLIT, "test")
+
 
 def origin_of(run: str, runs: Runs) -> RunOrigin:
     """Where a run is, by its run id or local id.
