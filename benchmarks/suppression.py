@@ -56,38 +56,35 @@ class Row:
 
 
 def measure(runs: Sequence[str]) -> list[Row]:
-    """Measure the networks of runs on their test pictures."""
-    kinds = ["regular", "fast", *(f"{suppression.BUILTIN} {count}" for count in CANDIDATES)]
-    jobs = [(run, kind) for run in runs for kind in kinds]
-    return [
-        Row(**processes.run(measure_kind, run=run, kind=kind).value)
-        for run, kind in tqdm(jobs, desc="suppression", unit="kind")
-    ]
+    """Measure the networks of runs on their test pictures, each run in a process of its own."""
+    rows = (processes.run(measure_run, run=run).value for run in tqdm(runs, unit="run"))
+    return [Row(**row) for of_a_run in rows for row in of_a_run]
 
 
-def measure_kind(run: str, kind: str) -> dict[str, Any]:
-    """The fields of a `Row`: files of the checkpoint of a run with one kind, run on its test pictures."""
+def measure_run(run: str) -> list[dict[str, Any]]:
+    """The fields of a `Row` for each kind: files of the checkpoint of a run, run on its test pictures."""
     config = compose_config([])
     detector, made_with = open_source(run, config).detector, run_config(run, config.runs)
     assert detector is not None
     dataset = prepare(made_with.data)
     test, training = Split.read(dataset, "test"), Split.read(dataset, "train").images
-    nms, _, count = kind.partition(" ")
-    suppression.CANDIDATES = int(count or suppression.CANDIDATES)
-    timing, names = section(BenchmarkConfig), dataset.class_names
-    with tempfile.TemporaryDirectory() as folder:
-        files = export(
-            detector, names, FORMATS, Path(folder), training.spread(100), nms, passport={}
-        )
-        found = {
-            name: measure_file(file, test.images, timing.runs, timing.threads)
-            for name, file in files.items()
-        }
-    reference = list(map(detector.as_detect(), test.images))
-    score = {name: _map(test, each.detections, names) for name, each in found.items()}
-    milliseconds = {name: each.latency_ms_p50 for name, each in found.items()}
-    row = Row(dataset.name, len(names), kind, score, milliseconds, _map(test, reference, names))
-    return asdict(row)
+    names, timing = dataset.class_names, section(BenchmarkConfig)
+    checkpoint = _map(test, list(map(detector.as_detect(), test.images)), names)
+    rows = []
+    for kind in ("regular", "fast", *(f"{suppression.BUILTIN} {count}" for count in CANDIDATES)):
+        nms, _, count = kind.partition(" ")
+        suppression.CANDIDATES = int(count or suppression.CANDIDATES)
+        with tempfile.TemporaryDirectory() as folder:
+            files = export(detector, names, FORMATS, Path(folder), training.spread(100), nms, {})
+            found = {
+                name: measure_file(file, test.images, timing.runs, timing.threads)
+                for name, file in files.items()
+            }
+        score = {name: _map(test, each.detections, names) for name, each in found.items()}
+        milliseconds = {name: each.latency_ms_p50 for name, each in found.items()}
+        row = Row(dataset.name, len(names), kind, score, milliseconds, checkpoint)
+        rows.append(asdict(row))
+    return rows
 
 
 def _map(split: Split, found: Sequence[Detections], names: Sequence[str]) -> float:

@@ -161,13 +161,12 @@ def judged_in(store, version, format, monkeypatch) -> tuple[str, object]:
     monkeypatch.setattr(promotion, "_reference", lambda case, split: [])
     limits = section(RegistryConfig, name="shapes", format=format)
     known = {
-        "config": compose_config([]),
+        "made_with": compose_config([]),
         "raw": [],
         "pictures": (LabelledSplit(("circle", "square"), [], ()), []),
     }
-    case = promotion.PromotionCase(
-        str(store.uri), compose_config([]), limits, version, None, None, known
-    )
+    case = promotion.PromotionCase(str(store.uri), compose_config([]), limits, version, None, None)
+    vars(case).update(known)
     with promotion.gathered(case) as evidence:
         return evidence.judged, promotion._found_by_champion(case, evidence.split, version)
 

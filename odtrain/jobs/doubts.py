@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from odtrain.dataset.read import read_truths
 from odtrain.evaluation.evaluate import quick_map
-from odtrain.jobs.context import RunContext
+from odtrain.jobs.context import RunContext, Split
 from odtrain.models.ssd import SSD
-from odtrain.training.input_pipeline import Pictures
 from odtrain.training.loop import Fitted
 
 LEARNED_PICTURES = 50
@@ -36,12 +34,11 @@ class Scores:
 
 def learned_map(context: RunContext, detector: SSD) -> float:
     """MAP on some of the training pictures, logged as `train/mAP`."""
-    truths = read_truths(context.dataset, "train")
-    count = min(LEARNED_PICTURES, len(truths))
-    chosen = [truths[i * len(truths) // count] for i in range(count)]
-    pictures = Pictures(context.dataset.records("train")).spread(LEARNED_PICTURES)
-    found = list(map(detector.as_detect(), pictures))
-    score = quick_map(chosen, found, context.dataset.class_names).get("mAP", 0.0)
+    split, detect = Split.read(context.dataset, "train"), detector.as_detect()
+    rows = split.images.spread_rows(LEARNED_PICTURES)
+    found = [detect(split.images[i]) for i in rows]
+    truths = [split.truths[i] for i in rows]
+    score = quick_map(truths, found, context.dataset.class_names).get("mAP", 0.0)
     context.tracker.log({"train/mAP": score}, context.step)
     return score
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ from odtrain.tracking.store import open_client
 from odtrain.training.input_pipeline import Pictures
 
 SPLIT = "test"
+NAME_THE_DATA = "Name the data it was made of: data.images=DIR data.annotations=DIR data.name=NAME."
 KEPT_IN = f"eval/{detection_files.FOLDER}"
 
 
@@ -51,6 +53,8 @@ class PromotionCase:
         version: it.
         kept: folder of detections that the run has just measured; None to measure everything.
         data: where the pictures are; None for where the run's configuration says.
+        rivals: what the file of each champion that it met finds, by version; a text says why it cannot
+            be run.
     """
 
     store: str
@@ -59,7 +63,7 @@ class PromotionCase:
     version: Version
     kept: Path | None
     data: Any = None
-    _cache: dict[str, Any] = field(default_factory=dict)
+    rivals: dict[str, Kept | str] = field(default_factory=dict)
 
     @property
     def run_id(self) -> str:
@@ -77,47 +81,40 @@ class PromotionCase:
             )
         return run_id
 
+    @cached_property
     def made_with(self) -> Config:
         """The configuration of the run."""
-        if "config" not in self._cache:
-            self._cache["config"] = run_config(self.run_id, self.config.runs)
-        made_with: Config = self._cache["config"]
-        return made_with
+        return run_config(self.run_id, self.config.runs)
 
+    @cached_property
     def checkpoint(self) -> SSD:
         """The network that the version was exported from."""
-        if "checkpoint" not in self._cache:
-            self._cache["checkpoint"] = open_source(self.run_id, self.config).detector
-        detector: SSD = self._cache["checkpoint"]
+        detector = open_source(self.run_id, self.config).detector
+        assert detector is not None  # a run's
         return detector
 
+    @cached_property
     def raw(self) -> Sequence[RawOutputs]:
         """What goes into the checkpoint's suppression, for the first test pictures."""
-        if "raw" not in self._cache:
-            self._cache["raw"] = raw_of(self.checkpoint(), self.pictures()[1])
-        raw: Sequence[RawOutputs] = self._cache["raw"]
-        return raw
+        return raw_of(self.checkpoint, self.pictures[1])
 
+    @cached_property
     def pictures(self) -> tuple[LabelledSplit, Pictures]:
         """The test pictures that the version was measured on, from the data on this machine.
 
         Raises:
             DataError: they are not here, or have changed.
         """
-        if "pictures" not in self._cache:
-            dataset = prepare(self.data or self.made_with().data)
-            wanted = self.version.tags.get("odtrain.data_digest", dataset.digest)
-            if dataset.digest != wanted:
-                raise DataError(
-                    dataset.folder,
-                    f"holds other data (digest {dataset.digest[:12]}) than "
-                    f"models:/{self.version.name}/{self.version.number} was made of ({wanted[:12]}).",
-                    "Name the data it was made of: data.images=DIR data.annotations=DIR data.name=NAME.",
-                )
-            split = labels_of(dataset, SPLIT)
-            self._cache["pictures"] = (split, Pictures(dataset.records(SPLIT)))
-        found: tuple[LabelledSplit, Pictures] = self._cache["pictures"]
-        return found
+        dataset = prepare(self.data or self.made_with.data)
+        wanted = self.version.tags.get("odtrain.data_digest", dataset.digest)
+        if dataset.digest != wanted:
+            raise DataError(
+                dataset.folder,
+                f"holds other data (digest {dataset.digest[:12]}) than "
+                f"models:/{self.version.name}/{self.version.number} was made of ({wanted[:12]}).",
+                NAME_THE_DATA,
+            )
+        return labels_of(dataset, SPLIT), Pictures(dataset.records(SPLIT))
 
 
 @contextmanager
@@ -140,7 +137,7 @@ def gathered(case: PromotionCase) -> Iterator[Evidence]:
             left_out=_left_out(version),
             damaged=damaged,
             judged=judged,
-            max_map_drop=case.made_with().export.max_map_drop,
+            max_map_drop=case.made_with.export.max_map_drop,
             thresholds=_thresholds(case, split, found.get(judged)),
         )
 
@@ -155,7 +152,7 @@ def _thresholds(case: PromotionCase, split: LabelledSplit, kept: Kept | str | No
 
 
 def _split(case: PromotionCase) -> LabelledSplit:
-    return read_labelled(case.kept) if case.kept is not None else case.pictures()[0]
+    return read_labelled(case.kept) if case.kept is not None else case.pictures[0]
 
 
 def _found(case: PromotionCase, split: LabelledSplit, file: Path) -> Kept | str:
@@ -164,7 +161,7 @@ def _found(case: PromotionCase, split: LabelledSplit, file: Path) -> Kept | str:
         return "is missing"
     if case.kept is not None and (known := _known(case.kept, split, fingerprint(file))):
         return known
-    return _measured(case, split, file, case.raw())
+    return _measured(case, split, file, case.raw)
 
 
 def _known(folder: Path, split: LabelledSplit, sha256: str) -> Kept | None:
@@ -183,12 +180,12 @@ def _measured(
     case: PromotionCase, split: LabelledSplit, file: Path, raw: Sequence[RawOutputs] = ()
 ) -> Kept | str:
     """What a file finds; with `raw` of the checkpoint, how it compares too."""
-    labelled, pictures = case.pictures()
+    labelled, pictures = case.pictures
     if labelled.digest != split.digest:
         raise DataError(
-            case.made_with().data.prepared,
+            case.made_with.data.prepared,
             "holds other test pictures than the run was evaluated on.",
-            "Name the data it was made of: data.images=DIR data.annotations=DIR data.name=NAME.",
+            NAME_THE_DATA,
         )
     timing = case.config.benchmark
     shown = tqdm(pictures, desc=f"gate: {file.name}", unit="picture", leave=False)
@@ -204,9 +201,9 @@ def _reference(case: PromotionCase, split: LabelledSplit) -> Sequence[Any]:
     kept = _kept_by_run(case, case.run_id, detection_files.EVALUATED)
     if kept is not None and kept.split == split.digest:
         return kept.detections
-    _, pictures = case.pictures()
+    _, pictures = case.pictures
     shown = tqdm(pictures, desc="gate: checkpoint", unit="picture", leave=False)
-    return list(map(case.checkpoint().as_detect(), shown))
+    return list(map(case.checkpoint.as_detect(), shown))
 
 
 def _kept_by_run(case: PromotionCase, run_id: str, what: str) -> Kept | None:
@@ -260,10 +257,10 @@ def with_champion(case: PromotionCase, evidence: Evidence, champion: Version | N
     """The evidence with what the champion's file finds in the same pictures, found once a champion."""
     if champion is None:
         return replace(evidence, champion=None, champion_found=None)
-    key = f"champion {champion.number}"
-    if key not in case._cache:
-        case._cache[key] = _found_by_champion(case, evidence.split, champion)
-    return replace(evidence, champion=champion.number, champion_found=case._cache[key])
+    if champion.number not in case.rivals:
+        case.rivals[champion.number] = _found_by_champion(case, evidence.split, champion)
+    found = case.rivals[champion.number]
+    return replace(evidence, champion=champion.number, champion_found=found)
 
 
 def _found_by_champion(case: PromotionCase, split: LabelledSplit, champion: Version) -> Kept | str:

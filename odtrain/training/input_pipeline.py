@@ -176,5 +176,9 @@ class Pictures(Sequence[UInt8Image]):
 
     def spread(self, most: int) -> Iterator[UInt8Image]:
         """At most `most` pictures, evenly chosen from first to last."""
+        return (self[i] for i in self.spread_rows(most))
+
+    def spread_rows(self, most: int) -> list[int]:
+        """Which pictures `spread` gives."""
         count = min(most, len(self))
-        return (self[i * len(self) // count] for i in range(count))
+        return [i * len(self) // count for i in range(count)]
