@@ -19,7 +19,7 @@ from odtrain.config.compose import from_yaml
 from odtrain.config.schema import Config, DataConfig, ModelConfig, Runs, TrackingConfig, TrainConfig
 from odtrain.errors import CheckpointError, ConfigError
 from odtrain.labels.label_map import read_class_names, read_label_map
-from odtrain.structures import Detect, Detections, UInt8Image
+from odtrain.structures import Detect, Detections, FloatArray, UInt8Image
 from odtrain_runtime.model_files import OPENERS, FileDetector, load_detectors
 from odtrain_runtime.tf_graph import SAVED_MODEL_FILE
 
@@ -165,12 +165,18 @@ def rebuild(run: str, runs: Runs) -> tuple[SSD, tuple[str, ...]]:
 
 
 def load_first_weights(
-    detector: SSD, train: TrainConfig, mirrors: Sequence[str], runs: Runs
+    detector: SSD,
+    class_names: Sequence[str],
+    train: TrainConfig,
+    mirrors: Sequence[str],
+    runs: Runs,
 ) -> str | None:
     """Load what `train.checkpoint` names; the table of what was restored, None for random weights.
 
     Args:
         detector: whose variables are assigned.
+        class_names: what it is to tell apart; of a run's or a version's weights it gets those of the
+            classes with these names.
         train: names the weights, and what of them is taken.
         mirrors: where published weights are looked for.
         runs: where runs and models are looked for.
@@ -187,41 +193,84 @@ def load_first_weights(
     if name is None:
         return None
     if RUN_ID.fullmatch(name):
-        return _copy_weights(detector, rebuild(name, runs)[0], train.restore, name)
+        return _copy_weights(detector, class_names, *rebuild(name, runs), train.restore, name)
     if name.startswith("models:/"):
         run_id = find_version(name, tracking_uri(runs.tracking)).run_id
-        return _copy_weights(detector, rebuild(run_id, runs)[0], train.restore, name)
+        return _copy_weights(detector, class_names, *rebuild(run_id, runs), train.restore, name)
     place = resolve(name, detector.config, mirrors)
     return restore(detector, place, train.restore).table()
 
 
-def _copy_weights(detector: SSD, other: SSD, what: str, name: str) -> str:
+def _copy_weights(
+    detector: SSD,
+    names: Sequence[str],
+    other: SSD,
+    other_names: Sequence[str],
+    what: str,
+    name: str,
+) -> str:
     """Take over the variables of a run's network that have the same name and shape here.
+
+    Of the last layers of the classes, what belongs to a class goes to the class of the same name.
 
     Raises:
         CheckpointError: hardly any have.
     """
-    from odtrain.zoo.restore import BACKBONE, LEAST_SHARE
+    from odtrain.zoo.restore import BACKBONE, CLASS_PREDICTORS, LEAST_SHARE
 
-    there = other.variables_by_name()
-    fitting = {
-        key: variable
-        for key, variable in detector.variables_by_name().items()
-        if key in there
-        and there[key].shape == variable.shape
-        and (what == "all" or key.startswith(BACKBONE))
-    }
-    total = len(detector.variables_by_name())
-    if len(fitting) < LEAST_SHARE * total:
+    there, here = other.variables_by_name(), detector.variables_by_name()
+    of_classes = {key for key in here if any(part in key for part in CLASS_PREDICTORS)}
+    wanted = {key for key in here if key in there and (what == "all" or key.startswith(BACKBONE))}
+    fitting = {key for key in wanted - of_classes if there[key].shape == here[key].shape}
+    values = {key: there[key].numpy() for key in fitting}
+    for key in wanted & of_classes:
+        taken = _of_same_classes(here[key].numpy(), names, there[key].numpy(), other_names)
+        if taken is not None:
+            values[key] = taken
+    if len(fitting) < LEAST_SHARE * len(here.keys() - of_classes):
         raise CheckpointError(
             f"train.checkpoint={name}",
-            f"only {len(fitting)} of {total} variables have the same name and shape here.",
+            f"only {len(fitting)} of {len(here)} variables have the same name and shape here.",
             f"It is a {other.config.architecture} of depth {other.config.depth_multiplier:g}: choose "
             "that model, or another checkpoint.",
         )
-    for key, variable in fitting.items():
-        variable.assign(there[key])
-    return f"weights from {name}: restored {len(fitting)} of {total} variables"
+    for key, value in values.items():
+        here[key].assign(value)
+    said = f"weights from {name}: restored {len(values)} of {len(here)} variables"
+    if what == "all" and list(names) != list(other_names):
+        said += f"; {_same_classes(names, other_names)}"
+    return said
+
+
+def _of_same_classes(
+    here: FloatArray, names: Sequence[str], there: FloatArray, other_names: Sequence[str]
+) -> FloatArray | None:
+    """`here` with what `there` has for the background and for classes of the same names.
+
+    The last axis of both is anchors times (background, classes). None where anything else differs.
+    """
+    own = here.reshape(*here.shape[:-1], -1, 1 + len(names)).copy()
+    others = there.reshape(*there.shape[:-1], -1, 1 + len(other_names))
+    if own.shape[:-1] != others.shape[:-1]:
+        return None
+    column = {name: index for index, name in enumerate(other_names, 1)}
+    own[..., 0] = others[..., 0]
+    for index, name in enumerate(names, 1):
+        if name in column:
+            own[..., index] = others[..., column[name]]
+    return own.reshape(here.shape)
+
+
+def _same_classes(names: Sequence[str], other_names: Sequence[str]) -> str:
+    """Which classes go on learning, and how many begin anew."""
+    same = [name for name in names if name in other_names]
+    if not same:
+        return "none of the classes is known there: they begin anew"
+    return f"{len(same)} of {len(names)} classes are known there ({_shown(same)}) and go on from it"
+
+
+def _shown(names: Sequence[str]) -> str:
+    return ", ".join(names[:SHOWN_CLASSES]) + ", ..." * (len(names) > SHOWN_CLASSES)
 
 
 def _open_run(name: str, runs: Runs) -> Source:
@@ -259,6 +308,7 @@ def _open_checkpoint(name: str, model: ModelConfig, data: DataConfig) -> Source:
     report = restore(detector, Path(name).expanduser(), "all")
     if report.count("restored") < len(report.rows):
         raise CheckpointError(name, "is not whole for this network.", "\n" + report.table())
-    shown = ", ".join(class_names[:SHOWN_CLASSES]) + ", ..." * (len(class_names) > SHOWN_CLASSES)
-    logger.info(f"{name} names no classes: they are taken for those of {dataset.name}, {shown}.")
+    logger.info(
+        f"{name} names no classes: they are taken for those of {dataset.name}, {_shown(class_names)}."
+    )
     return Source(name, detector.as_detect(), class_names, detector=detector)

@@ -182,7 +182,8 @@ def _fetch_or_begin(context: RunContext, detector: SSD) -> None:
     if tracker.resumed and _has_logged(tracker, "checkpoints/last"):
         tracker.fetch_folder("checkpoints", context.checkpoints)
         return
-    table = load_first_weights(detector, config.train, config.zoo.mirrors, config.runs)
+    names = context.dataset.class_names
+    table = load_first_weights(detector, names, config.train, config.zoo.mirrors, config.runs)
     if table is not None:
         logger.info(table)
         tracker.log_text(table, "checkpoints/restored.txt")

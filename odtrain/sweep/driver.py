@@ -152,6 +152,7 @@ def checked_space(
     for composed in needed.values():
         load_first_weights(
             build_detector(composed.model, num_classes=1),
+            ("any",),
             composed.train,
             composed.zoo.mirrors,
             composed.runs,
