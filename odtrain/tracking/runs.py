@@ -179,8 +179,6 @@ def find_resumable(
 ) -> str | None:
     """The newest unfinished run of the same configuration, on the server or begun here without one.
 
-    Runs that a process on this machine is working on are left alone.
-
     Args:
         config: which store and experiment.
         outputs: the folder of all runs' folders.
@@ -189,23 +187,31 @@ def find_resumable(
 
     Returns:
         What `Tracker.start` takes as `resume`; None if there is no such run.
+
+    Raises:
+        TrackingError: a process on this machine is working on it, and there is no other.
     """
     uri = tracking_uri(config)
     here = [run for run in run_folders(outputs) if run[1].uri == uri]
-    open_here = [
-        (record.started, record.local_id)
+    unfinished = [
+        (folder, record)
         for folder, record in here
         if record.config_digest in digests
         and record.stage == stage
         and record.status in UNFINISHED
-        and not in_use(folder)
         and not (record.run_id and _is_deleted(uri, record.run_id))
+    ]
+    busy = [record.local_id for folder, record in unfinished if in_use(folder)]
+    open_here = [
+        (record.started, record.local_id) for _, record in unfinished if record.local_id not in busy
     ]
     known_here = {record.run_id for _, record in here}
     on_server = [
         run for digest in digests for run in _unfinished_on_server(uri, config, digest, stage)
     ]
     candidates = open_here + [run for run in on_server if run[1] not in known_here]
+    if busy and not candidates:
+        raise at_work(busy[-1])
     return max(candidates)[1] if candidates else None
 
 

@@ -486,12 +486,19 @@ def test_the_newest_unfinished_run_of_the_configuration_is_found(store, tracker_
     assert find_resumable(store, tmp_path / "outputs", ["0" * 16]) is None
 
 
-def test_a_run_that_goes_on_is_not_offered_for_resuming(store, tracker_of, tmp_path):
+def test_a_run_that_another_process_works_on_is_no_reason_to_begin_another(
+    store, tracker_of, tmp_path
+):
     config = compose_config([])
     with tracker_of(store).start("train") as tracker:
         tracker.log_config(config)
         tracker.flush()
-        assert find_resumable(store, tmp_path / "outputs", [config_digest(config)]) is None
+        with pytest.raises(TrackingError) as caught:
+            find_resumable(store, tmp_path / "outputs", [config_digest(config)])
+    assert str(caught.value) == (
+        f"run {tracker.name}: another process is working on it.\n"
+        "  Wait until it is done, or stop it."
+    )
 
 
 def test_what_may_differ_when_resuming_does_not_change_the_digest():
