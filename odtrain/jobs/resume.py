@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import yaml
 from odtrain.config.compose import as_dict, compose_config, flattened, given_keys
 from odtrain.config.schema import Config, Runs, replaced
 from odtrain.errors import ConfigError, TrackingError
+from odtrain.io.locks import alone
 from odtrain.jobs.speed import PRECISION
 from odtrain.model_source import run_config, run_file
 from odtrain.tracking.runs import (
@@ -23,6 +25,20 @@ from odtrain.tracking.runs import (
 )
 
 logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def beginning(config: Config) -> Iterator[None]:
+    """What is done until a run with `train.resume=auto` has begun: one process does it at a time.
+
+    Of two that are started at once, the second would not see the run of the first.
+    """
+    if config.train.resume != "auto":
+        yield
+        return
+    waits = "Another training with train.resume=auto is beginning here: waiting for it."
+    with alone(Path(config.outputs, ".resume.lock"), waits=waits, after=1):
+        yield
 
 
 def resumed(config: Config, overrides: Sequence[str]) -> tuple[Config, str | None]:
@@ -41,11 +57,24 @@ def resumed(config: Config, overrides: Sequence[str]) -> tuple[Config, str | Non
     if wanted is None:
         return config, None
     wanted = wanted.removeprefix("runs:/")
-    saved = run_config(wanted, config.runs)
+    saved = _begun_as(wanted, config)
     asked, kept = flattened(as_dict(config)), flattened(as_dict(saved))
     _refuse_changes(asked, kept, overrides, wanted)
     own = {name: getattr(config, name) for name in ("tracking", "outputs")}
     return replaced(saved, own | {"train.max_minutes": config.train.max_minutes}), wanted
+
+
+def _begun_as(run: str, config: Config) -> Config:
+    """The configuration that a run was begun with.
+
+    One that was found by its digest and killed before it said more was begun with this very one.
+    """
+    try:
+        return run_config(run, config.runs)
+    except TrackingError:
+        if config.train.resume == "auto":
+            return config
+        raise
 
 
 def begun_with(run: str, runs: Runs) -> list[str] | None:

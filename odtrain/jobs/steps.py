@@ -39,6 +39,7 @@ from odtrain.structures import Detect, Detections
 from odtrain.system import timing_lock
 from odtrain.tracking.runs import EVAL_SPLIT
 from odtrain.tracking.store import is_outage
+from odtrain.tracking.tracker import Tracker
 from odtrain.training.input_pipeline import Pictures
 from odtrain_runtime.provenance import THRESHOLDS, write_thresholds
 
@@ -54,7 +55,7 @@ KEPT = f"eval/{saved_detections.FOLDER}"
 def record_inputs(context: RunContext, findings: Sequence[Finding]) -> None:
     """Log configuration, data and what the data check found."""
     tracker, dataset = context.tracker, context.dataset
-    if not tracker.resumed:
+    if not _has_trained(tracker):
         tracker.log_config(context.config, context.overrides)
     splits = {split: counts for split, counts in dataset.counts.items() if counts["images"]}
     for split, counts in splits.items():
@@ -74,11 +75,16 @@ def record_inputs(context: RunContext, findings: Sequence[Finding]) -> None:
 def record_pictures(context: RunContext) -> None:
     """Charts of the data, and what the network will see: once, when the run begins."""
     tracker, config = context.tracker, context.config
-    if not tracker.resumed:
+    if not _has_trained(tracker):
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch)
             write_pictures(context.dataset, folder, config.augment, config.model, config.train.seed)
             tracker.log_folder(folder, "data/pictures")
+
+
+def _has_trained(tracker: Tracker) -> bool:
+    """Whether what comes before the first step of a training is logged."""
+    return tracker.resumed and bool(tracker.logged_steps("train/loss"))
 
 
 # ---- evaluating

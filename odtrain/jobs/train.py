@@ -11,6 +11,7 @@ from odtrain.config.schema import Config
 from odtrain.dataset.read import read_truths
 from odtrain.evaluation.evaluate import Evaluation, check_evaluator
 from odtrain.export.parity import Proof
+from odtrain.findings import Finding
 from odtrain.jobs.closing import description
 from odtrain.jobs.context import RunContext, experiment_id
 from odtrain.jobs.doubts import doubts, learned_map, scores
@@ -21,7 +22,7 @@ from odtrain.jobs.fitting import (
     say_warnings,
     train_detector,
 )
-from odtrain.jobs.resume import begun_with, resumed
+from odtrain.jobs.resume import beginning, begun_with, resumed
 from odtrain.jobs.speed import with_precision
 from odtrain.jobs.steps import (
     Evaluated,
@@ -32,6 +33,7 @@ from odtrain.jobs.steps import (
     register_files,
 )
 from odtrain.registry.register import check_name, check_registry
+from odtrain.tracking.runs import config_digest
 from odtrain.tracking.tracker import Tracker
 
 logger = logging.getLogger(__name__)
@@ -82,26 +84,12 @@ def train(config: Config, overrides: Sequence[str]) -> TrainResult:
         KeyboardInterrupt, Terminated: a signal ended training behind a checkpoint; the run is marked
             KILLED and can be resumed.
     """
-    config, resume = resumed(config, overrides)
-    begun = begun_with(resume, config.runs) if resume else None
-    check_name(config.registry.name)
-    dataset, findings = data_to_train_on(config)
-    name = run_name(config.data, config.model)
-    say_warnings(findings)
-    for split in ("validation", "test"):
-        if truths := read_truths(dataset, split):
-            check_evaluator(truths, dataset.class_names)
-    if resume is None and config.train.checkpoint is None:
-        logger.info(
-            f"{config.model.name} starts from random weights; model=ssd_mobilenet_v1_coco starts from "
-            "COCO."
-        )
-    tracker = Tracker(config.tracking, Path(config.outputs))
-    with tracker.start("train", name, resume=resume):
+    with beginning(config):
+        context, findings = _begin(config, overrides)
+    tracker = context.tracker
+    with tracker:
         if tracker.online:
-            check_registry(tracker.client, tracker.uri, config.registry.name)
-        config = with_precision(config)
-        context = RunContext(tracker, config, dataset, overrides if begun is None else begun)
+            check_registry(tracker.client, tracker.uri, context.config.registry.name)
         record_inputs(context, findings)
         record_pictures(context)
         trained = train_detector(context)
@@ -122,6 +110,28 @@ def train(config: Config, overrides: Sequence[str]) -> TrainResult:
             experiment_id=experiment_id(tracker),
             doubts=doubtful,
         )
+
+
+def _begin(config: Config, overrides: Sequence[str]) -> tuple[RunContext, Sequence[Finding]]:
+    """A run that has begun or goes on, and what the data check found; all that can be refused is."""
+    config, resume = resumed(config, overrides)
+    begun = begun_with(resume, config.runs) if resume else None
+    check_name(config.registry.name)
+    dataset, findings = data_to_train_on(config)
+    name = run_name(config.data, config.model)
+    say_warnings(findings)
+    for split in ("validation", "test"):
+        if truths := read_truths(dataset, split):
+            check_evaluator(truths, dataset.class_names)
+    if resume is None and config.train.checkpoint is None:
+        logger.info(
+            f"{config.model.name} starts from random weights; model=ssd_mobilenet_v1_coco starts from "
+            "COCO."
+        )
+    config = with_precision(config)
+    tracker = Tracker(config.tracking, Path(config.outputs))
+    tracker.start("train", name, resume=resume, digest=config_digest(config))
+    return RunContext(tracker, config, dataset, overrides if begun is None else begun), findings
 
 
 def _doubts(context: RunContext, trained: Trained, evaluated: Evaluated) -> list[str]:

@@ -95,7 +95,7 @@ def begin_run(draft: RunRecord, wanted: str | None, outputs: Path) -> Begun:
         client = open_client(draft.uri)
         if wanted is not None:
             return _taken_up(client, wanted, draft, outputs)
-        draft = replace(draft, tags=_tags_of_origin())
+        draft = replace(draft, tags={**_tags_of_origin(), **draft.tags})
         return Begun(create_run(client, draft, draft.parent), client)
     except Exception as problem:
         if isinstance(problem, TrackingError):
@@ -142,7 +142,7 @@ def _taken_up(client: MlflowClient, wanted: str, draft: RunRecord, outputs: Path
 def _offline(wanted: str | None, draft: RunRecord, outputs: Path, lost: Exception) -> Begun:
     if wanted is None:
         local_id = f"offline-{uuid.uuid4().hex[:12]}"
-        tags = {**_tags_of_origin(), "odtrain.local_id": local_id}
+        tags = {**_tags_of_origin(), **draft.tags, "odtrain.local_id": local_id}
         return Begun(replace(draft, local_id=local_id, tags=tags), lost=lost)
     folder = run_folder(outputs, wanted)
     if folder is not None:

@@ -104,6 +104,7 @@ class Tracker:
         *,
         parent: str | None = None,
         resume: str | None = None,
+        digest: str | None = None,
         tags: Mapping[str, str] | None = None,
     ) -> Tracker:
         """Begin a run, or go on with one.
@@ -117,6 +118,7 @@ class Tracker:
             run_name: what the runs table shows.
             parent: id of the run to fold this one under.
             resume: id of the run to go on with, as `find_resumable` gives it.
+            digest: of its configuration, by which a run is found that was killed before it said more.
             tags: further tags.
 
         Raises:
@@ -125,8 +127,11 @@ class Tracker:
         given = None if parent else run_made_by_mlflow(self._config, self.uri)
         wanted, name = resume or given, run_name or self._config.run_name
         name = name and text_value(name, LONGEST_NAME)
+        known = {"odtrain.config_digest": digest} if digest else {}
+        own = {"odtrain.version": __version__, "odtrain.stage": stage, **known}
         draft = RunRecord(
-            self.uri, self._config.experiment, None, "", name, parent, stage, now(), {}
+            *(self.uri, self._config.experiment, None, "", name, parent, stage, now(), own),
+            config_digest=digest,
         )
         begun = begin_run(draft, wanted, self._outputs)
         client, record = begun.client, begun.record
@@ -156,8 +161,7 @@ class Tracker:
         self._visiting = self.resumed and record.stage != stage
         if wanted is not None and not self._visiting:
             self._append("status", {"status": "RUNNING", "end": None})
-        own = {} if self._visiting else {"odtrain.version": __version__, "odtrain.stage": stage}
-        self.set_tags({**own, **(tags or {})})
+        self.set_tags({**({} if self._visiting else own), **(tags or {})})
         if client is not None and given and given != wanted:
             client.set_tag(given, "odtrain.continued_in", wanted)
         self._start_helpers()

@@ -3,6 +3,8 @@
     batch:K        SIGKILL while the K-th batch of this process is read, in the middle of a step
     evaluation:K   SIGKILL in the K-th validation of this process, when its pictures are detected
     checkpoint:N   SIGKILL when the parts of the checkpoint of step N are on disk and not yet joined
+    stage:M.NAME   SIGKILL before the function NAME of odtrain.jobs.M is called
+    client:NAME    SIGKILL before the method NAME of MLflow's client is called
 
 What a resumed training restored is written again into the folder ODTRAIN_RESTORED, beside the
 checkpoint it was read from.
@@ -10,6 +12,7 @@ checkpoint it was read from.
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import os
 import runpy
@@ -24,6 +27,7 @@ from typing import Any
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"  # as odtrain's own command line does
 
+from mlflow import MlflowClient
 from tensorflow.python.checkpoint import functional_saver
 
 from odtrain.jobs import fitting
@@ -52,23 +56,33 @@ def killed(at: int) -> Callable[..., None]:
     return act
 
 
-def in_batch(at: int) -> None:
+def in_batch(at: str) -> None:
     # The hash of a batch is taken in four parts, on the thread that reads ahead of the training.
-    crc32 = before(zlib.crc32, killed(4 * at - 2))
+    crc32 = before(zlib.crc32, killed(4 * int(at) - 2))
     inputs.zlib = types.SimpleNamespace(crc32=crc32)  # type: ignore[assignment]
 
 
-def in_evaluation(at: int) -> None:
-    fitting.quick_map = before(fitting.quick_map, killed(at))
+def in_evaluation(at: str) -> None:
+    fitting.quick_map = before(fitting.quick_map, killed(int(at)))
 
 
-def in_checkpoint(step: int) -> None:
+def in_checkpoint(step: str) -> None:
     def act(parts: Any, target: Any) -> None:
         if target.numpy().endswith(f"last/ckpt-{step}".encode()):
             os.kill(os.getpid(), signal.SIGKILL)
 
     saver = functional_saver.gen_io_ops
     saver.merge_v2_checkpoints = before(saver.merge_v2_checkpoints, act)
+
+
+def before_stage(name: str) -> None:
+    module, _, function = name.partition(".")
+    of = importlib.import_module(f"odtrain.jobs.{module}")
+    setattr(of, function, before(getattr(of, function), killed(1)))
+
+
+def before_call(name: str) -> None:
+    setattr(MlflowClient, name, before(getattr(MlflowClient, name), killed(1)))
 
 
 def keep_what_is_restored(folder: Path) -> None:
@@ -84,15 +98,17 @@ def keep_what_is_restored(folder: Path) -> None:
     train.Fit.resume = resume_and_keep  # type: ignore[method-assign]
 
 
-MOMENTS: dict[str, Callable[[int], None]] = {
+MOMENTS: dict[str, Callable[[str], None]] = {
     "batch": in_batch,
     "evaluation": in_evaluation,
     "checkpoint": in_checkpoint,
+    "stage": before_stage,
+    "client": before_call,
 }
 
 if __name__ == "__main__":
     moment, _, at = sys.argv.pop(1).partition(":")
-    MOMENTS[moment](int(at))
+    MOMENTS[moment](at)
     if "ODTRAIN_RESTORED" in os.environ:
         keep_what_is_restored(Path(os.environ["ODTRAIN_RESTORED"]))
     runpy.run_module("odtrain", run_name="__main__", alter_sys=True)

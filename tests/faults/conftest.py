@@ -1,0 +1,18 @@
+"""A training that things happen to."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from support.faults import SETTINGS, Training
+
+
+@pytest.fixture
+def training(shapes: Path, database: Path, tmp_path: Path) -> Training:
+    """Of tiny pictures, with a database of its own in its folder."""
+    folder = tmp_path / "work"
+    folder.mkdir()
+    shutil.copy(database, folder / "mlflow.db")
+    return Training(folder, f"sqlite:///{folder}/mlflow.db", [f"data.images={shapes}", *SETTINGS])
