@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -42,10 +43,15 @@ class LiteWriter:
         module, function = self._network
         converter = tf.lite.TFLiteConverter.from_concrete_functions([function], module)
         converter.allow_custom_ops = self.nms in OPERATOR
+        # Of a graph alone it makes the same operators as of a SavedModel, which it would write and
+        # read back first, for five times the time.
+        converter.experimental_lower_to_saved_model = self.nms in OPERATOR
         LITE_SETTINGS[name](converter, self)
-        content = converter.convert()
+        with warnings.catch_warnings():  # of inputs that the calibration has given ranges to
+            warnings.filterwarnings("ignore", "Statistics for quantized inputs were expected")
+            content = converter.convert()
         if self.nms == BUILTIN:
-            content = joined(content, self._suppression)
+            content = joined(content, sorted((ENCODINGS, SCORES)), self._suppression)
         return with_metadata(content, class_names, passport)
 
     @cached_property

@@ -6,7 +6,7 @@ operators in float32.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ai_edge_litert import schema_py_generated as schema
@@ -17,28 +17,31 @@ MIN_RUNTIME = b"min_runtime_version"
 """Name of the buffer in which the converter says which TensorFlow first ran every operator."""
 
 
-def joined(first: bytes, second: bytes) -> bytes:
-    """The model of both, with the inputs of `first` and the outputs and signature of `second`.
+def joined(first: bytes, outputs: Sequence[str], second: bytes) -> bytes:
+    """The model of both, with the one input of `first` and the outputs and signature of `second`.
 
     Args:
-        first: a model of one subgraph, with a signature.
-        second: another, whose inputs are called as outputs of `first` and have their shapes.
+        first: a model of one subgraph.
+        outputs: what the outputs of `first` are called, in their order.
+        second: another with a signature, whose inputs are called so and have their shapes.
     """
     model, tail = (
         schema.ModelT.InitFromObj(schema.Model.GetRootAs(each)) for each in (first, second)
     )
     (graph,), (behind,) = model.subgraphs, tail.subgraphs
-    (signature,), (last,) = model.signatureDefs, tail.signatureDefs
-    given = {each.name: each.tensorIndex for each in signature.outputs}
+    (last,) = tail.signatureDefs
+    given = dict(zip(map(str.encode, outputs), graph.outputs, strict=True))
     place = {-1: -1, **{each.tensorIndex: given[each.name] for each in last.inputs}}
     _take_tensors(model, tail, place)
     _take_operators(model, tail, place)
     for each in last.outputs:
         each.tensorIndex = place[each.tensorIndex]
-    for each in (*signature.outputs, *last.outputs):
-        graph.tensors[each.tensorIndex].name = each.name
+    for name, index in (*given.items(), *((each.name, each.tensorIndex) for each in last.outputs)):
+        graph.tensors[index].name = name
     graph.outputs = [place[index] for index in behind.outputs]
-    signature.outputs = last.outputs
+    last.inputs = last.inputs[:1]
+    last.inputs[0].tensorIndex = graph.inputs[0]
+    model.signatureDefs = [last]
     _take_newer_runtime(model, tail)
     return pack(model)
 
