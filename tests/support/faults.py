@@ -14,6 +14,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -66,10 +67,13 @@ class Training:
         folder: where; holds outputs/, datasets/ and, if it is that, the database.
         uri: of the store.
         settings: overrides of the training.
+        experiment: whose runs are looked at; all, where it is None.
     """
 
-    def __init__(self, folder: Path, uri: str, settings: Sequence[str]) -> None:
-        self.folder, self.uri = folder, uri
+    def __init__(
+        self, folder: Path, uri: str, settings: Sequence[str], experiment: str | None = None
+    ) -> None:
+        self.folder, self.uri, self.experiment = folder, uri, experiment
         self.settings = [*settings, f"tracking.uri={uri}"]
 
     def begin(
@@ -112,9 +116,17 @@ class Training:
     def state(self) -> str:
         """What is there; `WHOLE` where all is as after a training that nothing happened to."""
         client = MlflowClient(self.uri)
-        ids = [one.experiment_id for one in client.search_experiments()]
+        ids = [
+            one.experiment_id
+            for one in client.search_experiments()
+            if self.experiment in (None, one.name)
+        ]
         runs = client.search_runs(ids)
-        versions = client.search_model_versions()
+        versions = [
+            one
+            for one in client.search_model_versions()
+            if one.run_id in {run.info.run_id for run in runs}
+        ]
         models = Counter(LoggedModelStatus(one.status).name for one in _models(client, ids))
         doubled = sorted({key for run in runs for key in _doubled(client, run)})
         left = sorted(str(path.relative_to(self.folder)) for path in _temporary(self.folder))
@@ -139,7 +151,7 @@ class Command:
         environment: dict[str, str],
         limits: Callable[[], None] | None,
     ) -> None:
-        said = folder.parent / f"{folder.name}.said"
+        said = Path(tempfile.mkstemp(".said", dir=folder.parent)[1])
         self._begun = time.monotonic()
         with said.open("wb") as file:
             self.process = subprocess.Popen(
