@@ -86,6 +86,7 @@ def keep(measured: Measured, split: str, file: Path, raw: RawDifference | None =
         "latency_ms_p50": measured.latency_ms_p50,
         "latency_ms_p90": measured.latency_ms_p90,
         "threads": measured.threads,
+        "threads_asked": measured.threads_asked,
         "size_mb": measured.size_mb,
         "peak_memory_mb": measured.peak_memory_mb,
         "passport": measured.passport,
@@ -117,22 +118,49 @@ def prove(
         max_map_drop: the most that a format which is not exact may lose of the checkpoint's mAP.
         benchmark: how to time.
     """
-    checkpoint_map = quick_map(truths, reference, class_names)["mAP"]
+    judge = Judge(reference, truths, class_names, max_map_drop)
     proofs = []
     for name, file in tqdm(files.items(), desc="measure exports", unit="file"):
         measured = measure(file, images, benchmark.runs, benchmark.threads, proven=True)
-        scores = quick_map(truths, measured.detections, class_names)
-        difference = raw_difference(raw, measured.raw)
-        drop = checkpoint_map - scores["mAP"]
-        failed = (
-            _names_lost(measured.class_names, class_names)
-            or measured.threads_differ
-            or (not_exact(difference) if name in EXACT_FORMATS else None)
-            or _loses(name, drop, max_map_drop)
-        )
-        agreed = agreement(reference, measured.detections)
-        proofs.append(Proof(name, file, measured, scores, agreed, difference, failed, drop))
+        proofs.append(judge.proof(name, file, measured, raw_difference(raw, measured.raw)))
     return proofs
+
+
+class Judge:
+    """Holds what files did against what their checkpoint found in the same pictures."""
+
+    def __init__(
+        self,
+        reference: Sequence[Detections],
+        truths: Sequence[GroundTruth],
+        class_names: Sequence[str],
+        max_map_drop: float,
+    ) -> None:
+        """As for `prove`."""
+        self.reference, self.truths = reference, truths
+        self.class_names, self.max_map_drop = class_names, max_map_drop
+        self.map = quick_map(truths, reference, class_names)["mAP"]
+
+    def proof(self, name: str, file: Path, measured: Measured, raw: RawDifference) -> Proof:
+        """Of the file of one format."""
+        scores = quick_map(self.truths, measured.detections, self.class_names)
+        drop = self.map - scores["mAP"]
+        failed = (
+            _names_lost(measured.class_names, self.class_names)
+            or measured.threads_differ
+            or (not_exact(raw) if name in EXACT_FORMATS else None)
+            or _loses(name, drop, self.max_map_drop)
+        )
+        agreed = agreement(self.reference, measured.detections)
+        return Proof(name, file, measured, scores, agreed, raw, failed, drop)
+
+    def recalled(self, name: str, file: Path, kept: Kept) -> Proof:
+        """Of the file that `keep` kept this of."""
+        facts = dict(kept.facts)
+        raw = RawDifference(*facts.pop("raw"))
+        facts.pop("sha256")
+        measured = Measured(kept.detections, class_names=kept.class_names, **facts)
+        return self.proof(name, file, measured, raw)
 
 
 def not_exact(raw: RawDifference) -> str | None:

@@ -14,7 +14,7 @@ from odtrain import __version__
 from odtrain.config.schema import Config
 from odtrain.dataset.look import read_memories
 from odtrain.dataset.read import Dataset
-from odtrain.errors import OdtrainError
+from odtrain.errors import DataError, OdtrainError
 from odtrain.evaluation import saved_detections
 from odtrain.evaluation.evaluate import (
     Evaluation,
@@ -22,12 +22,13 @@ from odtrain.evaluation.evaluate import (
     evaluate,
     operating_thresholds,
 )
-from odtrain.evaluation.saved_detections import Kept, write_kept, write_labelled
-from odtrain.export.parity import Proof, prove
+from odtrain.evaluation.saved_detections import Kept, read_kept, write_kept, write_labelled
+from odtrain.export.parity import Judge, Proof, prove
 from odtrain.export.raw_outputs import raw_of
 from odtrain.export.writers import export
-from odtrain.export_formats import served_format
+from odtrain.export_formats import FORMATS, served_format
 from odtrain.findings import Finding, findings_json
+from odtrain.io.checksums import fingerprint
 from odtrain.jobs.context import RunContext, Split
 from odtrain.models.ssd import SSD
 from odtrain.promotion.promote import outcome, promote_trained
@@ -157,15 +158,49 @@ def export_and_prove(context: RunContext, detector: SSD, found: Found) -> list[P
     checkpoint = Checkpoint(detector, tracker.name)
     proofs = prove_exports(context.config, dataset, checkpoint, found, folder)
     for one in proofs:
-        # The files are new, and these are their numbers.
-        tracker.log(one.metrics(), context.step, replace=True)
-        tracker.set_tags({f"odtrain.export.{one.format}": one.failed or "passed"})
-    tracker.log_folder(folder, "export")
-    for one in proofs:
         kept = one.kept(found.split.labelled.digest)
         write_kept(tracker.folder / KEPT / f"{one.format}.npz", kept)
-    tracker.log_folder(tracker.folder / KEPT, KEPT)
+    # The files are new, and these are their numbers.
+    _log_proofs(context, proofs, replace=True)
     return proofs
+
+
+def proven_before(context: RunContext, found: Found) -> list[Proof] | None:
+    """What this training had proven when it was interrupted; None if not all files were.
+
+    The files and their numbers stay as they are, so that none is logged twice.
+    """
+    tracker, config = context.tracker, context.config
+    if not tracker.resumed:
+        return None
+    split = found.split
+    judge = Judge(
+        found.detections, split.truths, context.dataset.class_names, config.export.max_map_drop
+    )
+    proofs = []
+    for name in config.export.formats:
+        file = tracker.folder / "export" / FORMATS[name].file
+        try:
+            kept = read_kept(tracker.folder / KEPT / f"{name}.npz")
+            same = (split.labelled.digest, fingerprint(file)) == (kept.split, kept.facts["sha256"])
+        except (DataError, OSError):
+            return None
+        if not same or not kept.facts["raw"]:
+            return None
+        proofs.append(judge.recalled(name, file, kept))
+    logger.info("The files were exported and measured before: they stay.")
+    _log_proofs(context, proofs, replace=False)
+    return proofs
+
+
+def _log_proofs(context: RunContext, proofs: Sequence[Proof], *, replace: bool) -> None:
+    """Log numbers, verdict and files of exports."""
+    tracker = context.tracker
+    for one in proofs:
+        tracker.log(one.metrics(), context.step, replace=replace)
+        tracker.set_tags({f"odtrain.export.{one.format}": one.failed or "passed"})
+    tracker.log_folder(tracker.folder / "export", "export")
+    tracker.log_folder(tracker.folder / KEPT, KEPT)
 
 
 def prove_exports(

@@ -28,6 +28,7 @@ from odtrain.jobs.steps import (
     Evaluated,
     evaluate_split,
     export_and_prove,
+    proven_before,
     record_inputs,
     record_pictures,
     register_files,
@@ -96,7 +97,9 @@ def train(config: Config, overrides: Sequence[str]) -> TrainResult:
         context = context.at(trained.fitted.step)
         evaluated = evaluate_split(context, trained.detector.as_detect(), "test")
         doubtful = _doubts(context, trained, evaluated)
-        proofs = export_and_prove(context, trained.detector, evaluated)
+        proofs = proven_before(context, evaluated)
+        if proofs is None:
+            proofs = export_and_prove(context, trained.detector, evaluated)
         tracker.describe(description(context, trained.fitted, evaluated, proofs, doubtful))
         registered = register_files(context, evaluated.evaluation, proofs)
         return TrainResult(
