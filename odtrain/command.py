@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from odtrain.secrets import masked
+
 if TYPE_CHECKING:
     from odtrain.config.schema import Config
 
@@ -125,7 +127,7 @@ def prints(text_of: Callable[[Composed], str]) -> Callable[[Invocation], int]:
     """As `with_config`; prints what the function returns."""
 
     def run(given: Composed) -> int:
-        print(text_of(given))
+        print(masked(text_of(given)))
         return 0
 
     return with_config(run)

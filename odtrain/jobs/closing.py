@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from odtrain.evaluation.evaluate import Evaluation
 from odtrain.export.parity import Proof, exports_table
 from odtrain.jobs.context import RunContext
+from odtrain.secrets import without_secrets
 from odtrain.tracking.store import repeated, ui_command
 from odtrain.training.loop import Fitted
 
@@ -42,7 +43,7 @@ def description(
     ended = f" ({fitted.stopped})" if fitted.stopped else ""
     return "\n\n".join(
         [
-            f"`{shlex.join(['odtrain', 'train', *context.overrides])}`",
+            f"`{shlex.join(['odtrain', 'train', *without_secrets(context.overrides)])}`",
             f"**{headline(evaluated.evaluation)}** on the {evaluated.split.name} split of "
             f"{dataset.name} ({pictures} pictures, digest `{dataset.digest[:12]}`).",
             f"{config.model.name}, {fitted.step} steps of {config.train.batch_size} in "

@@ -23,7 +23,8 @@ from odtrain.io.locks import alone
 from odtrain.registry.carried_code import kept_apart
 from odtrain.registry.model_card import CARD
 from odtrain.registry.versions import LABEL_FILES, Version, files_of, find_version, served_by
-from odtrain.tracking.store import cause, is_outage, mlflow_uses, open_client, shown
+from odtrain.tracking.reach import cause
+from odtrain.tracking.store import is_outage, mlflow_uses, open_client
 
 
 def resolve_model(uri: str, store: str) -> Path:
@@ -65,9 +66,7 @@ def scoring_app(uri: str, store: str) -> Any:
 
 
 def _not_complete(uri: str, store: str, problem: Exception) -> TrackingError:
-    return TrackingError(
-        uri, f"cannot be downloaded: {cause(problem)}", f"Is {shown(store)} complete?"
-    )
+    return TrackingError(uri, f"cannot be downloaded: {cause(problem)}", f"Is {store} complete?")
 
 
 def file_of_version(version: Version, store: str, format: str | None = None) -> tuple[str, Path]:

@@ -41,16 +41,15 @@ from odtrain.registry.versions import (
     versions_of,
 )
 from odtrain.tracking.names import LONGEST_NAME, key_name
+from odtrain.tracking.reach import brief
 from odtrain.tracking.runs import EVAL_SPLIT
 from odtrain.tracking.sender import RunRecord
 from odtrain.tracking.store import (
-    brief,
     failure,
     is_outage,
     mlflow_uses,
     open_client,
     registry_uri,
-    shown,
 )
 from odtrain.tracking.tracker import Tracker
 from odtrain_runtime.provenance import read_labels
@@ -137,7 +136,7 @@ def register(tracker: Tracker, candidate: ModelCandidate) -> str | None:
             "no exported file is fit to be registered.",
             "The run's tags odtrain.export.* say what each lacks.",
         )
-    if tracker.flush():
+    if tracker.flush(insist=True):
         try:
             return _register(tracker.client, tracker.uri, str(tracker.run_id), candidate)
         except Exception as problem:
@@ -189,7 +188,7 @@ def check_registry(client: MlflowClient, uri: str, name: str) -> None:
 def _takes_nothing(uri: str, name: str, problem: Exception) -> TrackingError:
     return TrackingError(
         f"models:/{name}",
-        f"the registry {shown(registry_uri(uri))} takes no version of it: {brief(problem)}",
+        f"the registry {registry_uri(uri)} takes no version of it: {brief(problem)}",
         "Have it made writable, give another (tracking.uri=, MLFLOW_REGISTRY_URI), or a name that is yours: "
         "registry.name=NAME.",
     )

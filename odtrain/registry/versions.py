@@ -17,7 +17,7 @@ from mlflow.exceptions import MlflowException
 from odtrain.errors import TrackingError
 from odtrain.export_formats import FORMATS, served_format
 from odtrain.registry.lock import Lease
-from odtrain.tracking.store import open_client, registry_uri, shown
+from odtrain.tracking.store import open_client, registry_uri
 
 MODEL_URI = re.compile(r"(?:models:/)?(?P<name>[^/@]+)(?:@(?P<alias>[^/]+)|/(?P<version>[^/]+))?")
 
@@ -145,7 +145,7 @@ def _no_model(client: MlflowClient, uri: str, name: str, store: str) -> Tracking
     names = ", ".join(sorted(model.name for model in client.search_registered_models()))
     return TrackingError(
         uri,
-        f'no model "{name}" is registered in {shown(registry_uri(store))}.',
+        f'no model "{name}" is registered in {registry_uri(store)}.',
         f"There are: {names}." if names else "None is yet; `odtrain train` registers one.",
     )
 

@@ -27,7 +27,6 @@ from optuna.study import StudyDirection
 from odtrain.config.schema import SweepConfig
 from odtrain.errors import ConfigError, TrackingError, first_line
 from odtrain.sweep.space import Dimension
-from odtrain.tracking.store import shown
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +85,7 @@ def open_study(
             study.set_user_attr(key, wanted[key])
     except (ValueError, ImportError, sqlalchemy.exc.SQLAlchemyError, *AWAY) as error:
         raise ConfigError(
-            f"sweep.storage={shown(storage_url(settings))}",
+            f"sweep.storage={storage_url(settings)}",
             f"the study {settings.name} cannot be opened: {first_line(error)}",
             "Give another sweep.storage, or another sweep.name for another comparison.",
         ) from error
@@ -291,6 +290,6 @@ def _check_space(
 def _no_study(settings: SweepConfig) -> ConfigError:
     return ConfigError(
         f"sweep.name={settings.name}",
-        f"no such study in {shown(storage_url(settings))}.",
+        f"no such study in {storage_url(settings)}.",
         "Run odtrain sweep first, or give the sweep.name and sweep.storage of one.",
     )

@@ -22,14 +22,14 @@ from odtrain.config.compose import as_dict, flattened, without_newer
 from odtrain.config.schema import Config, Runs, TrackingConfig
 from odtrain.errors import TrackingError
 from odtrain.io.locks import alone
+from odtrain.secrets import masked, without_secrets
+from odtrain.tracking.reach import cause
 from odtrain.tracking.sender import Delivery, RunRecord
 from odtrain.tracking.store import (
     REFUSALS,
-    cause,
     failure,
     is_outage,
     open_client,
-    shown,
     tracking_uri,
 )
 
@@ -152,7 +152,7 @@ def _history(client: MlflowClient, run_id: str, name: str) -> list[tuple[int, fl
 
 def config_digest(config: Config) -> str:
     """Equal for configurations of which one may continue the other's run."""
-    values = without_newer(flattened(as_dict(config)))
+    values = without_newer(flattened(without_secrets(as_dict(config))))
     result = {key: value for key, value in values.items() if not _may_differ(key)}
     return hashlib.sha256(json.dumps(result, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -191,7 +191,7 @@ def find_resumable(
         What `Tracker.start` takes as `resume`; None if there is no such run.
     """
     uri = tracking_uri(config)
-    here = [run for run in run_folders(outputs) if run[1].uri == uri]
+    here = [run for run in run_folders(outputs) if masked(run[1].uri) == masked(uri)]
     open_here = [
         (record.started, record.local_id)
         for folder, record in here
@@ -287,7 +287,7 @@ def _sync_run(folder: Path, record: RunRecord) -> str | None:
             delivery.record.save(folder)
         except Exception as problem:
             raise TrackingError(
-                shown(delivery.record.uri),
+                delivery.record.uri,
                 f"cannot be reached: {cause(problem)}.",
                 f"{folder} keeps everything; try again later.",
             ) from problem
@@ -367,7 +367,7 @@ def existing_run(client: MlflowClient, uri: str, run_id: str) -> Run:
         if problem.error_code not in REFUSALS:
             raise
         raise TrackingError(
-            f"run {run_id}", f"there is none in {shown(uri)}.", _newest_runs(client)
+            f"run {run_id}", f"there is none in {uri}.", _newest_runs(client)
         ) from None
 
 

@@ -17,10 +17,12 @@ from mlflow.store.artifact.artifact_repo import ArtifactRepository
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from odtrain.errors import TrackingError
-from odtrain.io.atomic import append, write_json
+from odtrain.io.atomic import PRIVATE, append, write_json
+from odtrain.secrets import without_secrets
 from odtrain.tracking.names import LONGEST_TAG, key_name, text_value
+from odtrain.tracking.reach import brief
 from odtrain.tracking.spool import Spool, SpoolEntry
-from odtrain.tracking.store import REFUSALS, brief, experiment_id, open_client
+from odtrain.tracking.store import REFUSALS, experiment_id, open_client
 
 logger = logging.getLogger(__name__)
 
@@ -74,12 +76,12 @@ class RunRecord:
             ) from problem
 
     def save(self, folder: Path) -> None:
-        """Write `run.json`.
+        """Write `run.json`, for this user alone and without passwords.
 
         Raises:
             OSError: the disk refuses.
         """
-        write_json(folder / "run.json", asdict(self))
+        write_json(folder / "run.json", without_secrets(asdict(self)), mode=PRIVATE)
 
 
 def create_run(client: MlflowClient, record: RunRecord, parent_id: str | None) -> RunRecord:

@@ -233,7 +233,7 @@ class Outbox:
 
         While the other side is known to be gone this returns at once, unless asked to `insist`.
         """
-        if self.down and not insist and time.monotonic() < self._retry_at:
+        if self.down and not insist:
             return False
         with self._sending:
             try:
@@ -257,7 +257,8 @@ class Outbox:
 
     def _keep_sending(self) -> None:
         while not self._stop.wait(self._every):
-            self.flush()
+            if time.monotonic() >= self._retry_at:
+                self.flush(insist=True)
 
     def _note_lost(self, problem: Exception) -> None:
         self._pause = min(self._pause * 2, LONGEST_PAUSE_SECONDS) if self.down else self._every
