@@ -10,7 +10,7 @@ from odtrain.evaluation.evaluate import Evaluation
 from odtrain.export.parity import Proof, exports_table
 from odtrain.jobs.context import RunContext
 from odtrain.secrets import without_secrets
-from odtrain.tracking.store import repeated, ui_command
+from odtrain.tracking.store import UI, repeated, ui_command
 from odtrain.training.loop import Fitted
 
 if TYPE_CHECKING:
@@ -64,6 +64,8 @@ def after_training(result: TrainResult, overrides: Sequence[str]) -> str:
     command, url = ui_command(result.store, result.experiment_id)
     store = repeated(overrides, ["tracking.uri"])
     data = repeated(overrides, ["data.", "tracking.uri"])
+    if command == UI:
+        command += store
     return "\n".join(
         [
             *([f"Registered {result.outcome}"] if result.outcome else []),

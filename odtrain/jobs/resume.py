@@ -15,6 +15,7 @@ from odtrain.config.schema import Config, Runs, replaced
 from odtrain.errors import ConfigError, TrackingError
 from odtrain.jobs.speed import PRECISION
 from odtrain.model_source import run_config, run_file
+from odtrain.secrets import without_secrets
 from odtrain.tracking.runs import (
     NOT_OF_THE_RESULT,
     config_digest,
@@ -43,9 +44,17 @@ def resumed(config: Config, overrides: Sequence[str]) -> tuple[Config, str | Non
     wanted = wanted.removeprefix("runs:/")
     saved = run_config(wanted, config.runs)
     asked, kept = flattened(as_dict(config)), flattened(as_dict(saved))
-    _refuse_changes(asked, kept, overrides, wanted)
+    _refuse_changes(without_secrets(asked), without_secrets(kept), overrides, wanted)
     own = {name: getattr(config, name) for name in ("tracking", "outputs")}
-    return replaced(saved, own | {"train.max_minutes": config.train.max_minutes}), wanted
+    return replaced(
+        saved, _secrets(asked, kept) | own | {"train.max_minutes": config.train.max_minutes}
+    ), wanted
+
+
+def _secrets(asked: Mapping[str, Any], kept: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run keeps without its passwords, with those that are given now."""
+    hidden = {key: value for key, value in asked.items() if without_secrets(value) != value}
+    return {key: value for key, value in hidden.items() if without_secrets(value) == kept.get(key)}
 
 
 def begun_with(run: str, runs: Runs) -> list[str] | None:

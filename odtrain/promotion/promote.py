@@ -31,7 +31,7 @@ from odtrain.registry.versions import (
     set_champion,
     versions_of,
 )
-from odtrain.tracking.runs import in_use, run_folders, sync
+from odtrain.tracking.runs import in_use, run_folders, store_of, sync
 from odtrain.tracking.store import failure, is_outage, open_client, tracking_uri
 
 logger = logging.getLogger(__name__)
@@ -134,7 +134,7 @@ def sync_all(
     for run, record in waiting:
         if in_use(run):
             continue
-        store = uri or record.uri
+        store = store_of(record, uri)
         name, number = register_postponed(run, record, store)
         logger.info(f"{run}: registered as {name} version {number}.")
         logger.info(_judged(run, outputs, store, name, number))

@@ -40,6 +40,7 @@ from odtrain.registry.versions import (
     refresh_aliases,
     versions_of,
 )
+from odtrain.secrets import without_secrets
 from odtrain.tracking.names import LONGEST_NAME, key_name
 from odtrain.tracking.reach import brief
 from odtrain.tracking.runs import EVAL_SPLIT
@@ -316,7 +317,7 @@ def _create_logged_model(client: MlflowClient, run: Run, candidate: ModelCandida
         name=re.sub(FORBIDDEN_IN_NAMES, "_", candidate.architecture),
         source_run_id=run.info.run_id,
         tags={"odtrain.data_digest": candidate.data_digest, SERVED_BY: candidate.served},
-        params=run.data.params,
+        params=without_secrets(run.data.params),
         model_type="detector",
     )
     return str(model.model_id)

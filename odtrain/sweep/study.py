@@ -26,6 +26,7 @@ from optuna.study import StudyDirection
 
 from odtrain.config.schema import SweepConfig
 from odtrain.errors import ConfigError, TrackingError, first_line
+from odtrain.secrets import without_secrets
 from odtrain.sweep.space import Dimension
 
 logger = logging.getLogger(__name__)
@@ -66,7 +67,7 @@ def open_study(
         ConfigError: it is there and compares something else or is not odtrain's, or the database cannot
             be opened. Nothing is written into it then.
     """
-    wanted = {"directions": dict(settings.directions), **begun_with}
+    wanted = without_secrets({"directions": dict(settings.directions), **begun_with})
     try:
         storage = _storage(storage_url(settings))
         try:
@@ -79,7 +80,7 @@ def open_study(
         known = {key: study.user_attrs.get(key, value) for key, value in wanted.items()}
         if "settings" in known:  # studies begun before they kept it by itself have it there
             known["settings"] = [t for t in known["settings"] if not t.startswith(PRECISION)]
-        _check_unchanged(settings.name, known, wanted)
+        _check_unchanged(settings.name, without_secrets(known), wanted)
         _check_space(settings, study, dimensions)
         for key in set(wanted) - set(study.user_attrs):
             study.set_user_attr(key, wanted[key])
@@ -88,7 +89,7 @@ def open_study(
             f"sweep.storage={storage_url(settings)}",
             f"the study {settings.name} cannot be opened: {first_line(error)}",
             "Give another sweep.storage, or another sweep.name for another comparison.",
-        ) from error
+        ) from None
     return study, made
 
 

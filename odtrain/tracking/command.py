@@ -40,7 +40,11 @@ SERVER = Action(
         flag("--folder", "of all it keeps", default="server", metavar="DIR"),
         flag("--host", "address to listen at", default="127.0.0.1"),
         flag("--port", "to listen at", type=int, default=5000),
-        flag("--database", "to use instead of an own PostgreSQL", metavar="URI"),
+        flag(
+            "--database",
+            "to use instead of an own PostgreSQL; else MLFLOW_BACKEND_STORE_URI",
+            metavar="URI",
+        ),
         flag("--allowed-hosts", "by which clients call it", metavar="NAMES"),
         flag("--workers", "processes that answer", type=int, default=2),
     ),

@@ -22,7 +22,7 @@ from odtrain.config.compose import as_dict, flattened, without_newer
 from odtrain.config.schema import Config, Runs, TrackingConfig
 from odtrain.errors import TrackingError
 from odtrain.io.locks import alone
-from odtrain.secrets import masked, without_secrets
+from odtrain.secrets import HIDDEN, masked, without_secrets
 from odtrain.tracking.reach import cause
 from odtrain.tracking.sender import Delivery, RunRecord
 from odtrain.tracking.store import (
@@ -268,8 +268,30 @@ def sync(folder: Path, uri: str | None = None) -> list[str]:
     complete = []
     for run, record in runs:
         if (run / "spool").exists() and not in_use(run):
-            complete.append(_sync_run(run, replace(record, uri=uri or record.uri)))
+            complete.append(_sync_run(run, replace(record, uri=store_of(record, uri))))
     return [run_id for run_id in complete if run_id is not None]
+
+
+def store_of(record: RunRecord, uri: str | None) -> str:
+    """Where a run is to be sent: to the store given now, else to its own, which it keeps without a password.
+
+    Args:
+        record: of the run.
+        uri: `tracking.uri` of now.
+
+    Raises:
+        TrackingError: the password is missing.
+    """
+    if uri or HIDDEN not in record.uri:
+        return uri or record.uri
+    around = os.environ.get("MLFLOW_TRACKING_URI", "")
+    if masked(around) != record.uri:
+        raise TrackingError(
+            record.uri,
+            "its password is not kept with the run.",
+            "Give the address again: export MLFLOW_TRACKING_URI=..., or tracking.uri=...",
+        )
+    return around
 
 
 def _sync_run(folder: Path, record: RunRecord) -> str | None:

@@ -58,6 +58,9 @@ REFUSALS = frozenset(
 DENIALS = frozenset({"PERMISSION_DENIED", "UNAUTHENTICATED", "ENDPOINT_NOT_FOUND", "NOT_FOUND"})
 """Codes for the user to mend: an error at the start of a run, a reason to wait in its middle."""
 
+UI = "odtrain ui"
+"""In place of MLflow's own command where that would have to name a password."""
+
 READ_ONLY = (
     "readonly database",
     "Read-only file system",
@@ -297,7 +300,7 @@ def ui_command(uri: str, experiment: str | None = None, port: int = 5000) -> tup
     served = uri.startswith(("http://", "https://"))
     command = None if served else f"mlflow ui --backend-store-uri {shlex.quote(uri)} --port {port}"
     if command is not None and has_secret(uri):
-        command = "odtrain ui"
+        command = UI
     root = masked(uri) if served else f"http://127.0.0.1:{port}"
     if experiment is None:
         return command, f"{root}/#/experiments?workflowType=machine_learning"
