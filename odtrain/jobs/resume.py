@@ -46,9 +46,8 @@ def resumed(config: Config, overrides: Sequence[str]) -> tuple[Config, str | Non
     asked, kept = flattened(as_dict(config)), flattened(as_dict(saved))
     _refuse_changes(without_secrets(asked), without_secrets(kept), overrides, wanted)
     own = {name: getattr(config, name) for name in ("tracking", "outputs")}
-    return replaced(
-        saved, _secrets(asked, kept) | own | {"train.max_minutes": config.train.max_minutes}
-    ), wanted
+    own |= {"train.max_minutes": config.train.max_minutes}
+    return replaced(saved, _secrets(asked, kept) | own), wanted
 
 
 def _secrets(asked: Mapping[str, Any], kept: Mapping[str, Any]) -> dict[str, Any]:

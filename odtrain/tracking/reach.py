@@ -235,7 +235,9 @@ def cause(problem: BaseException) -> str:
 def hurried(uri: str) -> Iterator[None]:
     """Wait at most `WAIT_SECONDS` for each answer, and say so when it takes long."""
     said = threading.Timer(
-        SAID_AFTER, logger.info, [f"Waiting for {masked(uri)}, {WAIT_SECONDS:.0f} s at most."]
+        SAID_AFTER,
+        logger.info,
+        [f"Waiting for {masked(uri)}: {WAIT_SECONDS:.0f} s at most for each answer."],
     )
     said.daemon = True
     said.start()

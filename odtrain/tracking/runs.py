@@ -22,14 +22,17 @@ from odtrain.config.compose import as_dict, flattened, without_newer
 from odtrain.config.schema import Config, Runs, TrackingConfig
 from odtrain.errors import TrackingError
 from odtrain.io.locks import alone
-from odtrain.secrets import HIDDEN, masked, without_secrets
-from odtrain.tracking.reach import cause
+from odtrain.secrets import HIDDEN, forget, masked, without_secrets
+from odtrain.tracking.reach import StoreAwayError, cause, hurried
 from odtrain.tracking.sender import Delivery, RunRecord
 from odtrain.tracking.store import (
     REFUSALS,
-    failure,
+    check_answers,
+    check_said,
     is_outage,
     open_client,
+    reaching,
+    told,
     tracking_uri,
 )
 
@@ -83,15 +86,10 @@ def read_summary(run_id: str, config: TrackingConfig) -> RunSummary:
         TrackingError: there is no such run, or the store cannot be reached.
     """
     uri = tracking_uri(config)
-    try:
-        client = open_client(uri)
+    with reaching(uri) as client:
         run = existing_run(client, uri, run_id)
         names = [name for name in run.data.metrics if not name.startswith("system/")]
         metrics = {name: _history(client, run_id, name) for name in sorted(names)}
-    except Exception as problem:
-        if is_outage(uri, problem):
-            raise failure(uri, problem) from problem
-        raise
     return RunSummary(
         run_id=run_id,
         name=run.info.run_name or run_id,
@@ -134,13 +132,11 @@ def origin_of(run: str, runs: Runs) -> RunOrigin:
     if run_id is None:
         return offline
     try:
-        client = open_client(uri)
-        found = existing_run(client, uri, run_id)
-        experiment = client.get_experiment(found.info.experiment_id).name
-    except Exception as problem:
-        if is_outage(uri, problem):
-            return offline
-        raise
+        with reaching(uri) as client:
+            found = existing_run(client, uri, run_id)
+            experiment = client.get_experiment(found.info.experiment_id).name
+    except StoreAwayError:
+        return offline
     return RunOrigin(experiment, dict(found.data.tags))
 
 
@@ -304,10 +300,18 @@ def _sync_run(folder: Path, record: RunRecord) -> str | None:
                 delivery.spool.append("status", {"status": "KILLED", "end": now()})
             if delivery.spool.empty:
                 return None
+            with hurried(delivery.record.uri):
+                check_answers(delivery.client, delivery.record.uri)
             entries, files = len(delivery.spool.waiting()), len(delivery.spool.files())
             delivery.send()
             delivery.record.save(folder)
+        except StoreAwayError as problem:
+            where, why, _ = problem.args
+            raise TrackingError(
+                where, why, f"{folder} keeps everything; try again later."
+            ) from None
         except Exception as problem:
+            forget(problem)
             raise TrackingError(
                 delivery.record.uri,
                 f"cannot be reached: {cause(problem)}.",
@@ -326,15 +330,13 @@ def drop_artifacts(config: TrackingConfig, run_id: str, artifacts: Sequence[str]
         TrackingError: the run is not there, or the store refuses or cannot be reached.
     """
     uri = tracking_uri(config)
-    run = existing_run(open_client(uri), uri, run_id)
-    repository = get_artifact_repository(str(run.info.artifact_uri), tracking_uri=uri)
     folders = {artifact.rpartition("/")[0] for artifact in artifacts}
-    try:
+    with told(uri):
+        run = existing_run(open_client(uri), uri, run_id)
+        repository = get_artifact_repository(str(run.info.artifact_uri), tracking_uri=uri)
         there = {item.path for folder in folders for item in repository.list_artifacts(folder)}
         for artifact in there & set(artifacts):
             repository.delete_artifacts(artifact)  # type: ignore[no-untyped-call]
-    except Exception as problem:
-        raise failure(uri, problem) from problem
 
 
 def run_folders(folder: Path) -> Iterator[tuple[Path, RunRecord]]:
@@ -384,7 +386,9 @@ def existing_run(client: MlflowClient, uri: str, run_id: str) -> Run:
         TrackingError: there is none; the message names the newest.
     """
     try:
-        return client.get_run(run_id)
+        run = client.get_run(run_id)
+        check_said(run.info.run_id)
+        return run
     except MlflowException as problem:
         if problem.error_code not in REFUSALS:
             raise

@@ -15,6 +15,7 @@ from pathlib import Path
 import mlflow
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
+from mlflow.entities import ViewType
 from mlflow.exceptions import MlflowException
 
 from odtrain.config.schema import TrackingConfig
@@ -163,9 +164,20 @@ def reaching(uri: str) -> Iterator[MlflowClient]:
         StoreAwayError: it does not answer, or not as MLflow does.
         TrackingError: it refuses.
     """
+    with told(uri), hurried(uri):
+        yield open_client(uri)
+
+
+@contextlib.contextmanager
+def told(uri: str) -> Iterator[None]:
+    """Tell in our words what the store does meanwhile.
+
+    Raises:
+        StoreAwayError: it does not answer, or not as MLflow does.
+        TrackingError: it refuses.
+    """
     try:
-        with hurried(uri):
-            yield open_client(uri)
+        yield
     except Exception as problem:
         if isinstance(problem, OdtrainError) or not is_stores(problem):
             raise
@@ -206,8 +218,29 @@ def experiment_id(client: MlflowClient, uri: str, name: str) -> str:
         found = client.get_experiment_by_name(name)
         if found is None:
             found = _create_experiment(client, uri, name)
+    check_said(found.experiment_id)
     check_active(found)
     return str(found.experiment_id)
+
+
+def check_said(*answers: object) -> None:
+    """Refuse the empty answer of what only looks like MLflow: a proxy's `{}`, in which nothing is named.
+
+    Raises:
+        MlflowException: one is empty; the store may answer better later.
+    """
+    if not all(answers):
+        raise MlflowException("its answer is empty")
+
+
+def check_answers(client: MlflowClient, uri: str) -> None:
+    """Have a server say what only MLflow says: an empty answer looks like an empty store.
+
+    Raises:
+        MlflowException: it does not.
+    """
+    if uri.startswith("http"):
+        check_said(client.search_experiments(view_type=ViewType.ALL, max_results=1))
 
 
 def check_active(experiment: mlflow.entities.Experiment) -> None:
