@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from odtrain.secrets import masked
+from odtrain.system.telemetry import allow_telemetry
 
 if TYPE_CHECKING:
     from odtrain.config.schema import Config
@@ -118,6 +119,7 @@ def with_config(run: Callable[[Composed], int]) -> Callable[[Invocation], int]:
         if invocation.flags.cfg:
             print(as_yaml(config), end="")
             return 0
+        allow_telemetry(config.tracking.telemetry)
         return run(Composed(invocation.flags, invocation.overrides, config))
 
     return composed

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from odtrain.command import Action, Command, Composed, Invocation, flag, prints, with_config
+from odtrain.system.telemetry import allow_telemetry
 
 
 def _sync(given: Composed) -> str:
@@ -15,6 +16,7 @@ def _sync(given: Composed) -> str:
 
 
 def _server(invocation: Invocation) -> int:
+    allow_telemetry(False)
     from odtrain.tracking.server import serve
 
     flags = invocation.flags
