@@ -85,7 +85,9 @@ def test_errors_of_others_are_masked_down_to_the_first():
 
 
 def test_a_traceback_that_nobody_catches_shows_no_secret():
-    program = "from odtrain.secrets import hide_in_tracebacks as h; h(); int('http://u:PASS'+'WORD@h')"
+    program = (
+        "from odtrain.secrets import hide_in_tracebacks as h; h(); int('http://u:PASS'+'WORD@h')"
+    )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert "http://u:***@h" in done.stderr
     assert "PASSWORD" not in done.stderr

@@ -191,10 +191,10 @@ def _side(name: str, asked: Asked) -> ComparedModel:
 
 def _run_side(name: str, runs: Runs, format: str | None) -> ComparedModel:
     run_id = name.removeprefix("runs:/")
-    kept, split = _kept_by(run_id, format or detection_files.EVALUATED, runs)
     store = tracking_uri(runs.tracking)
     with reaching(store) as client:
         run = existing_run(client, store, run_id)
+    kept, split = _kept_by(run_id, format or detection_files.EVALUATED, runs)
     file = None
     if format is not None and kept is None:
         file = run_file(run_id, f"export/{FORMATS[format].file}", runs)

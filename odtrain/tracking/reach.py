@@ -27,20 +27,21 @@ from odtrain.secrets import masked
 
 logger = logging.getLogger(__name__)
 
-WAIT_SECONDS = 12.0
+WAIT_SECONDS = 10.0
 """For one answer, where somebody waits for a command; a run has all that MLFLOW_HTTP_REQUEST_TIMEOUT gives."""
 SAID_AFTER = 2.0
-LOCK_SECONDS = 10.0
+LOCK_SECONDS = 8.0
 """For a database that another process holds."""
 OTHERS_OPEN_SECONDS = 300.0
 """For other runs that make the same new database."""
 CONNECT_SECONDS = 5.0
 PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 DRIVERS = {
-    "postgresql": "psycopg2-binary",
-    "mysql": "pymysql (mysql+pymysql://...)",
-    "mssql": "pyodbc",
+    "postgresql": ("psycopg2-binary", "postgresql+psycopg2"),
+    "mysql": ("pymysql", "mysql+pymysql"),
+    "mssql": ("pyodbc", "mssql+pyodbc"),
 }
+"""What to install, and how an address begins that means it."""
 NAME_ONE = "Name a database (sqlite:///runs.db) or a server (http://host:5000)."
 TAKES_LATER = ("database is locked", "database or disk is full")
 """What SQLite says where the same will be taken later."""
@@ -103,7 +104,7 @@ def _check_driver(uri: str, kind: str) -> None:
         raise _refused(
             uri,
             f"needs a driver that is not installed: {missing}.",
-            f"python -m pip install {DRIVERS[kind]}",
+            "python -m pip install {}, and write {}://...".format(*DRIVERS[kind]),
         ) from None
     except (ValueError, sqlalchemy.exc.SQLAlchemyError) as problem:
         raise _refused(uri, f"cannot be read: {first_line(problem)}", NAME_ONE) from None

@@ -355,6 +355,8 @@ def run_ui(config: TrackingConfig, port: int = 5000) -> int:
     uri = tracking_uri(config)
     with reaching(uri) as client:
         experiment = client.get_experiment_by_name(config.experiment)
+        if experiment is None or not experiment.experiment_id:
+            check_answers(client, uri)
     command, url = ui_command(uri, experiment.experiment_id if experiment else None, port)
     print(f"Open {url}", flush=True)
     if command is None:
