@@ -121,9 +121,9 @@ def _from_any_place(wanted: Wanted) -> Path:
                 _get(wanted, place)
             return _accepted(wanted, place)
         except requests.RequestException as error:  # itself an OSError
-            problems.append((place, f"cannot be downloaded: {_reason(error)}."))
+            problems.append((masked(place), f"cannot be downloaded: {_reason(error)}."))
         except _NotAccepted as error:
-            problems.append((place, str(error)))
+            problems.append((masked(place), str(error)))
         if len(problems) < len(wanted.places):
             logger.warning(": ".join(problems[-1]))
     *earlier, (last, problem) = problems
@@ -248,7 +248,7 @@ def _accepted(wanted: Wanted, place: str) -> Path:
     if not wanted.expected:
         write_text(wanted.pin, f"{digest}\n")
         logger.info(
-            f"{place}: no checksum is published. From now on its sha256 must be\n"
+            f"{masked(place)}: no checksum is published. From now on its sha256 must be\n"
             f"  {digest} ({wanted.pin})"
         )
     wanted.version.unlink(missing_ok=True)
