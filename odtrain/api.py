@@ -22,6 +22,7 @@ from odtrain.errors import ConfigError, DataError
 from odtrain.structures import FloatArray, UInt8Image
 from odtrain.system import logs
 from odtrain.system.processor import choose_onednn
+from odtrain.system.telemetry import allow_telemetry
 from odtrain_runtime.pictures import UnusableError
 from odtrain_runtime.predictor import one_by_one, pixels_of
 
@@ -115,7 +116,9 @@ def compose(overrides: Sequence[str] = ()) -> Config:
             "is one text.",
             'Give a sequence of texts: ["train.steps=100", "data.name=mine"].',
         )
-    return compose_config(overrides, aloud=True)
+    config = compose_config(overrides, aloud=True)
+    allow_telemetry(config.tracking.telemetry)
+    return config
 
 
 # ---- detectors

@@ -10,6 +10,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from odtrain.secrets import masked
+from odtrain.system.telemetry import allow_telemetry
+
 if TYPE_CHECKING:
     from odtrain.config.schema import Config
 
@@ -116,6 +119,7 @@ def with_config(run: Callable[[Composed], int]) -> Callable[[Invocation], int]:
         if invocation.flags.cfg:
             print(as_yaml(config), end="")
             return 0
+        allow_telemetry(config.tracking.telemetry)
         return run(Composed(invocation.flags, invocation.overrides, config))
 
     return composed
@@ -125,7 +129,7 @@ def prints(text_of: Callable[[Composed], str]) -> Callable[[Invocation], int]:
     """As `with_config`; prints what the function returns."""
 
     def run(given: Composed) -> int:
-        print(text_of(given))
+        print(masked(text_of(given)))
         return 0
 
     return with_config(run)

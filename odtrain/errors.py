@@ -15,6 +15,7 @@ import errno
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from odtrain.secrets import masked
 from odtrain_runtime.errors import ModelFileError as ModelFileError
 from odtrain_runtime.errors import OdtrainError as OdtrainError
 
@@ -29,23 +30,31 @@ REMEDIES = {
 """What to do where the operating system refuses to read or write."""
 
 
-class ConfigError(OdtrainError):
+class _Masked(OdtrainError):
+    """Shows no password and no token of the addresses that it speaks of."""
+
+    def __init__(self, where: object, problem: str, remedy: str) -> None:
+        plain = masked(str(where))
+        super().__init__(where if plain == str(where) else plain, masked(problem), masked(remedy))
+
+
+class ConfigError(_Masked):
     """A key, type or choice of the configuration is wrong."""
 
 
-class DataError(OdtrainError):
+class DataError(_Masked):
     """A picture, a label file or a dataset does not hold what it should."""
 
 
-class CheckpointError(OdtrainError):
+class CheckpointError(_Masked):
     """Weights cannot be had, or are not those of this network."""
 
 
-class TrainingError(OdtrainError):
+class TrainingError(_Masked):
     """Training cannot start, or its loss left the numbers."""
 
 
-class TrackingError(OdtrainError):
+class TrackingError(_Masked):
     """A run, model or version cannot be found or written."""
 
 

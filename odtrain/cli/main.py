@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from odtrain import __version__
 from odtrain.cli.parse import parse
 from odtrain.errors import OdtrainError, os_remedy
+from odtrain.secrets import hide_arguments, hide_in_tracebacks, masked
 from odtrain.system.processor import choose_onednn
 
 
@@ -22,6 +23,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: 0 done, 1 an error the user can act on, 130 interrupted.
     """
+    hide_in_tracebacks()
+    if arguments is None:
+        hide_arguments()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         from odtrain.cli.help import overview
@@ -36,13 +40,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _run(arguments)
     except OdtrainError as error:
-        print(error, file=sys.stderr)
+        print(masked(str(error)), file=sys.stderr)
         return 1
     except OSError as error:
         remedy = os_remedy(error)
         if remedy is None:
             raise
-        print(f"{error.filename or 'disk'}: {error.strerror}.\n  {remedy}", file=sys.stderr)
+        told = f"{error.filename or 'disk'}: {error.strerror}.\n  {remedy}"
+        print(masked(told), file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\nInterrupted.", file=sys.stderr)

@@ -28,6 +28,7 @@ from odtrain.io.fetch import Fetcher
 from odtrain.io.locks import alone
 from odtrain.media.images import encode, inspect, record_format
 from odtrain.media.phash import NEAR, WORDS, as_words, distances
+from odtrain.secrets import masked
 from odtrain.system.workers import in_threads
 from odtrain_runtime.pictures import UnusableError
 
@@ -157,7 +158,7 @@ class _Shelf:
         self.settling = Settling(folder / MANIFEST)
 
     def _remember(self, row: ManifestRow) -> None:
-        self.seen.add((row.source, row.source_sha256))
+        self.seen.add((masked(row.source), row.source_sha256))
         self.by_content.setdefault(row.sha256, row)
         if "://" in row.source:
             self.links.add(row.source)
@@ -183,7 +184,7 @@ class _Shelf:
 
     def look(self, candidate: PictureCandidate) -> Looked | Refused | None:
         """Read and decode a candidate, in any thread; None if it was collected before."""
-        if candidate.source in self.links:
+        if candidate.known and candidate.source in self.links:
             return None
         try:
             data = candidate.read()

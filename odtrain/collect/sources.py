@@ -28,6 +28,7 @@ from odtrain.io.fetch import PICTURE_BYTES, Fetcher, FetchError
 from odtrain.media.images import JPEG_QUALITY, SUFFIXES
 from odtrain.media.video import SUFFIXES as VIDEO_SUFFIXES
 from odtrain.media.video import Frame, open_video
+from odtrain.secrets import has_secret, masked
 from odtrain_runtime.pictures import UNSUPPORTED_SUFFIXES
 
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
@@ -56,14 +57,16 @@ class PictureCandidate:
     """Something that may be a picture.
 
     Attributes:
-        source: a path, `ARCHIVE!MEMBER`, `VIDEO#frame=N` or a URL.
+        source: a path, `ARCHIVE!MEMBER`, `VIDEO#frame=N` or a URL, without a password.
         read: its bytes; raises a RefusedError where there are none.
         frame: it is a frame of a video.
+        known: its source says which it is: without what it hides, two may have the same.
     """
 
     source: str
     read: Callable[[], bytes]
     frame: bool = False
+    known: bool = True
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,7 @@ def open_source(name: str, *, every: int, fetcher: Fetcher, without: Sequence[Pa
         DataError: it does not exist, or is of no kind that is read.
     """
     if "://" in name:
-        return Source(name, lambda: iter([_link(name, fetcher)]), LINKS_AT_ONCE)
+        return Source(masked(name), lambda: iter([_link(name, fetcher)]), LINKS_AT_ONCE)
     path = Path(name).expanduser()
     lower = path.name.lower()
     if path.is_dir():
@@ -145,7 +148,7 @@ def _link(url: str, fetcher: Fetcher) -> PictureCandidate:
         except FetchError as error:
             raise RefusedError(f"{error}.") from None
 
-    return PictureCandidate(url, read)
+    return PictureCandidate(masked(url), read, known=not has_secret(url))
 
 
 def _in_folder(folder: Path, every: int, without: frozenset[Path]) -> Iterator[PictureCandidate]:

@@ -23,6 +23,7 @@ from odtrain.config.data_name import name_own_data
 from odtrain.config.schema import Config, keys, section_in, sections
 from odtrain.config.shipped import choices, conf, conf_folders, shipped
 from odtrain.errors import ConfigError, first_line
+from odtrain.secrets import without_secrets
 
 WITHOUT_CHOICES = ("~model", "~data", "~sweep")
 """The groups whose choices each say what to work on: `conf/*_defaults.yaml` has what holds for all of them."""
@@ -103,8 +104,8 @@ def as_dict(config: Config) -> dict[str, Any]:
 
 
 def as_yaml(config: Config) -> str:
-    """The configuration as YAML that `from_yaml` reads back."""
-    return OmegaConf.to_yaml(OmegaConf.create(as_dict(config)))
+    """The configuration as YAML that `from_yaml` reads back, without passwords and tokens of addresses."""
+    return OmegaConf.to_yaml(OmegaConf.create(without_secrets(as_dict(config))))
 
 
 def from_yaml(text: str) -> Config:

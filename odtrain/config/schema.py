@@ -258,6 +258,7 @@ class TrackingConfig:
     run_name: str | None
     system_metrics: bool
     flush_seconds: float
+    telemetry: bool
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,8 @@ from typing import Any
 
 import psutil
 
+PRIVATE = 0o600
+"""Mode of a file that may hold a secret: for this user alone."""
 PART = ".part"
 """How the name of a file ends that is not whole yet."""
 LEFT = re.compile(r"\..+\.(?:new-)?(?P<host>[0-9a-f]{8})-(?P<process>\d+)-\d+(?:\.part)?")
@@ -36,29 +38,34 @@ SECONDS_BETWEEN = 1.0
 _tidied: set[Path] = set()
 
 
-def write_bytes(file: Path, content: bytes, *, durable: bool = True) -> None:
+def write_bytes(
+    file: Path, content: bytes, *, durable: bool = True, mode: int | None = None
+) -> None:
     """Write a file, in folders made for it.
 
     Args:
         file: the old content stays until the new one is whole.
         content: all of it.
         durable: whether it must be on disk when this returns; not for what is made again when it is lost.
+        mode: who may read it; None for whom the system lets by default.
 
     Raises:
         OSError: the disk refuses; the old content is still there.
     """
     with replacing(file, durable=durable) as part:
+        if mode is not None:
+            part.touch(mode)
         part.write_bytes(content)
 
 
-def write_text(file: Path, text: str, *, durable: bool = True) -> None:
+def write_text(file: Path, text: str, *, durable: bool = True, mode: int | None = None) -> None:
     """Write a file as UTF-8, as `write_bytes` does; undecodable names in it stay what they were."""
-    write_bytes(file, text.encode("utf-8", "surrogateescape"), durable=durable)
+    write_bytes(file, text.encode("utf-8", "surrogateescape"), durable=durable, mode=mode)
 
 
-def write_json(file: Path, content: Mapping[str, Any]) -> None:
+def write_json(file: Path, content: Mapping[str, Any], *, mode: int | None = None) -> None:
     """Write an object for people to read too, as `write_bytes` does."""
-    write_text(file, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    write_text(file, json.dumps(content, indent=2, ensure_ascii=False) + "\n", mode=mode)
 
 
 def read_json(file: Path) -> dict[str, Any]:

@@ -16,8 +16,10 @@ from tqdm import tqdm
 from odtrain.errors import CheckpointError
 from odtrain.io.atomic import make_folder, put, write_text
 from odtrain.io.checksums import sha256_of
+from odtrain.io.deadlines import DeadlineAdapter, check_whole
 from odtrain.io.http_errors import reason
 from odtrain.io.locks import alone
+from odtrain.secrets import masked
 
 logger = logging.getLogger(__name__)
 
@@ -95,7 +97,7 @@ def download(wanted: Wanted) -> Path:
             return _from_any_place(wanted)
     except OSError as error:
         problem = f"cannot be kept in {wanted.file.parent}: {error}."
-        raise CheckpointError(wanted.url, problem, wanted.by_hand) from error
+        raise CheckpointError(wanted.url, problem, wanted.by_hand) from None
 
 
 def _alone(wanted: Wanted) -> AbstractContextManager[None]:
@@ -119,9 +121,9 @@ def _from_any_place(wanted: Wanted) -> Path:
                 _get(wanted, place)
             return _accepted(wanted, place)
         except requests.RequestException as error:  # itself an OSError
-            problems.append((place, f"cannot be downloaded: {_reason(error)}."))
+            problems.append((masked(place), f"cannot be downloaded: {_reason(error)}."))
         except _NotAccepted as error:
-            problems.append((place, str(error)))
+            problems.append((masked(place), str(error)))
         if len(problems) < len(wanted.places):
             logger.warning(": ".join(problems[-1]))
     *earlier, (last, problem) = problems
@@ -172,14 +174,17 @@ def _get(wanted: Wanted, url: str) -> None:
 def _go_on(wanted: Wanted, url: str) -> None:
     """Append what is missing to `wanted.part`; a server that cannot sends all of it again."""
     origin, version = _begun(wanted)
-    if origin not in (url, None):  # begun at another place, whose file may be another one
+    if origin not in (masked(url), None):  # begun at another place, whose file may be another one
         wanted.part.unlink(missing_ok=True)
         version = None
     have = wanted.part.stat().st_size if wanted.part.is_file() else 0
     headers = {"Accept-Encoding": "identity"}
     if have:
         headers |= {"Range": f"bytes={have}-"} | ({"If-Range": version} if version else {})
-    with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT_SECONDS) as answer:
+    with (
+        _session() as session,
+        session.get(url, headers=headers, timeout=TIMEOUT_SECONDS) as answer,
+    ):
         if answer.status_code == requests.codes.requested_range_not_satisfiable:
             wanted.part.unlink()
             raise _Incomplete("the partial download did not fit; begun again")
@@ -190,12 +195,21 @@ def _go_on(wanted: Wanted, url: str) -> None:
         _save(answer, wanted, have if going_on else 0)
 
 
+def _session() -> requests.Session:
+    """For one file, which may take as long as it comes at a least rate."""
+    session = requests.Session()
+    session.stream = True
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, DeadlineAdapter())
+    return session
+
+
 def _begun(wanted: Wanted) -> tuple[str | None, str | None]:
     """Where the incomplete file is from, and which version of it, as far as that is known."""
     if not wanted.version.is_file():
         return None, None
     origin, _, version = wanted.version.read_text(encoding="utf-8").partition("\n")
-    return origin or None, version or None
+    return masked(origin) or None, version or None
 
 
 def _remember_version(answer: requests.Response, url: str, wanted: Wanted) -> None:
@@ -203,7 +217,7 @@ def _remember_version(answer: requests.Response, url: str, wanted: Wanted) -> No
     tag = answer.headers.get("ETag", "")
     weak = not tag or tag.startswith("W/")
     version = answer.headers.get("Last-Modified", "") if weak else tag
-    wanted.version.write_text(f"{url}\n{version}", encoding="utf-8")
+    wanted.version.write_text(f"{masked(url)}\n{version}", encoding="utf-8")
 
 
 def _save(answer: requests.Response, wanted: Wanted, have: int) -> None:
@@ -215,6 +229,7 @@ def _save(answer: requests.Response, wanted: Wanted, have: int) -> None:
         for block in answer.iter_content(2**18):
             stream.write(block)
             bar.update(len(block))
+        check_whole(answer)
         if total is not None and stream.tell() < total:
             raise _Incomplete(f"broke off after {stream.tell():,} of {total:,} bytes")
 
@@ -233,7 +248,7 @@ def _accepted(wanted: Wanted, place: str) -> Path:
     if not wanted.expected:
         write_text(wanted.pin, f"{digest}\n")
         logger.info(
-            f"{place}: no checksum is published. From now on its sha256 must be\n"
+            f"{masked(place)}: no checksum is published. From now on its sha256 must be\n"
             f"  {digest} ({wanted.pin})"
         )
     wanted.version.unlink(missing_ok=True)

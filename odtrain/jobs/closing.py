@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from odtrain.evaluation.evaluate import Evaluation
 from odtrain.export.parity import Proof, exports_table
 from odtrain.jobs.context import RunContext
-from odtrain.tracking.store import repeated, ui_command
+from odtrain.secrets import without_secrets
+from odtrain.tracking.store import UI, repeated, ui_command
 from odtrain.training.loop import Fitted
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def description(
     ended = f" ({fitted.stopped})" if fitted.stopped else ""
     return "\n\n".join(
         [
-            f"`{shlex.join(['odtrain', 'train', *context.overrides])}`",
+            f"`{shlex.join(['odtrain', 'train', *without_secrets(context.overrides)])}`",
             f"**{headline(evaluated.evaluation)}** on the {evaluated.split.name} split of "
             f"{dataset.name} ({pictures} pictures, digest `{dataset.digest[:12]}`).",
             f"{config.model.name}, {fitted.step} steps of {config.train.batch_size} in "
@@ -63,6 +64,8 @@ def after_training(result: TrainResult, overrides: Sequence[str]) -> str:
     command, url = ui_command(result.store, result.experiment_id)
     store = repeated(overrides, ["tracking.uri"])
     data = repeated(overrides, ["data.", "tracking.uri"])
+    if command == UI:
+        command += store
     return "\n".join(
         [
             *([f"Registered {result.outcome}"] if result.outcome else []),

@@ -41,7 +41,8 @@ from odtrain.registry.download import file_of_version
 from odtrain.registry.versions import find_version
 from odtrain.reports import charts
 from odtrain.structures import Detections, LabelledSplit
-from odtrain.tracking.store import open_client, tracking_uri
+from odtrain.tracking.runs import existing_run
+from odtrain.tracking.store import reaching, tracking_uri
 from odtrain.tracking.tracker import Tracker
 from odtrain.training.input_pipeline import Pictures
 
@@ -190,8 +191,10 @@ def _side(name: str, asked: Asked) -> ComparedModel:
 
 def _run_side(name: str, runs: Runs, format: str | None) -> ComparedModel:
     run_id = name.removeprefix("runs:/")
+    store = tracking_uri(runs.tracking)
+    with reaching(store) as client:
+        run = existing_run(client, store, run_id)
     kept, split = _kept_by(run_id, format or detection_files.EVALUATED, runs)
-    run = open_client(tracking_uri(runs.tracking)).get_run(run_id)
     file = None
     if format is not None and kept is None:
         file = run_file(run_id, f"export/{FORMATS[format].file}", runs)

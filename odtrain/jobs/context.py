@@ -10,6 +10,7 @@ from pathlib import Path
 from odtrain.config.schema import Config
 from odtrain.dataset.read import Dataset, read_labelled, read_truths
 from odtrain.structures import GroundTruth, LabelledSplit
+from odtrain.tracking.store import is_outage
 from odtrain.tracking.tracker import Tracker
 from odtrain.training.input_pipeline import Pictures
 
@@ -66,4 +67,9 @@ def experiment_id(tracker: Tracker) -> str | None:
     """MLflow's id of the run's experiment; None while the server is away."""
     if not tracker.online or tracker.run_id is None:
         return None
-    return str(tracker.client.get_run(tracker.run_id).info.experiment_id)
+    try:
+        return str(tracker.client.get_run(tracker.run_id).info.experiment_id)
+    except Exception as problem:
+        if is_outage(tracker.uri, problem):
+            return None
+        raise

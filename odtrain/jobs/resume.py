@@ -17,6 +17,7 @@ from odtrain.errors import ConfigError, TrackingError
 from odtrain.io.locks import alone
 from odtrain.jobs.speed import PRECISION
 from odtrain.model_source import run_config, run_file
+from odtrain.secrets import without_secrets
 from odtrain.tracking.runs import (
     NOT_OF_THE_RESULT,
     config_digest,
@@ -59,9 +60,16 @@ def resumed(config: Config, overrides: Sequence[str]) -> tuple[Config, str | Non
     wanted = wanted.removeprefix("runs:/")
     saved = _begun_as(wanted, config)
     asked, kept = flattened(as_dict(config)), flattened(as_dict(saved))
-    _refuse_changes(asked, kept, overrides, wanted)
+    _refuse_changes(without_secrets(asked), without_secrets(kept), overrides, wanted)
     own = {name: getattr(config, name) for name in ("tracking", "outputs")}
-    return replaced(saved, own | {"train.max_minutes": config.train.max_minutes}), wanted
+    own |= {"train.max_minutes": config.train.max_minutes}
+    return replaced(saved, _secrets(asked, kept) | own), wanted
+
+
+def _secrets(asked: Mapping[str, Any], kept: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run keeps without its passwords, with those that are given now."""
+    hidden = {key: value for key, value in asked.items() if without_secrets(value) != value}
+    return {key: value for key, value in hidden.items() if without_secrets(value) == kept.get(key)}
 
 
 def _begun_as(run: str, config: Config) -> Config:

@@ -23,6 +23,7 @@ from odtrain.io.atomic import write_text
 from odtrain.model_source import run_file
 from odtrain.reports import charts
 from odtrain.reports.pages import as_jpeg, embedded, page
+from odtrain.secrets import masked
 from odtrain.structures import Detections, LabelledSplit
 from odtrain.tracking.runs import EVAL_SPLIT, RunSummary, read_summary
 
@@ -156,7 +157,7 @@ def _subtitle(summary: RunSummary, split: LabelledSplit) -> str:
 
 def _command(summary: RunSummary) -> str:
     found = re.match(r"`(odtrain [^`]*)`", summary.tags.get("mlflow.note.content", ""))
-    return found[1] if found else ""
+    return masked(found[1]) if found else ""
 
 
 def _cards(summary: RunSummary, evaluation: Evaluation) -> Iterator[dict[str, str]]:
@@ -287,7 +288,7 @@ def _data(summary: RunSummary, runs: Runs) -> dict[str, Any]:
 
 def _text(run_id: str, artifact: str, runs: Runs) -> str:
     file = _optional(run_id, artifact, runs)
-    return "" if file is None else file.read_text(encoding="utf-8")
+    return "" if file is None else masked(file.read_text(encoding="utf-8"))
 
 
 def _optional(run_id: str, artifact: str, runs: Runs) -> Path | None:

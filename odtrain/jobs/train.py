@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from odtrain.config.schema import Config
@@ -62,7 +62,7 @@ class TrainResult:
     proofs: Sequence[Proof]
     model: str
     outcome: str | None
-    store: str
+    store: str = field(repr=False)  # it may hold a password
     experiment_id: str | None
     doubts: Sequence[str] = ()
 

@@ -6,8 +6,9 @@ import glob
 import hashlib
 import re
 import time
+from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
@@ -21,6 +22,7 @@ from odtrain.io.atomic import replacing
 from odtrain.io.http_errors import reason
 from odtrain.media import images as pictures
 from odtrain.media import video
+from odtrain.secrets import masked
 
 CAMERA = re.compile(r"camera:(\d+)")
 URL = re.compile(r"https?://", re.IGNORECASE)
@@ -37,7 +39,7 @@ class Medium:
 
     Attributes:
         file: where it is.
-        name: as the user knows it: its path, or the URL it came from.
+        name: as the user knows it: its path, or the URL it came from, without a password.
         moving: whether it is a video, or a GIF of several frames.
     """
 
@@ -82,13 +84,23 @@ def find_media(
     def expand(entry: str) -> Iterable[Medium]:
         if URL.match(entry):
             file = fetch(entry, folder / "fetched", config, going_on)
-            return [Medium(file, entry, _moves(file))]
+            return [Medium(file, masked(entry), _moves(file))]
         suffixes = pictures.SUFFIXES | video.SUFFIXES
         files = find_files(entry, suffixes, folder / ours, "picture or video", NAME_SOMETHING)
         return [Medium(file, str(file), _moves(file)) for file in files]
 
     found = [medium for entry in entries for medium in expand(entry)]
-    return list({medium.name: medium for medium in found}.values())
+    return _told_apart({medium.file: medium for medium in found}.values())
+
+
+def _told_apart(media: Iterable[Medium]) -> list[Medium]:
+    """Each under a name of its own, also where addresses differ in a secret alone."""
+    media = list(media)
+    times = Counter(medium.name for medium in media)
+    return [
+        each if times[each.name] == 1 else replace(each, name=f"{each.name} ({each.file.name})")
+        for each in media
+    ]
 
 
 def find_pictures(pattern: str | None) -> list[Path]:

@@ -31,8 +31,9 @@ from odtrain.registry.versions import (
     set_champion,
     versions_of,
 )
-from odtrain.tracking.runs import in_use, run_folders, sync
-from odtrain.tracking.store import failure, is_outage, open_client, tracking_uri
+from odtrain.tracking.reach import StoreAwayError
+from odtrain.tracking.runs import in_use, run_folders, store_of, sync
+from odtrain.tracking.store import failure, is_outage, open_client, reaching, told, tracking_uri
 
 logger = logging.getLogger(__name__)
 
@@ -64,8 +65,9 @@ def promote(config: Config, overrides: Sequence[str], name: str, number: str) ->
     case = PromotionCase(
         store, config, config.registry, version, None, config.data if named_data else None
     )
-    before = champion_of(versions_of(open_client(store), name))
-    verdict = settle(case, True)
+    with told(store):
+        before = champion_of(versions_of(open_client(store), name))
+        verdict = settle(case, True)
     uri = f"models:/{name}/{version.number}"
     if not verdict.passed:
         count = len(verdict.failed)
@@ -103,9 +105,8 @@ def rollback(tracking: TrackingConfig, name: str) -> str:
         TrackingError: there is no champion, or none before it.
     """
     store = tracking_uri(tracking)
-    client = open_client(store)
     find_version(f"models:/{name}/latest", store)
-    with alone_at(client, name) as lease:
+    with reaching(store) as client, alone_at(client, name) as lease:
         before, now = roll_back(client, name, lease)
     return f"models:/{name}@champion is version {now} again (it was version {before})."
 
@@ -134,7 +135,7 @@ def sync_all(
     for run, record in waiting:
         if in_use(run):
             continue
-        store = uri or record.uri
+        store = store_of(record, uri)
         name, number = register_postponed(run, record, store)
         logger.info(f"{run}: registered as {name} version {number}.")
         logger.info(_judged(run, outputs, store, name, number))
@@ -154,6 +155,8 @@ def _judged(run: Path, outputs: str, store: str, name: str, number: str) -> str:
         saved = replace(from_yaml(text), outputs=outputs)
         verdict = promote_trained(saved, store, run, name, number)
         return outcome(verdict, saved.registry, name, number)
+    except StoreAwayError:
+        raise
     except (OdtrainError, FileNotFoundError) as problem:
         return f"models:/{name}/{number} is registered and was not judged: {problem}"
     except Exception as problem:

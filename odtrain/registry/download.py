@@ -23,7 +23,9 @@ from odtrain.io.locks import alone
 from odtrain.registry.carried_code import kept_apart
 from odtrain.registry.model_card import CARD
 from odtrain.registry.versions import LABEL_FILES, Version, files_of, find_version, served_by
-from odtrain.tracking.store import cause, is_outage, mlflow_uses, open_client, shown
+from odtrain.secrets import forget
+from odtrain.tracking.reach import cause
+from odtrain.tracking.store import is_outage, mlflow_uses, reaching
 
 
 def resolve_model(uri: str, store: str) -> Path:
@@ -35,10 +37,10 @@ def resolve_model(uri: str, store: str) -> Path:
         TrackingError: there is no such model, or its files cannot be had or are damaged.
     """
     version = find_version(uri, store)
-    client = open_client(store)
     model_id = version.source.removeprefix("models:/")
     try:
-        location = client.get_logged_model(model_id).artifact_location
+        with reaching(store) as client:
+            location = client.get_logged_model(model_id).artifact_location
         here = Path(url2pathname(urlsplit(location).path)) / "artifacts"
         if urlsplit(location).scheme in ("file", "") and here.is_dir():
             return here
@@ -65,9 +67,8 @@ def scoring_app(uri: str, store: str) -> Any:
 
 
 def _not_complete(uri: str, store: str, problem: Exception) -> TrackingError:
-    return TrackingError(
-        uri, f"cannot be downloaded: {cause(problem)}", f"Is {shown(store)} complete?"
-    )
+    forget(problem)
+    return TrackingError(uri, f"cannot be downloaded: {cause(problem)}", f"Is {store} complete?")
 
 
 def file_of_version(version: Version, store: str, format: str | None = None) -> tuple[str, Path]:

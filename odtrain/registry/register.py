@@ -16,7 +16,7 @@ from pathlib import Path
 import mlflow
 import mlflow.pyfunc
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Run
+from mlflow.entities import LoggedModelStatus, Metric, Run
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
@@ -36,21 +36,23 @@ from odtrain.registry.versions import (
     LABEL_FILES,
     LATENCY,
     SERVED_BY,
+    Version,
     quoted,
     refresh_aliases,
     versions_of,
 )
+from odtrain.secrets import without_secrets
 from odtrain.tracking.names import LONGEST_NAME, key_name
+from odtrain.tracking.reach import brief
 from odtrain.tracking.runs import EVAL_SPLIT
 from odtrain.tracking.sender import RunRecord
 from odtrain.tracking.store import (
-    brief,
+    check_said,
     failure,
     is_outage,
     mlflow_uses,
     open_client,
     registry_uri,
-    shown,
 )
 from odtrain.tracking.tracker import Tracker
 from odtrain_runtime.provenance import read_labels
@@ -64,6 +66,8 @@ RUNTIME = Path(odtrain_runtime.__file__).parent
 NO_STEP = -1
 """Model.log copies a step's metrics from run to model, without the data that they are of; this one has none."""
 PENDING = "register.json"
+DIGEST = "odtrain.files_digest"
+"""Tag of a version and its model: of the checksums of its files."""
 
 SIGNATURE = ModelSignature(
     inputs=Schema([ColSpec(DataType.binary, "image")]),
@@ -137,7 +141,7 @@ def register(tracker: Tracker, candidate: ModelCandidate) -> str | None:
             "no exported file is fit to be registered.",
             "The run's tags odtrain.export.* say what each lacks.",
         )
-    if tracker.flush():
+    if tracker.flush(insist=True):
         try:
             return _register(tracker.client, tracker.uri, str(tracker.run_id), candidate)
         except Exception as problem:
@@ -189,7 +193,7 @@ def check_registry(client: MlflowClient, uri: str, name: str) -> None:
 def _takes_nothing(uri: str, name: str, problem: Exception) -> TrackingError:
     return TrackingError(
         f"models:/{name}",
-        f"the registry {shown(registry_uri(uri))} takes no version of it: {brief(problem)}",
+        f"the registry {registry_uri(uri)} takes no version of it: {brief(problem)}",
         "Have it made writable, give another (tracking.uri=, MLFLOW_REGISTRY_URI), or a name that is yours: "
         "registry.name=NAME.",
     )
@@ -223,19 +227,24 @@ def _register(client: MlflowClient, uri: str, run_id: str, candidate: ModelCandi
     _write_card(candidate, run_id)
     tops = [*candidate.files.values(), *_beside(candidate).values()]
     sums = checksums(map(Path, tops))
-    digest = hashlib.sha256(sums.encode()).hexdigest()
+    digest = _digest(sums)
     _ensure_registered_model(client, candidate.name)
-    number = _registered_before(client, candidate.name, run_id, digest)
+    before = _registered_before(client, candidate.name, run_id, digest)
+    run = client.get_run(run_id)
+    logged = _logged_before(client, run, digest, before.source if before else "")
+    number = before.number if before else None
     if number is None:
-        model_id = _log_model(client, uri, run_id, candidate, sums)
+        model_id = logged or _log_model(client, uri, run, candidate, sums)
+        _show_numbers(client, run, model_id, candidate)
         with mlflow_uses(uri):
             made = client.create_model_version(
                 candidate.name,
                 source=f"models:/{model_id}",
                 run_id=run_id,
-                tags={**_version_tags(run_id, candidate), "odtrain.files_digest": digest},
+                tags={**_version_tags(run_id, candidate), DIGEST: digest},
                 model_id=model_id,
             )
+        check_said(made.version)
         number = str(made.version)
         shown_there = json.dumps([{"name": candidate.name, "version": number}])
         client.set_logged_model_tags(model_id, {MLFLOW_MODEL_VERSIONS: shown_there})
@@ -252,19 +261,43 @@ def _ensure_registered_model(client: MlflowClient, name: str) -> None:
             raise
 
 
-def _registered_before(client: MlflowClient, name: str, run_id: str, digest: str) -> str | None:
+def _registered_before(client: MlflowClient, name: str, run_id: str, digest: str) -> Version | None:
     for version in versions_of(client, name):
-        if version.run_id == run_id and version.tags.get("odtrain.files_digest") == digest:
-            return version.number
+        if version.run_id == run_id and version.tags.get(DIGEST) == digest:
+            return version
     return None
 
 
+def _logged_before(client: MlflowClient, run: Run, digest: str, source: str) -> str | None:
+    """The id of the model that holds these files of a run; what a kill left beside it is deleted.
+
+    Args:
+        client: of the store.
+        run: whose model it is.
+        digest: of the files.
+        source: of the version that has them already, whose model stays.
+    """
+    found = client.search_logged_models(
+        [run.info.experiment_id], filter_string=f"source_run_id = '{run.info.run_id}'"
+    )
+    whole = [
+        model.model_id
+        for model in found
+        if model.status == LoggedModelStatus.READY and model.tags.get(DIGEST) == digest
+    ]
+    kept = source.removeprefix("models:/") or (whole[0] if whole else None)
+    for model in found:
+        unfinished = model.status != LoggedModelStatus.READY
+        if model.model_id != kept and (unfinished or model.model_id in whole):
+            client.delete_logged_model(model.model_id)
+    return kept
+
+
 def _log_model(
-    client: MlflowClient, uri: str, run_id: str, candidate: ModelCandidate, sums: str
+    client: MlflowClient, uri: str, run: Run, candidate: ModelCandidate, sums: str
 ) -> str:
     """Log the model in its run; returns its id."""
-    run = client.get_run(run_id)
-    model_id = _create_logged_model(client, run, candidate)
+    model_id = _create_logged_model(client, run, candidate, _digest(sums))
     with tempfile.TemporaryDirectory() as scratch, mlflow_uses(uri), warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*An input example was not provided")
         sums_file = Path(scratch, SUMS)
@@ -272,7 +305,7 @@ def _log_model(
         Model.log(
             artifact_path=None,
             flavor=mlflow.pyfunc,
-            run_id=run_id,
+            run_id=run.info.run_id,
             model_id=model_id,
             step=NO_STEP,
             python_model=str(PYFUNC_MODEL),
@@ -284,7 +317,6 @@ def _log_model(
                 f"{name}=={installed(name)}" for name in FORMATS[candidate.served].needs
             ],
         )
-    _show_numbers(client, run, model_id, candidate)
     return model_id
 
 
@@ -310,16 +342,27 @@ def _show_numbers(client: MlflowClient, run: Run, model_id: str, candidate: Mode
         client.log_batch(run_id, metrics[start : start + MAX_METRICS_PER_BATCH])
 
 
-def _create_logged_model(client: MlflowClient, run: Run, candidate: ModelCandidate) -> str:
+def _digest(sums: str) -> str:
+    return hashlib.sha256(sums.encode()).hexdigest()
+
+
+def _create_logged_model(
+    client: MlflowClient, run: Run, candidate: ModelCandidate, digest: str
+) -> str:
     # Left to itself, Model.log puts the model into the default experiment instead of the run's.
     model = client.create_logged_model(
         run.info.experiment_id,
         name=re.sub(FORBIDDEN_IN_NAMES, "_", candidate.architecture),
         source_run_id=run.info.run_id,
-        tags={"odtrain.data_digest": candidate.data_digest, SERVED_BY: candidate.served},
-        params=run.data.params,
+        tags={
+            "odtrain.data_digest": candidate.data_digest,
+            SERVED_BY: candidate.served,
+            DIGEST: digest,
+        },
+        params=without_secrets(run.data.params),
         model_type="detector",
     )
+    check_said(model.model_id)
     return str(model.model_id)
 
 

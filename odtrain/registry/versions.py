@@ -17,7 +17,7 @@ from mlflow.exceptions import MlflowException
 from odtrain.errors import TrackingError
 from odtrain.export_formats import FORMATS, served_format
 from odtrain.registry.lock import Lease
-from odtrain.tracking.store import open_client, registry_uri, shown
+from odtrain.tracking.store import check_answers, reaching, registry_uri
 
 MODEL_URI = re.compile(r"(?:models:/)?(?P<name>[^/@]+)(?:@(?P<alias>[^/]+)|/(?P<version>[^/]+))?")
 
@@ -48,9 +48,11 @@ class Version:
 
 def list_models(store: str) -> list[Version]:
     """Every version of every registered model, newest first within each."""
-    client = open_client(store)
-    names = sorted(model.name for model in client.search_registered_models())
-    return [version for name in names for version in versions_of(client, name)]
+    with reaching(store) as client:
+        names = sorted(model.name for model in client.search_registered_models())
+        if not names:
+            check_answers(client, store)
+        return [version for name in names for version in versions_of(client, name)]
 
 
 def find_version(uri: str, store: str) -> Version:
@@ -66,10 +68,11 @@ def find_version(uri: str, store: str) -> Version:
         raise TrackingError(
             uri, "does not name a model.", "Write models:/NAME@ALIAS or models:/NAME/VERSION."
         )
-    client = open_client(store)
-    versions = versions_of(client, parts["name"])
-    if not versions:
-        raise _no_model(client, uri, parts["name"], store)
+    with reaching(store) as client:
+        versions = versions_of(client, parts["name"])
+        if not versions:
+            check_answers(client, store)
+            raise _no_model(client, uri, parts["name"], store)
     found = [v for v in versions if parts["alias"] in v.aliases or parts["version"] == v.number]
     if parts["alias"] is None and parts["version"] in (None, "latest"):
         champions = [v for v in versions if "champion" in v.aliases and parts["version"] is None]
@@ -145,7 +148,7 @@ def _no_model(client: MlflowClient, uri: str, name: str, store: str) -> Tracking
     names = ", ".join(sorted(model.name for model in client.search_registered_models()))
     return TrackingError(
         uri,
-        f'no model "{name}" is registered in {shown(registry_uri(store))}.',
+        f'no model "{name}" is registered in {registry_uri(store)}.',
         f"There are: {names}." if names else "None is yet; `odtrain train` registers one.",
     )
 
@@ -263,8 +266,10 @@ def losing_classes(versions: Sequence[Version], store: str) -> list[Version]:
     Versions of today were run with 1 to 4 threads before they were registered. Of an older one its run
     says how its files suppress.
     """
-    client = open_client(store)
-    return [each for each in versions if not _proven(each) and _made_with_operator(client, each)]
+    with reaching(store) as client:
+        return [
+            each for each in versions if not _proven(each) and _made_with_operator(client, each)
+        ]
 
 
 def _proven(version: Version) -> bool:

@@ -18,7 +18,6 @@ from odtrain.errors import TrackingError
 from odtrain.sweep import queue as sweep_trials
 from odtrain.sweep.study import AWAY, FORMAT
 from odtrain.sweep.worker import Job
-from odtrain.tracking.store import shown
 from odtrain.tracking.tracker import Tracker
 
 logger = logging.getLogger(__name__)
@@ -60,7 +59,7 @@ def begun(
     study.set_user_attr("experiment", tracker.experiment)
     study.set_user_attr("run_id", tracker.name)
     if not tracker.resumed:
-        tracker.log_config(*_without_password(config, overrides))
+        tracker.log_config(config, overrides)
         tracker.log_text(json.dumps(dict(config.sweep.space), indent=2), "space.json")
     fixed = [*job.fixed, f"tracking.experiment={tracker.experiment}"]
     job = replace(job, parent=tracker.name, fixed=fixed, uri=tracker.uri)
@@ -136,15 +135,6 @@ def _awaited_run(study: optuna.Study, job: Job) -> tuple[str, str]:
         f"another driver began the study and has had no run for {LONGEST_START:.0f} seconds.",
         "Look at what it says, and give the command again.",
     )
-
-
-def _without_password(config: Config, overrides: Sequence[str]) -> tuple[Config, list[str]]:
-    """What may be logged: everybody who sees the run would have the database's password too."""
-    storage = config.sweep.storage
-    if storage is None:
-        return config, list(overrides)
-    logged = replace(config, sweep=replace(config.sweep, storage=shown(storage)))
-    return logged, [text.replace(storage, shown(storage)) for text in overrides]
 
 
 def taken_over(whole: Sweep, stack: ExitStack) -> Sweep:

@@ -26,8 +26,8 @@ from optuna.study import StudyDirection
 
 from odtrain.config.schema import SweepConfig
 from odtrain.errors import ConfigError, TrackingError, first_line
+from odtrain.secrets import without_secrets
 from odtrain.sweep.space import Dimension
-from odtrain.tracking.store import shown
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ def open_study(
         ConfigError: it is there and compares something else or is not odtrain's, or the database cannot
             be opened. Nothing is written into it then.
     """
-    wanted = {"directions": dict(settings.directions), **begun_with}
+    wanted = without_secrets({"directions": dict(settings.directions), **begun_with})
     try:
         storage = _storage(storage_url(settings))
         try:
@@ -80,16 +80,16 @@ def open_study(
         known = {key: study.user_attrs.get(key, value) for key, value in wanted.items()}
         if "settings" in known:  # studies begun before they kept it by itself have it there
             known["settings"] = [t for t in known["settings"] if not t.startswith(PRECISION)]
-        _check_unchanged(settings.name, known, wanted)
+        _check_unchanged(settings.name, without_secrets(known), wanted)
         _check_space(settings, study, dimensions)
         for key in set(wanted) - set(study.user_attrs):
             study.set_user_attr(key, wanted[key])
     except (ValueError, ImportError, sqlalchemy.exc.SQLAlchemyError, *AWAY) as error:
         raise ConfigError(
-            f"sweep.storage={shown(storage_url(settings))}",
+            f"sweep.storage={storage_url(settings)}",
             f"the study {settings.name} cannot be opened: {first_line(error)}",
             "Give another sweep.storage, or another sweep.name for another comparison.",
-        ) from error
+        ) from None
     return study, made
 
 
@@ -291,6 +291,6 @@ def _check_space(
 def _no_study(settings: SweepConfig) -> ConfigError:
     return ConfigError(
         f"sweep.name={settings.name}",
-        f"no such study in {shown(storage_url(settings))}.",
+        f"no such study in {storage_url(settings)}.",
         "Run odtrain sweep first, or give the sweep.name and sweep.storage of one.",
     )

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 from odtrain import __version__
 from odtrain.errors import OdtrainError
-from odtrain.io.atomic import write_text
+from odtrain.io.atomic import PRIVATE, write_text
+from odtrain.secrets import hide_in_tracebacks
 from odtrain.sweep.pruning import Finished, Rule, hopeless
 from odtrain.system import logs
 from odtrain.system import timing_lock as turns
@@ -97,8 +98,8 @@ class TrialOutcome:
 
 
 def write_request(request: Request, file: Path) -> None:
-    """Write what `main` reads."""
-    file.write_text(json.dumps(asdict(request)), encoding="utf-8")
+    """Write what `main` reads; for this user alone, as the overrides may hold a password."""
+    write_text(file, json.dumps(asdict(request)), durable=False, mode=PRIVATE)
 
 
 def read_request(file: Path) -> Request:
@@ -122,6 +123,7 @@ def main(arguments: Sequence[str]) -> int:
     request_file, result_file = map(Path, arguments)
     request = read_request(request_file)
     logs.show()
+    hide_in_tracebacks()
     follow(request.process)
     began = time.monotonic()
     try:

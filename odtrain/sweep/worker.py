@@ -26,7 +26,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from odtrain.config.schema import SweepConfig
 from odtrain.errors import OdtrainError, TrainingError
+from odtrain.io.atomic import PRIVATE, write_text
 from odtrain.io.locks import alone
+from odtrain.secrets import hide_in_tracebacks
 from odtrain.sweep import queue as sweep_trials
 from odtrain.sweep import results as sweep_results
 from odtrain.sweep import space as sweep_space
@@ -219,8 +221,7 @@ def train_in_process(job: Job, request: Request) -> TrialOutcome:
 
 def write_job(job: Job, file: Path) -> None:
     """Write what `main` reads; for this user alone, as the storage may hold a password."""
-    file.touch(mode=0o600)
-    file.write_text(json.dumps(asdict(job)), encoding="utf-8")
+    write_text(file, json.dumps(asdict(job)), durable=False, mode=PRIVATE)
 
 
 def read_job(file: Path) -> Job:
@@ -233,6 +234,7 @@ def main(arguments: Sequence[str]) -> int:
     """Work as the job says; the exit status is 0 when nothing is left, 1 after an error."""
     job = read_job(Path(arguments[0]))
     logs.show()
+    hide_in_tracebacks()
     follow(job.process)
     try:
         with sweep_study.quiet():

@@ -16,6 +16,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from odtrain.secrets import masked
+
 ROOT = logging.getLogger("odtrain")
 ROOT.addHandler(logging.NullHandler())
 IN_FILES = "%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -33,7 +35,7 @@ class Terminal(logging.Handler):
         try:
             line = self.format(record)
             where = f"{record.name}: " if record.levelno < logging.INFO else ""
-            tqdm.write(where + line, file=sys.stderr)
+            tqdm.write(masked(where + line), file=sys.stderr)
         except OSError:
             return
 
@@ -83,6 +85,10 @@ def remembering() -> Iterator[None]:
 
 
 class _File(logging.FileHandler):
+    def format(self, record: logging.LogRecord) -> str:
+        """With a traceback, where there is one; without passwords."""
+        return masked(super().format(record))
+
     def handleError(self, record: logging.LogRecord) -> None:
         """A full disk stops no training: the line was on the terminal too."""
 

@@ -19,17 +19,17 @@ from odtrain.config.schema import TrackingConfig
 from odtrain.errors import TrackingError
 from odtrain.io.atomic import make_folder
 from odtrain.io.locks import alone
+from odtrain.secrets import masked
 from odtrain.tracking.names import file_name
+from odtrain.tracking.reach import brief
 from odtrain.tracking.runs import at_work, deleted_run, existing_run, run_folder
 from odtrain.tracking.sender import RunRecord, create_run
 from odtrain.tracking.store import (
-    brief,
     check_active,
     experiment_id,
     failure,
     is_outage,
     open_client,
-    shown,
     tracking_uri,
 )
 
@@ -62,7 +62,7 @@ def run_made_by_mlflow(config: TrackingConfig, uri: str) -> str | None:
     its_store = tracking_uri(replace(config, uri=None))
     if inherited and uri != its_store:
         logger.warning(
-            f"tracking: `mlflow run` made its run in {shown(its_store)}, not in tracking.uri."
+            f"tracking: `mlflow run` made its run in {masked(its_store)}, not in tracking.uri."
         )
         return None
     return inherited
@@ -98,11 +98,11 @@ def begin_run(draft: RunRecord, wanted: str | None, outputs: Path) -> Begun:
         draft = replace(draft, tags={**_tags_of_origin(), **draft.tags})
         return Begun(create_run(client, draft, draft.parent), client)
     except Exception as problem:
+        if is_outage(draft.uri, problem):
+            return _offline(wanted, draft, outputs, problem)
         if isinstance(problem, TrackingError):
             raise
-        if not is_outage(draft.uri, problem):
-            raise failure(draft.uri, problem) from problem
-        return _offline(wanted, draft, outputs, problem)
+        raise failure(draft.uri, problem) from problem
 
 
 def _taken_up(client: MlflowClient, wanted: str, draft: RunRecord, outputs: Path) -> Begun:
@@ -110,7 +110,7 @@ def _taken_up(client: MlflowClient, wanted: str, draft: RunRecord, outputs: Path
     if folder is not None and RunRecord.read(folder).run_id is None:
         known = RunRecord.read(folder)
         experiment_id(client, draft.uri, known.experiment)  # which may have been deleted
-        return Begun(_reopened(known, draft.stage), client, resumed=True)
+        return Begun(_reopened(known, draft), client, resumed=True)
     run_id = str(RunRecord.read(folder).run_id) if folder else wanted
     run = existing_run(client, draft.uri, run_id)
     experiment = client.get_experiment(run.info.experiment_id)
@@ -136,7 +136,7 @@ def _taken_up(client: MlflowClient, wanted: str, draft: RunRecord, outputs: Path
         config_digest=run.data.tags.get("odtrain.config_digest"),
         status=run.info.status,
     )
-    return Begun(_reopened(record, draft.stage), client, resumed=resumed)
+    return Begun(_reopened(record, draft), client, resumed=resumed)
 
 
 def _offline(wanted: str | None, draft: RunRecord, outputs: Path, lost: Exception) -> Begun:
@@ -146,7 +146,7 @@ def _offline(wanted: str | None, draft: RunRecord, outputs: Path, lost: Exceptio
         return Begun(replace(draft, local_id=local_id, tags=tags), lost=lost)
     folder = run_folder(outputs, wanted)
     if folder is not None:
-        return Begun(_reopened(RunRecord.read(folder), draft.stage), lost=lost, resumed=True)
+        return Begun(_reopened(RunRecord.read(folder), draft), lost=lost, resumed=True)
     return Begun(replace(draft, run_id=wanted, local_id=wanted), lost=lost)
 
 
@@ -171,7 +171,7 @@ def claim_folder(record: RunRecord, outputs: Path, stack: ExitStack) -> Path:
 
 
 def _tags_of_origin() -> dict[str, str]:
-    tags = {key: str(value) for key, value in resolve_tags().items()}
+    tags = {key: masked(str(value)) for key, value in resolve_tags().items()}
     commit = _git_commit()
     return tags if commit is None else {"mlflow.source.git.commit": commit, **tags}
 
@@ -191,5 +191,7 @@ def _git_commit() -> str | None:
     return answer.stdout.strip()
 
 
-def _reopened(record: RunRecord, stage: str) -> RunRecord:
-    return replace(record, status="RUNNING") if record.stage == stage else record
+def _reopened(record: RunRecord, draft: RunRecord) -> RunRecord:
+    """The record of a run that is gone on with; its folder keeps no password of the store."""
+    record = replace(record, uri=draft.uri)
+    return replace(record, status="RUNNING") if record.stage == draft.stage else record

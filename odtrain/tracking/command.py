@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from odtrain.command import Action, Command, Composed, Invocation, flag, prints, with_config
+from odtrain.system.telemetry import allow_telemetry
 
 
 def _sync(given: Composed) -> str:
@@ -15,6 +16,7 @@ def _sync(given: Composed) -> str:
 
 
 def _server(invocation: Invocation) -> int:
+    allow_telemetry(False)
     from odtrain.tracking.server import serve
 
     flags = invocation.flags
@@ -40,7 +42,11 @@ SERVER = Action(
         flag("--folder", "of all it keeps", default="server", metavar="DIR"),
         flag("--host", "address to listen at", default="127.0.0.1"),
         flag("--port", "to listen at", type=int, default=5000),
-        flag("--database", "to use instead of an own PostgreSQL", metavar="URI"),
+        flag(
+            "--database",
+            "to use instead of an own PostgreSQL; else MLFLOW_BACKEND_STORE_URI",
+            metavar="URI",
+        ),
         flag("--allowed-hosts", "by which clients call it", metavar="NAMES"),
         flag("--workers", "processes that answer", type=int, default=2),
     ),

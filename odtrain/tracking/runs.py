@@ -22,14 +22,17 @@ from odtrain.config.compose import as_dict, flattened, without_newer
 from odtrain.config.schema import Config, Runs, TrackingConfig
 from odtrain.errors import TrackingError
 from odtrain.io.locks import alone
+from odtrain.secrets import HIDDEN, forget, masked, without_secrets
+from odtrain.tracking.reach import StoreAwayError, cause, hurried
 from odtrain.tracking.sender import Delivery, RunRecord
 from odtrain.tracking.store import (
     REFUSALS,
-    cause,
-    failure,
+    check_answers,
+    check_said,
     is_outage,
     open_client,
-    shown,
+    reaching,
+    told,
     tracking_uri,
 )
 
@@ -83,15 +86,10 @@ def read_summary(run_id: str, config: TrackingConfig) -> RunSummary:
         TrackingError: there is no such run, or the store cannot be reached.
     """
     uri = tracking_uri(config)
-    try:
-        client = open_client(uri)
+    with reaching(uri) as client:
         run = existing_run(client, uri, run_id)
         names = [name for name in run.data.metrics if not name.startswith("system/")]
         metrics = {name: _history(client, run_id, name) for name in sorted(names)}
-    except Exception as problem:
-        if is_outage(uri, problem):
-            raise failure(uri, problem) from problem
-        raise
     return RunSummary(
         run_id=run_id,
         name=run.info.run_name or run_id,
@@ -134,13 +132,11 @@ def origin_of(run: str, runs: Runs) -> RunOrigin:
     if run_id is None:
         return offline
     try:
-        client = open_client(uri)
-        found = existing_run(client, uri, run_id)
-        experiment = client.get_experiment(found.info.experiment_id).name
-    except Exception as problem:
-        if is_outage(uri, problem):
-            return offline
-        raise
+        with reaching(uri) as client:
+            found = existing_run(client, uri, run_id)
+            experiment = client.get_experiment(found.info.experiment_id).name
+    except StoreAwayError:
+        return offline
     return RunOrigin(experiment, dict(found.data.tags))
 
 
@@ -152,7 +148,7 @@ def _history(client: MlflowClient, run_id: str, name: str) -> list[tuple[int, fl
 
 def config_digest(config: Config) -> str:
     """Equal for configurations of which one may continue the other's run."""
-    values = without_newer(flattened(as_dict(config)))
+    values = without_newer(flattened(without_secrets(as_dict(config))))
     result = {key: value for key, value in values.items() if not _may_differ(key)}
     return hashlib.sha256(json.dumps(result, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -192,7 +188,7 @@ def find_resumable(
         TrackingError: a process on this machine is working on it, and there is no other.
     """
     uri = tracking_uri(config)
-    here = [run for run in run_folders(outputs) if run[1].uri == uri]
+    here = [run for run in run_folders(outputs) if masked(run[1].uri) == masked(uri)]
     unfinished = [
         (folder, record)
         for folder, record in here
@@ -274,8 +270,30 @@ def sync(folder: Path, uri: str | None = None) -> list[str]:
     complete = []
     for run, record in runs:
         if (run / "spool").exists() and not in_use(run):
-            complete.append(_sync_run(run, replace(record, uri=uri or record.uri)))
+            complete.append(_sync_run(run, replace(record, uri=store_of(record, uri))))
     return [run_id for run_id in complete if run_id is not None]
+
+
+def store_of(record: RunRecord, uri: str | None) -> str:
+    """Where a run is to be sent: to the store given now, else to its own, which it keeps without a password.
+
+    Args:
+        record: of the run.
+        uri: `tracking.uri` of now.
+
+    Raises:
+        TrackingError: the password is missing.
+    """
+    if uri or HIDDEN not in record.uri:
+        return uri or record.uri
+    around = os.environ.get("MLFLOW_TRACKING_URI", "")
+    if masked(around) != record.uri:
+        raise TrackingError(
+            record.uri,
+            "its password is not kept with the run.",
+            "Give the address again: export MLFLOW_TRACKING_URI=..., or tracking.uri=...",
+        )
+    return around
 
 
 def _sync_run(folder: Path, record: RunRecord) -> str | None:
@@ -288,12 +306,20 @@ def _sync_run(folder: Path, record: RunRecord) -> str | None:
                 delivery.spool.append("status", {"status": "KILLED", "end": now()})
             if delivery.spool.empty:
                 return None
+            with hurried(delivery.record.uri):
+                check_answers(delivery.client, delivery.record.uri)
             entries, files = len(delivery.spool.waiting()), len(delivery.spool.files())
             delivery.send()
             delivery.record.save(folder)
-        except Exception as problem:
+        except StoreAwayError as problem:
+            where, why, _ = problem.args
             raise TrackingError(
-                shown(delivery.record.uri),
+                where, why, f"{folder} keeps everything; try again later."
+            ) from None
+        except Exception as problem:
+            forget(problem)
+            raise TrackingError(
+                delivery.record.uri,
                 f"cannot be reached: {cause(problem)}.",
                 f"{folder} keeps everything; try again later.",
             ) from problem
@@ -310,15 +336,13 @@ def drop_artifacts(config: TrackingConfig, run_id: str, artifacts: Sequence[str]
         TrackingError: the run is not there, or the store refuses or cannot be reached.
     """
     uri = tracking_uri(config)
-    run = existing_run(open_client(uri), uri, run_id)
-    repository = get_artifact_repository(str(run.info.artifact_uri), tracking_uri=uri)
     folders = {artifact.rpartition("/")[0] for artifact in artifacts}
-    try:
+    with told(uri):
+        run = existing_run(open_client(uri), uri, run_id)
+        repository = get_artifact_repository(str(run.info.artifact_uri), tracking_uri=uri)
         there = {item.path for folder in folders for item in repository.list_artifacts(folder)}
         for artifact in there & set(artifacts):
             repository.delete_artifacts(artifact)  # type: ignore[no-untyped-call]
-    except Exception as problem:
-        raise failure(uri, problem) from problem
 
 
 def run_folders(folder: Path) -> Iterator[tuple[Path, RunRecord]]:
@@ -368,12 +392,14 @@ def existing_run(client: MlflowClient, uri: str, run_id: str) -> Run:
         TrackingError: there is none; the message names the newest.
     """
     try:
-        return client.get_run(run_id)
+        run = client.get_run(run_id)
+        check_said(run.info.run_id)
+        return run
     except MlflowException as problem:
         if problem.error_code not in REFUSALS:
             raise
         raise TrackingError(
-            f"run {run_id}", f"there is none in {shown(uri)}.", _newest_runs(client)
+            f"run {run_id}", f"there is none in {uri}.", _newest_runs(client)
         ) from None
 
 

@@ -17,10 +17,12 @@ from mlflow.store.artifact.artifact_repo import ArtifactRepository
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from odtrain.errors import TrackingError
-from odtrain.io.atomic import append, write_json
+from odtrain.io.atomic import PRIVATE, append, write_json
+from odtrain.secrets import without_secrets
 from odtrain.tracking.names import LONGEST_TAG, key_name, text_value
+from odtrain.tracking.reach import brief
 from odtrain.tracking.spool import Spool, SpoolEntry
-from odtrain.tracking.store import REFUSALS, brief, experiment_id, open_client
+from odtrain.tracking.store import REFUSALS, check_said, experiment_id, open_client
 
 logger = logging.getLogger(__name__)
 
@@ -74,12 +76,12 @@ class RunRecord:
             ) from problem
 
     def save(self, folder: Path) -> None:
-        """Write `run.json`.
+        """Write `run.json`, for this user alone and without passwords.
 
         Raises:
             OSError: the disk refuses.
         """
-        write_json(folder / "run.json", asdict(self))
+        write_json(folder / "run.json", without_secrets(asdict(self)), mode=PRIVATE)
 
 
 def create_run(client: MlflowClient, record: RunRecord, parent_id: str | None) -> RunRecord:
@@ -87,6 +89,7 @@ def create_run(client: MlflowClient, record: RunRecord, parent_id: str | None) -
     tags = {**record.tags, **({"mlflow.parentRunId": parent_id} if parent_id else {})}
     experiment = experiment_id(client, record.uri, record.experiment)
     run = client.create_run(experiment, start_time=record.started, tags=tags, run_name=record.name)
+    check_said(run.info.run_id)
     run_id = str(run.info.run_id)
     return replace(
         record, run_id=run_id, local_id=record.local_id or run_id, name=run.info.run_name
@@ -170,6 +173,7 @@ class Delivery:
                 if not isinstance(problem, MlflowException) or problem.error_code not in REFUSALS:
                     raise
                 self._set_aside(some, problem)
+            self._check_heard()
             self.spool.arrived(len(some))
         for file in self.spool.files():
             self.upload(file.local, file.artifact)
@@ -183,6 +187,12 @@ class Delivery:
         """
         folder = PurePosixPath(artifact).parent.as_posix()
         self.client.log_artifact(self.run_id, str(local), None if folder == "." else folder)
+        self._check_heard()
+
+    def _check_heard(self) -> None:
+        """Make sure that it was MLflow which took something: its thanks are `{}`, as anybody's may be."""
+        if self.record.uri.startswith("http"):
+            check_said(self.client.get_run(self.run_id).info.run_id)
 
     def steps_on_server(self, key: str) -> set[int]:
         """The steps of metric `key` that have arrived."""

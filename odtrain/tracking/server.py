@@ -27,7 +27,9 @@ from types import FrameType
 import requests
 
 from odtrain.errors import ConfigError, TrackingError
+from odtrain.io.atomic import PRIVATE
 from odtrain.io.locks import alone
+from odtrain.tracking.reach import check_form, check_there
 
 PROGRAMS = ("initdb", "pg_ctl", "createdb")
 USER = "odtrain"
@@ -53,7 +55,8 @@ def serve(
         folder: of the database, the artifacts and the logs; made if need be.
         host: address to listen at.
         port: to listen at.
-        database: SQLAlchemy's URI of a database to use instead of an own one.
+        database: SQLAlchemy's URI of a database to use instead of an own one; without it that of
+            MLFLOW_BACKEND_STORE_URI, if there is one.
         allowed_hosts: names by which clients may call the server, separated by commas.
         workers: processes that answer.
 
@@ -211,7 +214,10 @@ def find_postgres() -> Path | None:
 @contextlib.contextmanager
 def _database(folder: Path, given: str | None) -> Iterator[str]:
     """The URI of the database, which runs as long as this does."""
-    if given is not None:
+    given = given or os.environ.get("MLFLOW_BACKEND_STORE_URI")
+    if given:
+        check_form(given)
+        check_there(given)
         yield given
         return
     with _socket_folder(folder) as sockets:
@@ -269,6 +275,7 @@ def _socket_folder(folder: Path) -> Iterator[Path]:
 
 def _run_mlflow(folder: Path, uri: str, options: Sequence[str], host: str, port: int) -> int:
     log = folder / "mlflow.log"
+    log.touch(PRIVATE)  # SQLAlchemy's complaints name the database
     with log.open("ab") as stream:
         server = subprocess.Popen(
             [sys.executable, "-m", "mlflow", "server", *options],
@@ -295,6 +302,7 @@ def _environment(folder: Path, uri: str) -> dict[str, str]:
     kept = {key: text for key, text in os.environ.items() if not key.startswith("MLFLOW_")}
     return {
         **kept,
+        "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_BACKEND_STORE_URI": uri,
         "MLFLOW_ARTIFACTS_DESTINATION": str(folder / "artifacts"),
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",

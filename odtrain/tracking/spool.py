@@ -233,7 +233,7 @@ class Outbox:
 
         While the other side is known to be gone this returns at once, unless asked to `insist`.
         """
-        if self.down and not insist and time.monotonic() < self._retry_at:
+        if self.down and not insist and (self._is_tried_elsewhere() or not self._is_due()):
             return False
         with self._sending:
             try:
@@ -258,6 +258,13 @@ class Outbox:
     def _keep_sending(self) -> None:
         while not self._stop.wait(self._every):
             self.flush()
+
+    def _is_due(self) -> bool:
+        return time.monotonic() >= self._retry_at
+
+    def _is_tried_elsewhere(self) -> bool:
+        """Whether the thread in the background does it: nobody else waits for a server that hangs."""
+        return self._thread.is_alive() and threading.current_thread() is not self._thread
 
     def _note_lost(self, problem: Exception) -> None:
         self._pause = min(self._pause * 2, LONGEST_PAUSE_SECONDS) if self.down else self._every

@@ -11,16 +11,30 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
 
 import mlflow
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
+from mlflow.entities import ViewType
 from mlflow.exceptions import MlflowException
 
 from odtrain.config.schema import TrackingConfig
-from odtrain.errors import TrackingError, first_line
+from odtrain.errors import OdtrainError, TrackingError
 from odtrain.io.locks import alone
+from odtrain.secrets import forget, has_secret, masked
+from odtrain.tracking.reach import (
+    TAKES_LATER,
+    StoreAwayError,
+    away,
+    bound_requests,
+    brief,
+    check_form,
+    check_there,
+    hurried,
+    is_stores,
+    lock_seconds,
+    locked,
+)
 
 UNLESS_SET = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
@@ -45,6 +59,9 @@ REFUSALS = frozenset(
 DENIALS = frozenset({"PERMISSION_DENIED", "UNAUTHENTICATED", "ENDPOINT_NOT_FOUND", "NOT_FOUND"})
 """Codes for the user to mend: an error at the start of a run, a reason to wait in its middle."""
 
+UI = "odtrain ui"
+"""In place of MLflow's own command where that would have to name a password."""
+
 READ_ONLY = (
     "readonly database",
     "Read-only file system",
@@ -58,16 +75,23 @@ def tracking_uri(config: TrackingConfig) -> str:
     """The store to use: `tracking.uri`, else MLFLOW_TRACKING_URI, else mlflow.db in this folder.
 
     Raises:
-        TrackingError: it is a folder; MLflow keeps no runs in folders any more.
+        TrackingError: it is written wrongly, lacks its driver, or is a folder; MLflow keeps no runs in
+            folders any more.
     """
     uri = config.uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
+    if uri.startswith("file:"):
+        raise _folder_refused(uri)
+    check_form(uri)
     if uri.startswith("sqlite:"):
         return f"sqlite:///{_database(uri)}"
     if "://" not in uri and not uri.startswith("databricks"):
         return _from_path(uri)
-    if uri.startswith("file:"):
-        raise _folder_refused(uri)
     return uri.rstrip("/")
+
+
+def is_run_store(uri: str, kept: str) -> bool:
+    """Whether a store is the one whose address a run kept, without its password."""
+    return masked(uri) == masked(kept)
 
 
 def registry_uri(uri: str) -> str:
@@ -95,14 +119,6 @@ def _database(uri: str) -> Path:
     return Path(uri.partition(":///")[2].partition("?")[0]).absolute()
 
 
-def shown(uri: str) -> str:
-    """The URI as people may see it: without the password."""
-    parts = urlsplit(uri)
-    if parts.password is None:
-        return uri
-    return urlunsplit(parts._replace(netloc=parts.netloc.replace(f":{parts.password}@", ":***@")))
-
-
 def repeated(overrides: Sequence[str], keys: Sequence[str]) -> str:
     """What the next command needs of a command's overrides, ready to be put behind it, without passwords.
 
@@ -114,7 +130,7 @@ def repeated(overrides: Sequence[str], keys: Sequence[str]) -> str:
     for override in overrides:
         key, _, value = override.lstrip("+").partition("=")
         if any(key.startswith(one) if one.endswith(".") else key == one for one in keys):
-            words.append(f" {shlex.quote(f'{key}={shown(value)}')}")
+            words.append(f" {shlex.quote(f'{key}={masked(value)}')}")
     return "".join(words)
 
 
@@ -127,6 +143,7 @@ def open_client(uri: str) -> MlflowClient:
         TrackingError: the store is there but cannot be used.
     """
     _calm_mlflow()
+    check_there(uri)
     try:
         with _alone(uri), warnings.catch_warnings():
             warnings.filterwarnings(
@@ -140,21 +157,51 @@ def open_client(uri: str) -> MlflowClient:
 
 
 @contextlib.contextmanager
+def reaching(uri: str) -> Iterator[MlflowClient]:
+    """A client for who waits for a command; what the store does meanwhile is told in our words, and soon.
+
+    Raises:
+        StoreAwayError: it does not answer, or not as MLflow does.
+        TrackingError: it refuses.
+    """
+    with told(uri), hurried(uri):
+        yield open_client(uri)
+
+
+@contextlib.contextmanager
+def told(uri: str) -> Iterator[None]:
+    """Tell in our words what the store does meanwhile.
+
+    Raises:
+        StoreAwayError: it does not answer, or not as MLflow does.
+        TrackingError: it refuses.
+    """
+    try:
+        yield
+    except Exception as problem:
+        if isinstance(problem, OdtrainError) or not is_stores(problem):
+            raise
+        raise failure(uri, problem) from problem
+
+
+@contextlib.contextmanager
 def _alone(uri: str) -> Iterator[None]:
     if not uri.startswith("sqlite:"):
         yield
         return
     database = _database(uri)
-    with alone(database.with_name(f"{database.name}.lock")):
+    lock = database.with_name(f"{database.name}.lock")
+    with alone(lock, busy=locked(uri), after=lock_seconds()):
         yield
 
 
 def _calm_mlflow() -> None:
     for name, value in UNLESS_SET.items():
         os.environ.setdefault(name, value)
+    bound_requests()
     for logger, level in {
         "urllib3.connectionpool": logging.ERROR,
-        "mlflow.store.db.utils": logging.WARNING,
+        "mlflow.store.db.utils": logging.CRITICAL,
         "mlflow.store.model_registry.abstract_store": logging.WARNING,
         "alembic": logging.WARNING,
     }.items():
@@ -171,8 +218,29 @@ def experiment_id(client: MlflowClient, uri: str, name: str) -> str:
         found = client.get_experiment_by_name(name)
         if found is None:
             found = _create_experiment(client, uri, name)
+    check_said(found.experiment_id)
     check_active(found)
     return str(found.experiment_id)
+
+
+def check_said(*answers: object) -> None:
+    """Refuse the empty answer of what only looks like MLflow: a proxy's `{}`, in which nothing is named.
+
+    Raises:
+        MlflowException: one is empty; the store may answer better later.
+    """
+    if not all(answers):
+        raise MlflowException("its answer is empty")
+
+
+def check_answers(client: MlflowClient, uri: str) -> None:
+    """Have a server say what only MLflow says: an empty answer looks like an empty store.
+
+    Raises:
+        MlflowException: it does not.
+    """
+    if uri.startswith("http"):
+        check_said(client.search_experiments(view_type=ViewType.ALL, max_results=1))
 
 
 def check_active(experiment: mlflow.entities.Experiment) -> None:
@@ -202,54 +270,51 @@ def _create_experiment(client: MlflowClient, uri: str, name: str) -> mlflow.enti
 
 
 def is_outage(uri: str, problem: Exception) -> bool:
-    """Whether the store may take the same request later: it is away, and does not refuse."""
-    if uri.startswith("sqlite:") or isinstance(problem, TrackingError):
-        return False
+    """Whether the store may take the same request later: it is away or locked, and does not refuse."""
+    if isinstance(problem, TrackingError):
+        return isinstance(problem, StoreAwayError)
+    if uri.startswith("sqlite:"):
+        return any(words in str(problem) for words in TAKES_LATER)
     return not isinstance(problem, MlflowException) or problem.error_code not in REFUSALS | DENIALS
 
 
 def failure(uri: str, problem: Exception) -> TrackingError:
-    """What to tell the user about a store that cannot be used."""
+    """What to tell the user about a store that cannot be used; passwords in `problem` are forgotten."""
+    forget(problem)
+    if is_outage(uri, problem):
+        return locked(uri) if uri.startswith("sqlite:") else away(uri, problem)
     if "upgrade" in str(problem) and "schema" in str(problem):
         return TrackingError(
-            shown(uri),
+            uri,
             "this database was made by another version of MLflow.",
-            f"Back it up and run: mlflow db upgrade {shlex.quote(shown(uri))}",
+            f"Back it up and run: mlflow db upgrade {shlex.quote(masked(uri))}",
         )
     remedy = "Check tracking.uri."
     if any(words in str(problem) for words in READ_ONLY):
         remedy = "Have it made writable, or choose another: tracking.uri=sqlite:///runs.db"
-    return TrackingError(shown(uri), f"MLflow cannot use it: {brief(problem)}", remedy)
-
-
-def brief(problem: BaseException) -> str:
-    """The first line of what went wrong, cut to fit a terminal."""
-    text = first_line(problem)
-    return text if len(text) <= 300 else f"{text[:297]}..."
-
-
-def cause(problem: BaseException) -> str:
-    """What went wrong, at its root and in few words: `Connection refused`."""
-    while earlier := problem.__cause__ or problem.__context__:
-        problem = earlier
-    return brief(problem)[:160]
+    return TrackingError(uri, f"MLflow cannot use it: {brief(problem)}", remedy)
 
 
 def download(uri: str, to: Path, store: str) -> Path:
     """Fetch `runs:/<run id>/<path>`, or any other artifact URI, into the folder `to`.
 
     Raises:
-        TrackingError: there is nothing there, or the store cannot be reached.
+        StoreAwayError: the store cannot be reached.
+        TrackingError: there is nothing there.
     """
-    open_client(store)
     to.mkdir(parents=True, exist_ok=True)
     try:
-        return Path(download_artifacts(artifact_uri=uri, dst_path=str(to), tracking_uri=store))
+        with hurried(store):
+            open_client(store)
+            return Path(download_artifacts(artifact_uri=uri, dst_path=str(to), tracking_uri=store))
+    except StoreAwayError:
+        raise
     except Exception as problem:
+        forget(problem)
         raise TrackingError(
             uri,
             f"cannot be downloaded: {brief(problem)}",
-            f"Is the run in {shown(store)}? Choose another: tracking.uri=.",
+            f"Is the run in {store}? Choose another: tracking.uri=.",
         ) from problem
 
 
@@ -267,7 +332,9 @@ def ui_command(uri: str, experiment: str | None = None, port: int = 5000) -> tup
     """
     served = uri.startswith(("http://", "https://"))
     command = None if served else f"mlflow ui --backend-store-uri {shlex.quote(uri)} --port {port}"
-    root = shown(uri) if served else f"http://127.0.0.1:{port}"
+    if command is not None and has_secret(uri):
+        command = UI
+    root = masked(uri) if served else f"http://127.0.0.1:{port}"
     if experiment is None:
         return command, f"{root}/#/experiments?workflowType=machine_learning"
     return (
@@ -281,13 +348,23 @@ def run_ui(config: TrackingConfig, port: int = 5000) -> int:
 
     Returns:
         The exit status.
+
+    Raises:
+        TrackingError: the store cannot be used.
     """
     uri = tracking_uri(config)
-    client = open_client(uri)
-    experiment = client.get_experiment_by_name(config.experiment)
+    with reaching(uri) as client:
+        experiment = client.get_experiment_by_name(config.experiment)
+        if experiment is None or not experiment.experiment_id:
+            check_answers(client, uri)
     command, url = ui_command(uri, experiment.experiment_id if experiment else None, port)
     print(f"Open {url}", flush=True)
-    return 0 if command is None else subprocess.call([sys.executable, "-m", *shlex.split(command)])
+    if command is None:
+        return 0
+    # Everybody here can read the arguments of a process, and nobody its environment.
+    environment = {**os.environ, "MLFLOW_BACKEND_STORE_URI": uri}
+    serving = [sys.executable, "-m", "mlflow", "ui", "--port", str(port)]
+    return subprocess.call(serving, env=environment)
 
 
 @contextlib.contextmanager

@@ -30,6 +30,7 @@ from odtrain import __version__
 from odtrain.config.compose import as_dict, as_yaml, flattened
 from odtrain.config.schema import Config, TrackingConfig
 from odtrain.errors import OdtrainError, TrackingError
+from odtrain.secrets import masked, without_secrets
 from odtrain.structures import UInt8Image
 from odtrain.system.logs import also_in
 from odtrain.tracking.begin import begin_run, claim_folder, run_made_by_mlflow
@@ -45,14 +46,12 @@ from odtrain.tracking.names import (
     portions,
     text_value,
 )
+from odtrain.tracking.reach import brief, cause
 from odtrain.tracking.runs import config_digest, now
 from odtrain.tracking.sender import MOST_IN_A_BATCH, Delivery, RunRecord
 from odtrain.tracking.spool import Outbox
 from odtrain.tracking.store import (
-    brief,
-    cause,
     download,
-    shown,
     tracking_uri,
 )
 from odtrain.tracking.system_metrics import EVERY_SECONDS, MachineMetrics
@@ -126,7 +125,7 @@ class Tracker:
         """
         given = None if parent else run_made_by_mlflow(self._config, self.uri)
         wanted, name = resume or given, run_name or self._config.run_name
-        name = name and text_value(name, LONGEST_NAME)
+        name = name and text_value(masked(name), LONGEST_NAME)
         known = {"odtrain.config_digest": digest} if digest else {}
         own = {"odtrain.version": __version__, "odtrain.stage": stage, **known}
         draft = RunRecord(
@@ -147,7 +146,7 @@ class Tracker:
                 download(f"runs:/{record.run_id}/{LOG}", self.folder, self.uri)
         self._alone.enter_context(also_in(self.folder / LOG))
         logger.debug(
-            f"odtrain {__version__}: {stage} in run {record.local_id} at {shown(self.uri)}"
+            f"odtrain {__version__}: {stage} in run {record.local_id} at {masked(self.uri)}"
         )
         self._delivery = Delivery(self.folder, record, client)
         self._delivery.resumed = self.resumed
@@ -293,27 +292,30 @@ class Tracker:
     def log_params(self, params: Mapping[str, object]) -> None:
         """Log parameters; a new value of an old one becomes a tag `odtrain.changed.<key>`."""
         keys = self._keys(params)
-        texts = {keys[name]: text_value(value, LONGEST_PARAM) for name, value in params.items()}
+        values = without_secrets(params)
+        texts = {keys[name]: text_value(value, LONGEST_PARAM) for name, value in values.items()}
         for some in portions(texts, MOST_PARAMS):
             self._append("params", {"params": some})
 
     def log_config(self, config: Config, overrides: Sequence[str] = ()) -> None:
         """Log the configuration, as parameters and as `config/config.yaml`, and the overrides.
 
-        What a sweep would try is no parameter of a run.
+        What a sweep would try is no parameter of a run. Passwords and tokens of addresses are not kept.
         """
         digest = config_digest(config)
         values = flattened(as_dict(config))
+        given = yaml.safe_dump(without_secrets(list(overrides)), allow_unicode=True)
         self.log_params({k: v for k, v in values.items() if not k.startswith("sweep.")})
         self.set_tags({"odtrain.config_digest": digest})
         self._save(replace(self._delivery.record, config_digest=digest))
         self.log_text(as_yaml(config), "config/config.yaml")
-        self.log_text(yaml.safe_dump(list(overrides), allow_unicode=True), "config/overrides.yaml")
+        self.log_text(given, "config/overrides.yaml")
 
     def set_tags(self, tags: Mapping[str, object]) -> None:
         """Set tags, replacing older values."""
         keys = self._keys(tags)
-        texts = {keys[name]: text_value(value, LONGEST_TAG) for name, value in tags.items()}
+        values = without_secrets(tags)
+        texts = {keys[name]: text_value(value, LONGEST_TAG) for name, value in values.items()}
         for some in portions(texts, MOST_IN_A_BATCH["tags"]):
             self._append("tags", {"tags": some})
 
@@ -418,13 +420,13 @@ class Tracker:
         entry = {"path": artifact_path(artifact), "type": "table"}
         self._append("grown", {"tag": "mlflow.loggedArtifacts", "more": [entry]})
 
-    def flush(self) -> bool:
+    def flush(self, *, insist: bool = False) -> bool:
         """Send everything now (before a checkpoint is written, say); False if it could not be.
 
-        Then it is on disk.
+        Then it is on disk. A server that is known to be away is asked again only on `insist`.
         """
         self._delivery.spool.sync()
-        return self._outbox.flush()
+        return self._outbox.flush(insist=insist)
 
     def _log_artifact(self, local: Path, artifact: str) -> None:
         artifact = artifact_path(artifact)
@@ -456,12 +458,12 @@ class Tracker:
 
     def _went_away(self, problem: Exception) -> None:
         logger.warning(
-            f"tracking: {shown(self.uri)} cannot be reached ({cause(problem)}). The run goes on; "
+            f"tracking: {masked(self.uri)} cannot be reached ({cause(problem)}). The run goes on; "
             f"everything is kept in {self.folder / 'spool'} and sent when it is back."
         )
 
     def _came_back(self) -> None:
-        logger.info(f"tracking: {shown(self.uri)} is back and has everything.")
+        logger.info(f"tracking: {masked(self.uri)} is back and has everything.")
 
     def _save(self, record: RunRecord) -> None:
         self._delivery.record = record

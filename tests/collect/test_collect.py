@@ -399,6 +399,20 @@ def test_a_url_with_a_query_is_a_source_and_this_machine_is_refused(web, tmp_pat
     assert main(["collect", url, "--private", "--to", str(tmp_path / "new")]) == 0
 
 
+def test_what_is_collected_from_a_url_is_known_without_its_password(web, tmp_path, to):
+    links, host = tmp_path / "links.txt", web.removeprefix("http://")
+    lines = (f"http://bob:PASSWORD@{host}/DCIM/IMG_2.jpg", f"{web}/no.jpg?token=TOKEN")
+    links.write_text("\n".join(lines))
+    done = collect([str(links)], to, private=True)
+    assert [row["source"] for row in manifest(to)] == [f"http://bob:***@{host}/DCIM/IMG_2.jpg"]
+    assert (to / "refused.csv").read_text() == (
+        f"source,reason\n{web}/no.jpg?token=***,the server answered 404 File not found.\n"
+    )
+    assert "TOKEN" not in collected_summary(done)
+    again = collect([str(links)], to, private=True)
+    assert (again.known, again.added, again.set_aside) == (1, [], 0)
+
+
 def test_a_source_that_is_not_there_is_told_before_anything_is_collected(card, to):
     with pytest.raises(DataError, match=r"^nowhere: no such file or folder\.") as raised:
         collect([str(card), "nowhere"], to)

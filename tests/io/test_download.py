@@ -252,3 +252,20 @@ def test_files_of_one_name_from_two_places_are_kept_apart(tmp_path):
     first, second = (file_in(tmp_path, f"https://{host}/m.tar.gz?x=1") for host in ("a", "b"))
     assert first != second
     assert first.name == second.name == "m.tar.gz"
+
+
+def test_nothing_that_is_said_or_kept_of_a_mirror_has_its_password(tmp_path, server, said):
+    secret = server.url.replace("//", "//bob:PASSWORD@")
+    server.breaks = [1_000_000] + [0] * (downloads.ATTEMPTS - 1)
+    mirror = "http://bob:PASSWORD@127.0.0.1:9"
+    with pytest.raises(CheckpointError) as caught:
+        download(wanted(tmp_path, secret, mirrors=[mirror]))
+    shown = secret.replace("PASSWORD", "***")
+    assert str(caught.value) == (
+        f"{shown}: cannot be downloaded: the connection broke off.\n  {BY_HAND}\n  Tried before: "
+        "http://bob:***@127.0.0.1:9/zoo.tar.gz: cannot be downloaded: no connection to the server."
+    )
+    assert not [line for line in said if "PASSWORD" in line]
+    assert wanted(tmp_path, secret).version.read_text() == f"{shown}\n"
+    assert download(wanted(tmp_path, secret)).read_bytes() == CONTENT
+    assert server.asked[-1] is not None  # it went on

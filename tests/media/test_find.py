@@ -154,3 +154,17 @@ def test_what_is_not_there_is_told(tmp_path, server):
 def test_a_server_that_is_not_there_is_told(tmp_path):
     with pytest.raises(DataError, match=r"cannot be fetched: no connection to the server\."):
         media(tmp_path, "http://127.0.0.1:9/a.jpg")
+
+
+def test_a_url_is_known_without_its_password_and_apart_from_its_like(tmp_path, server):
+    draw_picture(tmp_path / "a.jpg", (32, 24), [])
+    server.files["/a.jpg"] = (tmp_path / "a.jpg").read_bytes()
+    host = server.address.removeprefix("http://")
+    (tmp_path / "links.txt").write_text(
+        f"http://bob:PASSWORD@{host}/a.jpg\n{server.address}/a.jpg?key=1\n{server.address}/a.jpg?key=2\n"
+    )
+    one, two, three = media(tmp_path, tmp_path / "links.txt")
+    assert one.name == f"http://bob:***@{host}/a.jpg"
+    assert two.name == f"{server.address}/a.jpg?key=*** ({two.file.name})"
+    assert three.name == f"{server.address}/a.jpg?key=*** ({three.file.name})"
+    assert two.file != three.file

@@ -156,6 +156,30 @@ def test_registering_the_same_files_of_a_run_again_gives_the_same_version(
     assert len(list_models(uri_of(store))) == 1
 
 
+@pytest.mark.parametrize(
+    "killed_in", ["Model.log", "_show_numbers", "MlflowClient.create_model_version"]
+)
+def test_registering_that_was_killed_leaves_one_model_when_it_is_done_again(
+    store, tmp_path, candidate, killed_in, monkeypatch
+):
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with Tracker(store, tmp_path / "outputs").start("train") as tracker:
+        tracker.log(candidate.metrics, candidate.step)
+        with monkeypatch.context() as dying, pytest.raises(KeyboardInterrupt):
+            dying.setattr(f"odtrain.registry.register.{killed_in}", killed)
+            register(tracker, candidate)
+        assert register(tracker, candidate) == "1"
+    client = open_client(uri_of(store))
+    experiment = client.get_experiment_by_name("tests").experiment_id
+    (model,) = client.search_logged_models([experiment])
+    assert str(model.status) == "READY"
+    assert {metric.key: metric.value for metric in model.metrics} == candidate.metrics
+    (version,) = list_models(uri_of(store))
+    assert version.source == f"models:/{model.model_id}"
+
+
 @pytest.mark.parametrize("name", ["", "a/b", "a:b", "a@b"])
 def test_a_name_that_no_model_can_have_is_refused(name):
     with pytest.raises(TrackingError) as caught:

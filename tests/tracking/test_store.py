@@ -9,12 +9,11 @@ from support.stores import migrated_database, store_at
 from odtrain.config.compose import section
 from odtrain.config.schema import TrackingConfig
 from odtrain.errors import TrackingError
+from odtrain.tracking.reach import brief
 from odtrain.tracking.store import (
-    brief,
     experiment_id,
     open_client,
     repeated,
-    shown,
     tracking_uri,
     ui_command,
 )
@@ -64,11 +63,6 @@ def test_a_folder_is_refused_with_what_to_do(folder):
         "  Name a database (sqlite:///runs.db) or a server (http://host:5000). "
         "`mlflow migrate-filestore` moves the runs of an old folder."
     )
-
-
-def test_a_password_is_not_shown():
-    uri = "postgresql://mlflow:secret@host:5432/mlflow"
-    assert shown(uri) == "postgresql://mlflow:***@host:5432/mlflow"
 
 
 def test_the_next_command_is_given_what_it_needs_and_no_password():
