@@ -375,6 +375,7 @@ class Config:
     sweep: SweepConfig
     outputs: str
     source: str | None
+    trust_source: bool
     input: str | None
     output: str | None
 

@@ -47,6 +47,7 @@ NOT_OF_THE_RESULT = (
     "sweep",
     "outputs",
     "source",
+    "trust_source",
     "input",
     "output",
 )

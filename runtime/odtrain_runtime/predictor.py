@@ -68,7 +68,9 @@ def one_by_one(pictures: Picture | Iterable[Picture]) -> Iterable[Picture]:
     return pictures if isinstance(pictures, Iterable) else [pictures]
 
 
-def load(path: str | os.PathLike[str], threads: int = 1, workers: int = 1) -> Detector:
+def load(
+    path: str | os.PathLike[str], threads: int = 1, workers: int = 1, trusted: bool = False
+) -> Detector:
     """The detector of an exported file.
 
     Args:
@@ -76,12 +78,14 @@ def load(path: str | os.PathLike[str], threads: int = 1, workers: int = 1) -> De
             `odtrain models download` leaves it, of which the file that stands for the version is taken.
         threads: of each interpreter, which may be one where more would lose detections.
         workers: threads that may run it at once.
+        trusted: whether a TensorFlow graph may do more than compute, such as read and write files.
 
     Raises:
-        ModelFileError: there is no such file, it cannot be read, or it is no object detector.
+        ModelFileError: there is no such file, it cannot be read, it is no object detector, or may do more
+            than compute.
     """
     file = served_file(Path(path))
-    opened = load_detectors(file, workers, threads, _labels_beside(file))
+    opened = load_detectors(file, workers, threads, _labels_beside(file), trusted)
     return Detector(opened, opened.class_names)
 
 
