@@ -8,7 +8,7 @@ down about a file: the recorded numbers are one of the things that are checked.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import permutations
 
 import numpy as np
@@ -180,7 +180,9 @@ def judge_version(evidence: Evidence, limits: RegistryConfig) -> Verdict:
         evidence: what there is to judge by.
         limits: `registry.max_*`.
     """
-    ran = {name: kept for name, kept in evidence.found.items() if isinstance(kept, Kept)}
+    as_found = {name: kept for name, kept in evidence.found.items() if isinstance(kept, Kept)}
+    count = len(evidence.split.class_names)
+    ran = {name: _of_known_classes(kept, count) for name, kept in as_found.items()}
     scores = {
         name: quick_map(evidence.split.truths, kept.detections, evidence.split.class_names)
         for name, kept in ran.items()
@@ -190,7 +192,7 @@ def judge_version(evidence: Evidence, limits: RegistryConfig) -> Verdict:
     checks = [
         Check("checksums", evidence.damaged, "every file is the one that was registered"),
         _runs(evidence),
-        _labels(evidence, ran),
+        _labels(evidence, as_found),
         _metadata(evidence, ran),
         *_orders(evidence, ran),
         _agreement(evidence, ran, scores),
@@ -240,9 +242,31 @@ def _labels(evidence: Evidence, ran: Mapping[str, Kept]) -> Check:
         for file, names in {**evidence.label_files, **carried}.items()
         if names != wanted
     ]
+    problems += [
+        f"{evidence.names[name]} finds class {strange}; the data have {len(wanted)} classes: {_listed(wanted)}"
+        for name, kept in ran.items()
+        if (strange := _strange_class(kept.detections, len(wanted))) is not None
+    ]
     count = len(evidence.label_files) + len(carried)
     said = f"{count} label lists are those of the data: {_listed(wanted)}"
     return Check("labels", "; ".join(problems) or None, said)
+
+
+def _strange_class(found: Sequence[Detections], count: int) -> int | None:
+    """A class id that was found and is none of `count`."""
+    ids = np.unique(np.concatenate([each.classes for each in found] or [np.zeros(0, np.int64)]))
+    strange = ids[(ids < 1) | (ids > count)]
+    return int(strange[0]) if len(strange) else None
+
+
+def _of_known_classes(kept: Kept, count: int) -> Kept:
+    """What a file found, without what is of no class of the data."""
+    known = [(each.classes >= 1) & (each.classes <= count) for each in kept.detections]
+    found = [
+        Detections(each.boxes[here], each.scores[here], each.classes[here])
+        for each, here in zip(kept.detections, known, strict=True)
+    ]
+    return replace(kept, detections=found)
 
 
 def _other_names(names: Sequence[str], wanted: Sequence[str]) -> str:
@@ -305,10 +329,7 @@ def _classes_exchanged(split: LabelledSplit, found: Sequence[Detections]) -> str
     if order is None:
         return None
     ids = np.array([0, *order], np.int64)
-    moved = [
-        Detections(each.boxes, each.scores, ids[np.where(each.classes < len(ids), each.classes, 0)])
-        for each in found
-    ]
+    moved = [Detections(each.boxes, each.scores, ids[each.classes]) for each in found]
     before, after = (_map(split, each) for each in (found, moved))
     if after - before <= BETTER_BY:
         return None

@@ -33,6 +33,7 @@ from odtrain.registry.lock import alone_at
 from odtrain.registry.model_card import CARD, write_card
 from odtrain.registry.versions import (
     FILES,
+    FILES_DIGEST,
     LABEL_FILES,
     LATENCY,
     SERVED_BY,
@@ -233,7 +234,7 @@ def _register(client: MlflowClient, uri: str, run_id: str, candidate: ModelCandi
                 candidate.name,
                 source=f"models:/{model_id}",
                 run_id=run_id,
-                tags={**_version_tags(run_id, candidate), "odtrain.files_digest": digest},
+                tags={**_version_tags(run_id, candidate), FILES_DIGEST: digest},
                 model_id=model_id,
             )
         number = str(made.version)
@@ -254,7 +255,7 @@ def _ensure_registered_model(client: MlflowClient, name: str) -> None:
 
 def _registered_before(client: MlflowClient, name: str, run_id: str, digest: str) -> str | None:
     for version in versions_of(client, name):
-        if version.run_id == run_id and version.tags.get("odtrain.files_digest") == digest:
+        if version.run_id == run_id and version.tags.get(FILES_DIGEST) == digest:
             return version.number
     return None
 

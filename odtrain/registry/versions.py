@@ -23,6 +23,8 @@ MODEL_URI = re.compile(r"(?:models:/)?(?P<name>[^/@]+)(?:@(?P<alias>[^/]+)|/(?P<
 
 FILES = "odtrain.files"
 """Tag: JSON of format -> file name."""
+FILES_DIGEST = "odtrain.files_digest"
+"""Tag: SHA-256 of `SHA256SUMS` as it was registered."""
 LABEL_FILES = {"labels": "labels.txt", "label_map": "label_map.pbtxt"}
 SERVED_BY = "odtrain.served_by"
 """Tag: the format that stands for the version, wherever one file of it is run, timed or judged."""

@@ -38,7 +38,7 @@ COMPUTE = frozenset(
     # variables, tables and queues in memory
     """
     Assign AssignAdd AssignAddVariableOp AssignSub AssignSubVariableOp AssignVariableOp
-    DestroyResourceOp DestroyTemporaryVariable EmptyTensorList FIFOQueue FIFOQueueV2 HashTable
+    DestroyResourceOp DestroyTemporaryVariable DisableCopyOnRead EmptyTensorList FIFOQueue FIFOQueueV2 HashTable
     HashTableV2 InitializeTable InitializeTableV2 IsVariableInitialized LookupTableExport
     LookupTableExportV2 LookupTableFind LookupTableFindV2 LookupTableImport LookupTableImportV2
     LookupTableInsert LookupTableInsertV2 LookupTableSize LookupTableSizeV2 MutableDenseHashTable

@@ -357,3 +357,15 @@ def test_the_report_shows_checks_and_files(good):
     assert text.startswith("# models:/shapes/3: not passed\n")
     assert "| checksums | **fails** | a\\|b |" in text
     assert "| tflite_int8 | " in text
+
+
+def test_a_file_that_finds_classes_which_the_data_have_not_fails(good):
+    more = [
+        Detections(each.boxes, each.scores, np.where(np.arange(len(each)) == 0, 7, each.classes))
+        for each in FOUND
+    ]
+    verdict = judge_version(with_file(good, "tflite_int8", kept(more, "tflite_int8")), LIMITS)
+    assert verdict.reasons().splitlines()[0] == (
+        "labels: model_int8.tflite finds class 7; the data have 2 classes: circle, square"
+    )
+    assert not verdict.sound

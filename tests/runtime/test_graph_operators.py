@@ -108,7 +108,7 @@ EFFECTS = {
     "PrintV2": lambda: tf.print("x", output_stream="file:///tmp/never"),
     "RestoreV2": lambda: tf.raw_ops.RestoreV2(
         prefix="x", tensor_names=["a"], shape_and_slices=[""], dtypes=[tf.float32]
-    ),
+    )[0],
     "ImmutableConst": lambda: tf.raw_ops.ImmutableConst(
         dtype=tf.uint8, shape=(1,), memory_region_name="/etc/hostname"
     ),
