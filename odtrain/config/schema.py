@@ -289,6 +289,7 @@ class PredictConfig:
     max_seconds: float | None = field(metadata=at_least(0))
     max_download_mb: float = field(metadata=at_least(0))
     max_download_seconds: float = field(metadata=at_least(0))
+    private: bool
 
 
 @dataclass(frozen=True)

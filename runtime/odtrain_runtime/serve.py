@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import socket
@@ -98,7 +99,7 @@ class DetectorServer(ThreadingHTTPServer):
         late = time.monotonic() - REQUEST_SECONDS
         for request in [each for each, since in list(self.open.items()) if since < late]:
             with suppress(OSError):
-                request.shutdown(socket.SHUT_RD)
+                request.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Say nothing of callers that hang up."""
@@ -125,6 +126,7 @@ class _Handler(BaseHTTPRequestHandler):
         body = self._body()
         if body is None:
             return
+        self.server.open[self.connection] = math.inf  # it has come
         try:
             self._answer(200, self._found(body))
         except OdtrainError as error:
