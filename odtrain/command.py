@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from odtrain_runtime.plain import plain_lines
+
 if TYPE_CHECKING:
     from odtrain.config.schema import Config
 
@@ -106,6 +108,11 @@ class Command:
         return {each.name: each for each in flags if not each.is_word}
 
 
+def say(text: str) -> None:
+    """Print what a command found, in which names may be strangers'."""
+    print(plain_lines(text))
+
+
 def with_config(run: Callable[[Composed], int]) -> Callable[[Invocation], int]:
     """Compose the configuration first; print it and stop if `--cfg` was given."""
 
@@ -125,7 +132,7 @@ def prints(text_of: Callable[[Composed], str]) -> Callable[[Invocation], int]:
     """As `with_config`; prints what the function returns."""
 
     def run(given: Composed) -> int:
-        print(text_of(given))
+        say(text_of(given))
         return 0
 
     return with_config(run)

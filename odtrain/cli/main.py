@@ -14,6 +14,7 @@ from odtrain import __version__
 from odtrain.cli.parse import parse
 from odtrain.errors import OdtrainError, os_remedy
 from odtrain.system.processor import choose_onednn
+from odtrain_runtime.plain import plain
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,7 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         remedy = os_remedy(error)
         if remedy is None:
             raise
-        print(f"{error.filename or 'disk'}: {error.strerror}.\n  {remedy}", file=sys.stderr)
+        where = plain(error.filename or "disk")
+        print(f"{where}: {error.strerror}.\n  {remedy}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\nInterrupted.", file=sys.stderr)

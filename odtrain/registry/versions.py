@@ -18,6 +18,7 @@ from odtrain.errors import TrackingError
 from odtrain.export_formats import FORMATS, served_format
 from odtrain.registry.lock import Lease
 from odtrain.tracking.store import open_client, registry_uri, shown
+from odtrain_runtime.plain import plain
 
 MODEL_URI = re.compile(r"(?:models:/)?(?P<name>[^/@]+)(?:@(?P<alias>[^/]+)|/(?P<version>[^/]+))?")
 
@@ -314,14 +315,16 @@ def versions_table(versions: Sequence[Version]) -> str:
                 version.run_id or "-",
             )
         )
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+    seen = [list(map(plain, row)) for row in rows]
+    widths = [max(map(len, column)) for column in zip(*seen, strict=True)]
+    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in seen]
     return "\n".join(lines)
 
 
 def describe_version(version: Version) -> str:
     """All that the registry knows of a version."""
     lines = [f"models:/{version.name}/{version.number}"]
-    lines += [f"  {key}: {text}" for key, text in sorted(version.tags.items())]
+    tags = sorted(version.tags.items())
+    lines += [f"  {plain(key)}: {text}".replace("\n", "\n    ") for key, text in tags]
     aliases = ", ".join(f"models:/{version.name}@{alias}" for alias in version.aliases)
     return "\n".join([*lines, f"  aliases: {aliases or '-'}"])

@@ -16,6 +16,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from odtrain_runtime.plain import plain_lines
+
 ROOT = logging.getLogger("odtrain")
 ROOT.addHandler(logging.NullHandler())
 IN_FILES = "%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -31,7 +33,7 @@ class Terminal(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Write a line; a terminal that is gone stops nothing."""
         try:
-            line = self.format(record)
+            line = plain_lines(self.format(record))
             where = f"{record.name}: " if record.levelno < logging.INFO else ""
             tqdm.write(where + line, file=sys.stderr)
         except OSError:
@@ -82,6 +84,11 @@ def remembering() -> Iterator[None]:
         ROOT.removeHandler(memory)
 
 
+class _Plain(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return plain_lines(super().format(record))
+
+
 class _File(logging.FileHandler):
     def handleError(self, record: logging.LogRecord) -> None:
         """A full disk stops no training: the line was on the terminal too."""
@@ -92,7 +99,7 @@ def also_in(file: Path) -> Iterator[None]:
     """Append all that is said meanwhile to a file, with time, level and module, and what is remembered."""
     file.parent.mkdir(parents=True, exist_ok=True)
     handler = _File(file, encoding="utf-8", errors="backslashreplace", delay=True)
-    handler.setFormatter(logging.Formatter(IN_FILES))
+    handler.setFormatter(_Plain(IN_FILES))
     before = ROOT.level
     ROOT.setLevel(logging.DEBUG)
     ROOT.addHandler(handler)
