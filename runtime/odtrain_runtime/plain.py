@@ -10,7 +10,7 @@ import re
 
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 """C0 and C1 controls, ends of line and paragraph, and overrides of direction."""
-UNSEEN = re.compile(rf"{CONTROL.pattern}|[\ud800-\udfff]")
+UNSEEN = re.compile(rf"{CONTROL.pattern}|[\ud800-\udfff\ufffe\uffff]")
 """These, and what is no Unicode: bytes of file names."""
 UNSEEN_IN_LINES = re.compile(rf"(?![\n\t])(?:{UNSEEN.pattern})")
 

@@ -9,6 +9,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from odtrain.cli.commands import COMMANDS
+from odtrain.cli.commands import load as load_command
+from odtrain.config.compose import compose_config
+from odtrain.export.benchmark import measure
+from odtrain.model_source import open_source
 from odtrain_runtime import load
 from odtrain_runtime.errors import ModelFileError
 from odtrain_runtime.graph_operators import ONLY_IF_TRUSTED
@@ -192,3 +197,33 @@ def test_a_function_cannot_hide_behind_the_name_of_an_operator(tmp_path):
     graph.node.add(name="read", op="ReadFile", input=["num_detections"])
     file.write_bytes(graph.SerializeToString())
     refused(file, "ReadFile")
+
+
+def test_trust_source_lets_a_graph_through_wherever_source_is_read(tmp_path):
+    written = tmp_path / "written"
+    file = frozen(tmp_path / "graph.pb", writing(written))
+    labels = tmp_path / "labels.txt"
+    labels.write_text("thing\n")
+    asked = [f"source={file}", f"predict.label_map={labels}"]
+    with pytest.raises(ModelFileError):
+        open_source(str(file), compose_config(asked))
+    source = open_source(str(file), compose_config([*asked, "trust_source=true"]))
+    assert not written.exists()
+    assert len(source.detect(PICTURE)) == 1
+
+
+@pytest.mark.slow
+def test_a_file_is_trusted_in_a_process_of_its_own_only_where_the_user_does(tmp_path):
+    file = frozen(tmp_path / "graph.pb", writing(tmp_path / "written"))
+    with pytest.raises(ModelFileError) as caught:
+        measure(file, [PICTURE], 1, 1)
+    assert caught.value.args[1].endswith("may do more than compute: WriteFile.")
+    assert len(measure(file, [PICTURE], 1, 1, trusted=True).detections[0]) == 1
+
+
+def test_every_command_that_reads_source_reads_whether_it_is_trusted():
+    for name in COMMANDS:
+        for action in load_command(name).actions.values():
+            assert ("source" in action.settings) <= (
+                "trust_source" in action.settings or name == "export"
+            )

@@ -13,6 +13,7 @@ from odtrain.errors import DataError, first_line
 from odtrain.findings import Finding, findings_table
 from odtrain.io import markdown
 from odtrain.io.http_errors import status
+from odtrain.labels.formats.voc import VocObject, annotation
 from odtrain.registry.versions import Version, describe_version, versions_table
 from odtrain.reports.findings_page import findings_page
 from odtrain.system.logs import Terminal
@@ -88,3 +89,9 @@ def test_a_picture_of_any_name_is_read_back_from_a_list(name, tmp_path):
     with (tmp_path / "list.csv").open("w", newline="") as stream:
         csv.writer(stream).writerows([["filename"], [cell(name)]])
     assert read_list(tmp_path / "list.csv") == [name]
+
+
+def test_a_class_name_that_xml_cannot_hold_is_written_by_its_numbers():
+    written = annotation(("f", "\x01", "/f"), (9, 9), [VocObject("a\x1bb", (1, 1, 2, 2), False)])
+    assert b"<filename>\\x01</filename>" in written
+    assert b"<name>a\\x1bb</name>" in written
