@@ -44,6 +44,7 @@ from odtrain.structures import Detections, LabelledSplit
 from odtrain.tracking.store import open_client, tracking_uri
 from odtrain.tracking.tracker import Tracker
 from odtrain.training.input_pipeline import Pictures
+from odtrain_runtime.plain import plain_lines
 
 NUMBERS = ("mAP", "latency_ms_p50", "size_mb")
 """What is shown of each exported file."""
@@ -168,7 +169,7 @@ def comparison_report(result: ComparedModels) -> str:
     named = [f"- {letter}: {side.what}" for letter, side in sides]
     notes = [f"- {note}" for note in result.notes]
     parts = [named, numbers, _files_table(result.a, result.b), notes]
-    return "\n\n".join("\n".join(part) for part in parts if part)
+    return plain_lines("\n\n".join("\n".join(part) for part in parts if part))
 
 
 # ---- who is meant

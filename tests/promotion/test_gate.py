@@ -11,6 +11,8 @@ from odtrain.config.compose import section
 from odtrain.config.schema import RegistryConfig
 from odtrain.evaluation.evaluate import quick_map
 from odtrain.evaluation.saved_detections import Kept
+from odtrain.export.parity import not_exact
+from odtrain.export.raw_outputs import RawOutputs, raw_difference
 from odtrain.promotion.gate import Evidence, judge_version
 from odtrain.structures import Detections, GroundTruth, LabelledSplit
 
@@ -369,3 +371,11 @@ def test_a_file_that_finds_classes_which_the_data_have_not_fails(good):
         "labels: model_int8.tflite finds class 7; the data have 2 classes: circle, square"
     )
     assert not verdict.sound
+
+
+@pytest.mark.parametrize("found", [[], [RawOutputs(np.zeros((9, 4)), np.zeros((9, 3)))]])
+def test_other_classes_before_suppression_are_told(found):
+    reference = [RawOutputs(np.zeros((9, 4)), np.zeros((9, 2)))]
+    assert not_exact(raw_difference(reference, found)) == (
+        "has other anchors or classes before suppression than the checkpoint"
+    )
