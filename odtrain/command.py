@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from odtrain.secrets import masked
 from odtrain.system.telemetry import allow_telemetry
+from odtrain_runtime.plain import plain_lines
 
 if TYPE_CHECKING:
     from odtrain.config.schema import Config
@@ -109,6 +110,11 @@ class Command:
         return {each.name: each for each in flags if not each.is_word}
 
 
+def say(text: str) -> None:
+    """Print what a command found: names in it may be strangers', addresses may hold secrets."""
+    print(masked(plain_lines(text)))
+
+
 def with_config(run: Callable[[Composed], int]) -> Callable[[Invocation], int]:
     """Compose the configuration first; print it and stop if `--cfg` was given."""
 
@@ -129,7 +135,7 @@ def prints(text_of: Callable[[Composed], str]) -> Callable[[Invocation], int]:
     """As `with_config`; prints what the function returns."""
 
     def run(given: Composed) -> int:
-        print(masked(text_of(given)))
+        say(text_of(given))
         return 0
 
     return with_config(run)

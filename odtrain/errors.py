@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from odtrain.secrets import masked
 from odtrain_runtime.errors import ModelFileError as ModelFileError
 from odtrain_runtime.errors import OdtrainError as OdtrainError
+from odtrain_runtime.plain import plain
 
 MAY_NOT = "{choose} that you may write to."
 REMEDIES = {
@@ -74,7 +75,7 @@ def choose(where: str, name: str, choices: dict[str, object] | list[str]) -> str
 def first_line(problem: BaseException) -> str:
     """The first line of what went wrong; its kind where it says nothing."""
     text = str(problem).strip()
-    return text.splitlines()[0] if text else type(problem).__name__
+    return plain(text.splitlines()[0]) if text else type(problem).__name__
 
 
 def os_remedy(error: OSError, choose: str = "choose a folder") -> str | None:

@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from odtrain_runtime.plain import plain
+
 SEVERITIES = ("error", "warning", "info")
 
 
@@ -52,7 +54,12 @@ class Finding:
 
     def __str__(self) -> str:
         """The finding on one line."""
-        return f"{self.severity} {self.code} {self.file}{self.place}: {self.cause} {self.remedy}"
+        return plain(f"{self.where}: {self.cause} {self.remedy}")
+
+    @property
+    def where(self) -> str:
+        """How bad it is, its code, and what it is about."""
+        return plain(f"{self.severity} {self.code} {self.file}{self.place}")
 
     @property
     def title(self) -> str:
@@ -106,8 +113,7 @@ def findings_table(findings: Sequence[Finding], of_each: int | None = None) -> s
     for finding in findings:
         seen[finding.code] += 1
         if of_each is None or seen[finding.code] <= of_each:
-            where = f"{finding.severity} {finding.code} {finding.file}{finding.place}"
-            lines.append(f"{where}: {finding.cause}\n    {finding.remedy}")
+            lines.append(f"{finding.where}: {plain(finding.cause)}\n    {plain(finding.remedy)}")
         if of_each is not None and seen[finding.code] == numbers[finding.code] > of_each:
             more = numbers[finding.code] - of_each
             lines.append(f"{finding.severity} {finding.code}: {more} more, {finding.title}.")

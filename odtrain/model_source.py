@@ -98,7 +98,10 @@ def open_source(
     threads = threads or config.benchmark.threads
     given = config.predict.label_map
     names = read_class_names(Path(given)) if given else None
-    open_file = partial(_open_file, name, workers=workers, threads=threads, names=names)
+    trusted = config.trust_source
+    open_file = partial(
+        _open_file, name, workers=workers, threads=threads, names=names, trusted=trusted
+    )
     source = _opened(name, config, open_file)
     if names and source.class_names != names:
         logger.warning(f"{name} knows its own classes: predict.label_map={given} is passed over.")
@@ -290,9 +293,9 @@ def _registered_file(uri: str, tracking: TrackingConfig) -> Path:
 
 
 def _open_file(
-    name: str, file: Path, workers: int, threads: int, names: Sequence[str] | None
+    name: str, file: Path, workers: int, threads: int, names: Sequence[str] | None, trusted: bool
 ) -> Source:
-    detector = load_detectors(file, workers, threads, names)
+    detector = load_detectors(file, workers, threads, names, trusted)
     return Source(name, detector, detector.class_names, file=file, opened=detector)
 
 

@@ -98,7 +98,7 @@ def opened(monkeypatch):
     """Names of the files that were opened; they are none that could be run."""
     names: list[str] = []
 
-    def load(file, workers, threads=1, class_names=None):
+    def load(file, workers, threads=1, class_names=None, trusted=False):
         names.append(file.name)
         return SimpleNamespace(class_names=("circle", "square"), passport={}, run_batch=None)
 

@@ -15,6 +15,7 @@ from odtrain.cli.parse import parse
 from odtrain.errors import OdtrainError, os_remedy
 from odtrain.secrets import hide_arguments, hide_in_tracebacks, masked
 from odtrain.system.processor import choose_onednn
+from odtrain_runtime.plain import plain
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         remedy = os_remedy(error)
         if remedy is None:
             raise
-        told = f"{error.filename or 'disk'}: {error.strerror}.\n  {remedy}"
+        told = f"{plain(error.filename or 'disk')}: {error.strerror}.\n  {remedy}"
         print(masked(told), file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -24,6 +24,7 @@ from odtrain.collect.manifest import MANIFEST, ManifestRow, append_row, read_man
 from odtrain.collect.sources import PictureCandidate, RefusedError, Source, open_source
 from odtrain.errors import DataError
 from odtrain.io.atomic import Settling, make_folder, write_bytes, write_text
+from odtrain.io.cells import cell
 from odtrain.io.fetch import Fetcher
 from odtrain.io.locks import alone
 from odtrain.media.images import encode, inspect, record_format
@@ -31,6 +32,7 @@ from odtrain.media.phash import NEAR, WORDS, as_words, distances
 from odtrain.secrets import masked
 from odtrain.system.workers import in_threads
 from odtrain_runtime.pictures import UnusableError
+from odtrain_runtime.plain import plain
 
 EVERY = 30
 """Of the frames of a video: about one a second."""
@@ -325,7 +327,7 @@ def _write_refused(folder: Path, refused: Sequence[Refused]) -> None:
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["source", "reason"])
-    writer.writerows([each.source, each.why] for each in refused)
+    writer.writerows([cell(each.source), cell(each.why)] for each in refused)
     write_text(file, text.getvalue())
 
 
@@ -347,7 +349,9 @@ def collected_summary(done: Collected) -> str:
         )
     if done.refused:
         lines.append(f"  {len(done.refused)} refused, listed in {done.folder / REFUSED}:")
-        lines += [f"    {each.source}: {each.why}" for each in done.refused[:SHOWN_REFUSED]]
+        lines += [
+            f"    {plain(each.source)}: {plain(each.why)}" for each in done.refused[:SHOWN_REFUSED]
+        ]
         if len(done.refused) > SHOWN_REFUSED:
             lines.append(f"    and {len(done.refused) - SHOWN_REFUSED} more")
     return "\n".join(lines)

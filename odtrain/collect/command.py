@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from odtrain.command import Action, Command, Invocation, flag
+from odtrain.command import Action, Command, Invocation, flag, say
 from odtrain.errors import ConfigError
 
 
@@ -16,7 +16,7 @@ def _collect(invocation: Invocation) -> int:
         raise ConfigError("collect", "--every or --near too small or large.", "See --help.")
     to = Path(flags.to)
     done = collect(flags.source, to, every=flags.every, near=flags.near, private=flags.private)
-    print(collected_summary(done))
+    say(collected_summary(done))
     return int(bool(done.refused) and not done.added and not done.known)
 
 

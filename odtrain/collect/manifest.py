@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from odtrain.errors import DataError
+from odtrain.io.cells import cell, text_in
 
 MANIFEST = "manifest.csv"
 
@@ -82,7 +83,7 @@ def _rows(file: Path, text: str) -> Iterator[ManifestRow]:
         raise _foreign(file)
     for values in reader:
         typed: dict[str, Any] = {name: int(values[name]) for name in NUMBERS}
-        yield ManifestRow(**{**values, **typed})
+        yield ManifestRow(**{name: text_in(text) for name, text in values.items()} | typed)
 
 
 def _foreign(file: Path) -> DataError:
@@ -101,5 +102,5 @@ def append_row(folder: Path, row: ManifestRow) -> None:
     with file.open("ab") as stream:
         if stream.tell() == 0:
             writer.writerow(NAMES)
-        writer.writerow(astuple(row))
+        writer.writerow(map(cell, astuple(row)))
         stream.write(text.getvalue().encode("utf-8", "surrogateescape"))

@@ -290,6 +290,7 @@ class PredictConfig:
     max_seconds: float | None = field(metadata=at_least(0))
     max_download_mb: float = field(metadata=at_least(0))
     max_download_seconds: float = field(metadata=at_least(0))
+    private: bool
 
 
 @dataclass(frozen=True)
@@ -376,6 +377,7 @@ class Config:
     sweep: SweepConfig
     outputs: str
     source: str | None
+    trust_source: bool
     input: str | None
     output: str | None
 

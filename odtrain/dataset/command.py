@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from odtrain.command import Action, Command, Composed, Invocation, flag, prints, with_config
+from odtrain.command import Action, Command, Composed, Invocation, flag, prints, say, with_config
 
 if TYPE_CHECKING:
     from odtrain.dataset.check import Checked
@@ -20,14 +20,14 @@ def _prepare(given: Composed) -> int:
     from odtrain.dataset.read import describe
 
     dataset = prepare(given.config.data)
-    print(describe(dataset))
+    say(describe(dataset))
     if given.flags.pictures:
         from odtrain.reports.data_preview import write_pictures
 
         folder = Path(given.flags.pictures)
         seed = given.config.train.seed
         for file in write_pictures(dataset, folder, given.config.augment, given.config.model, seed):
-            print(f"  {file}")
+            say(f"  {file}")
     return 0
 
 
@@ -42,7 +42,7 @@ def _check(given: Composed) -> int:
         Path(flags.json).write_text(findings_json(findings), encoding="utf-8")
     if flags.html:
         _write_page(given.config.data.name, Path(flags.html), checked)
-    print(findings_table(findings, of_each=SHOWN_OF_EACH))
+    say(findings_table(findings, of_each=SHOWN_OF_EACH))
     if flags.fix is not None:
         findings = _repair(given, checked)
     return int(bool(errors(findings)))
@@ -63,7 +63,7 @@ def _repair(given: Composed, checked: Checked) -> tuple[Finding, ...]:
     config = given.config
     output = given.flags.fix or config.output or f"{config.data.name}-repaired"
     repaired = repair(config.data, config.model, output, checked)
-    print(describe(repaired))
+    say(describe(repaired))
     return repaired.findings
 
 
@@ -87,7 +87,7 @@ def _diff(invocation: Invocation) -> int:
     diff = compare(Path(flags.first), Path(flags.second))
     if flags.json:
         Path(flags.json).write_text(as_json(diff), encoding="utf-8", errors="surrogateescape")
-    print(as_table(diff))
+    say(as_table(diff))
     return 0
 
 

@@ -21,6 +21,7 @@ from odtrain.dataset.read import DATASET_FILE
 from odtrain.dataset.splits import SPLITS
 from odtrain.errors import DataError
 from odtrain.io.atomic import read_json
+from odtrain.io.cells import text_in
 from odtrain.structures import FloatArray, pairwise_iou
 
 SAME_OBJECT_IOU = 0.5
@@ -183,11 +184,11 @@ def _read_csv(file: Path) -> dict[str, list[Box]]:
     try:
         with file.open(encoding="utf-8", errors="surrogateescape", newline="") as stream:
             for row in csv.DictReader(stream):
-                boxes = pictures[row["filename"]]
+                boxes = pictures[text_in(row["filename"])]
                 if row["class"]:
                     corners = [float(row[side]) for side in ("xmin", "ymin", "xmax", "ymax")]
                     boxes.append(
-                        Box(row["class"], (corners[0], corners[1], corners[2], corners[3]))
+                        Box(text_in(row["class"]), (corners[0], corners[1], corners[2], corners[3]))
                     )
     except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
         remedy = "Prepare the data set again: odtrain prepare"

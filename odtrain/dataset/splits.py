@@ -16,6 +16,7 @@ from odtrain.config.schema import DataConfig
 from odtrain.dataset.pairing import PictureNames
 from odtrain.errors import ConfigError, DataError
 from odtrain.findings import Finding
+from odtrain.io.cells import text_in
 from odtrain.labels.annotations import LabelledImage, normalised
 
 SPLITS = ("train", "validation", "test")
@@ -99,7 +100,7 @@ def read_list(file: Path) -> list[str]:
         if "filename" not in (rows.fieldnames or ()):
             remedy = "Its first line is to be: filename,width,height,class,xmin,ymin,xmax,ymax"
             raise DataError(file, 'has no column "filename".', remedy)
-        lines = [row["filename"] or "" for row in rows]
+        lines = [text_in(row["filename"] or "") for row in rows]
     return [PureWindowsPath(line.strip()).as_posix() for line in lines if line.strip()]
 
 

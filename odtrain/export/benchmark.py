@@ -45,6 +45,7 @@ FALLBACK_SIZE = (300, 300)
 RAW_FILE = "raw.npz"
 THREADS, THREADS_PICTURES = (1, 2, 3, 4), 100
 PROVEN = "proven"
+TRUSTED = "trusted"
 PICTURE_HEADER = struct.Struct("<2I")
 """Height and width; the uint8 RGB values follow."""
 QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
@@ -116,7 +117,13 @@ class Agreement(NamedTuple):
 
 
 def measure(
-    file: Path, images: Iterable[UInt8Image], runs: int, threads: int, *, proven: bool = False
+    file: Path,
+    images: Iterable[UInt8Image],
+    runs: int,
+    threads: int,
+    *,
+    proven: bool = False,
+    trusted: bool = False,
 ) -> Measured:
     """Run an exported file over `images` in a fresh process, and time it there.
 
@@ -128,6 +135,7 @@ def measure(
         threads: that it may use.
         proven: whether what goes into suppression is read, for the first `RAW_PICTURES`, and a .tflite
             is run with other numbers of threads too, on the first `THREADS_PICTURES`.
+        trusted: whether a graph may do more than compute.
 
     Raises:
         ModelFileError: the file cannot be run, or the process that ran it ended early.
@@ -135,7 +143,7 @@ def measure(
     with tempfile.TemporaryDirectory() as folder:
         found = Path(folder) / "found.npz"
         command = [sys.executable, "-m", "odtrain.export.benchmark", file, found, runs, threads]
-        command += [PROVEN] if proven else []
+        command += [PROVEN] * proven + [TRUSTED] * trusted
         with tempfile.TemporaryFile() as messages:
             with turns.away():
                 status = _run([str(each) for each in command], images, messages)
@@ -268,27 +276,27 @@ ERROR_LINE = re.compile(r"^ODTRAIN (?P<problem>.*)\n  (?P<remedy>.*)$", re.MULTI
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run as `FILE OUT RUNS THREADS [proven]`, with pictures on standard input; the exit status."""
+    """Run as `FILE OUT RUNS THREADS [proven] [trusted]`, with pictures on standard input; the exit status."""
     file, out, runs, threads, *more = arguments
     turns.take_part()
     try:
-        _measure_here(Path(file), Path(out), int(runs), int(threads), more == [PROVEN])
+        _measure_here(Path(file), Path(out), int(runs), int(threads), more)
     except ModelFileError as error:
         print(f"ODTRAIN {str(error).removeprefix(f'{file}: ')}", file=sys.stderr)
         return 1
     return 0
 
 
-def _measure_here(file: Path, out: Path, runs: int, threads: int, proven: bool) -> None:
+def _measure_here(file: Path, out: Path, runs: int, threads: int, more: Sequence[str]) -> None:
     if file.suffix != ".tflite":
         _limit_tensorflow(threads)
-    detector = load_detector(file, threads)
+    detector = load_detector(file, threads, trusted=TRUSTED in more)
     images = _received()
     first = next(images, None)
     with turns.alone():
         seconds = _time(detector, first, runs)
     peak = _peak_memory_mb()
-    proof = _Proof(detector) if proven else None
+    proof = _Proof(detector) if PROVEN in more else None
     found = []
     for image in [] if first is None else turns.giving_way(chain([first], images)):
         found.append(detector(image))

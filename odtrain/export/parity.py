@@ -23,7 +23,7 @@ from odtrain.export.benchmark import (
     agreement,
     measure,
 )
-from odtrain.export.raw_outputs import RawDifference, RawOutputs, raw_difference
+from odtrain.export.raw_outputs import OTHERS, RawDifference, RawOutputs, raw_difference
 from odtrain.export_formats import EXACT_FORMATS
 from odtrain.io import markdown
 from odtrain.io.checksums import fingerprint
@@ -165,6 +165,8 @@ class Judge:
 
 def not_exact(raw: RawDifference) -> str | None:
     """Why a file that should compute what the checkpoint computes does not; None if it does."""
+    if raw == OTHERS:
+        return "has other anchors or classes before suppression than the checkpoint"
     for what, found, most in (
         ("boxes", raw.box, BOX_TOLERANCE),
         ("scores", raw.score, SCORE_TOLERANCE),

@@ -51,6 +51,10 @@ class RawDifference(NamedTuple):
     score: float
 
 
+OTHERS = RawDifference(float("inf"), float("inf"))
+"""Of a file that has other anchors or classes than the checkpoint, or does not say where they are."""
+
+
 def raw_of(detector: SSD, images: Sequence[UInt8Image]) -> list[RawOutputs]:
     """What goes into a checkpoint's suppression, for the first `RAW_PICTURES` of `images`."""
     first = range(min(len(images), RAW_PICTURES))
@@ -58,12 +62,18 @@ def raw_of(detector: SSD, images: Sequence[UInt8Image]) -> list[RawOutputs]:
 
 
 def raw_difference(reference: Sequence[RawOutputs], found: Sequence[RawOutputs]) -> RawDifference:
-    """Compare picture by picture, anchor by anchor."""
+    """Compare picture by picture, anchor by anchor; other anchors or classes are `OTHERS`."""
+    if _shapes(reference) != _shapes(found):
+        return OTHERS
     pairs = list(zip(reference, found, strict=True))
     return RawDifference(
         max((_box_difference(a.boxes, b.boxes) for a, b in pairs), default=0.0),
         max((float(np.abs(a.scores - b.scores).max(initial=0)) for a, b in pairs), default=0.0),
     )
+
+
+def _shapes(outputs: Sequence[RawOutputs]) -> list[tuple[tuple[int, ...], ...]]:
+    return [(each.boxes.shape, each.scores.shape) for each in outputs]
 
 
 def _box_difference(a: FloatArray, b: FloatArray) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from odtrain.errors import TrackingError
@@ -45,19 +45,24 @@ def of_files(text: str, tops: Iterable[str]) -> str:
     return "".join(line for line in lines if _listed(line)[1].split("/")[0] in names)
 
 
-def verify(folder: Path) -> None:
+def verify(folder: Path, tops: Collection[str] | None = None) -> None:
     """Compare the files of a downloaded model with the checksums beside them.
+
+    Args:
+        folder: of the files.
+        tops: files and folders in it that are looked at; None for all.
 
     Raises:
         TrackingError: a file is missing or differs, or there are no checksums.
     """
     try:
-        lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
+        text = (folder / SUMS).read_text(encoding="utf-8")
     except OSError as problem:
         raise TrackingError(
             folder, f"holds no {SUMS}.", "Was this model registered by odtrain? Download it again."
         ) from problem
-    for wanted, name in map(_listed, lines):
+    lines = text if tops is None else of_files(text, tops)
+    for wanted, name in map(_listed, lines.splitlines()):
         file = folder / name
         if not file.is_file() or sha256_of(file) != wanted:
             raise TrackingError(file, "is damaged or missing.", "Download the model again.")

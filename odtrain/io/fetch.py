@@ -1,4 +1,4 @@
-"""Pictures from the web: one URL at a time, bounded in size and time, never from this network unasked."""
+"""Files from the web: one URL at a time, bounded in size and time, never from this network unasked."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import ipaddress
 import socket
 import threading
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -24,15 +25,21 @@ LONGEST_WAIT = 30.0
 TIMEOUT_SECONDS = (10, 20)
 """To connect, and between two pieces."""
 PICTURE_SECONDS = 60.0
-"""For one attempt as a whole: a server may not drip."""
 PICTURE_BYTES = 100 * 2**20
 MOST_REDIRECTS = 5
 TRY_AGAIN = (408, 425, 429, 500, 502, 503, 504)
 """Answers of a server that may answer better soon (RFC 9110, RFC 6585, RFC 8470)."""
 
 
+T = TypeVar("T")
+
+
 class FetchError(Exception):
     """A URL gave no bytes; says why, in a few words."""
+
+
+class SlowError(FetchError):
+    """What a URL holds takes longer than allowed."""
 
 
 class Fetcher:
@@ -44,8 +51,13 @@ class Fetcher:
     Behind a proxy the proxy decides.
     """
 
-    def __init__(self, private: bool = False) -> None:
+    def __init__(
+        self, private: bool = False, allows: str = "--private", attempts: int = ATTEMPTS
+    ) -> None:
+        """`allows` is what the user gives to have private addresses; `attempts` where a server is away."""
         self._private = private
+        self._allows = allows
+        self._attempts = attempts
         self._sockets: dict[int, socket.socket] = {}
         self._stopped = threading.Event()
 
@@ -62,35 +74,52 @@ class Fetcher:
             FetchError: it is no http or https URL, its host is private, nobody answers, or what it
                 holds is larger or takes longer than allowed.
         """
+        return self.taken(url, self._body, PICTURE_SECONDS)
+
+    def taken(self, url: str, take: Callable[[requests.Response], T], seconds: float) -> T:
+        """What `take` makes of the answer, whose body it reads.
+
+        Args:
+            url: http or https.
+            take: called once for each attempt.
+            seconds: for one attempt as a whole: a server may not drip.
+
+        Raises:
+            FetchError: as of `get`.
+        """
         if not url.lower().startswith(("http://", "https://")):
             raise FetchError("is not an http or https URL")
-        for attempt in range(ATTEMPTS):
+        for attempt in range(self._attempts):
             try:
-                return self._get_in_time(url)
+                return self._in_time(url, take, seconds)
             except _Again as error:
                 wait = max(WAIT_SECONDS * 2**attempt, error.wait)
-                last = attempt == ATTEMPTS - 1 or wait > LONGEST_WAIT
+                last = attempt == self._attempts - 1 or wait > LONGEST_WAIT
                 if last or self._stopped.wait(wait):
-                    raise FetchError(f"{error} ({attempt + 1} attempts)") from None
+                    tried = f" ({attempt + 1} attempts)" if self._attempts > 1 else ""
+                    raise FetchError(f"{error}{tried}") from None
         raise AssertionError
 
-    def _get_in_time(self, url: str) -> bytes:
+    def _in_time(self, url: str, take: Callable[[requests.Response], T], seconds: float) -> T:
         thread = threading.get_ident()
-        timer = threading.Timer(PICTURE_SECONDS, self._cut, [thread])
+        timer = threading.Timer(seconds, self._cut, [thread])
         timer.daemon = True
         begun = time.monotonic()
         timer.start()
         try:
-            return self._get_once(url)
+            found = self._once(url, take)
+            if time.monotonic() - begun >= seconds:  # cut, which looks like an end
+                raise SlowError(f"takes longer than {seconds:.0f} s")
+            return found
         except (requests.RequestException, HTTPError, OSError) as error:
-            if time.monotonic() - begun >= PICTURE_SECONDS:
-                raise FetchError(f"takes longer than {PICTURE_SECONDS:.0f} s") from None
+            if time.monotonic() - begun >= seconds:
+                raise SlowError(f"takes longer than {seconds:.0f} s") from None
             raise _understood(error) from None
         finally:
             timer.cancel()
             self._sockets.pop(thread, None)
 
-    def _get_once(self, url: str) -> bytes:
+    def _once(self, url: str, take: Callable[[requests.Response], T]) -> T:
         headers = {"Accept-Encoding": "identity", "User-Agent": "odtrain"}
         with requests.Session() as session:
             session.max_redirects = MOST_REDIRECTS
@@ -101,7 +130,7 @@ class Fetcher:
                     raise _Again(status(answer), _asked_wait(answer))
                 if not answer.ok:
                     raise FetchError(status(answer))
-                return self._body(answer)
+                return take(answer)
 
     def _body(self, answer: requests.Response) -> bytes:
         length = answer.headers.get("Content-Length", "")
@@ -121,7 +150,7 @@ class Fetcher:
         if not self._private and not (mapped or address).is_global:
             connected.close()
             raise FetchError(
-                f"leads to {address}, an address of this machine or network; --private allows it"
+                f"leads to {address}, an address of this machine or network; {self._allows} allows it"
             )
         if self._stopped.is_set():
             connected.close()

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import requests
 
+from odtrain_runtime.plain import plain
+
+LONGEST_REASON = 100
+"""Letters of what a server says."""
 UNTRUSTED = "its certificate is not trusted"
 UNKNOWN_HOST = "its host is not known"
 NO_ANSWER = "the server does not answer"
@@ -34,4 +38,4 @@ def reason(error: Exception, otherwise: str) -> str:
 
 def status(answer: requests.Response) -> str:
     """What a server said instead."""
-    return f"the server answered {answer.status_code} {answer.reason}"
+    return f"the server answered {answer.status_code} {plain(answer.reason)[:LONGEST_REASON]}"

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from odtrain_runtime.plain import plain
+
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
     """The lines of a table: its header, the rule below it, and one a row."""
     header = f"| {' | '.join(columns)} |".replace("|  ", "| ")  # a column without a name
     rule = "|" + "---|" * len(columns)
-    return [header, rule, *(f"| {' | '.join(map(str, cells))} |" for cells in rows)]
+    return [header, rule, *(f"| {' | '.join(map(plain, cells))} |" for cells in rows)]
 
 
 def escaped(text: str) -> str:
     """Any text as the content of a cell."""
-    return text.replace("|", "\\|").replace("\n", " ")
+    return plain(text.replace("|", "\\|").replace("\n", " "))

@@ -36,5 +36,6 @@ def benchmark(config: Config) -> BenchmarkResult:
             "Give a .pb, a SavedModel folder, a .tflite or models:/NAME@ALIAS.",
         )
     picture = Pictures(prepare(config.data).records("test")).spread(1)
-    timing = config.benchmark
-    return BenchmarkResult(source.file, measure(source.file, picture, timing.runs, timing.threads))
+    timing, trusted = config.benchmark, config.trust_source
+    measured = measure(source.file, picture, timing.runs, timing.threads, trusted=trusted)
+    return BenchmarkResult(source.file, measured)

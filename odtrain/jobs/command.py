@@ -62,6 +62,7 @@ EVALUATE = Action(
     prints(_evaluate),
     settings=(
         "source",
+        "trust_source",
         "evaluate",
         "data",
         "model",
@@ -76,7 +77,8 @@ EXPORT = Action(
     settings=("source", "output", "export", "benchmark", "tracking", "outputs"),
 )
 BENCHMARK = Action(
-    prints(_benchmark), settings=("source", "benchmark", "data", "tracking", "outputs")
+    prints(_benchmark),
+    settings=("source", "trust_source", "benchmark", "data", "tracking", "outputs"),
 )
 REPORT = Action(
     prints(_report),

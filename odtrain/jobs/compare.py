@@ -45,6 +45,7 @@ from odtrain.tracking.runs import existing_run
 from odtrain.tracking.store import reaching, tracking_uri
 from odtrain.tracking.tracker import Tracker
 from odtrain.training.input_pipeline import Pictures
+from odtrain_runtime.plain import plain_lines
 
 NUMBERS = ("mAP", "latency_ms_p50", "size_mb")
 """What is shown of each exported file."""
@@ -169,7 +170,7 @@ def comparison_report(result: ComparedModels) -> str:
     named = [f"- {letter}: {side.what}" for letter, side in sides]
     notes = [f"- {note}" for note in result.notes]
     parts = [named, numbers, _files_table(result.a, result.b), notes]
-    return "\n\n".join("\n".join(part) for part in parts if part)
+    return plain_lines("\n\n".join("\n".join(part) for part in parts if part))
 
 
 # ---- who is meant
@@ -309,7 +310,8 @@ def _run_now(
         found = [source.detect(image) for image in shown]
         return replace(side, kept=Kept(split.digest, found, source.class_names), split=split)
     shown = tqdm(pictures, desc=f"run {side.file.name}", unit="picture")
-    measured = measure(side.file, shown, config.benchmark.runs, config.benchmark.threads)
+    timing, trusted = config.benchmark, config.trust_source
+    measured = measure(side.file, shown, timing.runs, timing.threads, trusted=trusted)
     timed = {"latency_ms_p50": measured.latency_ms_p50, "size_mb": measured.size_mb}
     kept = keep(measured, split.digest, side.file)
     format = measured.passport.get("format", side.file.name)

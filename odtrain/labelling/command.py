@@ -20,7 +20,16 @@ def _merge(given: Composed) -> str:
 PRELABEL = Action(
     prints(_prelabel),
     "make proposals",
-    settings=("source", "input", "output", "data", "predict", "tracking", "outputs"),
+    settings=(
+        "source",
+        "trust_source",
+        "input",
+        "output",
+        "data",
+        "predict",
+        "tracking",
+        "outputs",
+    ),
 )
 MERGE = Action(
     prints(_merge), "take the corrected ones into the data set", settings=("input", "data")

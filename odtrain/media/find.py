@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
@@ -19,7 +20,7 @@ from tqdm import tqdm
 from odtrain.config.schema import PredictConfig
 from odtrain.errors import ConfigError, DataError
 from odtrain.io.atomic import replacing
-from odtrain.io.http_errors import reason
+from odtrain.io.fetch import Fetcher, FetchError, SlowError
 from odtrain.media import images as pictures
 from odtrain.media import video
 from odtrain.secrets import masked
@@ -27,8 +28,6 @@ from odtrain.secrets import masked
 CAMERA = re.compile(r"camera:(\d+)")
 URL = re.compile(r"https?://", re.IGNORECASE)
 LIST_SUFFIX = ".txt"
-TIMEOUT_SECONDS = (10, 30)
-"""To connect to a server, and between two pieces of its answer."""
 UNSAFE = re.compile(r"[^\w.-]+")
 NAME_SOMETHING = "Name a picture, a video, a folder, a glob, a URL or camera:0: input=..."
 
@@ -173,33 +172,39 @@ def fetch(url: str, folder: Path, config: PredictConfig, going_on: bool = False)
     file = folder / f"{hashlib.sha256(url.encode()).hexdigest()[:8]}-{_file_name(url)}"
     if going_on and file.is_file():
         return file
+    fetcher = Fetcher(config.private, "predict.private=true", attempts=1)
     try:
-        with requests.get(url, stream=True, timeout=TIMEOUT_SECONDS) as answer:
-            answer.raise_for_status()
-            with replacing(file) as part:
-                _receive(answer, part, url, config)
-    except (requests.RequestException, ValueError) as error:
-        why = reason(error, "no such address")
-        raise DataError(url, f"cannot be fetched: {why}.", "Is the address right?") from None
+        with replacing(file) as part:
+            receive = partial(_receive, part, url, config)
+            fetcher.taken(url, receive, config.max_download_seconds)
+    except SlowError:
+        raise _too_slow(url, config) from None
+    except FetchError as error:
+        raise DataError(url, f"cannot be fetched: {error}.", "Is the address right?") from None
     return file
 
 
-def _receive(answer: requests.Response, part: Path, url: str, config: PredictConfig) -> None:
+def _receive(part: Path, url: str, config: PredictConfig, answer: requests.Response) -> None:
     limit = config.max_download_mb * 1e6
     deadline = time.monotonic() + config.max_download_seconds
-    length = int(answer.headers.get("Content-Length") or 0)
+    said = answer.headers.get("Content-Length", "")
+    length = int(said) if said.isdecimal() else 0
     bar = tqdm(
         total=length or None, unit="B", unit_scale=True, desc="fetching", delay=1, leave=False
     )
     with bar, part.open("wb") as stream:
-        blocks = answer.iter_content(2**16) if length <= limit else [b""]
-        for block in blocks:
+        pieces = iter(partial(answer.raw.read1, 2**16), b"")
+        for block in pieces if length <= limit else [b""]:
             stream.write(block)
             bar.update(len(block))
             if max(length, stream.tell()) > limit:
                 raise _beyond(url, f"is larger than {config.max_download_mb:g} MB", "mb")
             if time.monotonic() > deadline:
-                raise _beyond(url, f"takes more than {config.max_download_seconds:g} s", "seconds")
+                raise _too_slow(url, config)
+
+
+def _too_slow(url: str, config: PredictConfig) -> DataError:
+    return _beyond(url, f"takes more than {config.max_download_seconds:g} s", "seconds")
 
 
 def _beyond(url: str, problem: str, limit: str) -> DataError:

@@ -12,6 +12,7 @@ def _predict(given: Composed) -> str:
 
 
 PREDICT = Action(
-    prints(_predict), settings=("source", "input", "output", "predict", "tracking", "outputs")
+    prints(_predict),
+    settings=("source", "trust_source", "input", "output", "predict", "tracking", "outputs"),
 )
 COMMANDS = {"predict": Command({"": PREDICT})}

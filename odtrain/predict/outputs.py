@@ -13,6 +13,7 @@ from typing import IO
 import numpy as np
 
 from odtrain.io.atomic import replacing
+from odtrain.io.cells import cell
 from odtrain.labels.formats.voc import VocObject, annotation
 from odtrain.structures import Detections, class_label
 
@@ -106,7 +107,8 @@ def _rows(one: Prediction, class_names: Sequence[str], moving: bool) -> Iterator
         one.found.classes.tolist(), one.found.scores.tolist(), one.corners(), strict=True
     ):
         name = class_label(class_names, number)
-        yield [one.shown_name, one.width, one.height, name, *corners, f"{score:.4f}", *place]
+        start = [cell(one.shown_name), one.width, one.height, cell(name)]
+        yield [*start, *corners, f"{score:.4f}", *place]
 
 
 def _coco_results(one: Prediction) -> Iterator[dict[str, object]]:

@@ -32,6 +32,7 @@ from odtrain.predict.outputs import NO_PLACE, Prediction, write_tables
 from odtrain.predict.progress import Journal, stamp_of
 from odtrain.predict.runner import PredictionRunner
 from odtrain.system.workers import cores
+from odtrain_runtime.plain import plain_lines
 
 logger = logging.getLogger(__name__)
 
@@ -208,7 +209,7 @@ def _predict_camera(number: int, source: Source, settings: PredictConfig, folder
         runner.journal.close()
     runner.journal.remove()
     if video.problem:
-        print(said)
+        print(plain_lines(said))
         raise DataError(medium.name, video.problem, f"What was seen until then is in {folder}.")
     return said
 

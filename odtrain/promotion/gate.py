@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from itertools import permutations
 
 import numpy as np
 
@@ -30,18 +29,16 @@ from odtrain.export_formats import EXACT_FORMATS
 from odtrain.io import markdown
 from odtrain.model_files.thresholds import EVERYWHERE, Thresholds
 from odtrain.promotion import floor
-from odtrain.structures import Detections, GroundTruth, IntArray, LabelledSplit, pairwise_iou
+from odtrain.promotion.class_ids import likely_order, of_known_classes, strange_class
+from odtrain.structures import Detections, LabelledSplit
+from odtrain_runtime.plain import plain_lines
 
 RECORDED_TOLERANCE = 0.005
 """A file's mAP may differ by this much from the one recorded: processors round differently."""
-SCORE = 0.1
-"""Detections below it say nothing of the order of classes and boxes."""
 BETTER_BY = 0.05
 """Boxes or classes exchanged must score so much more mAP before the order is called wrong."""
 TRAIN_MORE = "Train longer or on more pictures: odtrain check says what the data lack."
 MORE_PICTURES = "Give more: data.test_fraction, data.test_list."
-MOST_PERMUTED = 6
-"""Up to so many classes all orders are tried; with more, each class goes where most of it is found."""
 
 FILES = (
     "checksums",
@@ -166,7 +163,7 @@ class Verdict:
                 for name, numbers in self.files.items()
             )
             lines += ["", *markdown.table(["file", *columns], rows)]
-        return "\n".join(lines) + "\n"
+        return plain_lines("\n".join(lines)) + "\n"
 
     def as_dict(self) -> dict[str, object]:
         """The report for programs."""
@@ -180,7 +177,9 @@ def judge_version(evidence: Evidence, limits: RegistryConfig) -> Verdict:
         evidence: what there is to judge by.
         limits: `registry.max_*`.
     """
-    ran = {name: kept for name, kept in evidence.found.items() if isinstance(kept, Kept)}
+    as_found = {name: kept for name, kept in evidence.found.items() if isinstance(kept, Kept)}
+    count = len(evidence.split.class_names)
+    ran = {name: of_known_classes(kept, count) for name, kept in as_found.items()}
     scores = {
         name: quick_map(evidence.split.truths, kept.detections, evidence.split.class_names)
         for name, kept in ran.items()
@@ -190,7 +189,7 @@ def judge_version(evidence: Evidence, limits: RegistryConfig) -> Verdict:
     checks = [
         Check("checksums", evidence.damaged, "every file is the one that was registered"),
         _runs(evidence),
-        _labels(evidence, ran),
+        _labels(evidence, as_found),
         _metadata(evidence, ran),
         *_orders(evidence, ran),
         _agreement(evidence, ran, scores),
@@ -239,6 +238,11 @@ def _labels(evidence: Evidence, ran: Mapping[str, Kept]) -> Check:
         f"{file} {_other_names(names, wanted)}"
         for file, names in {**evidence.label_files, **carried}.items()
         if names != wanted
+    ]
+    problems += [
+        f"{evidence.names[name]} finds class {strange}; the data have {len(wanted)} classes: {_listed(wanted)}"
+        for name, kept in ran.items()
+        if (strange := strange_class(kept.detections, len(wanted))) is not None
     ]
     count = len(evidence.label_files) + len(carried)
     said = f"{count} label lists are those of the data: {_listed(wanted)}"
@@ -301,14 +305,11 @@ def _boxes_exchanged(split: LabelledSplit, found: Sequence[Detections]) -> str |
 
 
 def _classes_exchanged(split: LabelledSplit, found: Sequence[Detections]) -> str | None:
-    order = _likely_order(split, found)
+    order = likely_order(split, found)
     if order is None:
         return None
     ids = np.array([0, *order], np.int64)
-    moved = [
-        Detections(each.boxes, each.scores, ids[np.where(each.classes < len(ids), each.classes, 0)])
-        for each in found
-    ]
+    moved = [Detections(each.boxes, each.scores, ids[each.classes]) for each in found]
     before, after = (_map(split, each) for each in (found, moved))
     if after - before <= BETTER_BY:
         return None
@@ -324,33 +325,6 @@ def _classes_exchanged(split: LabelledSplit, found: Sequence[Detections]) -> str
 
 def _map(split: LabelledSplit, found: Sequence[Detections]) -> float:
     return quick_map(split.truths, found, split.class_names).get("mAP", 0.0)
-
-
-def _likely_order(split: LabelledSplit, found: Sequence[Detections]) -> tuple[int, ...] | None:
-    """For each class id in turn, the id of what is really there; None if that is the id itself."""
-    met = _confusion(split.truths, found, len(split.class_names))
-    count = len(met)
-    if count <= MOST_PERMUTED:
-        order = max(permutations(range(count)), key=lambda each: met[range(count), each].sum())
-    else:
-        order = tuple(int(row.argmax()) if row.any() else i for i, row in enumerate(met))
-    return None if order == tuple(range(count)) else tuple(place + 1 for place in order)
-
-
-def _confusion(
-    truths: Sequence[GroundTruth], found: Sequence[Detections], classes: int
-) -> IntArray:
-    """(K, K) how often a detection of the row's class lies on a box of the column's."""
-    met = np.zeros((classes, classes), np.int64)
-    for truth, each in zip(truths, found, strict=True):
-        sure = each.above(SCORE)
-        if not len(sure) or not len(truth.classes):
-            continue
-        overlaps = pairwise_iou(sure.boxes, truth.boxes)
-        best = overlaps.argmax(axis=1)
-        hit = (overlaps.max(axis=1) >= 0.5) & (sure.classes >= 1) & (sure.classes <= classes)
-        np.add.at(met, (sure.classes[hit] - 1, truth.classes[best[hit]] - 1), 1)
-    return met
 
 
 def _agreement(

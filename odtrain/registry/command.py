@@ -91,7 +91,7 @@ ACTIONS = {
             FORMAT,
             flag("--again", "run and time both now", action="store_true"),
         ),
-        settings=("data", "evaluate", "benchmark", "tracking", "outputs"),
+        settings=("trust_source", "data", "evaluate", "benchmark", "tracking", "outputs"),
         example="models compare RUN_ID models:/panels@champion",
     ),
     "promote": Action(

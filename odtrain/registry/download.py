@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,19 @@ from odtrain.io.archives import cache_folder
 from odtrain.io.atomic import copy, put, replacing_folder, write_text
 from odtrain.io.checksums import SUMS, of_files, verify
 from odtrain.io.locks import alone
-from odtrain.registry.carried_code import kept_apart
 from odtrain.registry.model_card import CARD
-from odtrain.registry.versions import LABEL_FILES, Version, files_of, find_version, served_by
+from odtrain.registry.versions import (
+    FILES_DIGEST,
+    LABEL_FILES,
+    Version,
+    files_of,
+    find_version,
+    served_by,
+)
 from odtrain.secrets import forget
 from odtrain.tracking.reach import cause
 from odtrain.tracking.store import is_outage, mlflow_uses, reaching
+from odtrain_runtime.pictures import PIXEL_LIMIT
 
 
 def resolve_model(uri: str, store: str) -> Path:
@@ -49,21 +56,41 @@ def resolve_model(uri: str, store: str) -> Path:
         raise _not_complete(uri, store, problem) from problem
 
 
-def scoring_app(uri: str, store: str) -> Any:
+def scoring_app(
+    uri: str, store: str, max_pixels: int = PIXEL_LIMIT, max_pictures: int | None = None
+) -> Any:
     """MLflow's own scoring server for a registered model, as an ASGI application.
 
+    What it runs is the file that stands for the version, held against its digest, by this runtime: the
+    code that lies beside it in the artifact store, which no digest holds, is not run.
+
+    Args:
+        uri: `models:/NAME@ALIAS` or `models:/NAME/VERSION`.
+        store: URI of the MLflow store.
+        max_pixels: of one picture.
+        max_pictures: in one request; None for any number.
+
     Raises:
-        TrackingError: there is no such model, or its files cannot be had.
+        TrackingError: there is no such model, or its files cannot be had or are not those registered.
     """
-    from mlflow.pyfunc import load_model
+    from mlflow.models import Model
+    from mlflow.pyfunc import PyFuncModel
+    from mlflow.pyfunc.model import PythonModelContext, _PythonModelPyfuncWrapper
     from mlflow.pyfunc.scoring_server import init
 
-    find_version(uri, store)
-    try:
-        with mlflow_uses(store), kept_apart():
-            return init(load_model(uri))
-    except (MlflowException, OSError) as problem:
-        raise _not_complete(uri, store, problem) from problem
+    from odtrain.registry.register import SIGNATURE
+    from odtrain_runtime.pyfunc import DetectorModel
+
+    version = find_version(uri, store)
+    chosen, file = file_of_version(version, store)
+    labels = file.with_name(LABEL_FILES["labels"])
+    _hold(labels.parent, version, [labels.name])
+    model = DetectorModel(max_pixels, max_pictures)
+    artifacts = {chosen: str(file), "labels": str(labels)}
+    context: Any = PythonModelContext(artifacts, {"detector": chosen})  # type: ignore[no-untyped-call]
+    model.load_context(context)
+    wrapped = _PythonModelPyfuncWrapper(model, context, SIGNATURE)
+    return init(PyFuncModel(Model(signature=SIGNATURE), wrapped))
 
 
 def _not_complete(uri: str, store: str, problem: Exception) -> TrackingError:
@@ -80,9 +107,9 @@ def file_of_version(version: Version, store: str, format: str | None = None) -> 
         format: of the file; None for the one that is served.
 
     Raises:
-        TrackingError: the version holds no such file, or it cannot be had.
+        TrackingError: the version holds no such file, or it cannot be had or is not the one registered.
     """
-    uri = f"models:/{version.name}/{version.number}"
+    uri = _uri(version)
     folder = resolve_model(uri, store)
     files = files_of(version, folder)
     if format is not None and format not in files:
@@ -92,7 +119,33 @@ def file_of_version(version: Version, store: str, format: str | None = None) -> 
         raise TrackingError(
             uri, "holds no file that odtrain can run.", "Was it registered by odtrain?"
         )
+    _hold(folder, version, [files[chosen]])
     return chosen, folder / files[chosen]
+
+
+def _uri(version: Version) -> str:
+    return f"models:/{version.name}/{version.number}"
+
+
+def _hold(folder: Path, version: Version, names: Sequence[str]) -> None:
+    """Hold files of a version against the digests that the registry keeps of them.
+
+    Raises:
+        TrackingError: they are not those that were registered. A damaged copy in the cache is let go.
+    """
+    problem = _damage(folder, version, names)
+    if problem is None:
+        return
+    if folder.is_relative_to(_kept()):
+        shutil.rmtree(folder, ignore_errors=True)
+        raise TrackingError(
+            folder, f"{problem}.", "This copy was removed: the same command downloads it again."
+        )
+    raise TrackingError(
+        _uri(version),
+        f"{problem}.",
+        f"Something changed it in {folder} since. Bring it back from a backup, or register its run again.",
+    )
 
 
 @contextmanager
@@ -105,7 +158,7 @@ def downloaded(version: Version, store: str) -> Iterator[tuple[Path, str | None]
     Raises:
         TrackingError: they cannot be had.
     """
-    uri = f"models:/{version.name}/{version.number}"
+    uri = _uri(version)
     with tempfile.TemporaryDirectory() as scratch:
         try:
             with mlflow_uses(store):
@@ -117,23 +170,28 @@ def downloaded(version: Version, store: str) -> Iterator[tuple[Path, str | None]
         yield got / "artifacts", _damage(got / "artifacts", version)
 
 
-def _damage(folder: Path, version: Version) -> str | None:
-    """Why files are not those that were registered."""
+def _damage(folder: Path, version: Version, names: Sequence[str] | None = None) -> str | None:
+    """Why files are not those that were registered; `names` alone are looked at, where given."""
     try:
-        verify(folder)
+        verify(folder, names)
     except TrackingError as problem:
         return f"{Path(str(problem.args[0])).name} {problem.args[1].rstrip('.')}"
     sums = (folder / SUMS).read_text(encoding="utf-8")
-    wanted = version.tags.get("odtrain.files_digest")
+    wanted = version.tags.get(FILES_DIGEST)
     if wanted is not None and hashlib.sha256(sums.encode()).hexdigest() != wanted:
         return f"{SUMS} is not the one that was registered"
-    names = [*files_of(version, folder).values(), *LABEL_FILES.values()]
-    bare = [name for name in names if not of_files(sums, [name])]
+    looked_at = names or [*files_of(version, folder).values(), *LABEL_FILES.values()]
+    bare = [name for name in looked_at if not of_files(sums, [name])]
     return f"{SUMS} does not list {', '.join(bare)}" if bare else None
 
 
+def _kept() -> Path:
+    """Where downloaded models are kept."""
+    return cache_folder().parent / "models"
+
+
 def _cached(model_id: str, store: str) -> Path:
-    target = cache_folder().parent / "models" / model_id
+    target = _kept() / model_id
     with alone(target.with_name(f"{target.name}.lock")):
         if not target.is_dir():
             with tempfile.TemporaryDirectory(dir=target.parent) as scratch, mlflow_uses(store):
@@ -161,11 +219,13 @@ def download(uri: str, to: Path, store: str, format: str | None = None) -> list[
         TrackingError: there is no such model or format, or a file is damaged.
     """
     folder = resolve_model(uri, store)
-    files = files_of(find_version(uri, store), folder)
+    version = find_version(uri, store)
+    files = files_of(version, folder)
     if format is not None and format not in files:
         raise TrackingError(uri, f'holds no "{format}".', f"It holds: {', '.join(files)}.")
     wanted = [files[format]] if format else list(files.values())
     names = [*wanted, *LABEL_FILES.values(), CARD]
+    _hold(folder, version, [name for name in names if (folder / name).exists() or name in wanted])
     copied = [_copy(folder / name, to) for name in names if (folder / name).exists()]
     sums = (folder / SUMS).read_text(encoding="utf-8")
     write_text(to / SUMS, of_files(sums, names))

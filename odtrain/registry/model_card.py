@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from odtrain.export_formats import FORMATS
 from odtrain.io import markdown
+from odtrain_runtime.plain import plain_lines
 
 CARD = "model_card.md"
 
@@ -56,7 +57,7 @@ def write_card(
     if "pb" in files:
         sections.append(FROZEN_GRAPH)
     sections += ["## Limits\n\n" + _limits(metrics, class_names), CHECK]
-    return "\n\n".join(section for section in sections if section) + "\n"
+    return plain_lines("\n\n".join(section for section in sections if section)) + "\n"
 
 
 def _what(class_names: Sequence[str], run_id: str) -> str:

@@ -33,6 +33,7 @@ from odtrain.registry.lock import alone_at
 from odtrain.registry.model_card import CARD, write_card
 from odtrain.registry.versions import (
     FILES,
+    FILES_DIGEST,
     LABEL_FILES,
     LATENCY,
     SERVED_BY,
@@ -66,7 +67,6 @@ RUNTIME = Path(odtrain_runtime.__file__).parent
 NO_STEP = -1
 """Model.log copies a step's metrics from run to model, without the data that they are of; this one has none."""
 PENDING = "register.json"
-DIGEST = "odtrain.files_digest"
 """Tag of a version and its model: of the checksums of its files."""
 
 SIGNATURE = ModelSignature(
@@ -241,7 +241,7 @@ def _register(client: MlflowClient, uri: str, run_id: str, candidate: ModelCandi
                 candidate.name,
                 source=f"models:/{model_id}",
                 run_id=run_id,
-                tags={**_version_tags(run_id, candidate), DIGEST: digest},
+                tags={**_version_tags(run_id, candidate), FILES_DIGEST: digest},
                 model_id=model_id,
             )
         check_said(made.version)
@@ -263,7 +263,7 @@ def _ensure_registered_model(client: MlflowClient, name: str) -> None:
 
 def _registered_before(client: MlflowClient, name: str, run_id: str, digest: str) -> Version | None:
     for version in versions_of(client, name):
-        if version.run_id == run_id and version.tags.get(DIGEST) == digest:
+        if version.run_id == run_id and version.tags.get(FILES_DIGEST) == digest:
             return version
     return None
 
@@ -283,7 +283,7 @@ def _logged_before(client: MlflowClient, run: Run, digest: str, source: str) -> 
     whole = [
         model.model_id
         for model in found
-        if model.status == LoggedModelStatus.READY and model.tags.get(DIGEST) == digest
+        if model.status == LoggedModelStatus.READY and model.tags.get(FILES_DIGEST) == digest
     ]
     kept = source.removeprefix("models:/") or (whole[0] if whole else None)
     for model in found:
@@ -357,7 +357,7 @@ def _create_logged_model(
         tags={
             "odtrain.data_digest": candidate.data_digest,
             SERVED_BY: candidate.served,
-            DIGEST: digest,
+            FILES_DIGEST: digest,
         },
         params=without_secrets(run.data.params),
         model_type="detector",

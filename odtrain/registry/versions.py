@@ -18,11 +18,14 @@ from odtrain.errors import TrackingError
 from odtrain.export_formats import FORMATS, served_format
 from odtrain.registry.lock import Lease
 from odtrain.tracking.store import check_answers, reaching, registry_uri
+from odtrain_runtime.plain import plain
 
 MODEL_URI = re.compile(r"(?:models:/)?(?P<name>[^/@]+)(?:@(?P<alias>[^/]+)|/(?P<version>[^/]+))?")
 
 FILES = "odtrain.files"
 """Tag: JSON of format -> file name."""
+FILES_DIGEST = "odtrain.files_digest"
+"""Tag: SHA-256 of `SHA256SUMS` as it was registered."""
 LABEL_FILES = {"labels": "labels.txt", "label_map": "label_map.pbtxt"}
 SERVED_BY = "odtrain.served_by"
 """Tag: the format that stands for the version, wherever one file of it is run, timed or judged."""
@@ -317,14 +320,16 @@ def versions_table(versions: Sequence[Version]) -> str:
                 version.run_id or "-",
             )
         )
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+    seen = [list(map(plain, row)) for row in rows]
+    widths = [max(map(len, column)) for column in zip(*seen, strict=True)]
+    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in seen]
     return "\n".join(lines)
 
 
 def describe_version(version: Version) -> str:
     """All that the registry knows of a version."""
     lines = [f"models:/{version.name}/{version.number}"]
-    lines += [f"  {key}: {text}" for key, text in sorted(version.tags.items())]
+    tags = sorted(version.tags.items())
+    lines += [f"  {plain(key)}: {text}".replace("\n", "\n    ") for key, text in tags]
     aliases = ", ".join(f"models:/{version.name}@{alias}" for alias in version.aliases)
     return "\n".join([*lines, f"  aliases: {aliases or '-'}"])

@@ -13,6 +13,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from odtrain.evaluation.evaluate import ClassResult, Evaluation, ImageResult
+from odtrain.io.cells import cell
 from odtrain.media.draw import draw, draw_truth, fit, printable_label, side_by_side
 from odtrain.reports import charts
 from odtrain.structures import Detections, GroundTruth, UInt8Image
@@ -94,7 +95,7 @@ def _write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[obje
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
-        writer.writerows(rows)
+        writer.writerows(map(cell, row) for row in rows)
 
 
 def _per_class_row(row: ClassResult) -> list[object]:

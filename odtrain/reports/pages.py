@@ -8,7 +8,10 @@ import io
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 from PIL import Image
+
+from odtrain_runtime.plain import plain_lines
 
 
 def page(template: str, **values: Any) -> str:
@@ -23,9 +26,15 @@ def _templates() -> Environment:
         autoescape=True,
         undefined=StrictUndefined,
         keep_trailing_newline=True,
+        finalize=_finalize,
     )
     templates.policies["json.dumps_kwargs"] = {}  # else it sorts keys, which are columns
     return templates
+
+
+def _finalize(value: Any) -> Any:
+    """What is about to be escaped, without what would turn or hide it."""
+    return value if isinstance(value, Markup) or not isinstance(value, str) else plain_lines(value)
 
 
 def embedded(data: bytes, kind: str) -> str:

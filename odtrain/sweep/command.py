@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from odtrain.command import Action, Command, Composed, flag, prints, with_config
+from odtrain.command import Action, Command, Composed, flag, prints, say, with_config
 from odtrain.jobs.command import TRAINING
 
 
@@ -24,7 +24,7 @@ def _verify(given: Composed) -> int:
     from odtrain.sweep.pick import verify
 
     table, same = verify(given.config)
-    print(table)
+    say(table)
     return int(not same)
 
 

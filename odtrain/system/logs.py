@@ -17,6 +17,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from odtrain.secrets import masked
+from odtrain_runtime.plain import plain_lines
 
 ROOT = logging.getLogger("odtrain")
 ROOT.addHandler(logging.NullHandler())
@@ -33,7 +34,7 @@ class Terminal(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Write a line; a terminal that is gone stops nothing."""
         try:
-            line = self.format(record)
+            line = plain_lines(self.format(record))
             where = f"{record.name}: " if record.levelno < logging.INFO else ""
             tqdm.write(masked(where + line), file=sys.stderr)
         except OSError:
@@ -84,6 +85,11 @@ def remembering() -> Iterator[None]:
         ROOT.removeHandler(memory)
 
 
+class _Plain(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return plain_lines(super().format(record))
+
+
 class _File(logging.FileHandler):
     def format(self, record: logging.LogRecord) -> str:
         """With a traceback, where there is one; without passwords."""
@@ -98,7 +104,7 @@ def also_in(file: Path) -> Iterator[None]:
     """Append all that is said meanwhile to a file, with time, level and module, and what is remembered."""
     file.parent.mkdir(parents=True, exist_ok=True)
     handler = _File(file, encoding="utf-8", errors="backslashreplace", delay=True)
-    handler.setFormatter(logging.Formatter(IN_FILES))
+    handler.setFormatter(_Plain(IN_FILES))
     before = ROOT.level
     ROOT.setLevel(logging.DEBUG)
     ROOT.addHandler(handler)

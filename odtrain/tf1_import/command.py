@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from odtrain.command import Action, Command, Invocation, flag
+from odtrain.command import Action, Command, Invocation, flag, say
 
 
 def _import(invocation: Invocation) -> int:
     from odtrain.tf1_import.experiment import import_pipeline
 
     flags = invocation.flags
-    print(import_pipeline(Path(flags.file).expanduser(), Path(flags.to).expanduser(), flags.name))
+    say(import_pipeline(Path(flags.file).expanduser(), Path(flags.to).expanduser(), flags.name))
     return 0
 
 

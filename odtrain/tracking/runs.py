@@ -50,6 +50,7 @@ NOT_OF_THE_RESULT = (
     "sweep",
     "outputs",
     "source",
+    "trust_source",
     "input",
     "output",
 )

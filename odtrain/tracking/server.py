@@ -278,7 +278,7 @@ def _run_mlflow(folder: Path, uri: str, options: Sequence[str], host: str, port:
     log.touch(PRIVATE)  # SQLAlchemy's complaints name the database
     with log.open("ab") as stream:
         server = subprocess.Popen(
-            [sys.executable, "-m", "mlflow", "server", *options],
+            [sys.executable, "-m", "odtrain.tracking.guarded_mlflow", *options],
             stdin=subprocess.DEVNULL,
             stdout=stream,
             stderr=stream,

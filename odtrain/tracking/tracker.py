@@ -55,6 +55,7 @@ from odtrain.tracking.store import (
     tracking_uri,
 )
 from odtrain.tracking.system_metrics import EVERY_SECONDS, MachineMetrics
+from odtrain_runtime.plain import plain_lines
 
 logger = logging.getLogger(__name__)
 
@@ -321,7 +322,7 @@ class Tracker:
 
     def describe(self, markdown: str) -> None:
         """Set the description that the run's page shows."""
-        self.set_tags({"mlflow.note.content": markdown})
+        self.set_tags({"mlflow.note.content": plain_lines(markdown)})
 
     def log_dataset(
         self,

@@ -19,9 +19,21 @@ def _webcam(given: Composed) -> int:
     return 0
 
 
-SERVE = Action(with_config(_serve), settings=("source", "serve", "predict", "tracking", "outputs"))
+SERVE = Action(
+    with_config(_serve),
+    settings=("source", "trust_source", "serve", "predict", "tracking", "outputs"),
+)
 WEBCAM = Action(
     with_config(_webcam),
-    settings=("source", "input", "output", "webcam", "predict", "tracking", "outputs"),
+    settings=(
+        "source",
+        "trust_source",
+        "input",
+        "output",
+        "webcam",
+        "predict",
+        "tracking",
+        "outputs",
+    ),
 )
 COMMANDS = {"serve": Command({"": SERVE}), "webcam": Command({"": WEBCAM})}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import sys
@@ -12,12 +13,14 @@ from pathlib import Path
 
 import uvicorn
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from odtrain.errors import ConfigError
+from odtrain.web.bounds import ANSWER_SECONDS, PatientProtocol
 from odtrain_runtime.callers import LOOPBACK, own_names, refusal
+from odtrain_runtime.turns import give_memory_back
 
 PAGES = Path(__file__).resolve().parent / "pages"
 """Where pages, scripts and styles lie; nothing is loaded from elsewhere."""
@@ -34,10 +37,6 @@ HEADERS = {
 }
 END_SECONDS = 2
 """That requests under way have when the server is stopped."""
-
-
-class TooLargeError(Exception):
-    """A request's body is larger than what is taken."""
 
 
 class Guard:
@@ -68,21 +67,9 @@ class Guard:
             return None
         why_not = refusal(Headers(scope=scope).get, self._hosts, self._addresses)
         app = self._app if why_not is None else PlainTextResponse(why_not, 403)
-        return await app(scope, receive, send_guarded)
-
-
-async def read_body(request: Request, limit: int) -> bytes:
-    """A request's body of at most `limit` bytes.
-
-    Raises:
-        TooLargeError: there is more.
-    """
-    body = bytearray()
-    async for block in request.stream():
-        body += block
-        if len(body) > limit:
-            raise TooLargeError
-    return bytes(body)
+        # Callers who hang up, or never fetch their answer, are no news.
+        with suppress(ClientDisconnect, asyncio.TimeoutError):
+            await asyncio.wait_for(app(scope, receive, send_guarded), ANSWER_SECONDS)
 
 
 def page(name: str) -> Response:
@@ -124,7 +111,10 @@ def serve(
             lifespan="off",
             server_header=False,
             timeout_graceful_shutdown=END_SECONDS,
+            http=PatientProtocol,
+            ws="none",
         )
+        give_memory_back()
         with suppress(KeyboardInterrupt):
             uvicorn.Server(settings).run(sockets=[listener])
 

@@ -6,12 +6,17 @@ what `mlflow models serve` answers, this answers too.
 
 from __future__ import annotations
 
+import asyncio
+import json
+import logging
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
@@ -26,8 +31,20 @@ from odtrain.predict.predict import tell_nameless
 from odtrain.registry.download import scoring_app
 from odtrain.system.workers import cores
 from odtrain.tracking.store import tracking_uri
-from odtrain.web.guard import TooLargeError, page, read_body, serve
+from odtrain.web.bounds import (
+    MOST_PICTURES,
+    REFUSALS,
+    Bodies,
+    TooLargeError,
+    nested_too_deep,
+    refused,
+    shortened,
+)
+from odtrain.web.guard import page, serve
 from odtrain_runtime.answers import as_json, asked_score, failure, sent_picture
+from odtrain_runtime.turns import PixelTurns
+
+logger = logging.getLogger(__name__)
 
 COLOURS = 256
 """Class colours that the page knows; classes beyond share them."""
@@ -45,13 +62,20 @@ def serve_model(config: Config) -> None:
     tell_nameless(source)
     thresholds = choose_thresholds(config.predict, source.class_names, source.passport, source.name)
     scoring = (
-        scoring_app(source.name, tracking_uri(config.tracking))
+        scoring_app(
+            source.name, tracking_uri(config.tracking), max_pixels_of(settings), MOST_PICTURES
+        )
         if source.name.startswith("models:/")
         else None
     )
     app = build_app(source, thresholds, settings, scoring)
     names = settings.allowed_hosts
     serve(app, settings.host, settings.port, names, "serve page", settings.open_browser)
+
+
+def max_pixels_of(settings: ServeConfig) -> int:
+    """`serve.max_megapixels` in pixels."""
+    return round(settings.max_megapixels * 1_000_000)
 
 
 def build_app(
@@ -66,17 +90,22 @@ def build_app(
         scoring: MLflow's scoring server, which gets every address that is not the page's.
     """
     limit = round(settings.max_megabytes * 1_000_000)
+    bodies, turns = Bodies(), PixelTurns()
+    pool = ThreadPoolExecutor(cores(), "odtrain-serve")
+
+    def look(body: bytes, chosen: Thresholds) -> dict[str, Any]:
+        with sent_picture(body, settings.max_megapixels, turns) as image:
+            begun = time.perf_counter()
+            kept = chosen.keep(source.detect_all([image])[0])
+            milliseconds = 1000 * (time.perf_counter() - begun)
+            return as_json(image, kept, source.class_names, milliseconds)
 
     async def detect(request: Request) -> Response:
         asked = request.query_params.get("threshold")
         chosen = thresholds if asked is None else Thresholds(asked_score(asked))
-        body = await read_body(request, limit)
-        image = await run_in_threadpool(sent_picture, body, settings.max_megapixels)
-        begun = time.perf_counter()
-        found = (await run_in_threadpool(source.detect_all, [image]))[0]
-        milliseconds = 1000 * (time.perf_counter() - begun)
-        kept = chosen.keep(found)
-        return JSONResponse(as_json(image, kept, source.class_names, milliseconds))
+        async with bodies.of(request, limit) as body:
+            found = await asyncio.get_running_loop().run_in_executor(pool, look, body, chosen)
+        return JSONResponse(found)
 
     routes: list[Any] = [
         Route("/", lambda request: page("serve.html")),
@@ -85,12 +114,13 @@ def build_app(
         Route("/detect", detect, methods=["POST"]),
     ]
     if scoring is not None:
-        routes.append(Mount("/", _Limited(scoring, limit)))
+        routes.append(Mount("/", _Limited(scoring, bodies, limit)))
     else:
         routes.append(Route("/invocations", _unregistered, methods=["POST"]))
     too_large = f"The request is larger than {settings.max_megabytes:g} MB (serve.max_megabytes)."
     handlers: Mapping[Any, Any] = {
-        TooLargeError: lambda request, error: _refused(too_large, 413),
+        **REFUSALS,
+        TooLargeError: lambda request, error: refused(too_large, 413),
         OdtrainError: _failed,
     }
     return Starlette(routes=routes, exception_handlers=handlers)
@@ -113,34 +143,64 @@ def _about(source: Source, thresholds: Thresholds, settings: ServeConfig) -> dic
     }
 
 
-def _refused(message: str, status: int) -> Response:
-    return JSONResponse({"message": message}, status)
-
-
 def _failed(request: Request, error: Any) -> Response:
     status, message = failure(error)
-    return _refused(message, status)
+    return refused(message, status)
 
 
 def _unregistered(request: Request) -> Response:
     said = "Only a registered model (source=models:/NAME@ALIAS) answers here; send pictures to /detect."
-    return _refused(said, 404)
+    return refused(said, 404)
 
 
 class _Limited:
-    """An application whose requests may have bodies of `limit` bytes at most."""
+    """MLflow's application behind bounds: of what is sent, and of what errors say."""
 
-    def __init__(self, app: ASGIApp, limit: int) -> None:
+    def __init__(self, app: ASGIApp, bodies: Bodies, limit: int) -> None:
         self._app = app
+        self._bodies = bodies
         self._limit = limit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Read the body, or say 413, before the application sees the request."""
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
-        body = await read_body(Request(scope, receive), self._limit)
+        async with self._bodies.of(Request(scope, receive), self._limit) as body:
+            answer = await self._answer(scope, receive, body)
+        await answer(scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive, body: bytes) -> Response:
+        if await run_in_threadpool(nested_too_deep, body):
+            return refused("The request is nested too deep.", 400)
+        sent = [{"type": "http.request", "body": body, "more_body": False}]
 
         async def replay() -> Message:
-            return {"type": "http.request", "body": body, "more_body": False}
+            return sent.pop() if sent else await receive()
 
-        return await self._app(scope, replay, send)
+        status, content, kind = 500, bytearray(), None
+
+        async def keep(message: Message) -> None:
+            nonlocal status, kind
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                kind = Headers(raw=message["headers"]).get("content-type")
+            content.extend(message.get("body", b""))
+
+        try:
+            await self._app(scope, replay, keep)
+        except Exception as error:
+            logger.warning(f"/invocations: {type(error).__name__}: {shortened(str(error))}")
+            return refused("The request could not be answered.", 500)
+        if status < 400:
+            return Response(bytes(content), status, media_type=kind)
+        return refused(_message_in(bytes(content)), status)
+
+
+def _message_in(content: bytes) -> str:
+    """What an error of MLflow's says, without the request that it repeats and where in the code it was."""
+    text = content.decode("utf-8", "replace")
+    try:
+        said = json.loads(text)["message"]
+    except (ValueError, KeyError, TypeError):
+        said = text
+    return shortened(str(said))

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,19 @@ from odtrain.predict.predict import tell_nameless
 from odtrain.predict.runner import jpeg
 from odtrain.structures import Detections
 from odtrain.system.workers import cores
-from odtrain.web.guard import TooLargeError, page, read_body, serve
-from odtrain_runtime.pictures import UnusableError, decode
+from odtrain.web.bounds import (
+    LONGEST_BOXES,
+    MOST_SAVED,
+    REFUSALS,
+    Bodies,
+    TooLargeError,
+    nested_too_deep,
+    refused,
+)
+from odtrain.web.guard import page, serve
+from odtrain_runtime.answers import sent_picture
+from odtrain_runtime.pictures import PIXEL_LIMIT, UnusableError
+from odtrain_runtime.turns import PixelTurns
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +66,8 @@ RETRY_SECONDS = 2.0
 """Before a camera that failed is tried again."""
 LARGEST_FRAME = 32_000_000
 """Bytes of a frame that a browser sends."""
+MEGAPIXELS = PIXEL_LIMIT / 1_000_000
+"""Of such a frame."""
 MOST_BOXES = 1000
 LENGTH = struct.Struct(">I")
 """Before JSON that an encoded picture follows."""
@@ -229,6 +243,7 @@ def build_app(
     source: Source, thresholds: Thresholds, camera: Camera | None, folder: Path
 ) -> Starlette:
     """The page and what it calls; `folder` is where frames are saved."""
+    bodies, turns, saved = Bodies(), PixelTurns(), count()
 
     async def about(request: Request) -> Response:
         return JSONResponse(_about(source, thresholds, camera, folder))
@@ -236,26 +251,32 @@ def build_app(
     async def frame(request: Request) -> Response:
         after = request.query_params.get("after", "0")
         if camera is None or not after.isdecimal():
-            return _refused("There is no such frame.", 404)
+            return refused("There is no such frame.", 404)
         try:
             shot = await run_in_threadpool(camera.after, int(after))
         except DataError as error:
-            return _refused(f"{error.args[0]}: {error.args[1]}", 503)
+            return refused(f"{error.args[0]}: {error.args[1]}", 503)
         age_ms = 1000 * (time.monotonic() - shot.taken)
         head = {"number": shot.number, "model_ms": shot.model_ms, "age_ms": age_ms}
         return _with_picture({**head, **_as_json(shot.found)}, shot.picture)
 
+    def look(body: bytes) -> dict[str, Any]:
+        with sent_picture(body, MEGAPIXELS, turns) as image:
+            begun = time.perf_counter()
+            found = source.detect_all([image])[0].above(LOWEST_SCORE)
+            return {"model_ms": 1000 * (time.perf_counter() - begun), **_as_json(found)}
+
     async def detect(request: Request) -> Response:
-        body = await read_body(request, LARGEST_FRAME)
-        image = await run_in_threadpool(decode, Path("frame"), body)
-        begun = time.perf_counter()
-        found = (await run_in_threadpool(source.detect_all, [image]))[0].above(LOWEST_SCORE)
-        model_ms = 1000 * (time.perf_counter() - begun)
-        return JSONResponse({"model_ms": model_ms, **_as_json(found)})
+        async with bodies.of(request, LARGEST_FRAME) as body:
+            return JSONResponse(await run_in_threadpool(look, body))
 
     async def save(request: Request) -> Response:
-        body = await read_body(request, LARGEST_FRAME)
-        name = await run_in_threadpool(_save, body, source, folder)
+        async with bodies.of(request, LARGEST_FRAME) as body:
+            if next(saved) >= MOST_SAVED:
+                return refused(
+                    f"{MOST_SAVED:,} frames were saved: start odtrain webcam again.", 429
+                )
+            name = await run_in_threadpool(_save, body, source, folder, turns)
         return JSONResponse({"saved": name, "folder": str(folder)})
 
     routes = [
@@ -268,11 +289,12 @@ def build_app(
         Route("/save", save, methods=["POST"]),
     ]
     handlers: Mapping[Any, Any] = {
-        TooLargeError: lambda request, error: _refused("The picture is too large.", 413),
-        UnusableError: lambda request, error: _refused(str(error.cause), 400),
-        ValueError: lambda request, error: _refused(str(error), 400),
-        OdtrainError: lambda request, error: _refused(f"{error.args[0]}: {error.args[1]}", 500),
-        OSError: lambda request, error: _refused(f"{folder}: {error.strerror}.", 507),
+        **REFUSALS,
+        TooLargeError: lambda request, error: refused("The picture is too large.", 413),
+        UnusableError: lambda request, error: refused(str(error.cause), 400),
+        ValueError: lambda request, error: refused(str(error), 400),
+        OdtrainError: lambda request, error: refused(f"{error.args[0]}: {error.args[1]}", 500),
+        OSError: lambda request, error: refused(f"{folder}: {error.strerror}.", 507),
     }
     return Starlette(routes=routes, exception_handlers=handlers)
 
@@ -310,17 +332,14 @@ def _with_picture(head: Mapping[str, Any], picture: bytes) -> Response:
     return Response(LENGTH.pack(len(text)) + text + picture, media_type="application/octet-stream")
 
 
-def _refused(message: str, status: int) -> Response:
-    return JSONResponse({"message": message}, status)
-
-
-def _save(body: bytes, source: Source, folder: Path) -> str:
+def _save(body: bytes, source: Source, folder: Path, turns: PixelTurns) -> str:
     """Write a frame and its VOC XML into `folder`; the picture's name.
 
     Args:
         body: length and JSON of the boxes that the page shows, then the picture as JPEG.
         source: whose class names the boxes have.
         folder: for labelling.
+        turns: in which pictures are decoded.
 
     Raises:
         ValueError: it is not that.
@@ -328,16 +347,24 @@ def _save(body: bytes, source: Source, folder: Path) -> str:
     """
     if len(body) < LENGTH.size or LENGTH.unpack_from(body)[0] > len(body) - LENGTH.size:
         raise ValueError("The request is cut off.")
-    end = LENGTH.size + LENGTH.unpack_from(body)[0]
+    length = LENGTH.unpack_from(body)[0]
+    end = LENGTH.size + length
+    if length > LONGEST_BOXES or nested_too_deep(body[LENGTH.size : end]):
+        raise ValueError("The boxes are none.")
     found = _found(json.loads(body[LENGTH.size : end]))
     picture = body[end:]
     if not picture.startswith(b"\xff\xd8\xff"):
         raise ValueError("The picture is no JPEG.")
-    height, width = decode(Path("frame"), picture).shape[:2]
+    with sent_picture(picture, MEGAPIXELS, turns) as image:
+        height, width = image.shape[:2]
     file = _new_file(folder)
-    write_bytes(file, picture)
     one = Prediction(file.resolve(), height, width, found, image_id=0)
-    write_bytes(file.with_suffix(".xml"), voc_xml(one, source.class_names))
+    try:
+        write_bytes(file, picture)
+        write_bytes(file.with_suffix(".xml"), voc_xml(one, source.class_names))
+    except OSError:  # the disk is full: nothing empty, and no picture without its boxes, is left
+        file.unlink(missing_ok=True)
+        raise
     return file.name
 
 

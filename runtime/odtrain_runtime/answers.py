@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from odtrain_runtime.errors import OdtrainError
-from odtrain_runtime.pictures import TooManyPixelsError, UnusableError, decode
+from odtrain_runtime.pictures import (
+    TooManyPixelsError,
+    UnusableError,
+    exif_orientation,
+    open_image,
+    upright_rgb,
+)
 from odtrain_runtime.structures import Detections, UInt8Image, class_label
+from odtrain_runtime.turns import PixelTurns
 
 
 class RequestError(OdtrainError):
@@ -32,13 +40,17 @@ def asked_score(text: str) -> float:
     return score
 
 
-def sent_picture(body: bytes, max_megapixels: float) -> UInt8Image:
-    """(H, W, 3) pixels of a request's picture, upright.
+@contextmanager
+def sent_picture(body: bytes, max_megapixels: float, turns: PixelTurns) -> Iterator[UInt8Image]:
+    """(H, W, 3) pixels of a request's picture, upright, as long as it is its turn.
 
     Raises:
         UnusableError: its bytes are no picture, it is damaged, or has too many pixels.
     """
-    return decode(Path("sent"), body, round(max_megapixels * 1_000_000))
+    file, limit = Path("sent"), round(max_megapixels * 1_000_000)
+    image = open_image(file, body, limit)
+    with turns.of(image.width * image.height):
+        yield np.asarray(upright_rgb(file, image, exif_orientation(image)))
 
 
 def as_json(

@@ -35,11 +35,15 @@ def refusal(
     name = _name_of(host)
     if name not in names and not (addresses and _is_address(name)):
         return f"This server is not called {host or 'nothing'}.\n"
-    origin = header("origin")
-    foreign = origin is not None and urlsplit(origin).netloc.lower() != host.lower()
-    if foreign or header("sec-fetch-site") == "cross-site":
+    if foreign_origin(header) or header("sec-fetch-site") == "cross-site":
         return "Other sites may not use this server.\n"
     return None
+
+
+def foreign_origin(header: Callable[[str], str | None]) -> bool:
+    """Whether a request comes from a page, and that is not this server's own."""
+    origin, host = header("origin"), header("host") or ""
+    return origin is not None and urlsplit(origin).netloc.lower() != host.lower()
 
 
 def _name_of(host: str) -> str:

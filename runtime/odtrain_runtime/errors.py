@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from odtrain_runtime.plain import plain, plain_lines
+
 
 class OdtrainError(Exception):
     """Says where, what, and what to do: `where: problem` and, on lines of its own, the remedy."""
@@ -12,7 +14,7 @@ class OdtrainError(Exception):
     def __str__(self) -> str:
         """The message as people see it."""
         where, problem, remedy = self.args
-        return f"{where}: {problem}\n  {remedy}"
+        return f"{plain(where)}: {plain_lines(problem)}\n  {plain_lines(remedy)}"
 
 
 class ModelFileError(OdtrainError):

@@ -7,6 +7,10 @@ from collections.abc import Iterator
 from flatbuffers import number_types
 from flatbuffers.table import Table as RawTable
 
+LONGEST_VECTOR = 10_000
+LONGEST_STRING = 1 << 16
+"""Of what a file says of itself: a stranger's may let ten bytes stand for many things at once."""
+
 
 class Reader:
     """A flatbuffer table, read by slot number; a slot that is not there reads as empty."""
@@ -27,7 +31,12 @@ class Reader:
     def text(self, slot: int) -> str:
         """The text of a string slot."""
         at = self._at(slot)
-        return self._table.String(at).decode("utf-8") if at else ""
+        if not at:
+            return ""
+        length = self._table.Get(number_types.UOffsetTFlags, self._table.Indirect(at))
+        if length > LONGEST_STRING:
+            raise ValueError(f"a text of {length} bytes")
+        return str(self._table.String(at), "utf-8")
 
     def table(self, slot: int) -> Reader:
         """The table of a slot that is known to be there."""
@@ -48,5 +57,7 @@ class Reader:
     def _elements(self, slot: int, width: int) -> Iterator[int]:
         offset = self._table.Offset(4 + 2 * slot)
         if offset:
-            start = self._table.Vector(offset)
-            yield from (start + width * index for index in range(self._table.VectorLen(offset)))
+            start, length = self._table.Vector(offset), self._table.VectorLen(offset)
+            if length > LONGEST_VECTOR:
+                raise ValueError(f"a list of {length} parts")
+            yield from (start + width * index for index in range(length))

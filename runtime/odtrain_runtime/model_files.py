@@ -18,12 +18,15 @@ from odtrain_runtime.tflite import open_tflite
 
 __all__ = ["FileDetector", "load_detector", "load_detectors"]
 
-Opener = Callable[[Path, int], FileDetector]
-"""(file, threads) -> its detector."""
+Opener = Callable[[Path, int, bool], FileDetector]
+"""(file, threads, trusted) -> its detector."""
 
 
 def load_detector(
-    path: Path, threads: int = 1, class_names: Sequence[str] | None = None
+    path: Path,
+    threads: int = 1,
+    class_names: Sequence[str] | None = None,
+    trusted: bool = False,
 ) -> FileDetector:
     """Open an exported file.
 
@@ -32,13 +35,14 @@ def load_detector(
         threads: of a .tflite's interpreter. TensorFlow computes with one pool for the whole
             process, which is left alone.
         class_names: index 0 = class id 1, for a file that does not hold its own.
+        trusted: whether a graph may do more than compute (`graph_operators`).
 
     Raises:
-        ModelFileError: there is no such file, it cannot be read, it is no object detector, or of another
-            number of classes.
+        ModelFileError: there is no such file, it cannot be read, it is no object detector, of another
+            number of classes, or may do more than compute.
     """
     path = path.parent if path.name == SAVED_MODEL_FILE else path
-    opened = _opener(path)(path, threads)
+    opened = _opener(path)(path, threads, trusted)
     given = () if opened.class_names else tuple(class_names or ())
     if given and opened.num_classes not in (None, len(given)):
         counted = "1 class" if opened.num_classes == 1 else f"{opened.num_classes} classes"
@@ -53,7 +57,11 @@ def load_detector(
 
 
 def load_detectors(
-    path: Path, workers: int, threads: int = 1, class_names: Sequence[str] | None = None
+    path: Path,
+    workers: int,
+    threads: int = 1,
+    class_names: Sequence[str] | None = None,
+    trusted: bool = False,
 ) -> FileDetector:
     """Open an exported file for several threads at once, as one detector.
 
@@ -65,7 +73,7 @@ def load_detectors(
         ModelFileError: there is no such file, it cannot be read, or it is no object detector.
     """
     if path.suffix != ".tflite":
-        return load_detector(path, max(threads, workers), class_names)
+        return load_detector(path, max(threads, workers), class_names, trusted)
     opened = [load_detector(path, threads, class_names) for _ in range(workers)]
     free: queue.SimpleQueue[FileDetector] = queue.SimpleQueue()
     for detector in opened:
@@ -97,5 +105,5 @@ def _opener(path: Path) -> Opener:
 
 OPENERS: dict[str, Opener] = {
     ".pb": open_frozen_graph,
-    ".tflite": open_tflite,
+    ".tflite": lambda path, threads, trusted: open_tflite(path, threads),  # its operators compute
 }

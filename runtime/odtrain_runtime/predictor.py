@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections.abc import Iterable
@@ -25,6 +26,7 @@ from odtrain_runtime.provenance import LABELS_FILE, read_label_list
 from odtrain_runtime.structures import Detect, Detections, UInt8Image
 
 CARD = "model_card.md"
+SUMS = "SHA256SUMS"
 STANDS_FOR = re.compile(r"`([^`/]+)` stands for the version")
 """How the card of a registered model names the file that is served."""
 
@@ -68,7 +70,9 @@ def one_by_one(pictures: Picture | Iterable[Picture]) -> Iterable[Picture]:
     return pictures if isinstance(pictures, Iterable) else [pictures]
 
 
-def load(path: str | os.PathLike[str], threads: int = 1, workers: int = 1) -> Detector:
+def load(
+    path: str | os.PathLike[str], threads: int = 1, workers: int = 1, trusted: bool = False
+) -> Detector:
     """The detector of an exported file.
 
     Args:
@@ -76,12 +80,16 @@ def load(path: str | os.PathLike[str], threads: int = 1, workers: int = 1) -> De
             `odtrain models download` leaves it, of which the file that stands for the version is taken.
         threads: of each interpreter, which may be one where more would lose detections.
         workers: threads that may run it at once.
+        trusted: whether a TensorFlow graph may do more than compute, such as read and write files.
 
     Raises:
-        ModelFileError: there is no such file, it cannot be read, or it is no object detector.
+        ModelFileError: there is no such file, it cannot be read, it is no object detector, may do more than
+            compute, or is not the one that was downloaded.
     """
     file = served_file(Path(path))
-    opened = load_detectors(file, workers, threads, _labels_beside(file))
+    if file != Path(path):
+        check_sums(file)
+    opened = load_detectors(file, workers, threads, _labels_beside(file), trusted)
     return Detector(opened, opened.class_names)
 
 
@@ -102,6 +110,28 @@ def served_file(path: Path) -> Path:
         return lite[0]
     there = ", ".join(file.name for file in lite) or "no .tflite"
     raise ModelFileError(path, f"does not say which file is meant: {there}.", "Name the file.")
+
+
+def check_sums(top: Path) -> None:
+    """Hold a model file or folder against `SHA256SUMS` beside it, where that lists it.
+
+    Raises:
+        ModelFileError: it is another one.
+    """
+    sums = top.with_name(SUMS)
+    lines = sums.read_text(encoding="utf-8").splitlines() if sums.is_file() else []
+    for digest, _, name in (line.partition("  ") for line in lines):
+        file = top.parent / name
+        if top in (file, *file.parents) and not (file.is_file() and _sha256(file) == digest):
+            raise ModelFileError(file, f"is not the file that {SUMS} lists.", "Download it again.")
+
+
+def _sha256(file: Path) -> str:
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _labels_beside(file: Path) -> tuple[str, ...]:

@@ -78,7 +78,7 @@ def read_passport(text: str) -> dict[str, str]:
     """The table in a passport file; empty where the text is no such table."""
     try:
         table = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return {str(key): str(value) for key, value in table.items()} if isinstance(table, dict) else {}
 
@@ -93,7 +93,7 @@ def read_thresholds(passport: Mapping[str, str]) -> dict[str, float]:
     try:
         table = json.loads(passport.get(THRESHOLDS, "{}"))
         found = {str(name): float(score) for name, score in table.items()}
-    except (ValueError, TypeError, AttributeError):
+    except (ValueError, TypeError, AttributeError, RecursionError):
         return {}
     return {name: score for name, score in found.items() if 0 <= score <= 1}
 

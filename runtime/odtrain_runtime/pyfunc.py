@@ -12,7 +12,8 @@ import binascii
 import io
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from odtrain_runtime.pictures import (
     upright_rgb,
 )
 from odtrain_runtime.structures import UInt8Image, class_label
+from odtrain_runtime.turns import PixelTurns
 
 COLUMN = "image"
 DEFAULT_THRESHOLD = 0.5
@@ -39,8 +41,6 @@ LONGEST_PATH = 4096
 MOST_WORKERS = 8
 """Interpreters of a .tflite: MLflow's server answers requests in threads, and one interpreter runs one
 picture at a time."""
-
-TOO_LARGE = f"it has more than {PIXEL_LIMIT // 1_000_000} million pixels."
 
 SERVERS = ("mlflow.pyfunc.scoring_server.app", "uvicorn", "gunicorn", "waitress", "hypercorn")
 """Modules of a process that serves strangers: there, a text is never taken for a path."""
@@ -50,6 +50,11 @@ FORMATS_SHOWN = "Send a JPEG or PNG file's bytes, base64-encoded in JSON."
 
 class DetectorModel(PythonModel):
     """Runs the exported file that the model names `detector`."""
+
+    def __init__(self, max_pixels: int = PIXEL_LIMIT, max_pictures: int | None = None) -> None:
+        """`max_pixels` is of one picture, `max_pictures` of one call; None for any number."""
+        self.max_pixels, self.max_pictures = max_pixels, max_pictures
+        self.turns = PixelTurns()
 
     def load_context(self, context: Any) -> None:
         """Open the exported file, with the label list beside it for a file that has none."""
@@ -79,11 +84,17 @@ class DetectorModel(PythonModel):
             MlflowException: an input is no picture (served as HTTP status 400).
         """
         threshold = float((params or {}).get("score_threshold", DEFAULT_THRESHOLD))
-        pictures = [_picture(item, number) for number, item in enumerate(_items(model_input))]
-        return [self._found(picture, threshold) for picture in pictures]
+        items = list(_items(model_input))
+        if self.max_pictures is not None and len(items) > self.max_pictures:
+            raise _refused(f"{len(items)} pictures are more than {self.max_pictures}")
+        # One by one: of many that are sent, no more than one is held decoded.
+        return [self._found(item, number, threshold) for number, item in enumerate(items)]
 
-    def _found(self, picture: UInt8Image, threshold: float) -> dict[str, Any]:
-        found = self.detector(picture).above(threshold)
+    def _found(self, item: Any, number: int, threshold: float) -> dict[str, Any]:
+        with _told(number):
+            given = _given(item, self.max_pixels)
+            with self.turns.of(_pixels(given)):
+                found = self.detector(_picture(given, number)).above(threshold)
         classes = [int(number) for number in found.classes]
         return {
             "boxes": [[float(side) for side in box] for box in found.boxes],
@@ -128,33 +139,53 @@ def _column(given: Mapping[str, Any]) -> list[Any]:
     return list(column) if isinstance(column, list | tuple | pd.Series) else [column]
 
 
-def _picture(item: Any, number: int) -> UInt8Image:
-    """(H, W, 3) RGB values 0-255 of one input."""
-    if isinstance(item, Mapping) and "b64" in item:
-        item = item["b64"]
+@contextmanager
+def _told(number: int) -> Iterator[None]:
+    """Say of which picture something is wrong with what was sent."""
     try:
-        if isinstance(item, np.ndarray):
-            return _from_array(item)
-        image = item if isinstance(item, Image.Image) else _open(_bytes(item))
-        return np.asarray(upright_rgb(Path(f"picture {number}"), image, exif_orientation(image)))
-    except MlflowException:
-        raise
+        yield
     except UnusableError as problem:
         raise _refused(f"picture {number} {problem.cause}") from problem
     except (OSError, ValueError) as problem:
         raise _refused(f"picture {number} cannot be read: {problem}") from problem
 
 
-def _open(data: bytes) -> Image.Image:
+def _given(item: Any, max_pixels: int) -> Image.Image | np.ndarray[Any, Any]:
+    """A picture whose header was read, or an array."""
+    if isinstance(item, Mapping) and "b64" in item:
+        item = item["b64"]
+    if isinstance(item, Image.Image | np.ndarray):
+        return item
+    return _open(_bytes(item), max_pixels)
+
+
+def _pixels(given: Image.Image | np.ndarray[Any, Any]) -> int:
+    if isinstance(given, Image.Image):
+        return given.width * given.height
+    return int(np.prod(given.shape[:2]))
+
+
+def _picture(given: Image.Image | np.ndarray[Any, Any], number: int) -> UInt8Image:
+    """(H, W, 3) RGB values 0-255 of one input."""
+    if isinstance(given, np.ndarray):
+        return _from_array(given)
+    return np.asarray(upright_rgb(Path(f"picture {number}"), given, exif_orientation(given)))
+
+
+def _open(data: bytes, max_pixels: int) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(data), formats=OPENED)
     except UnidentifiedImageError:
         raise ValueError("its bytes are no picture of a format that is read.") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise ValueError(TOO_LARGE) from None
-    if image.width * image.height > PIXEL_LIMIT:
-        raise ValueError(TOO_LARGE)
+        raise ValueError(_too_large(PIXEL_LIMIT)) from None
+    if image.width * image.height > max_pixels:
+        raise ValueError(_too_large(max_pixels))
     return image
+
+
+def _too_large(max_pixels: int) -> str:
+    return f"it has more than {max_pixels // 1_000_000} million pixels."
 
 
 def _from_array(values: np.ndarray[Any, Any]) -> UInt8Image:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import socket
@@ -20,9 +21,14 @@ from odtrain_runtime.answers import as_json, asked_score, failure, sent_picture
 from odtrain_runtime.callers import LOOPBACK, own_names, refusal
 from odtrain_runtime.errors import OdtrainError
 from odtrain_runtime.predictor import Detector
+from odtrain_runtime.turns import PixelTurns, give_memory_back
 
 IDLE_SECONDS = 30
 """After which a connection that says nothing is closed."""
+REQUEST_SECONDS = 60
+"""In which a request must have come as a whole: a caller may not drip."""
+MOST_CONNECTIONS = 128
+"""Open at once; one more is closed unanswered."""
 BLOCK = 1 << 16
 
 
@@ -63,6 +69,8 @@ class DetectorServer(ThreadingHTTPServer):
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self.detector, self.limits = detector, limits
         self.turns = threading.BoundedSemaphore(os.cpu_count() or 1)
+        self.pixels = PixelTurns()
+        self.open: dict[socket.socket, float] = {}
         self.addresses = host not in LOOPBACK
         self.names = own_names(host, limits.allowed_hosts)
         try:
@@ -73,6 +81,25 @@ class DetectorServer(ThreadingHTTPServer):
             raise AddressError(
                 f"{host} port {port}", f"cannot listen there: {reason}.", remedy
             ) from None
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Answer a connection in a thread, unless there are too many."""
+        if len(self.open) >= MOST_CONNECTIONS:
+            return self.shutdown_request(request)
+        self.open[request] = time.monotonic()
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        """Close a connection."""
+        self.open.pop(request, None)
+        super().shutdown_request(request)
+
+    def service_actions(self) -> None:
+        """Cut connections whose request has not come in time; twice a second."""
+        late = time.monotonic() - REQUEST_SECONDS
+        for request in [each for each, since in list(self.open.items()) if since < late]:
+            with suppress(OSError):
+                request.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Say nothing of callers that hang up."""
@@ -99,6 +126,7 @@ class _Handler(BaseHTTPRequestHandler):
         body = self._body()
         if body is None:
             return
+        self.server.open[self.connection] = math.inf  # it has come
         try:
             self._answer(200, self._found(body))
         except OdtrainError as error:
@@ -109,12 +137,14 @@ class _Handler(BaseHTTPRequestHandler):
         limits, detector = self.server.limits, self.server.detector
         asked = parse_qs(urlsplit(self.path).query, keep_blank_values=True).get("threshold")
         threshold = asked_score(asked[-1]) if asked else limits.threshold
-        with self.server.turns:
-            image = sent_picture(body, limits.max_megapixels)
+        with (
+            self.server.turns,
+            sent_picture(body, limits.max_megapixels, self.server.pixels) as image,
+        ):
             begun = time.perf_counter()
             found = detector.detect(image)
             milliseconds = 1000 * (time.perf_counter() - begun)
-        return as_json(image, found.above(threshold), detector.class_names, milliseconds)
+            return as_json(image, found.above(threshold), detector.class_names, milliseconds)
 
     def _refused(self, path: str) -> bool:
         """Whether the request was answered with why it is not this address's, or not for the caller."""
@@ -150,6 +180,7 @@ class _Handler(BaseHTTPRequestHandler):
                 left -= len(block)
 
     def _answer(self, status: int, content: Mapping[str, Any]) -> None:
+        self.server.open[self.connection] = time.monotonic()  # for the next request
         body = json.dumps(content, ensure_ascii=False).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
@@ -172,6 +203,7 @@ def serve(detector: Detector, host: str, port: int, limits: Limits) -> None:
         AddressError: the address cannot be had.
     """
     with DetectorServer(detector, host, port, limits) as server:
+        give_memory_back()
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         shown = f"[{host}]" if ":" in host else host
         print(f"serve: http://{shown}:{server.server_port}/detect  (Ctrl-C ends it)", flush=True)

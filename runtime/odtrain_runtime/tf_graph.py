@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from odtrain_runtime import provenance
 from odtrain_runtime.detector import DETECTORS_ONLY, FileDetector, Raw, cannot_run
 from odtrain_runtime.errors import ModelFileError
+from odtrain_runtime.graph_operators import check_graph, check_saved_model
 from odtrain_runtime.structures import UInt8Image
-from odtrain_runtime.tflite_metadata import BOXES, CLASSES, COUNT, SCORES
+from odtrain_runtime.tflite_metadata import BOXES, CLASSES, COUNT, LARGEST_TEXT, SCORES
 
 GRAPH_OUTPUTS = {
     BOXES: "detection_boxes",
@@ -29,8 +30,12 @@ SAVED_MODEL_FILE = "saved_model.pb"
 TEXT_NODES = (provenance.LABELS_NODE, provenance.PASSPORT_NODE)
 
 
-def open_frozen_graph(path: Path, threads: int) -> FileDetector:
-    """A frozen graph with the classic tensor names, as TF1's exporter and ours write it."""
+def open_frozen_graph(path: Path, threads: int, trusted: bool = False) -> FileDetector:
+    """A frozen graph with the classic tensor names, as TF1's exporter and ours write it.
+
+    Raises:
+        ModelFileError: it is none, or may do more than compute and is not `trusted`.
+    """
     import tensorflow as tf
 
     graph_def = tf.compat.v1.GraphDef()
@@ -40,6 +45,7 @@ def open_frozen_graph(path: Path, threads: int) -> FileDetector:
         cannot_run(path, error)
     nodes = {node.name: node for node in graph_def.node}
     _check_nodes(path, nodes)
+    check_graph(path, graph_def, trusted)
     texts = {name: _const_text(nodes[name]) for name in TEXT_NODES if name in nodes}
     detect = _session_run(path, graph_def, threads)
     dimensions = nodes[GRAPH_INPUT].attr["shape"].shape.dim
@@ -104,13 +110,20 @@ def _own_threads(threads: int) -> Any:
     )
 
 
-def open_saved_model(path: Path, threads: int) -> FileDetector:
-    """A SavedModel with the Object Detection API's signature, of TF1 or TF2."""
+def open_saved_model(path: Path, threads: int, trusted: bool = False) -> FileDetector:
+    """A SavedModel with the Object Detection API's signature, of TF1 or TF2.
+
+    Raises:
+        ModelFileError: it is none, or may do more than compute and is not `trusted`.
+    """
     import tensorflow as tf
 
     try:
+        check_saved_model(path / SAVED_MODEL_FILE, trusted)
         model = tf.saved_model.load(str(path))
         detect = model.signatures[SIGNATURE]
+    except ModelFileError:
+        raise
     except Exception as error:
         cannot_run(path, error)
     name = _check_signature(path, detect)
@@ -154,7 +167,8 @@ def _signature_run(model: Any, detect: Any, name: str) -> Callable[[NDArray[Any]
 
 def _asset(path: Path, name: str) -> str:
     file = path / "assets" / name
-    return file.read_text(encoding="utf-8") if file.exists() else ""
+    fits = file.is_file() and file.stat().st_size <= LARGEST_TEXT
+    return file.read_text(encoding="utf-8") if fits else ""
 
 
 def _as_batch(image: UInt8Image) -> NDArray[Any]:

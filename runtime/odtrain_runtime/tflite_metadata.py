@@ -8,10 +8,11 @@ metadata_schema.fbs 1.1.0.
 
 from __future__ import annotations
 
+import io
 import mmap
 import struct
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -34,6 +35,13 @@ MEAN = STD = 127.5
 """(pixel - MEAN) / STD is -1 to 1, as the network was trained."""
 LARGEST_TEXT = 1 << 20
 """Bytes; a file in the model that would unpack to more is not read."""
+LARGEST_DIRECTORY = 1 << 16
+"""Bytes of the list of files in the model, which has two; a longer one is not read."""
+
+CLOSING = struct.Struct("<12xI6x")
+"""The record at the end of an archive: the bytes of its list of files."""
+CLOSES = b"PK\5\6"
+LONGEST_COMMENT = 1 << 16
 
 MODEL, SUBGRAPH, TENSOR, CONTENT = (
     {"name": 0, "description": 1, "subgraphs": 3, "files": 6, "min_parser_version": 7},
@@ -108,13 +116,13 @@ def read_metadata(file: Path) -> Metadata:
         model = schema.Model.GetRootAs(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
         postprocess = postprocess_of(model)
         try:
-            return replace(_metadata(model, _zipped_texts(stream)), postprocess=postprocess)
+            return replace(_metadata(model, _Texts(stream)), postprocess=postprocess)
         except (struct.error, IndexError, ValueError, TypeError, zipfile.BadZipFile):
             return Metadata(postprocess=postprocess)
 
 
-def _metadata(model: Any, files: Mapping[str, str]) -> Metadata:
-    passport = provenance.read_passport(files.get(provenance.PASSPORT_FILE, ""))
+def _metadata(model: Any, files: _Texts) -> Metadata:
+    passport = provenance.read_passport(files.read(provenance.PASSPORT_FILE))
     root = _metadata_root(model)
     if root is None:
         return Metadata(passport=passport)
@@ -135,16 +143,25 @@ def postprocess_of(model: Any) -> Postprocess | None:
     graph = model.Subgraphs(0)
     for operator in (graph.Operators(index) for index in range(graph.OperatorsLength())):
         if model.OperatorCodes(operator.OpcodeIndex()).CustomCode() == POSTPROCESS.encode():
-            options = flexbuffers.Loads(operator.CustomOptionsAsNumpy().tobytes())
+            # Not as a whole: vectors in it may share their parts, and unpack without end.
+            options = flexbuffers.GetRoot(operator.CustomOptionsAsNumpy().tobytes()).AsMap
             return Postprocess(
                 inputs=tuple(int(index) for index in operator.InputsAsNumpy()),
-                scales=tuple(float(options[f"{side}_scale"]) for side in "yxhw"),
+                scales=tuple(float(options[f"{side}_scale"].AsFloat) for side in "yxhw"),
                 outputs=tuple(int(index) for index in operator.OutputsAsNumpy()),
-                max_detections=int(options["max_detections"]),
-                num_classes=int(options["num_classes"]),
-                per_class=bool(options.get("use_regular_nms", False)),
+                max_detections=int(options["max_detections"].AsInt),
+                num_classes=int(options["num_classes"].AsInt),
+                per_class=_true(options, "use_regular_nms"),
             )
     return None
+
+
+def _true(options: flexbuffers.Map, key: str) -> bool:
+    """A truth value that options may lack."""
+    try:
+        return bool(options[key].AsBool)
+    except KeyError:
+        return False
 
 
 def _metadata_root(model: Any) -> Reader | None:
@@ -156,15 +173,31 @@ def _metadata_root(model: Any) -> Reader | None:
     return None
 
 
-def _zipped_texts(stream: BinaryIO) -> dict[str, str]:
-    if not zipfile.is_zipfile(stream):
-        return {}
-    with zipfile.ZipFile(stream) as archive:
-        return {
-            entry.filename: archive.read(entry).decode("utf-8")
-            for entry in archive.infolist()
-            if entry.file_size <= LARGEST_TEXT
-        }
+class _Texts:
+    """The text files in a model, each unpacked when it is asked for, and none beyond the bounds."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        fits = zipfile.is_zipfile(stream) and _directory_bytes(stream) <= LARGEST_DIRECTORY
+        self._archive = zipfile.ZipFile(stream) if fits else None
+
+    def read(self, name: str) -> str:
+        """The text of a file; empty where there is none, or a larger one."""
+        if self._archive is None or name not in self._archive.namelist():
+            return ""
+        with self._archive.open(name) as packed:
+            content = packed.read(LARGEST_TEXT + 1)
+        return content.decode("utf-8") if len(content) <= LARGEST_TEXT else ""
+
+
+def _directory_bytes(stream: BinaryIO) -> int:
+    """How long an archive's list of files is, by its closing record, which `zipfile` looks for alike."""
+    size = stream.seek(0, io.SEEK_END)
+    stream.seek(max(size - CLOSING.size - LONGEST_COMMENT, 0))
+    tail = stream.read()
+    plain = tail[-CLOSING.size :]
+    bare = plain.startswith(CLOSES) and plain.endswith(b"\0\0")
+    closing = plain if bare else tail[max(tail.rfind(CLOSES), 0) :]
+    return int(CLOSING.unpack_from(closing)[0])
 
 
 def _normalization(inputs: Sequence[Reader]) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -175,9 +208,9 @@ def _normalization(inputs: Sequence[Reader]) -> tuple[tuple[float, ...], tuple[f
     return (), ()
 
 
-def _class_names(outputs: Sequence[Reader], files: Mapping[str, str]) -> tuple[str, ...]:
+def _class_names(outputs: Sequence[Reader], files: _Texts) -> tuple[str, ...]:
     for output in outputs:
         for file in output.tables(TENSOR["files"]):
             if file.byte(FILE["type"]) in (TENSOR_VALUE_LABELS, TENSOR_AXIS_LABELS):
-                return provenance.read_labels(files.get(file.text(FILE["name"]), ""))
+                return provenance.read_labels(files.read(file.text(FILE["name"])))
     return ()

@@ -16,7 +16,9 @@ from odtrain.media.find import camera_number, find_media
 
 
 def media(folder, text, **limits):
-    return find_media(section(PredictConfig, **limits), str(text), folder / "out", "drawn")
+    return find_media(
+        section(PredictConfig, **{"private": True} | limits), str(text), folder / "out", "drawn"
+    )
 
 
 @pytest.fixture
@@ -113,7 +115,9 @@ def test_a_picture_at_a_url_is_fetched_and_kept(folder, server):
     assert found.file.read_bytes() == content
     assert found.file.name.endswith("-a_b.jpg")
     server.files.clear()
-    again = find_media(section(PredictConfig), url, folder / "out", "drawn", going_on=True)
+    again = find_media(
+        section(PredictConfig, private=True), url, folder / "out", "drawn", going_on=True
+    )
     assert again == [found]
 
 
@@ -168,3 +172,14 @@ def test_a_url_is_known_without_its_password_and_apart_from_its_like(tmp_path, s
     assert two.name == f"{server.address}/a.jpg?key=*** ({two.file.name})"
     assert three.name == f"{server.address}/a.jpg?key=*** ({three.file.name})"
     assert two.file != three.file
+
+
+def test_an_address_of_this_machine_is_not_fetched_unasked(tmp_path, server):
+    server.files["/a.jpg"] = b"secret"
+    with pytest.raises(DataError) as caught:
+        media(tmp_path, f"{server.address}/a.jpg", private=False)
+    assert str(caught.value) == (
+        f"{server.address}/a.jpg: cannot be fetched: leads to 127.0.0.1, an address of this machine or "
+        "network; predict.private=true allows it.\n  Is the address right?"
+    )
+    assert not list(tmp_path.rglob("*.jpg"))

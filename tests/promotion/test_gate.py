@@ -11,6 +11,8 @@ from odtrain.config.compose import section
 from odtrain.config.schema import RegistryConfig
 from odtrain.evaluation.evaluate import quick_map
 from odtrain.evaluation.saved_detections import Kept
+from odtrain.export.parity import not_exact
+from odtrain.export.raw_outputs import RawOutputs, raw_difference
 from odtrain.promotion.gate import Evidence, judge_version
 from odtrain.structures import Detections, GroundTruth, LabelledSplit
 
@@ -357,3 +359,23 @@ def test_the_report_shows_checks_and_files(good):
     assert text.startswith("# models:/shapes/3: not passed\n")
     assert "| checksums | **fails** | a\\|b |" in text
     assert "| tflite_int8 | " in text
+
+
+def test_a_file_that_finds_classes_which_the_data_have_not_fails(good):
+    more = [
+        Detections(each.boxes, each.scores, np.where(np.arange(len(each)) == 0, 7, each.classes))
+        for each in FOUND
+    ]
+    verdict = judge_version(with_file(good, "tflite_int8", kept(more, "tflite_int8")), LIMITS)
+    assert verdict.reasons().splitlines()[0] == (
+        "labels: model_int8.tflite finds class 7; the data have 2 classes: circle, square"
+    )
+    assert not verdict.sound
+
+
+@pytest.mark.parametrize("found", [[], [RawOutputs(np.zeros((9, 4)), np.zeros((9, 3)))]])
+def test_other_classes_before_suppression_are_told(found):
+    reference = [RawOutputs(np.zeros((9, 4)), np.zeros((9, 2)))]
+    assert not_exact(raw_difference(reference, found)) == (
+        "has other anchors or classes before suppression than the checkpoint"
+    )

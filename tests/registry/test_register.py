@@ -23,8 +23,9 @@ from odtrain.cli.main import main
 from odtrain.config.compose import compose_config, section
 from odtrain.config.schema import TrackingConfig
 from odtrain.errors import TrackingError
+from odtrain.io.checksums import SUMS, checksums
 from odtrain.promotion.promote import sync_all
-from odtrain.registry.download import download, resolve_model
+from odtrain.registry.download import download, file_of_version, resolve_model, scoring_app
 from odtrain.registry.lock import alone_at
 from odtrain.registry.register import ModelCandidate, check_name, check_registry, register
 from odtrain.registry.versions import (
@@ -442,15 +443,70 @@ def test_a_format_that_was_not_exported_is_an_error(store, registered, candidate
     )
 
 
-def test_a_damaged_file_is_noticed(store, registered, candidate, tmp_path):
-    registered(candidate)
-    stored = resolve_model("raccoon", uri_of(store)) / "model.tflite"
-    stored.write_bytes(stored.read_bytes()[:-1] + b"?")
+def refused(of: Callable[[], object], folder: Path, problem: str) -> None:
     with pytest.raises(TrackingError) as caught:
-        download("raccoon", tmp_path / "got", uri_of(store))
+        of()
     assert str(caught.value) == (
-        f"{tmp_path}/got/model.tflite: is damaged or missing.\n  Download the model again."
+        f"models:/raccoon/1: {problem}.\n  Something changed it in {folder} since. Bring it back from a "
+        "backup, or register its run again."
     )
+
+
+def users_of(store: TrackingConfig, to: Path) -> list[Callable[[], object]]:
+    """What takes the file that stands for a version: `source=`, a download, and `serve`."""
+    version, uri = find_version("raccoon", uri_of(store)), uri_of(store)
+    return [
+        lambda: file_of_version(version, uri),
+        lambda: download("raccoon", to, uri),
+        lambda: scoring_app("models:/raccoon/1", uri),
+    ]
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+def test_a_file_that_is_not_the_registered_one_is_used_nowhere(
+    hidden, store, registered, candidate, tmp_path
+):
+    registered(replace(candidate, failed={"saved_model": "slow"}))
+    folder = resolve_model("raccoon", uri_of(store))
+    stored = folder / "model.tflite"
+    stored.write_bytes(stored.read_bytes()[:-1] + b"?")
+    if hidden:
+        files = [path for path in folder.iterdir() if path.name != SUMS]
+        (folder / SUMS).write_text(checksums(files))
+    for use in users_of(store, tmp_path / "got"):
+        changed = f"{SUMS} is not the one that was registered"
+        refused(use, folder, changed if hidden else "model.tflite is damaged or missing")
+    assert not (tmp_path / "got").exists()
+
+
+def test_a_damaged_copy_in_the_cache_is_let_go(store, registered, candidate, tmp_path, monkeypatch):
+    registered(candidate)
+    version = find_version("raccoon", uri_of(store))
+    kept = tmp_path / "cache/odtrain/models/m-1"
+    shutil.copytree(resolve_model("raccoon", uri_of(store)), kept)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr("odtrain.registry.download.resolve_model", lambda uri, store: kept)
+    assert file_of_version(version, uri_of(store))[1] == kept / "model.tflite"
+    (kept / "model.tflite").unlink()
+    with pytest.raises(TrackingError) as caught:
+        file_of_version(version, uri_of(store))
+    assert str(caught.value) == (
+        f"{kept}: model.tflite is damaged or missing.\n  This copy was removed: the same command "
+        "downloads it again."
+    )
+    assert not kept.exists()
+
+
+def test_the_code_in_the_artifact_store_is_not_what_is_served(
+    store, registered, candidate, tmp_path
+):
+    registered(candidate)
+    top = resolve_model("raccoon", uri_of(store)).parent
+    spoiled = f"open({str(tmp_path / 'run')!r}, 'w')\n"
+    for file in (top / "pyfunc_model.py", top / "code/odtrain_runtime/__init__.py"):
+        file.write_text(spoiled + file.read_text())
+    scoring_app("models:/raccoon/1", uri_of(store))
+    assert not (tmp_path / "run").exists()
 
 
 def test_models_list_show_and_download_print_what_they_found(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import shutil
 from pathlib import Path
@@ -173,3 +174,19 @@ def test_labels_beside_a_file_name_the_classes_of_one_without_its_own(folder):
 def test_a_file_that_is_not_there_is_refused():
     with pytest.raises(ModelFileError, match=r"^nowhere\.tflite: there is no such file\."):
         odtrain_runtime.load(Path("nowhere.tflite"))
+
+
+def test_a_downloaded_file_that_was_changed_is_refused(model, tmp_path):
+    folder = tmp_path / "files"
+    folder.mkdir()
+    file = folder / "model.tflite"
+    file.write_bytes(model.read_bytes())
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    (folder / "SHA256SUMS").write_text(f"{digest}  model.tflite\n{digest}  other.tflite\n")
+    assert len(odtrain_runtime.load(folder).predict(PIXELS)) == 1
+    file.write_bytes(file.read_bytes() + b" ")
+    with pytest.raises(ModelFileError) as caught:
+        odtrain_runtime.load(folder)
+    assert str(caught.value) == (
+        f"{file}: is not the file that SHA256SUMS lists.\n  Download it again."
+    )

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 
 import pytest
 import requests
@@ -26,6 +26,7 @@ from odtrain.model_files.thresholds import Thresholds
 from odtrain.model_source import Source
 from odtrain.web.guard import Guard
 from odtrain.web.serve import build_app
+from odtrain_runtime import serve as served
 from odtrain_runtime.callers import LOOPBACK
 from odtrain_runtime.model_files import load_detectors
 from odtrain_runtime.serve import AddressError, DetectorServer, Limits
@@ -215,3 +216,22 @@ def test_the_command_says_where_it_serves_and_ends_when_it_is_told_to(model, end
     process.send_signal(ending)
     assert process.communicate(timeout=10) == ("", "")
     assert (answer.status_code, process.returncode) == (200, 0)
+
+
+def test_a_caller_that_drips_is_cut_off(model, monkeypatch):
+    monkeypatch.setattr(served, "REQUEST_SECONDS", 0.3)
+    with serving(odtrain_runtime.load(model)) as port:
+        caller = socket.create_connection(("127.0.0.1", port), timeout=10)
+        with closing(caller):
+            caller.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n")
+            assert caller.recv(100) == b""
+
+
+def test_connections_beyond_the_bound_are_closed(model, monkeypatch):
+    monkeypatch.setattr(served, "MOST_CONNECTIONS", 3)
+    with serving(odtrain_runtime.load(model)) as port, ExitStack() as stack:
+        for _ in range(3):
+            stack.enter_context(closing(socket.create_connection(("127.0.0.1", port))))
+        one_more = stack.enter_context(closing(socket.create_connection(("127.0.0.1", port))))
+        one_more.settimeout(10)
+        assert one_more.recv(100) == b""

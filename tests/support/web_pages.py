@@ -7,6 +7,7 @@ import time
 import uvicorn
 
 from odtrain.web import guard as web
+from odtrain.web.bounds import PatientProtocol
 
 
 @contextlib.contextmanager
@@ -14,7 +15,12 @@ def running(app):
     """The port at which an app is served, for a while."""
     with contextlib.closing(web._listen("127.0.0.1", 0, "test page")) as listener:
         settings = uvicorn.Config(
-            app, log_level="critical", lifespan="off", timeout_graceful_shutdown=1
+            app,
+            log_level="error",
+            lifespan="off",
+            timeout_graceful_shutdown=1,
+            http=PatientProtocol,
+            ws="none",
         )
         server = uvicorn.Server(settings)
         thread = threading.Thread(target=server.run, args=([listener],), daemon=True)

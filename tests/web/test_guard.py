@@ -15,7 +15,8 @@ from support.web_pages import running
 
 from odtrain.errors import ConfigError
 from odtrain.web import guard as web
-from odtrain.web.guard import Guard, TooLargeError, read_body
+from odtrain.web.bounds import Bodies, TooLargeError
+from odtrain.web.guard import Guard
 from odtrain_runtime.callers import LOOPBACK
 
 
@@ -33,7 +34,8 @@ def ask(port, path="/", method="GET", body=None, **headers):
 
 async def echo(request: Request) -> PlainTextResponse:
     try:
-        return PlainTextResponse((await read_body(request, 100)).decode())
+        async with Bodies().of(request, 100) as body:
+            return PlainTextResponse(body.decode())
     except TooLargeError:
         return PlainTextResponse("too large", 413)
 

@@ -1,5 +1,6 @@
 """The live page: what it is sent and sends, and the page itself in a browser."""
 
+import errno
 import json
 import signal
 import struct
@@ -171,6 +172,20 @@ GOOD = {"boxes": [], "scores": [], "classes": []}
         pytest.param("save", with_picture([1], b""), 400, "The boxes are missing.", id="a list"),
         pytest.param(
             "save",
+            struct.pack(">I", 100_000) + b"[" * 100_000,
+            400,
+            "The boxes are none.",
+            id="nested without end",
+        ),
+        pytest.param(
+            "save",
+            with_picture({**GOOD, "more": "x" * 2**20}, b""),
+            400,
+            "The boxes are none.",
+            id="too long",
+        ),
+        pytest.param(
+            "save",
             with_picture({**GOOD, "scores": [1]}, b""),
             400,
             "The boxes are none.",
@@ -216,6 +231,38 @@ def test_a_disk_that_is_full_is_told(serve, tmp_path):
         507,
         f"{tmp_path}/saved: File exists.",
     )
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".xml"])
+def test_a_disk_that_fills_up_is_left_with_nothing_of_the_frame(
+    serve, tmp_path, monkeypatch, suffix
+):
+    def write(file, content):
+        if file.suffix == suffix:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        file.write_bytes(content)
+
+    monkeypatch.setattr(webcam, "write_bytes", write)
+    body = with_picture(GOOD, jpeg(np.zeros((8, 8, 3), np.uint8), 90))
+    answer = requests.post(f"{serve('browser')}/save", body, timeout=9)
+    assert (answer.status_code, answer.json()["message"]) == (
+        507,
+        f"{tmp_path}/saved: No space left on device.",
+    )
+    assert not list(tmp_path.glob("saved/*"))
+
+
+def test_no_more_frames_are_saved_than_a_server_may(serve, tmp_path, monkeypatch):
+    monkeypatch.setattr(webcam, "MOST_SAVED", 1)
+    body = with_picture(GOOD, jpeg(np.zeros((8, 8, 3), np.uint8), 90))
+    address = serve("browser")
+    assert requests.post(f"{address}/save", body, timeout=9).status_code == 200
+    answer = requests.post(f"{address}/save", body, timeout=9)
+    assert (answer.status_code, answer.json()["message"]) == (
+        429,
+        "1 frames were saved: start odtrain webcam again.",
+    )
+    assert len(list(tmp_path.glob("saved/*.jpg"))) == 1
 
 
 def test_a_camera_that_is_not_there_is_told_and_tried_again(serve, monkeypatch, capsys, camera):

@@ -8,6 +8,7 @@ from itertools import groupby
 from pathlib import Path
 
 from odtrain.findings import Finding
+from odtrain.io.cells import cell, text_in
 from odtrain.labels.annotations import LabelledImage, UnreadableError, WrittenObject
 from odtrain.labels.formats.reading import (
     Reading,
@@ -59,7 +60,7 @@ def _rows(file: Path) -> list[tuple[int, dict[str, str]]] | None:
         if not NEEDED <= set(header):
             return None
         return [
-            (rows.line_num, dict(zip(header, row, strict=False)))
+            (rows.line_num, dict(zip(header, map(text_in, row), strict=False)))
             for row in rows
             if any(cell.strip() for cell in row)
         ]
@@ -105,6 +106,6 @@ def write(file: Path, images: Sequence[LabelledImage], names: Sequence[Path]) ->
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(HEADER)
         for image, name in zip(images, names, strict=True):
-            start = [name.as_posix(), image.width, image.height]
-            boxes = [[item.name, *image.corners(item)] for item in image.objects]
+            start = [cell(name.as_posix()), image.width, image.height]
+            boxes = [[cell(item.name), *image.corners(item)] for item in image.objects]
             writer.writerows([*start, *cells] for cells in boxes or [[""] * 5])

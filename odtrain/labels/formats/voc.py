@@ -6,6 +6,7 @@ The tags are those of the VOC challenge; who leaves out, adds or reorders some i
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -46,6 +47,7 @@ from odtrain.labels.formats.xml_files import (
     rotation,
     text,
 )
+from odtrain_runtime.plain import plain
 
 MAX_XML_BYTES = 10_000_000
 """labelImg writes about 300 bytes an object; nothing near this is a label file."""
@@ -207,6 +209,10 @@ def _as_xml(image: LabelledImage, name: Path) -> bytes:
     return annotation(place, (image.width, image.height), objects, image.verified)
 
 
+NOT_IN_XML = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
+"""Characters of names for which XML has no way to write them."""
+
+
 class VocObject(NamedTuple):
     """An object as it is written: xmin, ymin, xmax, ymax in pixels."""
 
@@ -253,5 +259,5 @@ def _add_all(parent: etree._Element, values: Iterable[tuple[str, object]]) -> No
 
 def _add(parent: etree._Element, tag: str, value: str | None = None) -> etree._Element:
     element = etree.SubElement(parent, tag)
-    element.text = value
+    element.text = value and NOT_IN_XML.sub(lambda found: plain(found[0]), value)
     return element

@@ -1,0 +1,109 @@
+"""What `odtrain server` refuses before MLflow sees it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from odtrain.tracking.guarded_mlflow import MOST_BYTES, Guarded
+
+CREATE = "/api/2.0/mlflow/experiments/create"
+OTHERS = "Other sites may not use this server.\n"
+ELSEWHERE = "Artifacts lie in this server's own folder: leave the location out.\n"
+
+
+def ask(
+    body: bytes = b"", path: str = CREATE, headers: dict[str, str] | None = None
+) -> tuple[int, str, bytes]:
+    """Status and text of the answer, and what reached MLflow."""
+    seen, sent = bytearray(), []
+
+    async def mlflow(scope: Any, receive: Any, send: Any) -> None:
+        more = True
+        while more:
+            message = await receive()
+            seen.extend(message["body"])
+            more = message["more_body"]
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"done"})
+
+    blocks = [body[i : i + 2**20] for i in range(0, len(body), 2**20)] or [b""]
+
+    async def receive() -> dict[str, Any]:
+        block = blocks.pop(0)
+        return {"type": "http.request", "body": block, "more_body": bool(blocks)}
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    named = {"host": "localhost:5000", **(headers or {})}
+    raw = [(name.encode(), value.encode()) for name, value in named.items()]
+    scope = {"type": "http", "method": "POST", "path": path, "headers": raw}
+    asyncio.run(Guarded(mlflow)(scope, receive, send))
+    return sent[0]["status"], sent[1]["body"].decode(), bytes(seen)
+
+
+@pytest.mark.parametrize("origin", ["http://localhost:3000", "http://127.0.0.1:5000", "null"])
+def test_a_page_of_another_port_of_this_machine_is_refused(origin):
+    assert ask(headers={"origin": origin}) == (403, OTHERS, b"")
+
+
+def test_its_own_pages_and_programs_are_answered():
+    assert ask(b"{}", headers={"origin": "http://localhost:5000"}) == (200, "done", b"{}")
+    assert ask(b"{}") == (200, "done", b"{}")
+
+
+@pytest.mark.parametrize("said", [True, False])
+def test_a_large_body_is_refused_before_it_is_held(said):
+    headers = {"content-length": str(MOST_BYTES + 1)} if said else None
+    status, text, seen = ask(b"x" * (MOST_BYTES + 1), headers=headers)
+    assert (status, text, seen) == (413, "The request is larger than 20 MB.\n", b"")
+
+
+def test_a_file_may_be_larger():
+    path = "/api/2.0/mlflow-artifacts/artifacts/1/model.tflite"
+    assert ask(b"x" * (MOST_BYTES + 1), path)[0] == 200
+
+
+def test_a_deep_body_is_refused():
+    assert ask(b"[" * 100_000)[:2] == (400, "The request is nested too deep.\n")
+
+
+VERSION = "/api/2.0/mlflow/model-versions/create"
+
+
+@pytest.mark.parametrize(
+    ("content", "path"),
+    [
+        ({"name": "x", "artifact_location": "file:///etc"}, CREATE),
+        ({"name": "x", "artifactLocation": "/etc"}, CREATE),
+        (json.dumps({"artifact_location": "file:///etc"}), CREATE),
+        ({"artifact_location": "http://169.254.169.254/"}, CREATE),
+        ({"artifact_location": "mlflow-artifacts://other:5000/1"}, CREATE),
+        ({"name": "x", "source": "file:///etc"}, VERSION),
+        ({"tags": [{"key": "mlflow.artifactLocation", "value": "/etc"}]}, "/api/2.0/mlflow/traces"),
+    ],
+)
+def test_artifacts_outside_its_folder_are_refused(content, path):
+    assert ask(json.dumps(content).encode(), path)[:2] == (403, ELSEWHERE)
+
+
+@pytest.mark.parametrize(
+    ("content", "path"),
+    [
+        ({"name": "x"}, CREATE),
+        ({"name": "x", "artifact_location": ""}, CREATE),
+        ({"name": "x", "artifact_location": "mlflow-artifacts:/1"}, CREATE),
+        ({"name": "x", "source": "models:/m-1"}, VERSION),
+        (
+            {"datasets": [{"dataset": {"source": "/home/me/pictures"}}]},
+            "/api/2.0/mlflow/log-inputs",
+        ),
+    ],
+)
+def test_what_clients_send_is_let_through(content, path):
+    body = json.dumps(content).encode()
+    assert ask(body, path) == (200, "done", body)
