@@ -36,41 +36,42 @@ class BuiltinSuppression(tf.Module):  # type: ignore[misc]
 
     def __init__(self, detector: SSD) -> None:
         super().__init__(name="suppression")
-        self.detector = detector
         anchors, classes = len(detector.anchors), detector.num_classes
+        # The detector is no attribute of a module that is converted: all of it would be saved first.
         self.suppress = tf.function(
-            self._suppress,
+            lambda encodings, scores: _suppress(detector, encodings, scores),
             input_signature=[
                 tf.TensorSpec((1, anchors, 4), tf.float32, ENCODINGS),
                 tf.TensorSpec((1, anchors, classes), tf.float32, SCORES),
             ],
         )
 
-    def _suppress(self, encodings: tf.Tensor, scores: tf.Tensor) -> dict[str, tf.Tensor]:
-        config, classes = self.detector.config, self.detector.num_classes
-        raw = decode_boxes(encodings[0], self.detector.anchors, config.box_scales)
-        flat = tf.reshape(scores, [-1])
-        best, pair = tf.math.top_k(flat, min(CANDIDATES, len(self.detector.anchors) * classes))
-        anchor, category = (pair // classes, pair % classes) if classes > 1 else (pair, pair * 0)
-        boxes = tf.gather(raw, anchor)
-        kept, number = tf.raw_ops.NonMaxSuppressionV4(
-            boxes=_apart(boxes, category, classes),
-            scores=best * _inside(boxes),
-            max_output_size=config.max_detections,
-            iou_threshold=config.nms_iou,
-            score_threshold=SCORE_THRESHOLD,
-            pad_to_max_output_size=True,
-        )
-        rows = tf.range(config.max_detections)
-        found = tf.cast(rows < number, tf.float32)
-        values = (
-            tf.gather(boxes, kept) * found[:, None],
-            tf.cast(tf.gather(category, kept), tf.float32) * found,
-            tf.gather(best, kept) * found,
-        )
-        detections = dict(zip(ROLES, (each[None] for each in values), strict=False))
-        detections[ROLES[-1]] = tf.reshape(tf.cast(number, tf.float32), [1])
-        return {**detections, RAW_BOXES: raw, RAW_SCORES: flat}
+
+def _suppress(detector: SSD, encodings: tf.Tensor, scores: tf.Tensor) -> dict[str, tf.Tensor]:
+    config, classes = detector.config, detector.num_classes
+    raw = decode_boxes(encodings[0], detector.anchors, config.box_scales)
+    flat = tf.reshape(scores, [-1])
+    best, pair = tf.math.top_k(flat, min(CANDIDATES, len(detector.anchors) * classes))
+    anchor, category = (pair // classes, pair % classes) if classes > 1 else (pair, pair * 0)
+    boxes = tf.gather(raw, anchor)
+    kept, number = tf.raw_ops.NonMaxSuppressionV4(
+        boxes=_apart(boxes, category, classes),
+        scores=best * _inside(boxes),
+        max_output_size=config.max_detections,
+        iou_threshold=config.nms_iou,
+        score_threshold=SCORE_THRESHOLD,
+        pad_to_max_output_size=True,
+    )
+    rows = tf.range(config.max_detections)
+    found = tf.cast(rows < number, tf.float32)
+    values = (
+        tf.gather(boxes, kept) * found[:, None],
+        tf.cast(tf.gather(category, kept), tf.float32) * found,
+        tf.gather(best, kept) * found,
+    )
+    detections = dict(zip(ROLES, (each[None] for each in values), strict=False))
+    detections[ROLES[-1]] = tf.reshape(tf.cast(number, tf.float32), [1])
+    return {**detections, RAW_BOXES: raw, RAW_SCORES: flat}
 
 
 def _inside(boxes: tf.Tensor) -> tf.Tensor:
