@@ -67,6 +67,7 @@ def check(
     *,
     files: dict[Path, FileStat] | None = None,
     workers: Workers | None = None,
+    any_case: bool = False,
 ) -> Checked:
     """Look at every picture and label that `config` names.
 
@@ -75,6 +76,7 @@ def check(
         model: the network that is to learn them, if its input and anchors are to be looked at too.
         files: as `source_files` gives them; None for those that are there now.
         workers: look into the pictures; None for some of its own.
+        any_case: names in label files may differ from those of pictures in upper and lower case.
 
     Raises:
         ConfigError: folds of a data set whose test and validation parts are given.
@@ -82,7 +84,7 @@ def check(
     """
     files = source_files(config) if files is None else files
     with nullcontext(workers) if workers else Workers(config.workers) as at_work:
-        checked = _line(config, files, at_work)
+        checked = _line(config, files, at_work, any_case)
     findings = by_severity(checked.findings)
     if not errors(findings):
         findings = by_severity([*findings, *_about_splits(config, checked)])
@@ -91,7 +93,9 @@ def check(
     return checked._replace(findings=findings)
 
 
-def _line(config: DataConfig, files: dict[Path, FileStat], workers: Workers) -> Checked:
+def _line(
+    config: DataConfig, files: dict[Path, FileStat], workers: Workers, any_case: bool
+) -> Checked:
     """From files to splits, with what each step found, in the order of the steps."""
     scanned, about_files = scan(config, files)
     known = read_memories(Path(config.prepared))
@@ -100,7 +104,7 @@ def _line(config: DataConfig, files: dict[Path, FileStat], workers: Workers) -> 
     labels, about_labels = read_labels(scanned.sources, scanned.labels, config.format)
     if not labels.format:
         given, about_labels = {}, [no_labels(scanned.labels)] if scanned.pictures else []
-    entries, about_pairs = match(scanned.pictures, given, labels, about_labels)
+    entries, about_pairs = match(scanned.pictures, given, labels, about_labels, any_case)
     memories, about_looks = look(entries, scanned.files, known, workers)
     pictures = {file: memories[str(file)].picture for file in entries if str(file) in memories}
     placed, about_boxes = labelled(entries, pictures)

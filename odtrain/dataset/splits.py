@@ -72,7 +72,7 @@ def _split_by_lists(
         for name in dict.fromkeys(read_list(file)):
             matches = names.find_path(name)
             if not matches:
-                findings.append(Finding.of("OD015", file, f'no picture is called "{name}".'))
+                findings.append(_not_found(file, name, names))
             for picture in matches:
                 if split.setdefault(picture, part) != part:
                     cause = f'"{name}" is in the {split[picture]} list too.'
@@ -81,6 +81,12 @@ def _split_by_lists(
         return split, findings
     rest = "test" if "train" in lists else "train"
     return {picture: split.get(picture, rest) for picture in pictures}, findings
+
+
+def _not_found(file: Path, name: str, names: PictureNames) -> Finding:
+    nearly = names.find_any_case(Path(name).name)
+    also = f'; "{nearly.name}" differs in upper and lower case alone' if nearly else ""
+    return Finding.of("OD015", file, f'no picture is called "{name}"{also}.')
 
 
 def read_list(file: Path) -> list[str]:

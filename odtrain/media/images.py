@@ -17,6 +17,7 @@ from odtrain.findings import Finding
 from odtrain.media.phash import difference_hash
 from odtrain.structures import UInt8Image
 from odtrain_runtime.pictures import (
+    CONVERT,
     FORMATS,
     OPENED,
     TooManyPixelsError,
@@ -73,7 +74,9 @@ class Picture:
 def finding_of(error: UnusableError) -> Finding:
     """The finding that says why a picture cannot be used."""
     kinds = {TooManyPixelsError: "OD019", UnsupportedError: "OD011"}
-    return Finding.of(kinds.get(type(error), "OD010"), error.args[0], error.cause)
+    remedy = error.args[2] if error.args[2] in CONVERT.values() else None
+    code = kinds.get(type(error), "OD010")
+    return Finding.of(code, error.args[0], error.cause, remedy=remedy)
 
 
 def inspect(file: Path, data: bytes, labelled_size: tuple[int, int] | None) -> Picture:

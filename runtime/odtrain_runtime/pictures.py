@@ -46,6 +46,30 @@ TRANSPOSE = {
 """EXIF orientation (EXIF 2.32, tag 0x0112) -> what shows the picture upright."""
 ORIENTATION_TAG = 0x0112
 GIVE_ANOTHER = "Give an undamaged copy of the picture."
+BRANDS = {
+    **dict.fromkeys(
+        (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"), "HEIC"
+    ),
+    **dict.fromkeys((b"avif", b"avis"), "AVIF"),
+    **dict.fromkeys((b"isom", b"iso2", b"mp41", b"mp42", b"avc1", b"M4V", b"qt"), "a video"),
+    b"crx": "a raw picture (CR3)",
+}
+"""The major brand of an ISO base media file (ISO/IEC 14496-12, 4.3) -> what people call it."""
+NOT_READ = {
+    b"\0\0\0\x0cjP  ": "JPEG 2000",
+    b"\xff\x4f\xff\x51": "JPEG 2000",
+    b"\0\0\0\x0cJXL ": "JPEG XL",
+    b"\xff\x0a": "JPEG XL",
+    b"8BPS": "a Photoshop file",
+    b"%PDF": "a PDF",
+    b"FUJIFILMCCD-RAW": "a raw picture (RAF)",
+    b"<svg": "SVG",
+}
+"""How files of other formats begin -> what people call them."""
+CONVERT = {
+    kind: f"Convert it: {tool} OLD NEW.jpg, or with ImageMagick: magick OLD NEW.jpg"
+    for kind, tool in (("HEIC", "heif-convert"), ("AVIF", "avifdec"))
+}
 SAVE_ANEW = "Save it as JPEG or PNG, 8 bits a channel."
 
 
@@ -170,11 +194,22 @@ def _too_large(file: Path, pixel_limit: int = PIXEL_LIMIT) -> TooManyPixelsError
     return TooManyPixelsError(file, cause, "Scale it down; detectors see far fewer pixels.")
 
 
+def _kind_of(data: bytes) -> str | None:
+    """What people call a format that is not read, by the file's first bytes; None for others."""
+    if data[4:8] == b"ftyp":
+        return BRANDS.get(data[8:12].strip(b" \0"), "a video or a picture of a format like MP4")
+    return next((kind for start, kind in NOT_READ.items() if data.startswith(start)), None)
+
+
 def _unidentified(file: Path, data: bytes) -> UnusableError:
     if not data:
         return DamagedError(file, "is empty.", GIVE_ANOTHER)
-    if data[4:8] == b"ftyp" or file.suffix.lower() in UNSUPPORTED_SUFFIXES:
-        return UnsupportedError(file, f"{file.suffix or 'this format'} is not read.", SAVE_ANEW)
+    if kind := _kind_of(data):
+        return UnsupportedError(
+            file, f"is {kind}, which is not read.", CONVERT.get(kind, SAVE_ANEW)
+        )
+    if file.suffix.lower() in UNSUPPORTED_SUFFIXES:
+        return UnsupportedError(file, f"{file.suffix} is not read.", SAVE_ANEW)
     if data.lstrip()[:1] == b"<":
         return DamagedError(file, "holds text such as a web page, not a picture.", GIVE_ANOTHER)
     return DamagedError(file, "is not a picture, or its beginning is damaged.", GIVE_ANOTHER)

@@ -133,7 +133,7 @@ ENTITIES = (
     [
         pytest.param(
             "img3.png 5 5 40 40",
-            "OD003 pics/img3.xml: is not XML: Start tag expected, '<' not found, line 1, column 1. "
+            "OD003 pics/img3.xml: is not XML: line 1, column 1: no tag begins there. "
             "Save it again in labelImg, or delete it.",
             id="not XML",
         ),

@@ -200,7 +200,7 @@ def test_files_that_are_no_whole_pictures_are_refused_and_listed(card, to):
     assert len(done.added) == 3
     assert refusals(done)[1:] == [
         ("page.png", "holds text such as a web page, not a picture."),
-        ("phone.heic", ".heic is not read."),
+        ("phone.heic", "is HEIC, which is not read."),
     ]
     assert refusals(done)[0][1].startswith("cannot be decoded: ")
     listed = csv.reader((to / "refused.csv").read_text().splitlines())

@@ -301,8 +301,8 @@ def test_errors_are_told_on_one_screen_before_anything_is_written(tiny_voc):
     lines = str(caught.value).splitlines()
     assert lines[0] == f"{tiny_voc}: 12 errors in the data; nothing was written."
     assert lines[1] == (
-        f"  error OD003 {tiny_voc / 'img4.xml'}: is not XML: Start tag expected, '<' not found, "
-        "line 1, column 1. Save it again in labelImg, or delete it."
+        f"  error OD003 {tiny_voc / 'img4.xml'}: is not XML: line 1, column 1: no "
+        "tag begins there. Save it again in labelImg, or delete it."
     )
     assert lines[2] == (
         f"  error OD009 {tiny_voc / 'img1.xml'} [circle 5,6,5,40]: x 5 to 5, y 6 to 40 has no area."

@@ -39,7 +39,14 @@ TALLIES = {
     "task": ("OD232", "tasks that nobody has labelled are left out"),
     "annotator": ("OD232", "earlier annotations are left out: of each task the last one counts"),
     "no_region": ("OD232", "relations, choices and other entries that are no regions are left out"),
-    "interpolated": ("OD232", "frames of tracks are left out"),
+    **{
+        name: ("OD233", f"XML files are not in the encoding that they should be; read as {name}")
+        for name in ("cp949", "cp1252", "latin-1")
+    },
+    **{
+        name: ("OD233", f"XML files begin with blanks or name another encoding; read as {shown}")
+        for name, shown in {"utf-8-sig": "UTF-8", "utf-16": "UTF-16"}.items()
+    },
 }
 """What is counted over all files of a data set -> the finding that says how many there were."""
 LEFT_OUT = {CROWD: "OD232", UNLABELLED: "OD135"}

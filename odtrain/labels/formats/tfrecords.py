@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,12 @@ MAGIC = {
 }
 """How a file begins -> the suffix that tells the truth about it."""
 SIDES = ("xmin", "ymin", "xmax", "ymax")
+WITH_PICTURES = (
+    "Write the records again with the pictures in them (CVAT: Save images), or give pictures and labels "
+    "in another format."
+)
+COMPRESSED = {b"\x1f\x8b": "GZIP", b"\x78\x01": "ZLIB", b"\x78\x9c": "ZLIB", b"\x78\xda": "ZLIB"}
+"""How a compressed file begins -> by what it is compressed."""
 REMEDY = "Write it again, or move it out of the folder."
 
 
@@ -79,6 +86,23 @@ def read(sources: Sources) -> Reading:
     return reading
 
 
+def about_records(files: Sequence[Path]) -> Iterator[Finding]:
+    """Why no picture comes out of these files: of each OD030 if it cannot be read, else OD001."""
+    for file in files:
+        reading = Reading()
+        try:
+            count = sum(1 for _ in _examples(file, reading))
+        except UnreadableError as error:
+            yield error.finding
+            continue
+        yield from reading.findings[:1]
+        if count:
+            cause = f"holds {count:,} records, but no picture: none has image/encoded."
+            yield Finding.of("OD001", file, cause, remedy=WITH_PICTURES)
+        elif not reading.findings:
+            yield Finding.of("OD001", file, "holds no records.", remedy=REMEDY)
+
+
 def _examples(file: Path, reading: Reading) -> Iterator[tuple[int, dict[str, Any]]]:
     """Position (from 1) and features of each record that can be read.
 
@@ -89,6 +113,11 @@ def _examples(file: Path, reading: Reading) -> Iterator[tuple[int, dict[str, Any
         index = index_records([file], REMEDY)
     except DataError as error:
         _, cause, remedy = error.args
+        if kind := COMPRESSED.get(_beginning(file)):
+            cause = f"is compressed by {kind}, and records are read uncompressed."
+            remedy = (
+                f"Unpack it: mv {file} {file}.gz && gunzip {file}.gz" if kind == "GZIP" else REMEDY
+            )
         raise UnreadableError(Finding.of("OD030", file, cause, remedy=remedy)) from None
     for i in range(len(index)):
         payload = read_verified(index, i)
@@ -100,6 +129,12 @@ def _examples(file: Path, reading: Reading) -> Iterator[tuple[int, dict[str, Any
         except ValueError:
             cause = f"record {i + 1} is no tf.train.Example."
         reading.fault(file, "OD032", cause)
+
+
+def _beginning(file: Path) -> bytes:
+    with suppress(OSError), file.open("rb") as stream:
+        return stream.read(2)
+    return b""
 
 
 class _Names:
@@ -135,12 +170,19 @@ class _Ids:
 
     def __init__(self, sources: Sources, reading: Reading) -> None:
         self.maps: dict[Path, tuple[str, ...]] = {}
+        self.broken = False
         for file in [*sources.labels, *sources.others]:
             if file.suffix.lower() == ".pbtxt" and _is_small(file):
                 try:
                     self.maps[file] = read_label_map(file)
-                except (DataError, RecursionError):
-                    reading.fault(file, "OD030", "is not a label map.")
+                except DataError as error:
+                    where, cause, remedy = error.args
+                    self.broken = True
+                    about = Finding.of("OD020", where, cause, remedy=remedy or None)
+                    reading.findings.append(about)
+                except RecursionError:
+                    self.broken = True
+                    reading.fault(file, "OD020", "is nested too deep.")
 
     def name(self, file: Path, class_id: Any) -> str:
         """The name of `class_id` in the label map nearest to `file`; empty where it has none."""
@@ -226,7 +268,8 @@ def _object(
     said = f"object {i + 1} of record {position}"
     if not name:
         cause = f"{said} has neither a class/text nor a class/label that a label map names."
-        reading.fault(file, "OD034", cause)
+        if not ids.broken:  # then that is to be put right first
+            reading.fault(file, "OD034", cause)
         return None
     if corners is None:
         reading.fault(file, "OD032", f'{said}, "{name}", has a side that is no number.')

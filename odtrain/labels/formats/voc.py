@@ -64,7 +64,7 @@ def read(sources: Sources) -> Reading:
             if not sources.named and may_be_cvat(file):
                 continue
             reading.files += 1
-            root = parse_xml(file, MAX_XML_BYTES)
+            root = parse_xml(file, MAX_XML_BYTES, reading)
             name = local_name(root)
             if name != "annotation":
                 cause = f"begins with <{name}>, not with <annotation>."
