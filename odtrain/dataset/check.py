@@ -6,7 +6,7 @@ next one to go on from. Nothing is written here but pictures out of records; the
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +17,7 @@ from odtrain.dataset.checks.balance import balance_findings, split_findings
 from odtrain.dataset.checks.class_names import name_findings
 from odtrain.dataset.checks.leakage import scene_findings
 from odtrain.dataset.checks.left_out import left_out_findings
+from odtrain.dataset.faulty import without_faulty
 from odtrain.dataset.look import FileStat, Memory, expect_looks, look, read_memories
 from odtrain.dataset.near_duplicates import Scenes, find_scenes
 from odtrain.dataset.pairing import match
@@ -109,14 +110,18 @@ def _line(
     pictures = {file: memories[str(file)].picture for file in entries if str(file) in memories}
     placed, about_boxes = labelled(entries, pictures)
     (class_names, images), about_classes = of_known_classes(config.label_map, placed)
-    scenes = find_scenes(pictures)
-    splits = complete_split(config, images, given, scenes.whole)
     about_labels = [*about_labels, *left_out_findings(scanned.labels, entries)]
     about_pictures = (*about_pairs, *about_looks, *about_boxes, *about_classes)
+    findings: Sequence[Finding] = (*about_files, *about_lists, *about_labels, *about_pictures)
+    if config.faulty == "leave_out":
+        images, findings = without_faulty(images, entries, findings)
+        pictures = {image.image: pictures[image.image] for image in images}
+    scenes = find_scenes(pictures)
+    splits = complete_split(config, images, given, scenes.whole)
     return Checked(
         splits,
         class_names,
-        (*about_files, *about_lists, *about_labels, *about_pictures),
+        tuple(findings),
         pictures,
         memories,
         labels.format,

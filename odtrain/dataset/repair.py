@@ -146,7 +146,7 @@ def _repaired_images(data: DataConfig, checked: Checked, log: Log) -> list[Label
     for finding in checked.findings:
         if finding.code in LEFT_OUT:
             log.leave_out(finding.code, finding.file, finding.cause)
-        if finding.code == "OD006":
+        if finding.code in ("OD006", "OD032", "OD033"):
             log.change(finding.code, Path(finding.file), f"{finding.cause} It was left out.")
     unsure = {Path(finding.file) for finding in checked.findings if finding.code == "OD014"}
     unsure |= set(_wrongly_named(checked, log))
@@ -200,6 +200,8 @@ class _Repairer:
         named = [replace(item, name=self._named(item, meant, known)) for item in written]
         as_pixels = replace(self.entry, objects=tuple(named), relative=False)
         objects, about = place(as_pixels, *size)
+        if self.entry.objects and not objects:
+            raise NeedsAPersonError("OD136", "none of its boxes can be used.")
         for finding in about:
             if finding.code == "OD107":
                 self._note("OD107", f"{finding.box} was there twice; one was kept.")

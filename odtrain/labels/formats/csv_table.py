@@ -124,8 +124,10 @@ def _read_rows(file: Path, table: Table, reading: Reading) -> None:
             size = size or size_of(cells.get("width"), cells.get("height"))
             item = _object(file, line, cells, table.delimiter, reading)
             objects += [item] if item else []
+        left_out = reading.left_out()
         if name:
-            reading.entries.append(entry_of_picture(file, [name], size, objects, shared=True))
+            entry = entry_of_picture(file, [name], size, objects, left_out, shared=True)
+            reading.entries.append(entry)
         else:
             reading.fault(file, "OD032", "a row has no filename.")
 
@@ -141,7 +143,7 @@ def _object(
     values = [value for value in map(number, points) if value is not None]
     if not name or len(values) < 4:
         lacks = "has no class" if not name else f'"{name}", lacks a number in xmin to ymax'
-        reading.fault(file, "OD032", f"line {line} {lacks}.")
+        reading.spoil(file, "OD032", f"line {line} {lacks}.")
         return None
     sides = values[0], values[1], values[2], values[3]
     return WrittenObject(name, sides, at=f"line {line}")

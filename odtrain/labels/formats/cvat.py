@@ -149,7 +149,7 @@ def _object(
     if corners is None:
         return None
     if not label:
-        reading.fault(file, "OD032", f"{said}: a shape has no label.")
+        reading.spoil(file, "OD032", f"{said}: a shape has no label.")
         return None
     difficult = any(
         attribute.get("name") == "difficult" and flag(own_text(attribute))
@@ -168,7 +168,7 @@ def _corners(file: Path, said: str, shape: etree._Element, reading: Reading) -> 
         if known and len(known) == len(values) and len(known) % 2 == 0:
             reading.tally("polygon")
             return bounds(list(zip(known[::2], known[1::2], strict=True)))
-        reading.fault(file, "OD032", f"{said}: a polygon has points that are no numbers.")
+        reading.spoil(file, "OD032", f"{said}: a polygon has points that are no numbers.")
     elif kind not in NO_SHAPES:
         reading.shapeless(file, kind)
     return None
@@ -182,7 +182,7 @@ def _box(file: Path, said: str, shape: etree._Element, reading: Reading) -> Corn
     sides = [number(shape.get(side)) for side in ("xtl", "ytl", "xbr", "ybr")]
     known = [side for side in sides if side is not None]
     if len(known) < 4:
-        reading.fault(file, "OD032", f"{said}: a box lacks xtl, ytl, xbr or ybr.")
+        reading.spoil(file, "OD032", f"{said}: a box lacks xtl, ytl, xbr or ybr.")
         return None
     corners = known[0], known[1], known[2], known[3]
     degrees = number(shape.get("rotation")) or 0.0

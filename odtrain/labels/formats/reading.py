@@ -30,6 +30,8 @@ CROWD = "crowd region"
 """What `data.crowd` is about, as `Entry.left_out` has it."""
 UNLABELLED = "region without a label"
 NESTED = "nested object"
+UNUSABLE = "unusable object"
+"""One that a finding of severity error is about."""
 TALLIES = {
     "polygon": ("OD231", "polygons are taken by their bounds"),
     "mask": ("OD231", "masks are taken by their bounds"),
@@ -108,6 +110,11 @@ class Reading:
         self._faults[file] += 1
         if self._faults[file] <= MAX_FAULTS:
             self.findings.append(Finding.of(code, file, cause, remedy=remedy))
+
+    def spoil(self, file: Path, code: str, cause: str, remedy: str | None = None) -> None:
+        """Say that an object of the picture that is being read cannot be used."""
+        self.fault(file, code, cause, remedy)
+        self.leave_out(UNUSABLE)
 
     def refuse(self, error: UnreadableError) -> None:
         """Say that a file cannot be used at all."""

@@ -23,6 +23,7 @@ from odtrain.io.tfrecord import decode_example, index_records, read_verified
 from odtrain.labels.annotations import Entry, UnreadableError, WrittenObject
 from odtrain.labels.formats.reading import (
     CROWD,
+    UNUSABLE,
     Corners,
     Reading,
     Sources,
@@ -235,7 +236,7 @@ def _boxes(
     """The box of each object; None for one that is no number."""
     sides = [example.get(f"image/object/bbox/{side}") or [] for side in SIDES]
     if len({len(side) for side in sides}) > 1:
-        reading.fault(file, "OD032", f"record {position} has boxes of which a side is missing.")
+        reading.spoil(file, "OD032", f"record {position} has boxes of which a side is missing.")
         return []
     boxes: list[Corners | None] = []
     for values in zip(*sides, strict=True):
@@ -268,11 +269,12 @@ def _object(
     said = f"object {i + 1} of record {position}"
     if not name:
         cause = f"{said} has neither a class/text nor a class/label that a label map names."
+        reading.leave_out(UNUSABLE)
         if not ids.broken:  # then that is to be put right first
             reading.fault(file, "OD034", cause)
         return None
     if corners is None:
-        reading.fault(file, "OD032", f'{said}, "{name}", has a side that is no number.')
+        reading.spoil(file, "OD032", f'{said}, "{name}", has a side that is no number.')
         return None
     return WrittenObject(name, corners, flag(value("difficult")), flag(value("truncated")))
 

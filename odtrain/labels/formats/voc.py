@@ -86,7 +86,7 @@ def _entry(file: Path, root: etree._Element, reading: Reading) -> Entry:
         try:
             objects.append(_object(file, position, element, reading))
         except UnreadableError as error:
-            reading.fault(file, error.finding.code, error.finding.cause)
+            reading.spoil(file, error.finding.code, error.finding.cause)
     reading.unread(file, list(_unread(root)))
     for _ in _nested(root):
         reading.leave_out(NESTED)

@@ -62,7 +62,9 @@ def read(sources: Sources) -> Reading:
             reading.files += 1
             objects = _objects(file, lines, names.beside(file) if lines else [], reading)
             reading.entries.append(
-                entry_of_picture(file, [file.stem], None, objects, relative=True)
+                entry_of_picture(
+                    file, [file.stem], None, objects, reading.left_out(), relative=True
+                )
             )
     return reading
 
@@ -79,19 +81,19 @@ def _objects(
         values = [value for value in map(number, words) if value is not None]
         corners = _corners(values[1:], reading) if len(values) == len(words) else None
         if corners is None:
-            reading.fault(file, "OD032", *_about_line(position, words))
+            reading.spoil(file, "OD032", *_about_line(position, words))
         elif not names:
             continue
         elif values[0] != int(values[0]) or not 0 <= values[0] < len(names):
             cause = (
                 f"line {position} has class {words[0][:20]}; the list has 0 to {len(names) - 1}."
             )
-            reading.fault(file, "OD033", cause)
+            reading.spoil(file, "OD033", cause)
         elif name := names[int(values[0])]:
             objects.append(WrittenObject(name, corners, at=f"line {position}"))
         else:
             cause = f"line {position} has class {words[0][:20]}, which has no name in the list."
-            reading.fault(file, "OD033", cause)
+            reading.spoil(file, "OD033", cause)
     return objects
 
 
