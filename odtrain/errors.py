@@ -14,6 +14,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from odtrain_runtime.errors import ModelFileError as ModelFileError
 from odtrain_runtime.errors import OdtrainError as OdtrainError
@@ -60,6 +61,12 @@ def choose(where: str, name: str, choices: dict[str, object] | list[str]) -> str
             where, f'unknown "{name}".', f"Choose one of: {', '.join(sorted(choices))}."
         )
     return name
+
+
+def taken_from(path: str | Path) -> str:
+    """`, taken from FOLDER`: where a relative path was looked for; of others nothing."""
+    given = Path(path).expanduser()
+    return "" if given.is_absolute() else f", taken from {Path.cwd()}"
 
 
 def first_line(problem: BaseException) -> str:

@@ -24,7 +24,7 @@ from odtrain.config.data_name import name_own_data
 from odtrain.config.foreign_words import CHOICES, in_our_words
 from odtrain.config.schema import Config, keys, section_in, sections
 from odtrain.config.shipped import choices, conf, conf_folders, shipped
-from odtrain.errors import ConfigError, first_line
+from odtrain.errors import ConfigError, first_line, taken_from
 
 SHOWN_KEYS = 12
 """Of those that may be meant, so that a message stays within a few lines."""
@@ -60,7 +60,11 @@ def compose_config(
     """
     quoted = [_quoted(override) for override in overrides]
     if config_dir is not None and not Path(config_dir).is_dir():
-        raise ConfigError(f"--config-dir {config_dir}", "no such folder.", "Give a folder.")
+        raise ConfigError(
+            f"--config-dir {config_dir}",
+            f"no such folder{taken_from(config_dir)}.",
+            "Give a folder.",
+        )
     _check_names(overrides, conf_folders(config_dir))
     if config_dir is not None:
         quoted.append(f'hydra.searchpath=["file://{Path(config_dir).resolve()}"]')

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from odtrain.config.schema import DataConfig
 from odtrain.dataset.look import FileStat
-from odtrain.errors import DataError
+from odtrain.errors import DataError, taken_from
 from odtrain.findings import Finding
 from odtrain.labels.annotations import normalised
 from odtrain.labels.formats.recognise import Sources, why_none
@@ -59,7 +59,9 @@ def source_files(config: DataConfig) -> dict[Path, FileStat]:
             continue
         if not root.is_dir():
             raise DataError(
-                root, "is not a folder.", f"Set {key} to the folder that holds the files."
+                root,
+                f"is not a folder{taken_from(root)}.",
+                f"Set {key} to the folder that holds the files.",
             )
         files.update(_scan(root, {_identity(prepared)} if prepared.is_dir() else set()))
     files |= {file: _stat(file) for root in roots for file in _class_lists_above(root)}

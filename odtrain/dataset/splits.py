@@ -14,7 +14,7 @@ from pathlib import Path, PureWindowsPath
 
 from odtrain.config.schema import DataConfig
 from odtrain.dataset.pairing import PictureNames
-from odtrain.errors import ConfigError, DataError
+from odtrain.errors import ConfigError, DataError, taken_from
 from odtrain.findings import Finding
 from odtrain.labels.annotations import LabelledImage, normalised
 
@@ -99,7 +99,7 @@ def read_list(file: Path) -> list[str]:
         lines = file.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         remedy = "Give a text file of picture names, or a CSV with the column filename."
-        raise DataError(file, f"cannot be read: {error}.", remedy) from None
+        raise DataError(file, f"cannot be read{taken_from(file)}: {error}.", remedy) from None
     if file.suffix.lower() == ".csv":
         rows = csv.DictReader(lines)
         if "filename" not in (rows.fieldnames or ()):

@@ -16,7 +16,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from odtrain.config.schema import PredictConfig
-from odtrain.errors import ConfigError, DataError
+from odtrain.errors import ConfigError, DataError, taken_from
 from odtrain.io.atomic import replacing
 from odtrain.io.http_errors import reason
 from odtrain.media import images as pictures
@@ -131,7 +131,7 @@ def find_files(
         if file.suffix.lower() in wanted and file.is_file() and ours not in file.resolve().parents
     )
     if not files:
-        raise DataError(pattern, f"no {what} is there.", remedy)
+        raise DataError(pattern, f"no {what} is there{taken_from(pattern)}.", remedy)
     return files
 
 

@@ -400,7 +400,9 @@ def test_a_url_with_a_query_is_a_source_and_this_machine_is_refused(web, tmp_pat
 
 
 def test_a_source_that_is_not_there_is_told_before_anything_is_collected(card, to):
-    with pytest.raises(DataError, match=r"^nowhere: no such file or folder\.") as raised:
+    with pytest.raises(
+        DataError, match=r"^nowhere: no such file or folder, taken from /"
+    ) as raised:
         collect([str(card), "nowhere"], to)
     assert "Give folders, archives, videos, or lists of URLs." in str(raised.value)
     assert not to.exists()
