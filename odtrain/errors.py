@@ -63,6 +63,17 @@ def choose(where: str, name: str, choices: dict[str, object] | list[str]) -> str
     return name
 
 
+def unless_memory(error: OSError) -> OSError:
+    """The error itself.
+
+    Raises:
+        MemoryError: it says that memory ran out, which says nothing of the file.
+    """
+    if error.errno == errno.ENOMEM:
+        raise MemoryError from error
+    return error
+
+
 def taken_from(path: str | Path) -> str:
     """`, taken from FOLDER`: where a relative path was looked for; of others nothing."""
     given = Path(path).expanduser()

@@ -145,6 +145,8 @@ def _moves(file: Path) -> bool:
     try:
         with Image.open(file) as image:
             return image.format == "GIF" and getattr(image, "n_frames", 1) > 1
+    except MemoryError:
+        raise
     except Exception:  # whatever Pillow says of what is no picture, or a damaged one
         return suffix not in pictures.SUFFIXES
 

@@ -157,6 +157,8 @@ def _taken(image: Image.Image) -> tuple[str, str] | None:
         exif = image.getexif()
         moment = str(exif.get_ifd(EXIF_FOLDER).get(TAKEN_TAG, "")).strip("\0 ")
         camera = f"{exif.get(MAKE_TAG, '')} {exif.get(MODEL_TAG, '')}".replace("\0", "").strip()
+    except MemoryError:
+        raise
     except Exception:  # a broken EXIF block says nothing about the pixels
         return None
     return (camera, moment) if camera and moment else None
@@ -246,6 +248,8 @@ def _oddities(file: Path, image: Image.Image, verbatim: bool) -> list[Finding]:
 def _frames(image: Image.Image) -> int:
     try:
         return int(getattr(image, "n_frames", 1))
+    except MemoryError:
+        raise
     except Exception:  # later frames may be damaged, which does not matter for the first
         return 1
 

@@ -5,7 +5,9 @@ Pictures come from strangers: only harmless formats are opened, and none beyond 
 
 from __future__ import annotations
 
+import errno
 import io
+import re
 import warnings
 from pathlib import Path
 
@@ -45,6 +47,10 @@ TRANSPOSE = {
 }
 """EXIF orientation (EXIF 2.32, tag 0x0112) -> what shows the picture upright."""
 ORIENTATION_TAG = 0x0112
+OUT_OF_MEMORY = "out of memory"
+"""In what Pillow's decoders say when memory ran out (ImageFile.ERRORS, -9)."""
+MOST_HEADER = 65_536
+"""Bytes of a PPM's header, with its comments, which Pillow reads one by one."""
 GIVE_ANOTHER = "Give an undamaged copy of the picture."
 BRANDS = {
     **dict.fromkeys(
@@ -131,6 +137,8 @@ def open_image(file: Path, data: bytes, pixel_limit: int = PIXEL_LIMIT) -> Image
     Raises:
         UnusableError: no picture, not of `FORMATS`, or beyond the limit of pixels.
     """
+    if data[:1] == b"P" and _long_comment(data):
+        raise DamagedError(file, f"has a header of more than {MOST_HEADER:,} bytes.", GIVE_ANOTHER)
     try:
         image = Image.open(io.BytesIO(data), formats=OPENED)
     except UnidentifiedImageError:
@@ -142,6 +150,14 @@ def open_image(file: Path, data: bytes, pixel_limit: int = PIXEL_LIMIT) -> Image
     if image.width * image.height > pixel_limit:
         raise _too_large(file, pixel_limit)
     return image
+
+
+def _long_comment(data: bytes) -> bool:
+    """Whether a PPM begins with a comment, or comments, without end."""
+    head = data[:MOST_HEADER]
+    parts = re.sub(rb"#[^\r\n]*", b" ", head).split(None, 4)
+    needed = 3 if data[1:2] in (b"1", b"4") else 4  # those of two colours give no brightest one
+    return len(data) > MOST_HEADER and data[1:2].isdigit() and len(parts) < needed
 
 
 def upright_rgb(file: Path, image: Image.Image, orientation: int) -> Image.Image:
@@ -179,12 +195,22 @@ def exif_orientation(image: Image.Image) -> int:
     """The EXIF orientation 1-8; 1 where there is none or it is not readable."""
     try:
         value = image.getexif().get(ORIENTATION_TAG, 1)
+    except MemoryError:
+        raise
     except Exception:  # a broken EXIF block says nothing about the pixels
         return 1
     return value if value in TRANSPOSE else 1
 
 
 def _damaged(file: Path, error: Exception) -> DamagedError:
+    """What a plugin's complaint says of a picture.
+
+    Raises:
+        MemoryError: memory ran out, which says nothing of the picture.
+    """
+    short = isinstance(error, OSError) and error.errno == errno.ENOMEM
+    if short or isinstance(error, MemoryError) or OUT_OF_MEMORY in str(error):
+        raise MemoryError(f"decoding {file}") from None
     text = str(error).rstrip(".") or type(error).__name__
     return DamagedError(file, f"cannot be decoded: {text}.", GIVE_ANOTHER)
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
 from typing import Any, NamedTuple
 
+from odtrain.errors import unless_memory
 from odtrain.findings import Finding
 from odtrain.labels.annotations import Entry, UnreadableError, WrittenObject, normalised
 
@@ -181,7 +182,7 @@ def read_bytes(file: Path, limit: int = MAX_BYTES) -> bytes:
             data = stream.read(limit + 1)
     except OSError as error:
         raise UnreadableError(
-            Finding.of("OD030", file, f"cannot be read: {error.strerror}.")
+            Finding.of("OD030", file, f"cannot be read: {unless_memory(error).strerror}.")
         ) from None
     if len(data) > limit:
         cause = f"is larger than {limit // 1_000_000} MB."

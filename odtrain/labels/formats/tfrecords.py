@@ -18,7 +18,6 @@ from tqdm import tqdm
 from odtrain.errors import DataError
 from odtrain.findings import Finding
 from odtrain.io.atomic import read_json, write_bytes
-from odtrain.io.free_names import numbered
 from odtrain.io.tfrecord import decode_example, index_records, read_verified
 from odtrain.labels.annotations import Entry, UnreadableError, WrittenObject
 from odtrain.labels.formats.reading import (
@@ -43,7 +42,10 @@ RECORD_NAME = re.compile(
 )
 SPLIT_WORDS = {"train", "training", "validation", "valid", "val", "test", "testing"}
 MANIFEST = "unpacked.json"
-MAX_LABEL_MAP_BYTES = 200_000
+MAX_LABEL_MAP_BYTES = 2_000_000
+MOST_USELESS = 10_000
+"""Records without a picture, damaged ones included, after which a file is not read any further."""
+TOO_MANY = f"has more than {MOST_USELESS:,} records without a picture; it is not read any further."
 MAGIC = {
     b"\xff\xd8\xff": ".jpg",
     b"\x89PNG": ".png",
@@ -120,15 +122,21 @@ def _examples(file: Path, reading: Reading) -> Iterator[tuple[int, dict[str, Any
                 f"Unpack it: mv {file} {file}.gz && gunzip {file}.gz" if kind == "GZIP" else REMEDY
             )
         raise UnreadableError(Finding.of("OD030", file, cause, remedy=remedy)) from None
+    useless = 0
     for i in range(len(index)):
+        if useless > MOST_USELESS:
+            raise UnreadableError(Finding.of("OD030", file, TOO_MANY, remedy=WITH_PICTURES))
         payload = read_verified(index, i)
         try:
             if payload is not None:
-                yield i + 1, decode_example(payload)
+                example = decode_example(payload)
+                useless += not example.get("image/encoded")
+                yield i + 1, example
                 continue
             cause = f"record {i + 1} is damaged: its checksum is wrong."
         except ValueError:
             cause = f"record {i + 1} is no tf.train.Example."
+        useless += 1
         reading.fault(file, "OD032", cause)
 
 
@@ -143,6 +151,7 @@ class _Names:
 
     def __init__(self) -> None:
         self.taken: set[str] = set()
+        self.last: dict[str, int] = {}
 
     def of(self, file: Path, example: dict[str, Any]) -> str:
         """`train/img1.jpg`; empty where the record has no picture."""
@@ -152,10 +161,12 @@ class _Names:
         written = picture_name(_text(example, "image/filename")).rpartition("/")[2]
         stem = printable(Path(written).stem).strip(" .")[:80] or "image"
         suffix = next((MAGIC[start] for start in MAGIC if encoded.startswith(start)), ".jpg")
-        tried = numbered(Path(f"{stem}{suffix}"))
-        free = next(name for name in tried if name.stem.casefold() not in self.taken)
-        self.taken.add(free.stem.casefold())
-        return f"{_part(file)}/{free}"
+        number = self.last.get(stem, 1)  # all before are taken
+        while (free := stem if number == 1 else f"{stem}-{number}").casefold() in self.taken:
+            number += 1
+        self.last[stem] = number
+        self.taken.add(free.casefold())
+        return f"{_part(file)}/{free}{suffix}"
 
 
 def _part(file: Path) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from lxml import etree
 
+from odtrain.errors import unless_memory
 from odtrain.findings import Finding
 from odtrain.labels.annotations import UnreadableError
 from odtrain.labels.formats.reading import Reading, decode, number
@@ -67,7 +68,9 @@ def parse_xml(file: Path, max_bytes: int, reading: Reading, again: str = AGAIN) 
             data = stream.read(max_bytes + 1)
     except OSError as error:
         raise UnreadableError(
-            Finding.of("OD003", file, f"cannot be read: {error.strerror}.", remedy=again)
+            Finding.of(
+                "OD003", file, f"cannot be read: {unless_memory(error).strerror}.", remedy=again
+            )
         ) from None
     if len(data) > max_bytes:
         cause = f"is larger than {max_bytes // 1_000_000} MB."
@@ -97,6 +100,8 @@ def _parsed(file: Path, data: bytes, reading: Reading, again: str) -> etree._Ele
     try:
         root = etree.fromstring(as_utf8, _parser("utf-8"))
     except etree.XMLSyntaxError as error:
+        if getattr(error, "code", 0) == ErrorTypes.ERR_NO_MEMORY:
+            raise MemoryError from error
         cause, remedy = _about_text(body, error)
         raise UnreadableError(Finding.of("OD003", file, cause, remedy=remedy or again)) from None
     reading.tally(encoding)
@@ -107,7 +112,7 @@ def _about_text(text: str, error: etree.XMLSyntaxError) -> tuple[str, str | None
     """What is wrong with a text that is not XML, and what to do where that is known."""
     if not text.strip():
         return "is not XML: it is empty.", None
-    line, column = error.position
+    line, column = error.position or (1, 1)
     code: int = getattr(error, "code", 0)
     if code not in AMPERSAND_ERRORS or (found := AMPERSAND.search(text)) is None:
         said = PROBLEMS.get(code, "what stands there is no XML")
