@@ -14,6 +14,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from odtrain.secrets import masked
 from odtrain_runtime.errors import ModelFileError as ModelFileError
@@ -70,6 +71,23 @@ def choose(where: str, name: str, choices: dict[str, object] | list[str]) -> str
             where, f'unknown "{name}".', f"Choose one of: {', '.join(sorted(choices))}."
         )
     return name
+
+
+def unless_memory(error: OSError) -> OSError:
+    """The error itself.
+
+    Raises:
+        MemoryError: it says that memory ran out, which says nothing of the file.
+    """
+    if error.errno == errno.ENOMEM:
+        raise MemoryError from error
+    return error
+
+
+def taken_from(path: str | Path) -> str:
+    """`, taken from FOLDER`: where a relative path was looked for; of others nothing."""
+    given = Path(path).expanduser()
+    return "" if given.is_absolute() else f", taken from {Path.cwd()}"
 
 
 def first_line(problem: BaseException) -> str:

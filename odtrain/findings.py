@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from odtrain_runtime.plain import plain
 
+SCREEN_LINES = 50
+SHOWN_OF_EACH = (5, 3, 2, 1)
+"""Findings of one code that a screen shows, as far as there is room."""
 SEVERITIES = ("error", "warning", "info")
 
 
@@ -120,6 +123,24 @@ def findings_table(findings: Sequence[Finding], of_each: int | None = None) -> s
     severities = Counter(finding.severity for finding in findings)
     summary = ", ".join(f"{severities[name]} {name}" for name in SEVERITIES)
     return "\n".join([*lines, summary])
+
+
+def findings_screen(findings: Sequence[Finding]) -> str:
+    """The findings on about a screen: every kind, of each as many as there is room for."""
+    tables = (findings_table(findings, of_each) for of_each in SHOWN_OF_EACH)
+    fitting = (table for table in tables if table.count("\n") < SCREEN_LINES)
+    return next(fitting, None) or "\n".join(_a_line_each(findings))
+
+
+def _a_line_each(findings: Sequence[Finding]) -> Iterator[str]:
+    numbers = Counter(finding.code for finding in findings)
+    first = {finding.code: finding for finding in reversed(findings)}
+    for code in dict.fromkeys(finding.code for finding in findings):
+        one = first[code]
+        more = f" ({numbers[code] - 1:,} more)" if numbers[code] > 1 else ""
+        yield f"{one.severity} {code} {one.file}{one.place}: {one.cause}{more}"
+    yield "What to do about each: --html FILE, or docs/findings.md"
+    yield findings_table(findings, of_each=0).splitlines()[-1]
 
 
 KINDS: dict[str, Kind] = {
@@ -340,6 +361,9 @@ KINDS: dict[str, Kind] = {
         "warning",
         "regions without a label",
         "Give each a label in the tool that wrote the file.",
+    ),
+    "OD136": Kind(
+        "warning", "picture left out with its boxes", "Correct its boxes to have it trained on."
     ),
     "OD201": Kind("info", "pictures left out", "Nothing to do if that is meant."),
     "OD202": Kind("info", "class never labelled", "Nothing to do if that is meant."),

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING
 
 from odtrain.config.compose import from_yaml
 from odtrain.config.schema import Config, DataConfig, ModelConfig, Runs, TrackingConfig, TrainConfig
-from odtrain.errors import CheckpointError, ConfigError
+from odtrain.errors import CheckpointError, ConfigError, taken_from
 from odtrain.labels.label_map import read_class_names, read_label_map
+from odtrain.model_files.strangers import what_it_is
 from odtrain.structures import Detect, Detections, FloatArray, UInt8Image
 from odtrain_runtime.model_files import OPENERS, FileDetector, load_detectors
 from odtrain_runtime.tf_graph import SAVED_MODEL_FILE
@@ -120,12 +121,14 @@ def _opened(name: str, config: Config, open_file: Callable[[Path], Source]) -> S
     if not (path.exists() or path.with_name(f"{path.name}.index").is_file()):
         raise ConfigError(
             f"source={name}",
-            "is neither a run id nor a file that is there.",
+            f"is neither a run id nor a file that is there{taken_from(name)}.",
             "Name a run id, models:/NAME@ALIAS, a .pb, a SavedModel folder, a .tflite or a TF1 "
             "checkpoint.",
         )
     if path.suffix in OPENERS or (path / SAVED_MODEL_FILE).is_file():
         return open_file(path)
+    if other := what_it_is(path):
+        raise ConfigError(f"source={name}", *other)
     return _open_checkpoint(name, config.model, config.data)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from concurrent.futures import BrokenExecutor
 
 from odtrain import __version__
 from odtrain.cli.parse import parse
@@ -16,6 +17,11 @@ from odtrain.errors import OdtrainError, os_remedy
 from odtrain.secrets import hide_arguments, hide_in_tracebacks, masked
 from odtrain.system.processor import choose_onednn
 from odtrain_runtime.plain import plain
+
+LESS_MEMORY = (
+    "close other programs, or ask for less at once: data.workers=1, train.batch_size, train.cache_mb, "
+    "model.input_size. Nothing is wrong with your files."
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -50,9 +56,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         told = f"{plain(error.filename or 'disk')}: {error.strerror}.\n  {remedy}"
         print(masked(told), file=sys.stderr)
         return 1
+    except (MemoryError, BrokenExecutor) as error:
+        print(_out_of_memory(error), file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("\nInterrupted.", file=sys.stderr)
         return 130
+
+
+def _out_of_memory(error: BaseException) -> str:
+    """One line; of a process that was killed, which is how memory runs out there."""
+    problem = "Memory ran out" if isinstance(error, MemoryError) else "A process was killed"
+    during = f" while {error}" if str(error).startswith("decoding ") else ""
+    return f"{problem}{during}: {LESS_MEMORY}"
 
 
 def _run(arguments: Sequence[str]) -> int:

@@ -37,6 +37,8 @@ from odtrain_runtime.plain import plain
 EVERY = 30
 """Of the frames of a video: about one a second."""
 REFUSED = "refused.csv"
+MOST_REFUSED = 10_000
+"""Of one source: with so many that cannot be used, it is not looked at any further."""
 SHOWN_REFUSED = 5
 NAME = re.compile(r"img([0-9]+)\.(jpg|png)")
 SUFFIX = {"jpeg": ".jpg", "png": ".png"}
@@ -128,9 +130,16 @@ def collect(
 
 def _take(source: Source, shelf: _Shelf) -> None:
     looks = in_threads(shelf.look, source.candidates(), source.name, source.at_once)
+    before = len(shelf.done.refused)
     for looked in looks:
         if isinstance(looked, Refused):
             shelf.done.refused.append(looked)
+            if len(shelf.done.refused) - before >= MOST_REFUSED:
+                why = (
+                    f"{MOST_REFUSED:,} of its pictures cannot be used; the rest was not looked at."
+                )
+                shelf.done.refused.append(Refused(source.name, why))
+                return
         elif looked is None:
             shelf.done.known += 1
         else:
@@ -156,6 +165,8 @@ class _Shelf:
         for row in read_manifest(folder):
             self._remember(row)
         self.unlisted = self._unlisted()
+        self.copies: dict[tuple[str, str], Path] | None = None
+        self.last_copy: Counter[str] = Counter()
         self.last = max(self._numbers(), default=0)
         self.settling = Settling(folder / MANIFEST)
 
@@ -252,13 +263,21 @@ class _Shelf:
         return replace(row, file=f"../{self.aside.name}/{file.name}")
 
     def _free_copy(self, stem: str, row: ManifestRow) -> Path:
-        """The first `stem`-copyN that is free, or holds these very bytes since a kill."""
-        copy = 1
-        while there := list(self.aside.glob(f"{stem}-copy{copy}.*")):
-            if _sha256(there[0].read_bytes()) == row.sha256:
-                return there[0]
-            copy += 1
-        return self.aside / f"{stem}-copy{copy}{Path(row.file).suffix}"
+        """The next `stem`-copyN, or the one that holds these very bytes."""
+        if self.copies is None:
+            self.copies = {}
+            for file in sorted(self.aside.glob("*-copy*.*")):
+                self._remember_copy(file, _sha256(file.read_bytes()))
+        if (stem, row.sha256) not in self.copies:
+            name = f"{stem}-copy{self.last_copy[stem] + 1}{Path(row.file).suffix}"
+            self._remember_copy(self.aside / name, row.sha256)
+        return self.copies[stem, row.sha256]
+
+    def _remember_copy(self, file: Path, sha256: str) -> None:
+        stem, _, number = file.stem.rpartition("-copy")
+        if self.copies is not None and number.isdecimal():
+            self.copies[stem, sha256] = file
+            self.last_copy[stem] = max(self.last_copy[stem], int(number))
 
 
 def _looked_at(candidate: PictureCandidate, data: bytes) -> Looked:
@@ -304,6 +323,8 @@ def _taken(data: bytes) -> str:
         with Image.open(io.BytesIO(data)) as image:
             block, tag = EXIF_TAKEN
             value = str(image.getexif().get_ifd(block).get(tag, ""))
+    except MemoryError:
+        raise
     except Exception:  # a broken EXIF block says nothing about the pixels
         return ""
     return value if re.fullmatch(r"[0-9: ]{1,20}", value) else ""

@@ -22,7 +22,7 @@ from typing import BinaryIO, cast
 
 from PIL import Image
 
-from odtrain.errors import DataError
+from odtrain.errors import DataError, taken_from
 from odtrain.io.archives import BombError, Bounded
 from odtrain.io.fetch import PICTURE_BYTES, Fetcher, FetchError
 from odtrain.media.images import JPEG_QUALITY, SUFFIXES
@@ -105,7 +105,9 @@ def open_source(name: str, *, every: int, fetcher: Fetcher, without: Sequence[Pa
         return Source(name, lambda: _in_folder(path.resolve(), every, inside))
     if not path.is_file():
         raise DataError(
-            name, "no such file or folder.", "Give folders, archives, videos, or lists of URLs."
+            name,
+            f"no such file or folder{taken_from(name)}.",
+            "Give folders, archives, videos, or lists of URLs.",
         )
     if lower.endswith(LIST_SUFFIXES):
         links = read_links(path)

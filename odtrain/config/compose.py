@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, field, fields, is_dataclass, make_dataclass
 from functools import cache
@@ -20,15 +21,20 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from odtrain.config.checks import check_values, choices_of
 from odtrain.config.data_name import name_own_data
+from odtrain.config.foreign_words import CHOICES, in_our_words
 from odtrain.config.schema import Config, keys, section_in, sections
 from odtrain.config.shipped import choices, conf, conf_folders, shipped
-from odtrain.errors import ConfigError, first_line
+from odtrain.errors import ConfigError, first_line, taken_from
 from odtrain.secrets import without_secrets
 
+SHOWN_KEYS = 12
+"""Of those that may be meant, so that a message stays within a few lines."""
+SHOWN_LENGTH = 200
 WITHOUT_CHOICES = ("~model", "~data", "~sweep")
 """The groups whose choices each say what to work on: `conf/*_defaults.yaml` has what holds for all of them."""
 NEWER = {
     "data.crowd": "ignore",
+    "data.faulty": "error",
     "registry.min_recall": 0.1,
     "registry.min_pictures": 20,
     "registry.min_objects": 10,
@@ -55,7 +61,11 @@ def compose_config(
     """
     quoted = [_quoted(override) for override in overrides]
     if config_dir is not None and not Path(config_dir).is_dir():
-        raise ConfigError(f"--config-dir {config_dir}", "no such folder.", "Give a folder.")
+        raise ConfigError(
+            f"--config-dir {config_dir}",
+            f"no such folder{taken_from(config_dir)}.",
+            "Give a folder.",
+        )
     _check_names(overrides, conf_folders(config_dir))
     if config_dir is not None:
         quoted.append(f'hydra.searchpath=["file://{Path(config_dir).resolve()}"]')
@@ -263,10 +273,34 @@ def _quoted(override: str) -> str:
         readable = not (parsed.is_sweep_override() and _is_text(key))
     except HydraException:
         readable = False
-    if not readable:
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-        return f'{key}="{escaped}"'
-    return override
+    if _is_list(key) and value not in ("null", "") and not value.startswith(("[", "$")):
+        raise ConfigError(override, "is one value where a list belongs.", f"Give {key}=[{value}]")
+    if readable:
+        return override
+    return f"{key}={_quoted_list(value) if _is_list(key) else _in_quotes(value)}"
+
+
+def _in_quotes(value: str) -> str:
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def _quoted_list(value: str) -> str:
+    """`[train.steps=4,[a=1,b=2]]` with each text in quotes, as Hydra reads a list with = in its texts."""
+    if not (value.startswith("[") and value.endswith("]")):
+        return value if value[:1] + value[-1:] in ('""', "''") else _in_quotes(value)
+    parts, depth, start = [], 0, 1
+    for i, sign in enumerate(value[:-1]):
+        depth += (sign in "[{(") - (sign in "]})")
+        if sign == "," and depth == 1:
+            parts.append(value[start:i].strip())
+            start = i + 1
+    parts.append(value[start:-1].strip())
+    return f"[{','.join(_quoted_list(part) for part in parts if part)}]"
+
+
+def _is_list(key: str) -> bool:
+    return get_origin(keys().get(key.lstrip("+~"))) is list
 
 
 def _is_text(key: str) -> bool:
@@ -284,16 +318,30 @@ def _check_names(overrides: Sequence[str], folders: Sequence[Path]) -> None:
     known = sorted(keys())
     for override in overrides:
         key, _, value = override.lstrip("+~").partition("=")
-        given = choices(key, folders)
+        shown = override if len(override) <= SHOWN_LENGTH else f"{override[:SHOWN_LENGTH]}..."
+        given = choices(key, folders) if len(key) < SHOWN_LENGTH else []
         if given and value not in given:
-            raise ConfigError(override, "no such choice.", choices_of(given))
+            pattern, said = CHOICES.get(key, ("", ""))
+            remedy = (said if re.search(pattern, value.lower()) else "") + choices_of(given)
+            raise ConfigError(shown, "no such choice.", remedy)
         if not given and not any(_within(key, name) for name in known):
-            near = difflib.get_close_matches(key, known, n=3, cutoff=0.5)
-            section = [name for name in known if name.startswith(key.split(".")[0] + ".")]
-            remedy = "Did you mean: " if near else "Known keys: "
-            raise ConfigError(
-                override, "no such key.", remedy + ", ".join(near or section or known)
-            )
+            remedy = in_our_words(key, value, overrides) or _nearest(key, known)
+            raise ConfigError(shown, "no such key.", remedy)
+
+
+def _nearest(key: str, known: Sequence[str]) -> str:
+    """The keys that look most like `key`, else those of its section, else the sections."""
+    tail = key.rpartition(".")[2]
+    near = difflib.get_close_matches(key, known, n=3, cutoff=0.5)
+    near = near or [name for name in known if len(tail) > 2 and tail in name.rpartition(".")[2]]
+    if near:
+        return f"Did you mean: {', '.join(near[:SHOWN_KEYS])}"
+    section = [name for name in known if name.startswith(key.partition(".")[0] + ".")]
+    if section:
+        more = f" and {len(section) - SHOWN_KEYS} more" if len(section) > SHOWN_KEYS else ""
+        return f"Known keys: {', '.join(section[:SHOWN_KEYS])}{more}"
+    sections = dict.fromkeys(name.partition(".")[0] for name in known)
+    return f"Keys begin with: {', '.join(sections)}. odtrain train --help lists them."
 
 
 def _within(key: str, name: str) -> bool:

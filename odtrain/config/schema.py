@@ -64,6 +64,7 @@ class DataConfig:
         )
     )
     crowd: str = field(metadata=one_of("ignore", "take"))
+    faulty: str = field(metadata=one_of("error", "leave_out"))
     label_map: str | None
     train_list: str | None
     validation_list: str | None

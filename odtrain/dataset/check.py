@@ -6,7 +6,7 @@ next one to go on from. Nothing is written here but pictures out of records; the
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +17,7 @@ from odtrain.dataset.checks.balance import balance_findings, split_findings
 from odtrain.dataset.checks.class_names import name_findings
 from odtrain.dataset.checks.leakage import scene_findings
 from odtrain.dataset.checks.left_out import left_out_findings
+from odtrain.dataset.faulty import without_faulty
 from odtrain.dataset.look import FileStat, Memory, expect_looks, look, read_memories
 from odtrain.dataset.near_duplicates import Scenes, find_scenes
 from odtrain.dataset.pairing import match
@@ -67,6 +68,7 @@ def check(
     *,
     files: dict[Path, FileStat] | None = None,
     workers: Workers | None = None,
+    any_case: bool = False,
 ) -> Checked:
     """Look at every picture and label that `config` names.
 
@@ -75,6 +77,7 @@ def check(
         model: the network that is to learn them, if its input and anchors are to be looked at too.
         files: as `source_files` gives them; None for those that are there now.
         workers: look into the pictures; None for some of its own.
+        any_case: names in label files may differ from those of pictures in upper and lower case.
 
     Raises:
         ConfigError: folds of a data set whose test and validation parts are given.
@@ -82,7 +85,7 @@ def check(
     """
     files = source_files(config) if files is None else files
     with nullcontext(workers) if workers else Workers(config.workers) as at_work:
-        checked = _line(config, files, at_work)
+        checked = _line(config, files, at_work, any_case)
     findings = by_severity(checked.findings)
     if not errors(findings):
         findings = by_severity([*findings, *_about_splits(config, checked)])
@@ -91,7 +94,9 @@ def check(
     return checked._replace(findings=findings)
 
 
-def _line(config: DataConfig, files: dict[Path, FileStat], workers: Workers) -> Checked:
+def _line(
+    config: DataConfig, files: dict[Path, FileStat], workers: Workers, any_case: bool
+) -> Checked:
     """From files to splits, with what each step found, in the order of the steps."""
     scanned, about_files = scan(config, files)
     known = read_memories(Path(config.prepared))
@@ -100,19 +105,23 @@ def _line(config: DataConfig, files: dict[Path, FileStat], workers: Workers) -> 
     labels, about_labels = read_labels(scanned.sources, scanned.labels, config.format)
     if not labels.format:
         given, about_labels = {}, [no_labels(scanned.labels)] if scanned.pictures else []
-    entries, about_pairs = match(scanned.pictures, given, labels, about_labels)
+    entries, about_pairs = match(scanned.pictures, given, labels, about_labels, any_case)
     memories, about_looks = look(entries, scanned.files, known, workers)
     pictures = {file: memories[str(file)].picture for file in entries if str(file) in memories}
     placed, about_boxes = labelled(entries, pictures)
     (class_names, images), about_classes = of_known_classes(config.label_map, placed)
-    scenes = find_scenes(pictures)
-    splits = complete_split(config, images, given, scenes.whole)
     about_labels = [*about_labels, *left_out_findings(scanned.labels, entries)]
     about_pictures = (*about_pairs, *about_looks, *about_boxes, *about_classes)
+    findings: Sequence[Finding] = (*about_files, *about_lists, *about_labels, *about_pictures)
+    if config.faulty == "leave_out":
+        images, findings = without_faulty(images, entries, findings)
+        pictures = {image.image: pictures[image.image] for image in images}
+    scenes = find_scenes(pictures)
+    splits = complete_split(config, images, given, scenes.whole)
     return Checked(
         splits,
         class_names,
-        (*about_files, *about_lists, *about_labels, *about_pictures),
+        tuple(findings),
         pictures,
         memories,
         labels.format,

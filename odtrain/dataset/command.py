@@ -11,9 +11,6 @@ if TYPE_CHECKING:
     from odtrain.dataset.check import Checked
     from odtrain.findings import Finding
 
-SHOWN_OF_EACH = 5
-"""Findings of one code that `check` prints; --json and --html have all."""
-
 
 def _prepare(given: Composed) -> int:
     from odtrain.dataset.prepare import prepare
@@ -33,7 +30,8 @@ def _prepare(given: Composed) -> int:
 
 def _check(given: Composed) -> int:
     from odtrain.dataset.check import check
-    from odtrain.findings import errors, findings_json, findings_table
+    from odtrain.dataset.ways_out import ways_out
+    from odtrain.findings import errors, findings_json, findings_screen
 
     flags = given.flags
     checked = check(given.config.data, given.config.model)
@@ -42,9 +40,12 @@ def _check(given: Composed) -> int:
         Path(flags.json).write_text(findings_json(findings), encoding="utf-8")
     if flags.html:
         _write_page(given.config.data.name, Path(flags.html), checked)
-    say(findings_table(findings, of_each=SHOWN_OF_EACH))
+    say(findings_screen(findings))
     if flags.fix is not None:
         findings = _repair(given, checked)
+    else:
+        for line in ways_out(given.config.data, findings):
+            say(line)
     return int(bool(errors(findings)))
 
 

@@ -16,7 +16,7 @@ from odtrain.config.schema import DataConfig
 from odtrain.dataset.check import Checked, check
 from odtrain.dataset.prepare import refuse_errors
 from odtrain.dataset.splits import SPLITS
-from odtrain.errors import ConfigError, DataError, choose, told_if_not_written
+from odtrain.errors import ConfigError, DataError, choose, taken_from, told_if_not_written
 from odtrain.findings import Finding
 from odtrain.io.atomic import replacing_folder
 from odtrain.labels.annotations import LabelledImage
@@ -96,7 +96,9 @@ def _data_at(source: str | None, data: DataConfig) -> DataConfig:
         return data
     given = Path(source)
     if not given.exists():
-        raise DataError(given, "is not there.", "Set input= to a folder or a label file.")
+        raise DataError(
+            given, f"is not there{taken_from(given)}.", "Set input= to a folder or a label file."
+        )
     if given.is_file():
         return replace(data, images=str(given.parent), annotations=str(given))
     return replace(data, images=str(given), annotations=None)

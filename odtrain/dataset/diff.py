@@ -19,7 +19,7 @@ from odtrain.box_matching import match_boxes
 from odtrain.dataset.look import STATE_FILE
 from odtrain.dataset.read import DATASET_FILE
 from odtrain.dataset.splits import SPLITS
-from odtrain.errors import DataError
+from odtrain.errors import DataError, taken_from
 from odtrain.io.atomic import read_json
 from odtrain.io.cells import text_in
 from odtrain.structures import FloatArray, pairwise_iou
@@ -168,7 +168,7 @@ def read_version(folder: Path) -> dict[str, LabelledPicture]:
         remedy = (
             "Give folders that odtrain prepare wrote, such as datasets/NAME, or data/ of a run."
         )
-        raise DataError(folder, "holds no *_labels.csv.", remedy)
+        raise DataError(folder, f"holds no *_labels.csv{taken_from(folder)}.", remedy)
     state = read_json(folder / STATE_FILE).get("pictures", {})
     pixels = {Path(file).name: values["picture"]["pixels"] for file, values in state.items()}
     return {

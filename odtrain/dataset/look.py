@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from odtrain.errors import unless_memory
 from odtrain.findings import Finding
 from odtrain.io.atomic import read_json
 from odtrain.labels.annotations import Entry
@@ -139,4 +140,4 @@ def look_at(look: Look) -> Memory | Finding:
     except UnusableError as error:
         return finding_of(error)
     except OSError as error:
-        return Finding.of("OD010", file, f"cannot be read: {error.strerror}.")
+        return Finding.of("OD010", file, f"cannot be read: {unless_memory(error).strerror}.")

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from odtrain.dataset.checks.class_names import MOST_COMPARED
 from odtrain.errors import DataError
 from odtrain.findings import Finding
 from odtrain.labels.annotations import Entry, LabelledImage, place
 from odtrain.labels.label_map import read_label_map
 from odtrain.media.images import Picture
+
+COMPARED_LETTERS = 60
+"""Of each name, where the nearest one is looked for."""
+MOST_UNKNOWN = 100
+"""Unknown names of which the nearest known one is told."""
 
 
 def labelled(
@@ -68,22 +74,43 @@ def of_known_classes(
         where, problem, remedy = error.args
         about_map = Finding.of("OD020", where, problem, remedy=remedy or None)
         return (tuple(sorted(used)), images), [about_map]
-    known = [
-        replace(image, objects=tuple(item for item in image.objects if item.name in names))
+    known = frozenset(names)
+    kept = [
+        replace(image, objects=tuple(item for item in image.objects if item.name in known))
         for image in images
     ]
-    unused = sorted(set(names) - used)
-    return (names, known), [
+    unused = sorted(known - used)
+    nearest = _Nearest(names).of
+    return (names, kept), [
         *(Finding.of("OD202", label_map, f'no box is labelled "{name}".') for name in unused),
-        *(finding for image in images for finding in _about_unknown(image, names)),
+        *(finding for image in images for finding in _about_unknown(image, known, nearest)),
     ]
 
 
-def _about_unknown(image: LabelledImage, names: Sequence[str]) -> Iterator[Finding]:
+class _Nearest:
+    """Says of unknown names which known one is nearest, of as many as can be compared quickly."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names = [name[:COMPARED_LETTERS] for name in names[:MOST_COMPARED]]
+        self.told: dict[str, str] = {}
+
+    def of(self, name: str) -> str:
+        """`; nearest is "cat"`; nothing behind the first `MOST_UNKNOWN`."""
+        if name not in self.told and len(self.told) >= MOST_UNKNOWN:
+            return ""
+        if name not in self.told:
+            short = name[:COMPARED_LETTERS]
+            nearest = difflib.get_close_matches(short, self.names, n=1, cutoff=0)
+            self.told[name] = f'; nearest is "{nearest[0]}"'
+        return self.told[name]
+
+
+def _about_unknown(
+    image: LabelledImage, known: Collection[str], nearest: Callable[[str], str]
+) -> Iterator[Finding]:
     """OD007 for each box of another class."""
     for item in image.objects:
-        if item.name not in names:
-            nearest = difflib.get_close_matches(item.name, names, n=1, cutoff=0)[0]
-            cause = f'class "{item.name}" is not in the label map; nearest is "{nearest}".'
+        if item.name not in known:
+            cause = f'class "{item.name}" is not in the label map{nearest(item.name)}.'
             file = image.label_file or image.image
             yield Finding.of("OD007", file, cause, box=image.describe(item), picture=image.image)

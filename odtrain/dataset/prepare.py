@@ -11,6 +11,7 @@ import hashlib
 import json
 import shutil
 import struct
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -19,11 +20,13 @@ from typing import Any
 from odtrain.config.compose import flattened, without_newer
 from odtrain.config.schema import DataConfig
 from odtrain.dataset.check import Checked, check
+from odtrain.dataset.faulty import LEFT_OUT_FILE, left_out_table
 from odtrain.dataset.look import STATE_FILE, STATE_VERSION, FileStat, memories_as_json
 from odtrain.dataset.read import DATASET_FILE, FORMAT_VERSION, OURS, Dataset, intact_dataset
 from odtrain.dataset.scan import source_files
 from odtrain.dataset.shards import write_lists, write_records
 from odtrain.dataset.splits import SPLITS
+from odtrain.dataset.ways_out import ways_out
 from odtrain.errors import DataError, os_remedy, told_if_not_written
 from odtrain.findings import Finding, errors
 from odtrain.io.atomic import PART, put, read_json, sync, write_text
@@ -126,9 +129,18 @@ def _renewed(
         checked.label_format,
     )
     write_text(folder / DATASET_FILE, json.dumps({"key": key, **dataset.as_json()}, indent=1))
+    _write_left_out(folder / LEFT_OUT_FILE, checked)
     # Large, and for us alone: without it every picture is looked at again.
     write_text(folder / STATE_FILE, json.dumps(state), durable=False)
     return dataset
+
+
+def _write_left_out(file: Path, checked: Checked) -> None:
+    table = left_out_table(checked.findings)
+    if table:
+        write_text(file, table)
+    else:
+        file.unlink(missing_ok=True)
 
 
 def _layout_key(config: DataConfig, checked: Checked, digest: str, shards: dict[str, int]) -> str:
@@ -178,20 +190,24 @@ def _objects_digest(image: LabelledImage) -> str:
 
 
 def refuse_errors(config: DataConfig, findings: Sequence[Finding]) -> None:
-    """Raise a DataError that shows the first errors, a few of each kind before more of one."""
+    """Raise a DataError that shows errors of every kind before more of one, and how to go on."""
     faults = errors(findings)
     if not faults:
         return
-    codes = [finding.code for finding in faults]
-    rank = [codes[:position].count(code) for position, code in enumerate(codes[:1000])]
-    by_rank = sorted(zip(rank, faults, strict=False), key=lambda pair: pair[0])
-    lines = [str(finding) for _, finding in by_rank[:SHOWN_ERRORS]]
+    seen: Counter[str] = Counter()
+    ranked = []
+    for finding in faults:
+        ranked.append((seen[finding.code], finding))
+        seen[finding.code] += 1
+    shown = sorted(ranked, key=lambda pair: pair[0])[: max(SHOWN_ERRORS, len(seen))]
+    lines = [str(finding) for _, finding in shown]
     if len(faults) > len(lines):
         lines.append(f"and {len(faults) - len(lines)} more; to see all of them: odtrain check")
     problem = (
         f"{len(faults)} error{'s' if len(faults) > 1 else ''} in the data; nothing was written."
     )
-    raise DataError(config.images, problem, "\n  ".join(lines))
+    remedy = "\n  ".join([*lines, *ways_out(config, faults)])
+    raise DataError(config.images, problem, remedy)
 
 
 def _refuse_foreign_files(folder: Path) -> None:

@@ -18,6 +18,7 @@ from odtrain.dataset.check import Checked, check
 from odtrain.dataset.checks.class_names import probable, slips
 from odtrain.dataset.checks.leakage import difference
 from odtrain.dataset.convert import common_names, free_folder, written_whole
+from odtrain.dataset.pairing import OTHER_CASE
 from odtrain.dataset.splits import SPLITS
 from odtrain.errors import DataError
 from odtrain.findings import Finding, findings_table
@@ -108,6 +109,11 @@ def repair(data: DataConfig, model: ModelConfig, output: str | None, checked: Ch
     """
     place = free_folder(output, data)
     log = Log()
+    for finding in checked.findings:
+        if finding.code == "OD012" and finding.remedy == OTHER_CASE:
+            log.change("OD012", Path(finding.file), f"{finding.cause} It was taken.")
+    if log.changes:
+        checked = check(data, model, any_case=True)
     images = _repaired_images(data, checked, log)
     if not images:
         problem = "would be empty: no picture can be used."
@@ -140,7 +146,7 @@ def _repaired_images(data: DataConfig, checked: Checked, log: Log) -> list[Label
     for finding in checked.findings:
         if finding.code in LEFT_OUT:
             log.leave_out(finding.code, finding.file, finding.cause)
-        if finding.code == "OD006":
+        if finding.code in ("OD006", "OD032", "OD033"):
             log.change(finding.code, Path(finding.file), f"{finding.cause} It was left out.")
     unsure = {Path(finding.file) for finding in checked.findings if finding.code == "OD014"}
     unsure |= set(_wrongly_named(checked, log))
@@ -188,12 +194,14 @@ class _Repairer:
         if self.entry.left_out and not self.entry.objects:
             raise NeedsAPersonError("OD133", "all that is labelled would be left out.")
         size = self.held.width, self.held.height
-        written = [self.entry.in_pixels(item, *size) for item in self.entry.objects]
+        written = [self._in_pixels(item) for item in self.entry.objects]
         written = [self._in_order(item) for item in self._scaled(written)]
         written = [cut for item in written if (cut := self._inside(item)) is not None]
         named = [replace(item, name=self._named(item, meant, known)) for item in written]
         as_pixels = replace(self.entry, objects=tuple(named), relative=False)
         objects, about = place(as_pixels, *size)
+        if self.entry.objects and not objects:
+            raise NeedsAPersonError("OD136", "none of its boxes can be used.")
         for finding in about:
             if finding.code == "OD107":
                 self._note("OD107", f"{finding.box} was there twice; one was kept.")
@@ -235,6 +243,13 @@ class _Repairer:
             for item in written
             for a, b, c, d in [item.xyxy]
         ]
+
+    def _in_pixels(self, item: WrittenObject) -> WrittenObject:
+        size = self.held.width, self.held.height
+        if self.entry.is_in_pixels(item, *size):
+            self._note("OD008", f"{item.describe()} was taken as pixels, which it is.")
+            return item
+        return self.entry.in_pixels(item, *size)
 
     def _in_order(self, item: WrittenObject) -> WrittenObject:
         xmin, ymin, xmax, ymax = item.xyxy

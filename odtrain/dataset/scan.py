@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from odtrain.config.schema import DataConfig
 from odtrain.dataset.look import FileStat
-from odtrain.errors import DataError
+from odtrain.errors import DataError, taken_from
 from odtrain.findings import Finding
 from odtrain.labels.annotations import normalised
-from odtrain.labels.formats.recognise import Sources
-from odtrain.labels.formats.tfrecords import record_files, unpack
+from odtrain.labels.formats.recognise import Sources, why_none
+from odtrain.labels.formats.tfrecords import about_records, record_files, unpack
+from odtrain.labels.formats.yolo import NAME_LISTS, NAME_TABLES
 from odtrain.media.images import SUFFIXES
 from odtrain_runtime.pictures import UNSUPPORTED_SUFFIXES
 
 UNPACKED = "pictures"
 """The folder in `data.prepared` for pictures that come out of records."""
+CLASS_LISTS = (*NAME_LISTS, *NAME_TABLES, "label_map.pbtxt")
 LABEL_FOLDERS = ("annotations", "Annotations", "labels", "xml", "xmls")
 """Where label files lie beside a folder of pictures, most often."""
 
@@ -56,13 +59,24 @@ def source_files(config: DataConfig) -> dict[Path, FileStat]:
             continue
         if not root.is_dir():
             raise DataError(
-                root, "is not a folder.", f"Set {key} to the folder that holds the files."
+                root,
+                f"is not a folder{taken_from(root)}.",
+                f"Set {key} to the folder that holds the files.",
             )
         files.update(_scan(root, {_identity(prepared)} if prepared.is_dir() else set()))
+    files |= {file: _stat(file) for root in roots for file in _class_lists_above(root)}
     for extra in (config.train_list, config.validation_list, config.test_list, config.label_map):
         if extra is not None and Path(extra).is_file():
             files[Path(extra)] = _stat(Path(extra))
     return files
+
+
+def _class_lists_above(root: Path) -> Iterator[Path]:
+    """Lists of class names one folder up, as Ultralytics' data.yaml lies; of a file, beside it."""
+    up = root.parent if root.is_file() or root.name not in ("", "..") else root / ".."
+    with suppress(OSError):
+        names = sorted(entry.name for entry in os.scandir(up) if entry.name.lower() in CLASS_LISTS)
+        yield from (up / name for name in names if (up / name).is_file())
 
 
 def _stat(file: Path) -> FileStat:
@@ -111,7 +125,7 @@ def scan(config: DataConfig, files: dict[Path, FileStat]) -> tuple[Scan, list[Fi
     else:
         pictures = _pictures_in(folder, files)
     if not pictures:
-        findings = [Finding.of("OD001", folder, "holds no pictures.")]
+        findings = findings or [Finding.of("OD001", folder, "holds no pictures.")]
         return Scan(files, folder, [], labels, Sources(())), findings
     return Scan(files, folder, pictures, labels, _sources(config, files, pictures)), findings
 
@@ -131,8 +145,10 @@ def _unpacked(
         return {}, []
     folder = Path(config.prepared) / UNPACKED
     pictures = {picture: _stat(picture) for picture in unpack(records, folder)}
+    if not pictures:
+        return {}, list(about_records(records))
     cause = f"{len(pictures):,} pictures were unpacked from records into {folder}."
-    return pictures, [Finding.of("OD234", labels, cause)] if pictures else []
+    return pictures, [Finding.of("OD234", labels, cause)]
 
 
 def _pictures_in(root: Path, files: dict[Path, FileStat]) -> list[Path]:
@@ -169,11 +185,16 @@ def _is_one_of(file: Path, lists: Sequence[Path]) -> bool:
 
 
 def no_labels(root: Path) -> Finding:
-    """OD002, with the folder beside it that probably holds them."""
+    """OD002, with the folder beside it that probably holds them; of a file, what it is."""
+    if root.is_file():
+        return why_none(root)
     candidates = [root.absolute().parent / name for name in LABEL_FOLDERS]
     beside = [folder for folder in candidates if folder.is_dir() and _holds_labels(folder)]
     remedy = f"Set data.annotations={beside[0]}" if beside else None
-    return Finding.of("OD002", root, "holds no label files.", remedy=remedy)
+    tables = sorted(file for file in root.glob("*.*") if file.suffix.lower() in (".csv", ".json"))
+    none = [] if beside or not tables else [f"{tables[0].name} {why_none(tables[0]).cause}"]
+    cause = " ".join(["holds no label files.", *none])
+    return Finding.of("OD002", root, cause, remedy=remedy)
 
 
 def _holds_labels(folder: Path) -> bool:

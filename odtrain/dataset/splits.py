@@ -14,7 +14,7 @@ from pathlib import Path, PureWindowsPath
 
 from odtrain.config.schema import DataConfig
 from odtrain.dataset.pairing import PictureNames
-from odtrain.errors import ConfigError, DataError
+from odtrain.errors import ConfigError, DataError, taken_from
 from odtrain.findings import Finding
 from odtrain.io.cells import text_in
 from odtrain.labels.annotations import LabelledImage, normalised
@@ -73,7 +73,7 @@ def _split_by_lists(
         for name in dict.fromkeys(read_list(file)):
             matches = names.find_path(name)
             if not matches:
-                findings.append(Finding.of("OD015", file, f'no picture is called "{name}".'))
+                findings.append(_not_found(file, name, names))
             for picture in matches:
                 if split.setdefault(picture, part) != part:
                     cause = f'"{name}" is in the {split[picture]} list too.'
@@ -82,6 +82,12 @@ def _split_by_lists(
         return split, findings
     rest = "test" if "train" in lists else "train"
     return {picture: split.get(picture, rest) for picture in pictures}, findings
+
+
+def _not_found(file: Path, name: str, names: PictureNames) -> Finding:
+    nearly = names.find_any_case(Path(name).name)
+    also = f'; "{nearly.name}" differs in upper and lower case alone' if nearly else ""
+    return Finding.of("OD015", file, f'no picture is called "{name}"{also}.')
 
 
 def read_list(file: Path) -> list[str]:
@@ -94,7 +100,7 @@ def read_list(file: Path) -> list[str]:
         lines = file.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         remedy = "Give a text file of picture names, or a CSV with the column filename."
-        raise DataError(file, f"cannot be read: {error}.", remedy) from None
+        raise DataError(file, f"cannot be read{taken_from(file)}: {error}.", remedy) from None
     if file.suffix.lower() == ".csv":
         rows = csv.DictReader(lines)
         if "filename" not in (rows.fieldnames or ()):

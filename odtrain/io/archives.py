@@ -34,6 +34,9 @@ def cache_folder() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "odtrain" / "zoo"
 
 
+EXPORTED = (".pb", ".tflite", ".h5", ".keras", ".onnx")
+
+
 def locate(checkpoint: str | Path) -> Path:
     """The prefix of a checkpoint's files, such as `FOLDER/model.ckpt`.
 
@@ -51,7 +54,7 @@ def locate(checkpoint: str | Path) -> Path:
     prefix = _without_suffix(path)
     if prefix.name == "checkpoint" and path.is_file():
         return _in_folder(path.parent)
-    if path.suffix in (".pb", ".tflite", ".h5", ".keras", ".onnx") and path.is_file():
+    if path.suffix in EXPORTED and path.is_file():
         raise CheckpointError(
             path,
             "an exported model, not a checkpoint: it has no variables to go on from.",
@@ -61,7 +64,7 @@ def locate(checkpoint: str | Path) -> Path:
         raise CheckpointError(
             path,
             "no such tarball, folder or checkpoint.",
-            f"Looked for {path} and {_index(prefix)}. "
+            f"Looked for {path.absolute()} and {_index(prefix).absolute()}. "
             "Give a .tar.gz, a folder or a model.ckpt prefix.",
         )
     return _complete(prefix)

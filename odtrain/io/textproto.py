@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from odtrain.errors import DataError
+from odtrain.errors import DataError, taken_from
 
 TOKEN = re.compile(
     r"""(?P<space>[ \t\r\n\f\v]+|\#[^\n]*)
@@ -351,7 +351,9 @@ def parse(file: Path, example: str) -> Message:
     except (OSError, UnicodeDecodeError) as error:
         if isinstance(error, OSError):
             remedy = "Give a file that is there and may be read."
-            raise DataError(file, f"cannot be read: {error.strerror}.", remedy) from None
+            raise DataError(
+                file, f"cannot be read{taken_from(file)}: {error.strerror}.", remedy
+            ) from None
         raise DataError(file, "cannot be read: it is not UTF-8.", "Save it as UTF-8.") from None
     return Reader(file, text, example).message()
 

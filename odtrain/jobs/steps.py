@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from odtrain import __version__
 from odtrain.config.schema import Config
+from odtrain.dataset.faulty import LEFT_OUT_FILE
 from odtrain.dataset.look import read_memories
 from odtrain.dataset.read import Dataset
 from odtrain.errors import DataError, OdtrainError
@@ -64,6 +65,7 @@ def record_inputs(context: RunContext, findings: Sequence[Finding]) -> None:
             f"{dataset.name}-{split}", dataset.digest, dataset.folder, context=split, profile=counts
         )
     names = ["label_map.pbtxt", "dataset.json", *(f"{split}_labels.csv" for split in splits)]
+    names += [LEFT_OUT_FILE] if (dataset.folder / LEFT_OUT_FILE).is_file() else []
     for name in names:
         tracker.log_text((dataset.folder / name).read_text(encoding="utf-8"), f"data/{name}")
     memories = read_memories(dataset.folder)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,10 @@ NEARLY_TWICE = 0.8
 photographs twice agree to an IoU of 0.80 to 0.94."""
 TWO_CLASSES = 0.9
 """Boxes of two classes with such an IoU are most likely one object."""
+NO_FRACTION = 2.0
+"""A fraction of the picture above this is a number of pixels, if it makes sense as one."""
+BOX_REMEDIES = {".txt": "Correct the line, or delete it.", ".csv": "Correct the row, or delete it."}
+ANY_BOX_REMEDY = "Correct it in the tool that wrote the file, or delete it there."
 
 
 @dataclass(frozen=True)
@@ -95,12 +99,14 @@ class WrittenObject:
             must not be subtracted.
         difficult: as written.
         truncated: as written.
+        at: where in the file it stands, as `line 3`; empty where class and box say it.
     """
 
     name: str
     xyxy: tuple[float, float, float, float]
     difficult: bool = False
     truncated: bool = False
+    at: str = field(default="", compare=False)
 
     def describe(self) -> str:
         """Class and box, for a finding."""
@@ -144,6 +150,20 @@ class Entry:
         xmin, ymin, xmax, ymax = item.xyxy
         return replace(item, xyxy=(xmin * width, ymin * height, xmax * width, ymax * height))
 
+    def is_in_pixels(self, item: WrittenObject, width: int, height: int) -> bool:
+        """Whether the box of `item`, which should be fractions, is pixels of a picture of that size."""
+        xmin, ymin, xmax, ymax = item.xyxy
+        inside = xmax <= width + TOLERANCE and ymax <= height + TOLERANCE
+        fits = min(xmin, ymin) >= -TOLERANCE and inside
+        return self.relative and fits and max(xmax, ymax) > NO_FRACTION
+
+    @property
+    def box_remedy(self) -> str | None:
+        """What to do about a box of this entry; None where that is what the finding's kind has."""
+        suffix = self.label_file.suffix.lower()
+        own_xml = suffix == ".xml" and not self.shared
+        return None if own_xml else BOX_REMEDIES.get(suffix, ANY_BOX_REMEDY)
+
 
 class UnreadableError(Exception):
     """A label file or object that cannot be used; carries the finding that says why."""
@@ -174,6 +194,9 @@ def place(
     findings: list[Finding] = []
     objects: dict[LabelledObject, None] = {}
     for item in entry.objects:
+        if entry.is_in_pixels(item, width, height):
+            findings.append(_about_pixels(entry, item, width, height))
+            continue
         written = entry.in_pixels(item, width, height)
         placed, code, cause = _place_object(written, width, height)
         if placed in objects:
@@ -181,13 +204,29 @@ def place(
         if placed is not None:
             objects[placed] = None
         if code:
-            box = written.describe()
-            findings.append(Finding.of(code, entry.label_file, entry.about(cause), box=box))
+            remedy = entry.box_remedy if placed is None else None
+            findings.append(_about_box(entry, written, code, cause, remedy))
     for code, one, twin, iou in overlapping(tuple(objects)):
         cause = f"overlaps another box, {twin.name}, by an IoU of {iou:.2f}."
         box = one.in_pixels(width, height).describe()
         findings.append(Finding.of(code, entry.label_file, entry.about(cause), box=box))
     return tuple(objects), findings
+
+
+def _about_box(
+    entry: Entry, item: WrittenObject, code: str, cause: str, remedy: str | None
+) -> Finding:
+    said = entry.about(f"{item.at}: {cause}" if item.at else cause)
+    return Finding.of(code, entry.label_file, said, box=item.describe(), remedy=remedy)
+
+
+def _about_pixels(entry: Entry, item: WrittenObject, width: int, height: int) -> Finding:
+    cause = "is in pixels; files of this format have fractions of the picture."
+    remedy = (
+        f"Divide x and width by {width}, y and height by {height}; "
+        "in a copy odtrain does it: odtrain check --fix NEW"
+    )
+    return _about_box(entry, item, "OD008", cause, remedy)
 
 
 def overlapping(

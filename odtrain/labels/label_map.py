@@ -74,11 +74,13 @@ def read_label_map(file: Path) -> tuple[str, ...]:
             or a name twice.
     """
     names: dict[int, Item] = {}
+    known: set[str] = set()
     for item in _items(parse(file, EXAMPLE)):
         if item.id == 0 and item.name.lower() == "background":
             continue
-        _refuse_clash(file, item, names)
+        _refuse_clash(file, item, names, known)
         names[item.id] = item
+        known.add(item.name)
     if not names:
         raise DataError(file, "holds no item.", EXAMPLE)
     if max(names) > 2 * len(names) + 10:
@@ -108,7 +110,7 @@ def read_class_names(file: Path) -> tuple[str, ...]:
     return read_label_list(text)
 
 
-def _refuse_clash(file: Path, item: Item, earlier: dict[int, Item]) -> None:
+def _refuse_clash(file: Path, item: Item, earlier: dict[int, Item], names: set[str]) -> None:
     where = f"{file}:{item.line}"
     if item.id < 1:
         raise DataError(
@@ -118,7 +120,7 @@ def _refuse_clash(file: Path, item: Item, earlier: dict[int, Item]) -> None:
         other = earlier[item.id]
         problem = f'"{item.name}" has id {item.id}, as "{other.name}" in line {other.line}.'
         raise DataError(where, problem, "Give each class an id of its own.")
-    if item.name in {other.name for other in earlier.values()}:
+    if item.name in names:
         raise DataError(where, f'"{item.name}" is there twice.', "Remove one of the two items.")
 
 

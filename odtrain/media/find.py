@@ -18,7 +18,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from odtrain.config.schema import PredictConfig
-from odtrain.errors import ConfigError, DataError
+from odtrain.errors import ConfigError, DataError, taken_from
 from odtrain.io.atomic import replacing
 from odtrain.io.fetch import Fetcher, FetchError, SlowError
 from odtrain.media import images as pictures
@@ -142,7 +142,7 @@ def find_files(
         if file.suffix.lower() in wanted and file.is_file() and ours not in file.resolve().parents
     )
     if not files:
-        raise DataError(pattern, f"no {what} is there.", remedy)
+        raise DataError(pattern, f"no {what} is there{taken_from(pattern)}.", remedy)
     return files
 
 
@@ -156,6 +156,8 @@ def _moves(file: Path) -> bool:
     try:
         with Image.open(file) as image:
             return image.format == "GIF" and getattr(image, "n_frames", 1) > 1
+    except MemoryError:
+        raise
     except Exception:  # whatever Pillow says of what is no picture, or a damaged one
         return suffix not in pictures.SUFFIXES
 

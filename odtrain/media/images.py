@@ -17,6 +17,7 @@ from odtrain.findings import Finding
 from odtrain.media.phash import difference_hash
 from odtrain.structures import UInt8Image
 from odtrain_runtime.pictures import (
+    CONVERT,
     FORMATS,
     OPENED,
     TooManyPixelsError,
@@ -73,7 +74,9 @@ class Picture:
 def finding_of(error: UnusableError) -> Finding:
     """The finding that says why a picture cannot be used."""
     kinds = {TooManyPixelsError: "OD019", UnsupportedError: "OD011"}
-    return Finding.of(kinds.get(type(error), "OD010"), error.args[0], error.cause)
+    remedy = error.args[2] if error.args[2] in CONVERT.values() else None
+    code = kinds.get(type(error), "OD010")
+    return Finding.of(code, error.args[0], error.cause, remedy=remedy)
 
 
 def inspect(file: Path, data: bytes, labelled_size: tuple[int, int] | None) -> Picture:
@@ -154,6 +157,8 @@ def _taken(image: Image.Image) -> tuple[str, str] | None:
         exif = image.getexif()
         moment = str(exif.get_ifd(EXIF_FOLDER).get(TAKEN_TAG, "")).strip("\0 ")
         camera = f"{exif.get(MAKE_TAG, '')} {exif.get(MODEL_TAG, '')}".replace("\0", "").strip()
+    except MemoryError:
+        raise
     except Exception:  # a broken EXIF block says nothing about the pixels
         return None
     return (camera, moment) if camera and moment else None
@@ -243,6 +248,8 @@ def _oddities(file: Path, image: Image.Image, verbatim: bool) -> list[Finding]:
 def _frames(image: Image.Image) -> int:
     try:
         return int(getattr(image, "n_frames", 1))
+    except MemoryError:
+        raise
     except Exception:  # later frames may be damaged, which does not matter for the first
         return 1
 

@@ -67,7 +67,6 @@ RUNTIME = Path(odtrain_runtime.__file__).parent
 NO_STEP = -1
 """Model.log copies a step's metrics from run to model, without the data that they are of; this one has none."""
 PENDING = "register.json"
-"""Tag of a version and its model: of the checksums of its files."""
 
 SIGNATURE = ModelSignature(
     inputs=Schema([ColSpec(DataType.binary, "image")]),

@@ -14,8 +14,9 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from odtrain.config.schema import ModelConfig, ZooEntry
 from odtrain.errors import CheckpointError, choose
-from odtrain.io.archives import cache_folder, locate
+from odtrain.io.archives import EXPORTED, cache_folder, locate
 from odtrain.io.download import Wanted, download, file_in
+from odtrain.model_files.strangers import what_it_is
 from odtrain.models.ssd import SSD
 from odtrain.structures import FloatArray, UInt8Image
 from odtrain.zoo.checkpoints import RANGES, describe_checkpoint, read_checkpoint
@@ -52,7 +53,10 @@ def resolve(checkpoint: str, config: ModelConfig, mirrors: Sequence[str] = ()) -
         return fetch(config.zoo, config.name, mirrors)
     if checkpoint.startswith(("http://", "https://")):
         return fetch(ZooEntry(url=checkpoint), checkpoint)
-    return Path(checkpoint).expanduser()
+    path = Path(checkpoint).expanduser()
+    if path.is_file() and path.suffix not in EXPORTED and (other := what_it_is(path)):
+        raise CheckpointError(f"train.checkpoint={checkpoint}", *other)
+    return path
 
 
 def fetch(entry: ZooEntry, name: str, mirrors: Sequence[str] = ()) -> Path:

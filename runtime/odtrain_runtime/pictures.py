@@ -5,7 +5,9 @@ Pictures come from strangers: only harmless formats are opened, and none beyond 
 
 from __future__ import annotations
 
+import errno
 import io
+import re
 import warnings
 from pathlib import Path
 
@@ -45,7 +47,35 @@ TRANSPOSE = {
 }
 """EXIF orientation (EXIF 2.32, tag 0x0112) -> what shows the picture upright."""
 ORIENTATION_TAG = 0x0112
+OUT_OF_MEMORY = "out of memory"
+"""In what Pillow's decoders say when memory ran out (ImageFile.ERRORS, -9)."""
+MOST_HEADER = 65_536
+"""Bytes of a PPM's header, with its comments, which Pillow reads one by one."""
 GIVE_ANOTHER = "Give an undamaged copy of the picture."
+BRANDS = {
+    **dict.fromkeys(
+        (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"), "HEIC"
+    ),
+    **dict.fromkeys((b"avif", b"avis"), "AVIF"),
+    **dict.fromkeys((b"isom", b"iso2", b"mp41", b"mp42", b"avc1", b"M4V", b"qt"), "a video"),
+    b"crx": "a raw picture (CR3)",
+}
+"""The major brand of an ISO base media file (ISO/IEC 14496-12, 4.3) -> what people call it."""
+NOT_READ = {
+    b"\0\0\0\x0cjP  ": "JPEG 2000",
+    b"\xff\x4f\xff\x51": "JPEG 2000",
+    b"\0\0\0\x0cJXL ": "JPEG XL",
+    b"\xff\x0a": "JPEG XL",
+    b"8BPS": "a Photoshop file",
+    b"%PDF": "a PDF",
+    b"FUJIFILMCCD-RAW": "a raw picture (RAF)",
+    b"<svg": "SVG",
+}
+"""How files of other formats begin -> what people call them."""
+CONVERT = {
+    kind: f"Convert it: {tool} OLD NEW.jpg, or with ImageMagick: magick OLD NEW.jpg"
+    for kind, tool in (("HEIC", "heif-convert"), ("AVIF", "avifdec"))
+}
 SAVE_ANEW = "Save it as JPEG or PNG, 8 bits a channel."
 
 
@@ -107,6 +137,8 @@ def open_image(file: Path, data: bytes, pixel_limit: int = PIXEL_LIMIT) -> Image
     Raises:
         UnusableError: no picture, not of `FORMATS`, or beyond the limit of pixels.
     """
+    if data[:1] == b"P" and _long_comment(data):
+        raise DamagedError(file, f"has a header of more than {MOST_HEADER:,} bytes.", GIVE_ANOTHER)
     try:
         image = Image.open(io.BytesIO(data), formats=OPENED)
     except UnidentifiedImageError:
@@ -118,6 +150,14 @@ def open_image(file: Path, data: bytes, pixel_limit: int = PIXEL_LIMIT) -> Image
     if image.width * image.height > pixel_limit:
         raise _too_large(file, pixel_limit)
     return image
+
+
+def _long_comment(data: bytes) -> bool:
+    """Whether a PPM begins with a comment, or comments, without end."""
+    head = data[:MOST_HEADER]
+    parts = re.sub(rb"#[^\r\n]*", b" ", head).split(None, 4)
+    needed = 3 if data[1:2] in (b"1", b"4") else 4  # those of two colours give no brightest one
+    return len(data) > MOST_HEADER and data[1:2].isdigit() and len(parts) < needed
 
 
 def upright_rgb(file: Path, image: Image.Image, orientation: int) -> Image.Image:
@@ -155,12 +195,22 @@ def exif_orientation(image: Image.Image) -> int:
     """The EXIF orientation 1-8; 1 where there is none or it is not readable."""
     try:
         value = image.getexif().get(ORIENTATION_TAG, 1)
+    except MemoryError:
+        raise
     except Exception:  # a broken EXIF block says nothing about the pixels
         return 1
     return value if value in TRANSPOSE else 1
 
 
 def _damaged(file: Path, error: Exception) -> DamagedError:
+    """What a plugin's complaint says of a picture.
+
+    Raises:
+        MemoryError: memory ran out, which says nothing of the picture.
+    """
+    short = isinstance(error, OSError) and error.errno == errno.ENOMEM
+    if short or isinstance(error, MemoryError) or OUT_OF_MEMORY in str(error):
+        raise MemoryError(f"decoding {file}") from None
     text = str(error).rstrip(".") or type(error).__name__
     return DamagedError(file, f"cannot be decoded: {text}.", GIVE_ANOTHER)
 
@@ -170,11 +220,22 @@ def _too_large(file: Path, pixel_limit: int = PIXEL_LIMIT) -> TooManyPixelsError
     return TooManyPixelsError(file, cause, "Scale it down; detectors see far fewer pixels.")
 
 
+def _kind_of(data: bytes) -> str | None:
+    """What people call a format that is not read, by the file's first bytes; None for others."""
+    if data[4:8] == b"ftyp":
+        return BRANDS.get(data[8:12].strip(b" \0"), "a video or a picture of a format like MP4")
+    return next((kind for start, kind in NOT_READ.items() if data.startswith(start)), None)
+
+
 def _unidentified(file: Path, data: bytes) -> UnusableError:
     if not data:
         return DamagedError(file, "is empty.", GIVE_ANOTHER)
-    if data[4:8] == b"ftyp" or file.suffix.lower() in UNSUPPORTED_SUFFIXES:
-        return UnsupportedError(file, f"{file.suffix or 'this format'} is not read.", SAVE_ANEW)
+    if kind := _kind_of(data):
+        return UnsupportedError(
+            file, f"is {kind}, which is not read.", CONVERT.get(kind, SAVE_ANEW)
+        )
+    if file.suffix.lower() in UNSUPPORTED_SUFFIXES:
+        return UnsupportedError(file, f"{file.suffix} is not read.", SAVE_ANEW)
     if data.lstrip()[:1] == b"<":
         return DamagedError(file, "holds text such as a web page, not a picture.", GIVE_ANOTHER)
     return DamagedError(file, "is not a picture, or its beginning is damaged.", GIVE_ANOTHER)

@@ -93,7 +93,8 @@ def in_the_data(finding):
 
 def test_no_folder(pics, refused):
     assert refused("train", "data.images=pix", "data.name=odd") == (
-        "pix: is not a folder.\n  Set data.images to the folder that holds the files.\n"
+        f"pix: is not a folder, taken from {Path.cwd()}.\n"
+        "  Set data.images to the folder that holds the files.\n"
     )
 
 
@@ -133,7 +134,7 @@ ENTITIES = (
     [
         pytest.param(
             "img3.png 5 5 40 40",
-            "OD003 pics/img3.xml: is not XML: Start tag expected, '<' not found, line 1, column 1. "
+            "OD003 pics/img3.xml: is not XML: line 1, column 1: no tag begins there. "
             "Save it again in labelImg, or delete it.",
             id="not XML",
         ),
@@ -451,5 +452,6 @@ def test_a_real_command_line_ends_with_status_one_and_no_traceback(tmp_path):
     done = odtrain(["prepare", "data.images=nowhere"], tmp_path)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.endswith(
-        "nowhere: is not a folder.\n  Set data.images to the folder that holds the files.\n"
+        f"nowhere: is not a folder, taken from {tmp_path}.\n"
+        "  Set data.images to the folder that holds the files.\n"
     )

@@ -200,7 +200,7 @@ def test_files_that_are_no_whole_pictures_are_refused_and_listed(card, to):
     assert len(done.added) == 3
     assert refusals(done)[1:] == [
         ("page.png", "holds text such as a web page, not a picture."),
-        ("phone.heic", ".heic is not read."),
+        ("phone.heic", "is HEIC, which is not read."),
     ]
     assert refusals(done)[0][1].startswith("cannot be decoded: ")
     listed = csv.reader((to / "refused.csv").read_text().splitlines())
@@ -414,7 +414,9 @@ def test_what_is_collected_from_a_url_is_known_without_its_password(web, tmp_pat
 
 
 def test_a_source_that_is_not_there_is_told_before_anything_is_collected(card, to):
-    with pytest.raises(DataError, match=r"^nowhere: no such file or folder\.") as raised:
+    with pytest.raises(
+        DataError, match=r"^nowhere: no such file or folder, taken from /"
+    ) as raised:
         collect([str(card), "nowhere"], to)
     assert "Give folders, archives, videos, or lists of URLs." in str(raised.value)
     assert not to.exists()

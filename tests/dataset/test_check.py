@@ -223,7 +223,7 @@ def test_a_damaged_picture_is_an_error(pets):
 def test_a_picture_in_a_format_that_is_not_read_is_an_error(pets):
     (pets / "p0.jpg").rename(pets / "p0.heic")
     (pets / "p0.heic").write_bytes(b"\0\0\0\x18ftypheic" + b"\0" * 99)
-    assert errors(pets) == [("OD011", "p0.heic", None, ".heic is not read.")]
+    assert errors(pets) == [("OD011", "p0.heic", None, "is HEIC, which is not read.")]
 
 
 def test_a_broken_label_file_is_one_error_not_also_a_missing_label(pets):

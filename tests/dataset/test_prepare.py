@@ -301,15 +301,19 @@ def test_errors_are_told_on_one_screen_before_anything_is_written(tiny_voc):
     lines = str(caught.value).splitlines()
     assert lines[0] == f"{tiny_voc}: 12 errors in the data; nothing was written."
     assert lines[1] == (
-        f"  error OD003 {tiny_voc / 'img4.xml'}: is not XML: Start tag expected, '<' not found, "
-        "line 1, column 1. Save it again in labelImg, or delete it."
+        f"  error OD003 {tiny_voc / 'img4.xml'}: is not XML: line 1, column 1: no "
+        "tag begins there. Save it again in labelImg, or delete it."
     )
     assert lines[2] == (
         f"  error OD009 {tiny_voc / 'img1.xml'} [circle 5,6,5,40]: x 5 to 5, y 6 to 40 has no area."
         " Redraw it in labelImg, or delete its <object>."
     )
-    assert len(lines) == 12
-    assert lines[-1] == "  and 2 more; to see all of them: odtrain check"
+    assert lines[11:] == [
+        "  and 2 more; to see all of them: odtrain check",
+        "  To put right or leave out what can be in a copy (12 errors):",
+        f"    odtrain check data.images={tiny_voc} data.name=tiny --fix {tiny_voc.parent}/tiny-repaired",
+        "  Without a copy: data.faulty=leave_out",
+    ]
     assert not (tiny_voc.parent / "prepared").exists()
 
 

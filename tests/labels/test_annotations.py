@@ -109,7 +109,7 @@ def test_the_file_name_in_the_label_is_a_second_name(tmp_path, filename, expecte
         pytest.param(
             "0 0.5 0.5 0.2 0.2",
             "OD003",
-            "is not XML: Start tag expected, '<' not found, line 1, column 1.",
+            "is not XML: line 1, column 1: no tag begins there.",
             id="YOLO text",
         ),
         pytest.param(

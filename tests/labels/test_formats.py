@@ -128,7 +128,7 @@ UNLABELLED = ("OD102", "p3.jpg", "has no label file.")
             "tutorial_csv",
             easy(but("p3.jpg")),
             [
-                UNLABELLED,
+                ("OD102", "p3.jpg", "is in none of the label files."),
                 as_format("CSV with the tutorial's columns", "1 file about 3 pictures"),
             ],
             id="the tutorial's CSV",

@@ -275,7 +275,7 @@ def test_a_numbered_list_of_yolo_gives_names_by_their_numbers(tmp_path):
 
 def test_yolo_without_names_says_what_is_missing_once(tmp_path):
     files = {"a.txt": "0 .5 .5 .1 .1", "b.txt": "0 .5 .5 .1 .1"}
-    cause = "no class names: there is no classes.txt, obj.names or data.yaml with the labels."
+    cause = "no class names: no classes.txt, obj.names or data.yaml lies with the labels or one folder up."
     assert causes(tmp_path, files) == [("OD034", cause)]
 
 
@@ -747,7 +747,10 @@ def test_a_named_format_refuses_what_is_another(tmp_path):
         ("OD031", "is JSON, but not labelme.")
     ]
     assert causes(tmp_path, {"t.csv": "a,b\n1,2\n"}, "csv") == [
-        ("OD031", "its first line is not filename,width,height,class,xmin,ymin,xmax,ymax.")
+        (
+            "OD031",
+            "its first line is a, b; needed are the columns class, filename, xmax, xmin, ymax, ymin.",
+        )
     ]
     assert causes(tmp_path, {"a.xml": "<annotation/>"}, "cvat") == [
         ("OD031", "begins with <annotation>, not with CVAT's <annotations>.")

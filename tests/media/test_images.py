@@ -176,7 +176,9 @@ def test_of_an_animation_the_first_frame_is_taken():
             "is not a picture, or its beginning is damaged.",
             id="zeros",
         ),
-        pytest.param(b"\0\0\0\x18ftypheic" + b"\0" * 50, "OD011", ".jpg is not read.", id="HEIC"),
+        pytest.param(
+            b"\0\0\0\x18ftypheic" + b"\0" * 50, "OD011", "is HEIC, which is not read.", id="HEIC"
+        ),
         pytest.param(
             saved(Image.fromarray(np.ones((4, 4), np.float32)), "TIFF"),
             "OD011",

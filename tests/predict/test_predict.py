@@ -252,7 +252,8 @@ def test_class_names_can_be_given_as_a_list(capsys, shared, tmp_path):
         ),
         pytest.param(
             ["input=pictures/*.png"],
-            "pictures/*.png: no picture or video is there.\n  Name a picture, a video, a folder, a "
+            "pictures/*.png: no picture or video is there, taken from HERE.\n  Name a picture, "
+            "a video, a folder, a "
             "glob, a URL or camera:0: input=...\n",
             id="nothing there",
         ),
@@ -264,7 +265,8 @@ def test_class_names_can_be_given_as_a_list(capsys, shared, tmp_path):
         ),
         pytest.param(
             ["input=img.png", "source=modle.tflite"],
-            "source=modle.tflite: is neither a run id nor a file that is there.\n  Name a run id, "
+            "source=modle.tflite: is neither a run id nor a file that is there, taken from HERE.\n  "
+            "Name a run id, "
             "models:/NAME@ALIAS, a .pb, a SavedModel folder, a .tflite or a TF1 checkpoint.\n",
             id="misspelt source",
         ),
@@ -282,7 +284,7 @@ def test_what_is_missing_is_told(capsys, tmp_path, monkeypatch, arguments, messa
     (tmp_path / "img.tflite").write_bytes(b"no model at all")
     status, out, err = odtrain_predict(capsys, *arguments)
     assert (status, out) == (1, "")
-    assert err == message
+    assert err == message.replace("HERE", str(tmp_path))
 
 
 def test_a_picture_of_any_suffix_can_be_named_itself(tmp_path):

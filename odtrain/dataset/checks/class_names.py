@@ -6,6 +6,7 @@ import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Sequence
+from functools import lru_cache
 
 from odtrain.findings import Finding
 from odtrain.labels.annotations import LabelledImage
@@ -16,6 +17,10 @@ TIMES_AS_FREQUENT = 10
 """A slip is of a class that has so many times as many boxes."""
 SHORTEST = 4
 """Names of fewer letters differ from each other by one of them: cat, car, bat."""
+LONGEST = 200
+"""Letters of a name that is compared with others: longer ones are no slips of the hand."""
+MOST_COMPARED = 2_000
+"""Names that are compared with each other: labels of more classes were not typed by hand."""
 LONG = 9
 """Names of so many letters may differ in two."""
 
@@ -44,10 +49,11 @@ def slips(images: Sequence[LabelledImage], known: Collection[str]) -> dict[str, 
     candidates = sorted(counts.keys() - set(known))
     other = _other_spellings(counts, known)
     meant = {name: ("OD114", other[name]) for name in candidates if name in other}
-    for name in candidates:
+    rare = [name for name in candidates if counts[name] <= RARE and name not in meant]
+    for name in rare if len(counts) <= MOST_COMPARED else []:
         frequent = [n for n in counts if counts[n] >= TIMES_AS_FREQUENT * counts[name]]
         near = [n for n in frequent if n not in meant and _one_slip(name, n)]
-        if name not in meant and counts[name] <= RARE and near:
+        if near:
             meant[name] = ("OD113", max(near, key=lambda n: (counts[n], n)))
     return meant
 
@@ -74,6 +80,7 @@ def _other_spellings(counts: Counter[str], known: Collection[str]) -> dict[str, 
     }
 
 
+@lru_cache(10_000)
 def letters(name: str) -> str:
     """What is left of a name without case, blanks and punctuation."""
     return re.sub(r"[\W_]+", "", unicodedata.normalize("NFKC", name).casefold())
@@ -85,6 +92,8 @@ def _one_slip(name: str, other: str) -> bool:
     Numbers are never slips: `floor 1` is not `floor 2`.
     """
     one, two = letters(name), letters(other)
+    if abs(len(one) - len(two)) > 2 or len(one) > LONGEST:
+        return False
     if min(len(one), len(two)) < SHORTEST or re.findall(r"\d+", one) != re.findall(r"\d+", two):
         return False
     return edits(one, two) <= (2 if min(len(one), len(two)) >= LONG else 1)

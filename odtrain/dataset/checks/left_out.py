@@ -8,7 +8,7 @@ from pathlib import Path
 
 from odtrain.findings import Finding
 from odtrain.labels.annotations import Entry
-from odtrain.labels.formats.reading import CROWD, counted
+from odtrain.labels.formats.reading import CROWD, UNUSABLE, counted
 
 MOST = 0.5
 """Share of the labelled pictures above which the rule, and no object, is the odd one out."""
@@ -26,7 +26,11 @@ def left_out_findings(root: Path, entries: Mapping[Path, Entry]) -> Iterator[Fin
         entries: what is said of each picture that is used.
     """
     with_objects = [entry for entry in entries.values() if entry.objects or entry.left_out]
-    lost = {file: entry for file, entry in entries.items() if entry.left_out and not entry.objects}
+    lost = {
+        file: entry
+        for file, entry in entries.items()
+        if set(entry.left_out) - {UNUSABLE} and not entry.objects
+    }
     for file, entry in lost.items():
         cause = entry.about(
             f"all that is labelled is left out: {_listed(Counter(entry.left_out))}."

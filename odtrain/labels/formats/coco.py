@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from odtrain.labels.annotations import Entry, LabelledImage, WrittenObject
 from odtrain.labels.formats.documents import DocumentFormat
 from odtrain.labels.formats.reading import (
     CROWD,
+    UNUSABLE,
     Corners,
     Reading,
     bounds,
@@ -53,7 +54,7 @@ def entries(file: Path, document: Any, reading: Reading) -> list[Entry]:
         if picture_id is None or not name:
             reading.fault(file, "OD032", "a picture lacks its id or file_name.")
         else:
-            lost = (CROWD,) * left_out[picture_id]
+            lost = tuple(left_out[picture_id])
             entry = entry_of_picture(file, [name], size, objects[picture_id], lost, shared=True)
             result.append(entry)
     return result
@@ -84,10 +85,10 @@ def _objects(
     pictures: dict[int | str | None, Any],
     categories: dict[int | str | None, str],
     reading: Reading,
-) -> tuple[dict[int | str | None, list[WrittenObject]], Counter[int | str | None]]:
-    """Picture id -> its objects, and how many crowd regions it loses; what cannot be used is a fault."""
+) -> tuple[dict[int | str | None, list[WrittenObject]], dict[int | str | None, list[str]]]:
+    """Picture id -> its objects, and what it loses; what cannot be used is a fault."""
     objects: dict[int | str | None, list[WrittenObject]] = defaultdict(list)
-    left_out: Counter[int | str | None] = Counter()
+    left_out: dict[int | str | None, list[str]] = defaultdict(list)
     for position, annotation in enumerate(annotations, start=1):
         said = f"annotation {position}"
         if not isinstance(annotation, dict):
@@ -98,10 +99,12 @@ def _objects(
         if picture_id is None or picture_id not in pictures:
             reading.fault(file, "OD032", f"{said} is of a picture that the file does not list.")
         elif not name:
+            left_out[picture_id].append(UNUSABLE)
             reading.fault(file, "OD033", f"{said} is of a category that the file does not list.")
         elif flag(annotation.get("iscrowd")) and not reading.crowd:
-            left_out[picture_id] += 1
+            left_out[picture_id].append(CROWD)
         elif (corners := _corners(annotation, reading)) is None:
+            left_out[picture_id].append(UNUSABLE)
             reading.fault(file, "OD032", f'{said}, "{name}", has no bbox of four numbers.')
         else:
             objects[picture_id].append(WrittenObject(name, corners, _is_difficult(annotation)))

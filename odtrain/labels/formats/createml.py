@@ -50,7 +50,9 @@ def entries(file: Path, document: Any, reading: Reading) -> list[Entry]:
         verified = flag(picture.get("verified"))
         shared = len(document) > 1
         result.append(
-            entry_of_picture(file, names, None, objects, verified=verified, shared=shared)
+            entry_of_picture(
+                file, names, None, objects, reading.left_out(), verified=verified, shared=shared
+            )
         )
     return result
 
@@ -61,7 +63,7 @@ def _first(values: dict[str, Any], keys: tuple[str, ...]) -> Any:
 
 def _object(file: Path, said: str, annotation: Any, reading: Reading) -> WrittenObject | None:
     if not isinstance(annotation, dict):
-        reading.fault(file, "OD032", f"{said} is no object.")
+        reading.spoil(file, "OD032", f"{said} is no object.")
         return None
     name = class_name(annotation.get("label"))
     box = annotation.get("coordinates")
@@ -69,7 +71,7 @@ def _object(file: Path, said: str, annotation: Any, reading: Reading) -> Written
     known = [side for side in sides if side is not None]
     if not name or len(known) < 4:
         lacks = "has no label" if not name else f'"{name}", lacks x, y, width or height'
-        reading.fault(file, "OD032", f"{said} {lacks}.")
+        reading.spoil(file, "OD032", f"{said} {lacks}.")
         return None
     x, y, width, height = known
     return WrittenObject(name, (x - width / 2, y - height / 2, x + width / 2, y + height / 2))

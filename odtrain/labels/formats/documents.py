@@ -12,6 +12,8 @@ from odtrain.findings import Finding
 from odtrain.labels.annotations import Entry, UnreadableError
 from odtrain.labels.formats.reading import Reading, Sources, printable, read_bytes
 
+SHOWN_KEYS = 12
+
 
 class DocumentFormat(NamedTuple):
     """A format whose files are JSON.
@@ -60,6 +62,21 @@ def read_documents(sources: Sources, formats: Mapping[str, DocumentFormat]) -> d
             said = f"is JSON, but not {' or '.join(formats)}."
             readings[next(iter(formats))].fault(file, "OD031", said)
     return readings
+
+
+def misfit(file: Path, formats: Mapping[str, DocumentFormat]) -> str:
+    """Why a file is no document of one of `formats`: what is in it, and what is looked for.
+
+    Raises:
+        UnreadableError: OD030.
+    """
+    document, _ = _parsed(file, read_bytes(file))
+    if isinstance(document, dict):
+        keys = [printable(key)[:40] for key in list(document)[:SHOWN_KEYS]]
+        found = f"an object with the keys {', '.join(keys)}" if keys else "an empty object"
+    else:
+        found = f"a list of {len(document):,}" if isinstance(document, list) else "one value"
+    return f"is JSON, {found}, but not of {', '.join(formats)}."
 
 
 def _resembles(data: bytes, kind: DocumentFormat) -> bool:

@@ -171,7 +171,7 @@ def _objects(
         reading.tally("no_region")
         return []
     if not isinstance(region, dict) or not isinstance(region.get("value"), dict):
-        reading.fault(file, "OD032", f"{said} is no object with a value.")
+        reading.spoil(file, "OD032", f"{said} is no object with a value.")
         return []
     value = region["value"]
     labels = next((value[key] for key in LABEL_KEYS if isinstance(value.get(key), list)), None)
@@ -183,7 +183,7 @@ def _objects(
     names = [name for name in map(class_name, labels) if name]
     if corners is None or not names:
         lacks = "has no label" if not names else "has no x, y, width, height or points"
-        reading.fault(file, "OD032", f"{said} {lacks}.")
+        reading.spoil(file, "OD032", f"{said} {lacks}.")
         return []
     return [WrittenObject(name, corners) for name in names]
 

@@ -52,7 +52,7 @@ def entries(file: Path, document: Any, reading: Reading) -> list[Entry]:
 
 def _object(file: Path, said: str, shape: Any, reading: Reading) -> WrittenObject | None:
     if not isinstance(shape, dict):
-        reading.fault(file, "OD032", f"{said} is no object.")
+        reading.spoil(file, "OD032", f"{said} is no object.")
         return None
     kind = shape.get("shape_type") or "polygon"  # LabelMe 2 and 3 knew no other
     if not isinstance(kind, str) or kind not in BOUNDED:
@@ -62,7 +62,7 @@ def _object(file: Path, said: str, shape: Any, reading: Reading) -> WrittenObjec
     corners = _corners(shape.get("points"))
     if not name or corners is None:
         lacks = "has no label" if not name else f'"{name}", has no points of two numbers'
-        reading.fault(file, "OD032", f"{said} {lacks}.")
+        reading.spoil(file, "OD032", f"{said} {lacks}.")
         return None
     counted = BOUNDED[kind]
     if counted:

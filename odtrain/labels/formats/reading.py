@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
 from typing import Any, NamedTuple
 
+from odtrain.errors import unless_memory
 from odtrain.findings import Finding
 from odtrain.labels.annotations import Entry, UnreadableError, WrittenObject, normalised
 
@@ -30,6 +31,8 @@ CROWD = "crowd region"
 """What `data.crowd` is about, as `Entry.left_out` has it."""
 UNLABELLED = "region without a label"
 NESTED = "nested object"
+UNUSABLE = "unusable object"
+"""One that a finding of severity error is about."""
 TALLIES = {
     "polygon": ("OD231", "polygons are taken by their bounds"),
     "mask": ("OD231", "masks are taken by their bounds"),
@@ -39,7 +42,14 @@ TALLIES = {
     "task": ("OD232", "tasks that nobody has labelled are left out"),
     "annotator": ("OD232", "earlier annotations are left out: of each task the last one counts"),
     "no_region": ("OD232", "relations, choices and other entries that are no regions are left out"),
-    "interpolated": ("OD232", "frames of tracks are left out"),
+    **{
+        name: ("OD233", f"XML files are not in the encoding that they should be; read as {name}")
+        for name in ("cp949", "cp1252", "latin-1")
+    },
+    **{
+        name: ("OD233", f"XML files begin with blanks or name another encoding; read as {shown}")
+        for name, shown in {"utf-8-sig": "UTF-8", "utf-16": "UTF-16"}.items()
+    },
 }
 """What is counted over all files of a data set -> the finding that says how many there were."""
 LEFT_OUT = {CROWD: "OD232", UNLABELLED: "OD135"}
@@ -101,6 +111,11 @@ class Reading:
         self._faults[file] += 1
         if self._faults[file] <= MAX_FAULTS:
             self.findings.append(Finding.of(code, file, cause, remedy=remedy))
+
+    def spoil(self, file: Path, code: str, cause: str, remedy: str | None = None) -> None:
+        """Say that an object of the picture that is being read cannot be used."""
+        self.fault(file, code, cause, remedy)
+        self.leave_out(UNUSABLE)
 
     def refuse(self, error: UnreadableError) -> None:
         """Say that a file cannot be used at all."""
@@ -167,7 +182,7 @@ def read_bytes(file: Path, limit: int = MAX_BYTES) -> bytes:
             data = stream.read(limit + 1)
     except OSError as error:
         raise UnreadableError(
-            Finding.of("OD030", file, f"cannot be read: {error.strerror}.")
+            Finding.of("OD030", file, f"cannot be read: {unless_memory(error).strerror}.")
         ) from None
     if len(data) > limit:
         cause = f"is larger than {limit // 1_000_000} MB."

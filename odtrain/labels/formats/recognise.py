@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from odtrain.findings import Finding
-from odtrain.labels.annotations import Entry
+from odtrain.labels.annotations import Entry, UnreadableError
 from odtrain.labels.formats import (
     coco,
     createml,
@@ -19,10 +19,16 @@ from odtrain.labels.formats import (
     voc,
     yolo,
 )
-from odtrain.labels.formats.documents import DocumentFormat, read_documents
+from odtrain.labels.formats.documents import DocumentFormat, misfit, read_documents
 from odtrain.labels.formats.reading import Reading, Sources
 
-__all__ = ["FORMATS", "Labels", "Reading", "Sources", "read_labels"]
+__all__ = ["FORMATS", "Labels", "Reading", "Sources", "read_labels", "why_none"]
+
+
+READ = (
+    "Name a file or a folder of them that is .xml, .txt, .json, .csv or .record and of a format in "
+    "docs/formats.md."
+)
 
 
 class Labels(NamedTuple):
@@ -54,6 +60,23 @@ def read_labels(sources: Sources, root: Path, name: str) -> tuple[Labels, list[F
     reading = readings[chosen]
     about_choice = _about_the_choice(root, chosen, used) if name == "auto" else []
     return Labels(chosen, reading.entries), [*reading.concluded(root), *about_choice]
+
+
+def why_none(file: Path) -> Finding:
+    """Why a file that the user has named holds no labels: OD031, or OD030 where it cannot be read."""
+    suffix = file.suffix.lower()
+    try:
+        if suffix == ".csv":
+            cause = csv_table.misfit(file)
+        elif suffix == ".json":
+            cause = misfit(file, DOCUMENTS)
+        elif suffix == ".txt":
+            cause = "has lines that are not class cx cy width height, all numbers."
+        else:
+            cause = f"is no label file: {suffix or 'a name without suffix'} is not read."
+    except UnreadableError as error:
+        return error.finding
+    return Finding.of("OD031", file, cause, remedy=READ)
 
 
 def _read_one(sources: Sources, name: str) -> Reading:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,11 @@ from tqdm import tqdm
 from odtrain.errors import DataError
 from odtrain.findings import Finding
 from odtrain.io.atomic import read_json, write_bytes
-from odtrain.io.free_names import numbered
 from odtrain.io.tfrecord import decode_example, index_records, read_verified
 from odtrain.labels.annotations import Entry, UnreadableError, WrittenObject
 from odtrain.labels.formats.reading import (
     CROWD,
+    UNUSABLE,
     Corners,
     Reading,
     Sources,
@@ -41,7 +42,10 @@ RECORD_NAME = re.compile(
 )
 SPLIT_WORDS = {"train", "training", "validation", "valid", "val", "test", "testing"}
 MANIFEST = "unpacked.json"
-MAX_LABEL_MAP_BYTES = 200_000
+MAX_LABEL_MAP_BYTES = 2_000_000
+MOST_USELESS = 10_000
+"""Records without a picture, damaged ones included, after which a file is not read any further."""
+TOO_MANY = f"has more than {MOST_USELESS:,} records without a picture; it is not read any further."
 MAGIC = {
     b"\xff\xd8\xff": ".jpg",
     b"\x89PNG": ".png",
@@ -53,6 +57,12 @@ MAGIC = {
 }
 """How a file begins -> the suffix that tells the truth about it."""
 SIDES = ("xmin", "ymin", "xmax", "ymax")
+WITH_PICTURES = (
+    "Write the records again with the pictures in them (CVAT: Save images), or give pictures and labels "
+    "in another format."
+)
+COMPRESSED = {b"\x1f\x8b": "GZIP", b"\x78\x01": "ZLIB", b"\x78\x9c": "ZLIB", b"\x78\xda": "ZLIB"}
+"""How a compressed file begins -> by what it is compressed."""
 REMEDY = "Write it again, or move it out of the folder."
 
 
@@ -79,6 +89,23 @@ def read(sources: Sources) -> Reading:
     return reading
 
 
+def about_records(files: Sequence[Path]) -> Iterator[Finding]:
+    """Why no picture comes out of these files: of each OD030 if it cannot be read, else OD001."""
+    for file in files:
+        reading = Reading()
+        try:
+            count = sum(1 for _ in _examples(file, reading))
+        except UnreadableError as error:
+            yield error.finding
+            continue
+        yield from reading.findings[:1]
+        if count:
+            cause = f"holds {count:,} records, but no picture: none has image/encoded."
+            yield Finding.of("OD001", file, cause, remedy=WITH_PICTURES)
+        elif not reading.findings:
+            yield Finding.of("OD001", file, "holds no records.", remedy=REMEDY)
+
+
 def _examples(file: Path, reading: Reading) -> Iterator[tuple[int, dict[str, Any]]]:
     """Position (from 1) and features of each record that can be read.
 
@@ -89,17 +116,34 @@ def _examples(file: Path, reading: Reading) -> Iterator[tuple[int, dict[str, Any
         index = index_records([file], REMEDY)
     except DataError as error:
         _, cause, remedy = error.args
+        if kind := COMPRESSED.get(_beginning(file)):
+            cause = f"is compressed by {kind}, and records are read uncompressed."
+            remedy = (
+                f"Unpack it: mv {file} {file}.gz && gunzip {file}.gz" if kind == "GZIP" else REMEDY
+            )
         raise UnreadableError(Finding.of("OD030", file, cause, remedy=remedy)) from None
+    useless = 0
     for i in range(len(index)):
+        if useless > MOST_USELESS:
+            raise UnreadableError(Finding.of("OD030", file, TOO_MANY, remedy=WITH_PICTURES))
         payload = read_verified(index, i)
         try:
             if payload is not None:
-                yield i + 1, decode_example(payload)
+                example = decode_example(payload)
+                useless += not example.get("image/encoded")
+                yield i + 1, example
                 continue
             cause = f"record {i + 1} is damaged: its checksum is wrong."
         except ValueError:
             cause = f"record {i + 1} is no tf.train.Example."
+        useless += 1
         reading.fault(file, "OD032", cause)
+
+
+def _beginning(file: Path) -> bytes:
+    with suppress(OSError), file.open("rb") as stream:
+        return stream.read(2)
+    return b""
 
 
 class _Names:
@@ -107,6 +151,7 @@ class _Names:
 
     def __init__(self) -> None:
         self.taken: set[str] = set()
+        self.last: dict[str, int] = {}
 
     def of(self, file: Path, example: dict[str, Any]) -> str:
         """`train/img1.jpg`; empty where the record has no picture."""
@@ -116,10 +161,12 @@ class _Names:
         written = picture_name(_text(example, "image/filename")).rpartition("/")[2]
         stem = printable(Path(written).stem).strip(" .")[:80] or "image"
         suffix = next((MAGIC[start] for start in MAGIC if encoded.startswith(start)), ".jpg")
-        tried = numbered(Path(f"{stem}{suffix}"))
-        free = next(name for name in tried if name.stem.casefold() not in self.taken)
-        self.taken.add(free.stem.casefold())
-        return f"{_part(file)}/{free}"
+        number = self.last.get(stem, 1)  # all before are taken
+        while (free := stem if number == 1 else f"{stem}-{number}").casefold() in self.taken:
+            number += 1
+        self.last[stem] = number
+        self.taken.add(free.casefold())
+        return f"{_part(file)}/{free}{suffix}"
 
 
 def _part(file: Path) -> str:
@@ -135,12 +182,19 @@ class _Ids:
 
     def __init__(self, sources: Sources, reading: Reading) -> None:
         self.maps: dict[Path, tuple[str, ...]] = {}
+        self.broken = False
         for file in [*sources.labels, *sources.others]:
             if file.suffix.lower() == ".pbtxt" and _is_small(file):
                 try:
                     self.maps[file] = read_label_map(file)
-                except (DataError, RecursionError):
-                    reading.fault(file, "OD030", "is not a label map.")
+                except DataError as error:
+                    where, cause, remedy = error.args
+                    self.broken = True
+                    about = Finding.of("OD020", where, cause, remedy=remedy or None)
+                    reading.findings.append(about)
+                except RecursionError:
+                    self.broken = True
+                    reading.fault(file, "OD020", "is nested too deep.")
 
     def name(self, file: Path, class_id: Any) -> str:
         """The name of `class_id` in the label map nearest to `file`; empty where it has none."""
@@ -193,7 +247,7 @@ def _boxes(
     """The box of each object; None for one that is no number."""
     sides = [example.get(f"image/object/bbox/{side}") or [] for side in SIDES]
     if len({len(side) for side in sides}) > 1:
-        reading.fault(file, "OD032", f"record {position} has boxes of which a side is missing.")
+        reading.spoil(file, "OD032", f"record {position} has boxes of which a side is missing.")
         return []
     boxes: list[Corners | None] = []
     for values in zip(*sides, strict=True):
@@ -226,10 +280,12 @@ def _object(
     said = f"object {i + 1} of record {position}"
     if not name:
         cause = f"{said} has neither a class/text nor a class/label that a label map names."
-        reading.fault(file, "OD034", cause)
+        reading.leave_out(UNUSABLE)
+        if not ids.broken:  # then that is to be put right first
+            reading.fault(file, "OD034", cause)
         return None
     if corners is None:
-        reading.fault(file, "OD032", f'{said}, "{name}", has a side that is no number.')
+        reading.spoil(file, "OD032", f'{said}, "{name}", has a side that is no number.')
         return None
     return WrittenObject(name, corners, flag(value("difficult")), flag(value("truncated")))
 

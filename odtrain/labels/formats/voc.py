@@ -66,7 +66,7 @@ def read(sources: Sources) -> Reading:
             if not sources.named and may_be_cvat(file):
                 continue
             reading.files += 1
-            root = parse_xml(file, MAX_XML_BYTES)
+            root = parse_xml(file, MAX_XML_BYTES, reading)
             name = local_name(root)
             if name != "annotation":
                 cause = f"begins with <{name}>, not with <annotation>."
@@ -88,7 +88,7 @@ def _entry(file: Path, root: etree._Element, reading: Reading) -> Entry:
         try:
             objects.append(_object(file, position, element, reading))
         except UnreadableError as error:
-            reading.fault(file, error.finding.code, error.finding.cause)
+            reading.spoil(file, error.finding.code, error.finding.cause)
     reading.unread(file, list(_unread(root)))
     for _ in _nested(root):
         reading.leave_out(NESTED)

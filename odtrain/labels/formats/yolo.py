@@ -6,6 +6,7 @@ shape. The names of the classes are in a file of their own: classes.txt, obj.nam
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ MAX_LABEL_BYTES = 10_000_000
 MAX_NAMES_BYTES = 200_000
 NAME_LISTS = ("classes.txt", "labels.txt", "obj.names", "_darknet.labels", "predefined_classes.txt")
 """labelImg's and Label Studio's; others'; CVAT's; Roboflow's; labelImg's own list."""
+NAME_TABLES = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
 OTHER_TEXTS = (
     "notes.txt",
     "readme.txt",
@@ -60,7 +62,9 @@ def read(sources: Sources) -> Reading:
             reading.files += 1
             objects = _objects(file, lines, names.beside(file) if lines else [], reading)
             reading.entries.append(
-                entry_of_picture(file, [file.stem], None, objects, relative=True)
+                entry_of_picture(
+                    file, [file.stem], None, objects, reading.left_out(), relative=True
+                )
             )
     return reading
 
@@ -77,21 +81,44 @@ def _objects(
         values = [value for value in map(number, words) if value is not None]
         corners = _corners(values[1:], reading) if len(values) == len(words) else None
         if corners is None:
-            cause = f'line {position} is "{" ".join(words)[:60]}", not class cx cy width height.'
-            reading.fault(file, "OD032", cause)
+            reading.spoil(file, "OD032", *_about_line(position, words))
         elif not names:
             continue
         elif values[0] != int(values[0]) or not 0 <= values[0] < len(names):
             cause = (
                 f"line {position} has class {words[0][:20]}; the list has 0 to {len(names) - 1}."
             )
-            reading.fault(file, "OD033", cause)
+            reading.spoil(file, "OD033", cause)
         elif name := names[int(values[0])]:
-            objects.append(WrittenObject(name, corners))
+            objects.append(WrittenObject(name, corners, at=f"line {position}"))
         else:
             cause = f"line {position} has class {words[0][:20]}, which has no name in the list."
-            reading.fault(file, "OD033", cause)
+            reading.spoil(file, "OD033", cause)
     return objects
+
+
+def _about_line(position: int, words: Sequence[str]) -> tuple[str, str | None]:
+    """What is wrong with a line that is none of YOLO, and what to do where that is known."""
+    line = " ".join(words)
+    said = f'line {position} is "{line[:60]}"'
+    parted, decimal = re.sub(r"[,;]+(?=\s|$)|;", " ", line).split(), line.replace(",", ".").split()
+    if len(words) >= 5 and _is_box(decimal):
+        return f"{said}, with commas for points.", "Write each number with a point, as 0.5."
+    if _is_box(parted) or _is_box(line.replace(",", " ").split()):
+        sign = ";" if ";" in line else ","
+        problem = f'{said}, with "{sign}" between its numbers.'
+        return problem, "Put blanks alone between the numbers."
+    if number(words[0]) is None and _is_box(["0", *words[1:]]):
+        problem = f'{said}: "{words[0][:40]}" is no class number.'
+        return problem, "Write the class's number in the list of classes, the first is 0."
+    return f"{said}, not class cx cy width height.", "Correct the line, or delete it."
+
+
+def _is_box(words: Sequence[str]) -> bool:
+    """Whether words are class, centre and size, or outline, and all numbers."""
+    count = len(words)
+    fits = count in (5, 6) or (count >= 7 and count % 2 == 1)
+    return fits and all(number(word) is not None for word in words)
 
 
 def _corners(values: Sequence[float], reading: Reading) -> Corners | None:
@@ -128,7 +155,8 @@ class _Names:
         if not self.told:
             self.told = True
             cause = (
-                "no class names: there is no classes.txt, obj.names or data.yaml with the labels."
+                "no class names: no classes.txt, obj.names or data.yaml lies with the labels or one "
+                "folder up."
             )
             if different:
                 shown = ", ".join(str(folder) for folder in self.lists)
@@ -142,7 +170,7 @@ def _rank(file: Path) -> int | None:
     name = file.name.lower()
     if name in NAME_LISTS:
         return NAME_LISTS.index(name)
-    if name in ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml"):
+    if name in NAME_TABLES:
         return len(NAME_LISTS)
     return len(NAME_LISTS) + 1 if file.suffix.lower() in (".names", ".yaml", ".yml") else None
 
