@@ -12,6 +12,7 @@ from odtrain.config.data_name import is_folder_name, name_of
 from odtrain.config.shipped import shipped
 from odtrain.errors import ConfigError
 from odtrain.jobs.resume import _refuse_changes
+from odtrain_runtime.plain import plain
 
 
 def test_data_without_a_name_are_called_after_their_folder_and_that_is_said(tmp_path, caplog):
@@ -96,7 +97,7 @@ def test_a_name_that_is_no_single_folder_is_refused(name):
     with pytest.raises(ConfigError) as error:
         compose_config([f"data.name={name}"])
     assert str(error.value) == (
-        f"data.name={name}: cannot be the name of a folder.\n  Give one word, such as raccoon."
+        f"data.name={plain(name)}: cannot be the name of a folder.\n  Give one word, such as raccoon."
     )
 
 
