@@ -95,8 +95,9 @@ class PatientProtocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]  # h1
         """Take a connection, or another's place where there are too many."""
         super().connection_made(transport)
         self.waits_since = self.loop.time()
-        waiting = [each for each in self.connections if each.waits]
-        if len(self.connections) > MOST_CONNECTIONS and waiting:
+        there = [each for each in self.connections if not each.transport.is_closing()]
+        waiting = [each for each in there if each.waits]
+        if len(there) > MOST_CONNECTIONS and waiting:
             min(waiting, key=lambda each: each.waits_since).transport.abort()
         self.loop.call_later(HEAD_SECONDS, self._look)
 

@@ -39,6 +39,7 @@ from odtrain.registry.versions import (
 from odtrain.tracking.names import key_name
 from odtrain.tracking.store import open_client
 from odtrain.tracking.tracker import Tracker
+from odtrain_runtime.plain import plain
 
 pytestmark = pytest.mark.usefixtures("own_environment")
 
@@ -196,7 +197,7 @@ def test_a_name_that_mlflow_or_a_database_refuses_is_refused(name):
     with pytest.raises(TrackingError) as caught:
         check_name(name)
     assert str(caught.value) == (
-        f'registry.name="{name}": cannot name a registered model.\n'
+        f'registry.name="{plain(name)}": cannot name a registered model.\n'
         "  Give one of at most 250 letters, dots and quotes aside, such as registry.name=raccoon."
     )
 
