@@ -44,7 +44,19 @@ from odtrain.media.images import (
 from odtrain_runtime.pictures import FORMATS, UnusableError
 
 CHANGES_FILE = "CHANGES.md"
-LEFT_OUT = ("OD003", "OD004", "OD005", "OD010", "OD011", "OD012", "OD014", "OD019", "OD102")
+LEFT_OUT = (
+    "OD003",
+    "OD004",
+    "OD005",
+    "OD010",
+    "OD011",
+    "OD012",
+    "OD014",
+    "OD019",
+    "OD030",
+    "OD031",
+    "OD102",
+)
 """Findings about files that the copy goes without."""
 INSIDE = 0.5
 """A box with at least this share of its area inside the picture is cut; others were drawn elsewhere."""

@@ -12,7 +12,7 @@ from odtrain.dataset.faulty import LEAVABLE
 from odtrain.findings import Finding
 from odtrain.io.free_names import numbered
 
-REPAIRED = (*(*LEAVABLE, "OD013", "OD103", "OD104", "OD106", "OD107", "OD113", "OD114", "OD119"),)
+REPAIRED = (*LEAVABLE, "OD013", "OD103", "OD104", "OD106", "OD107", "OD113", "OD114", "OD119")
 """Errors and warnings that `check --fix` puts right in its copy, or leaves out of it."""
 PATHS = ("images", "annotations", "label_map", "train_list", "validation_list", "test_list")
 PLAIN = {"format": "auto", "crowd": "ignore"}

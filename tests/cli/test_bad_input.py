@@ -19,6 +19,7 @@ from support.stores import free_port
 
 from odtrain.cli.main import main
 from odtrain.config.compose import compose_config
+from odtrain.dataset.faulty import LEAVABLE as REPAIRED
 from odtrain.model_source import open_source
 
 SCREEN_LINES = 24
@@ -85,7 +86,19 @@ def only_run(database):
 
 def in_the_data(finding):
     """The whole message about the one error of `pics`."""
-    return f"pics: 1 error in the data; nothing was written.\n  error {finding}\n"
+    told = f"pics: 1 error in the data; nothing was written.\n  error {finding}\n"
+    return f"{told}{how_to_go_on()}" if finding[:5] in REPAIRED else told
+
+
+def how_to_go_on(errors="1 error", leave=True):
+    """What is said of repairing `pics`."""
+    here = Path.cwd()
+    lines = [
+        f"  To put right or leave out what can be in a copy ({errors}):",
+        f"    odtrain check data.images={here}/pics data.name=odd --fix {here}/odd-repaired",
+        *(["  Without a copy: data.faulty=leave_out"] if leave else []),
+    ]
+    return "".join(f"{line}\n" for line in lines)
 
 
 # ---- pictures and labels
@@ -153,9 +166,12 @@ def test_a_truncated_jpeg(pics, refused):
     (pics / "cut.jpg").write_bytes(data[: len(data) // 2])
     said = refused("train", *PICS)
     assert said.startswith(
-        in_the_data("OD010 pics/cut.jpg: cannot be decoded: image file is truncated").rstrip("\n")
+        "pics: 1 error in the data; nothing was written.\n"
+        "  error OD010 pics/cut.jpg: cannot be decoded: image file is truncated"
     )
-    assert said.endswith(" Replace it by an undamaged copy, or delete it with its label file.\n")
+    assert said.endswith(
+        f" Replace it by an undamaged copy, or delete it with its label file.\n{how_to_go_on()}"
+    )
 
 
 def test_two_pictures_of_one_name(pics, refused):

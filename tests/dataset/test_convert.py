@@ -255,7 +255,7 @@ def refused(capsys, *arguments):
         ),
         pytest.param(
             ("input=gone", "output=new", "--to", "csv"),
-            "gone: is not there.\n  Set input= to a folder or a label file.\n",
+            "gone: is not there, taken from HERE.\n  Set input= to a folder or a label file.\n",
             id="no input",
         ),
     ],
@@ -263,7 +263,7 @@ def refused(capsys, *arguments):
 def test_what_cannot_be_converted_is_told(voc, capsys, arguments, message):
     Path("full").mkdir()
     Path("full/mine.txt").write_text("mine")
-    assert refused(capsys, *arguments) == message
+    assert refused(capsys, *arguments) == message.replace("HERE", str(Path.cwd()))
     assert sorted(path.name for path in Path().iterdir()) == ["full", "voc"]
     assert Path("full/mine.txt").read_text() == "mine"
 

@@ -188,7 +188,8 @@ def _broken_bytes(data: bytes, others: list[Path], dice: random.Random) -> bytes
     return bytes(result)
 
 
-for encoding in ("utf-8-sig", "utf-16", "cp949", "cp1252", "latin-1"):
+JSON_TEXT = ("utf-16-be", "utf-16-le", "utf-32", "utf-32-be", "utf-32-le")
+for encoding in ("utf-8-sig", "utf-16", "cp949", "cp1252", "latin-1", *JSON_TEXT):
     codecs.lookup(encoding)  # opens files of Python itself
 
 
