@@ -24,8 +24,8 @@ from odtrain.registry.carried_code import kept_apart
 from odtrain.registry.model_card import CARD
 from odtrain.registry.versions import LABEL_FILES, Version, files_of, find_version, served_by
 from odtrain.secrets import forget
-from odtrain.tracking.reach import cause
-from odtrain.tracking.store import is_outage, mlflow_uses, reaching
+from odtrain.tracking.reach import cause, hurried
+from odtrain.tracking.store import failure, is_outage, mlflow_uses, open_client
 
 
 def resolve_model(uri: str, store: str) -> Path:
@@ -39,8 +39,8 @@ def resolve_model(uri: str, store: str) -> Path:
     version = find_version(uri, store)
     model_id = version.source.removeprefix("models:/")
     try:
-        with reaching(store) as client:
-            location = client.get_logged_model(model_id).artifact_location
+        with hurried(store):
+            location = open_client(store).get_logged_model(model_id).artifact_location
         here = Path(url2pathname(urlsplit(location).path)) / "artifacts"
         if urlsplit(location).scheme in ("file", "") and here.is_dir():
             return here
@@ -67,6 +67,8 @@ def scoring_app(uri: str, store: str) -> Any:
 
 
 def _not_complete(uri: str, store: str, problem: Exception) -> TrackingError:
+    if isinstance(problem, MlflowException) and is_outage(store, problem):
+        return failure(store, problem)
     forget(problem)
     return TrackingError(uri, f"cannot be downloaded: {cause(problem)}", f"Is {store} complete?")
 
