@@ -30,8 +30,8 @@ from odtrain.registry.versions import (
     served_by,
 )
 from odtrain.secrets import forget
-from odtrain.tracking.reach import cause
-from odtrain.tracking.store import is_outage, mlflow_uses, reaching
+from odtrain.tracking.reach import cause, hurried
+from odtrain.tracking.store import failure, is_outage, mlflow_uses, open_client
 from odtrain_runtime.pictures import PIXEL_LIMIT
 
 
@@ -46,8 +46,8 @@ def resolve_model(uri: str, store: str) -> Path:
     version = find_version(uri, store)
     model_id = version.source.removeprefix("models:/")
     try:
-        with reaching(store) as client:
-            location = client.get_logged_model(model_id).artifact_location
+        with hurried(store):
+            location = open_client(store).get_logged_model(model_id).artifact_location
         here = Path(url2pathname(urlsplit(location).path)) / "artifacts"
         if urlsplit(location).scheme in ("file", "") and here.is_dir():
             return here
@@ -94,6 +94,8 @@ def scoring_app(
 
 
 def _not_complete(uri: str, store: str, problem: Exception) -> TrackingError:
+    if isinstance(problem, MlflowException) and is_outage(store, problem):
+        return failure(store, problem)
     forget(problem)
     return TrackingError(uri, f"cannot be downloaded: {cause(problem)}", f"Is {store} complete?")
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import sqlalchemy
 from support.postgres import Postgres
 from support.stores import QUIET, Server, free_port, store_at, wait_until_healthy
 
@@ -97,6 +98,18 @@ def lists_of_processes(process: subprocess.Popen[bytes]) -> str:
     return "\n".join(" ".join(one.cmdline()) for one in every)
 
 
+def dump_of(database: str) -> str:
+    """Every row of every table."""
+    engine = sqlalchemy.create_engine(database)
+    with engine.connect() as connection:
+        tables = sqlalchemy.inspect(engine).get_table_names()
+        rows = [
+            connection.execute(sqlalchemy.text(f"select * from {name}")).all() for name in tables
+        ]
+    engine.dispose()
+    return repr(rows)
+
+
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[str]:
     """The address of a database, with a password that nobody asks for."""
@@ -107,11 +120,13 @@ def postgres() -> Iterator[str]:
     server.stop()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 def test_no_list_of_processes_shows_the_password_of_a_database(postgres, tmp_path):
     tracker = work_in(postgres, tmp_path)
     assert tracker.online
+    (tmp_path / "dump").write_text(dump_of(postgres))
+    assert "mirror.example" in (tmp_path / "dump").read_text()
     assert leaks(tmp_path) == []
     ports = free_port(), free_port()
     commands = (
