@@ -19,7 +19,8 @@ from support.stores import free_port
 
 from odtrain.cli.main import main
 from odtrain.config.compose import compose_config
-from odtrain.dataset.faulty import LEAVABLE as REPAIRED
+from odtrain.dataset.faulty import LEAVABLE
+from odtrain.dataset.ways_out import REPAIRED
 from odtrain.model_source import open_source
 
 SCREEN_LINES = 24
@@ -87,7 +88,8 @@ def only_run(database):
 def in_the_data(finding):
     """The whole message about the one error of `pics`."""
     told = f"pics: 1 error in the data; nothing was written.\n  error {finding}\n"
-    return f"{told}{how_to_go_on()}" if finding[:5] in REPAIRED else told
+    leave = finding[:5] in LEAVABLE
+    return f"{told}{how_to_go_on(leave=leave)}" if finding[:5] in REPAIRED else told
 
 
 def how_to_go_on(errors="1 error", leave=True):
@@ -185,7 +187,9 @@ def test_two_pictures_of_one_name(pics, refused):
 def test_many_errors_still_fit_on_a_screen(pics, refused):
     for file in pics.glob("*.xml"):
         file.write_text("no XML")
-    assert refused("train", *PICS).endswith("\n  and 2 more; to see all of them: odtrain check\n")
+    assert refused("train", *PICS).endswith(
+        f"\n  and 2 more; to see all of them: odtrain check\n{how_to_go_on('12 errors')}"
+    )
 
 
 def test_a_wrong_extension_is_a_warning(pics, capsys):
