@@ -25,6 +25,7 @@ def test_a_run_lists_what_was_left_out_of_it(tmp_path, faulty, logged):
     texts = {}
     tracker = SimpleNamespace(
         resumed=True,
+        logged_steps=lambda key: {1},
         log_dataset=lambda *_, **__: None,
         log_text=lambda text, name: texts.update({name: text}),
     )

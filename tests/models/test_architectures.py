@@ -147,7 +147,7 @@ def spread(detector: SSD) -> None:
 
 
 NEAR_EQUAL = ("ssd_mobilenet_v1_fpn",)
-"""One predictor for all maps gives near-equal scores; the operator alone keeps the checkpoint's order of them."""
+"""One predictor for all maps gives near-equal scores, whose order the operator alone keeps."""
 
 
 def exported(architecture, formats, folder):
