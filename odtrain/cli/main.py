@@ -23,6 +23,15 @@ LESS_MEMORY = (
     "model.input_size. Nothing is wrong with your files."
 )
 
+OF_MEMORY = (
+    "Cannot allocate memory",
+    "OOM when allocating",
+    "bad_alloc",
+    "can't start new thread",
+    "failed to map segment from shared object",
+)
+"""What the C library, TensorFlow, C++, Python and the loader of libraries say when there is no more."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
@@ -49,24 +58,41 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OdtrainError as error:
         print(masked(str(error)), file=sys.stderr)
         return 1
-    except OSError as error:
-        remedy = os_remedy(error)
-        if remedy is None:
-            raise
-        told = f"{plain(error.filename or 'disk')}: {error.strerror}.\n  {remedy}"
-        print(masked(told), file=sys.stderr)
-        return 1
-    except (MemoryError, BrokenExecutor) as error:
-        print(_out_of_memory(error), file=sys.stderr)
-        return 1
     except KeyboardInterrupt:
         print("\nInterrupted.", file=sys.stderr)
         return 130
+    except Exception as error:
+        told = _told(error)
+        if told is None:
+            raise
+        print(masked(told), file=sys.stderr)
+        return 1
+
+
+def _told(error: Exception) -> str | None:
+    """What is said of an error that is no fault of the program; None of one that is."""
+    if _is_of_memory(error):
+        return _out_of_memory(error)
+    remedy = os_remedy(error) if isinstance(error, OSError) else None
+    if remedy is None or not isinstance(error, OSError):
+        return None
+    return f"{plain(error.filename or 'disk')}: {error.strerror}.\n  {remedy}"
+
+
+def _is_of_memory(error: BaseException) -> bool:
+    """Whether it came of memory that ran out, which libraries say in ways of their own."""
+    if isinstance(error, MemoryError | BrokenExecutor):
+        return True
+    if any(words in str(error) for words in OF_MEMORY):
+        return True
+    came_of = error.__cause__ or error.__context__
+    return came_of is not None and _is_of_memory(came_of)
 
 
 def _out_of_memory(error: BaseException) -> str:
     """One line; of a process that was killed, which is how memory runs out there."""
-    problem = "Memory ran out" if isinstance(error, MemoryError) else "A process was killed"
+    killed = isinstance(error, BrokenExecutor)
+    problem = "A process was killed" if killed else "Memory ran out"
     during = f" while {error}" if str(error).startswith("decoding ") else ""
     return f"{problem}{during}: {LESS_MEMORY}"
 

@@ -16,7 +16,7 @@ def at_most(megabytes: int) -> Callable[[], None]:
     return lambda: resource.setrlimit(resource.RLIMIT_AS, (megabytes << 20, megabytes << 20))
 
 
-@pytest.mark.parametrize("megabytes", [150, 200, 300, 500])
+@pytest.mark.parametrize("megabytes", [200, 300, 500])
 def test_prepare(training, megabytes):
     arguments = ["prepare", training.settings[0], "data.name=shapes"]
     done = training.command(*arguments, limits=at_most(megabytes)).wait()
