@@ -96,7 +96,7 @@ def replacing(file: Path, *, durable: bool = True) -> Iterator[Path]:
         yield part
         put(part, file, durable=durable)
     except OSError as error:
-        if error.filename == str(part):
+        if error.filename in (None, str(part)):  # a full disk is told without one
             error.filename = str(file)
         raise
     finally:
@@ -137,9 +137,13 @@ def put(part: Path, target: Path, *, durable: bool = True) -> None:
 
 def append(file: Path, data: bytes) -> None:
     """Add to the end of a file, in one write; it is on disk when this returns."""
-    with file.open("ab") as stream:
-        stream.write(data)
-    sync(file)
+    try:
+        with file.open("ab") as stream:
+            stream.write(data)
+        sync(file)
+    except OSError as error:
+        error.filename = error.filename or str(file)
+        raise
 
 
 def make_folder(folder: Path, *, durable: bool = True) -> Path:

@@ -52,8 +52,10 @@ def show(verbosity: int = 0) -> None:
         terminal = Terminal()
         ROOT.addHandler(terminal)
     terminal.setLevel(LEVELS[max(min(verbosity, max(LEVELS)), min(LEVELS))])
-    # Handlers choose; the file of a run has everything.
+    # Handlers choose; the file of a run has everything. Others' handlers, which libraries put up when they
+    # warn, would say all of it again.
     ROOT.setLevel(logging.DEBUG)
+    ROOT.propagate = False
 
 
 def show_if_nobody_does() -> None:

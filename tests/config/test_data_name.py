@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 import pytest
@@ -15,21 +14,20 @@ from odtrain.jobs.resume import _refuse_changes
 from odtrain_runtime.plain import plain
 
 
-def test_data_without_a_name_are_called_after_their_folder_and_that_is_said(tmp_path, caplog):
-    caplog.set_level(logging.INFO)
+def test_data_without_a_name_are_called_after_their_folder_and_that_is_said(tmp_path, said):
     config = compose_config([f"data.images={tmp_path}/raccoon/images"], aloud=True)
     assert (config.data.name, config.data.prepared) == ("raccoon", "datasets/raccoon")
     assert (config.registry.name, config.sweep.name) == ("raccoon", "raccoon")
-    assert caplog.messages == [
+    assert said == [
         'Your data set is called "raccoon" after its folder, and so are its prepared files and its '
         'model: "panels" are those that come with odtrain. Another name: data.name=NAME.'
     ]
 
 
-def test_the_pictures_that_come_with_odtrain_are_called_panels(caplog):
+def test_the_pictures_that_come_with_odtrain_are_called_panels(said):
     images = shipped("data/panels/images")
     assert compose_config([f"data.images={images}"], aloud=True).data.name == "panels"
-    assert caplog.messages == []
+    assert said == []
 
 
 @pytest.mark.parametrize("folder", ["pets", "panels", "panels/images"])
@@ -39,10 +37,10 @@ def test_nothing_of_the_users_is_ever_called_panels(tmp_path, folder):
     assert name == ("pets" if folder == "pets" else "my_panels")
 
 
-def test_a_name_that_is_given_is_kept_and_nothing_said(tmp_path, caplog):
+def test_a_name_that_is_given_is_kept_and_nothing_said(tmp_path, said):
     given = [f"data.images={tmp_path}", "data.name=고양이 2"]
     assert compose_config(given, aloud=True).data.name == "고양이 2"
-    assert caplog.messages == []
+    assert said == []
 
 
 def test_a_choice_of_ones_own_may_leave_the_name_out(tmp_path):

@@ -105,14 +105,12 @@ def test_a_file_without_names_is_not_scored_on_classes_that_it_may_not_mean(
     assert new.search_runs(["0", "1"]) == []
 
 
-def test_names_for_a_file_that_has_its_own_are_said_to_be_passed_over(again, trained, caplog):
+def test_names_for_a_file_that_has_its_own_are_said_to_be_passed_over(again, trained, said):
     Path("names.txt").write_text("square\ncircle\n")
     model = trained.run / "export/model.tflite"
     config = compose_config([f"source={model}", "predict.label_map=names.txt"])
     assert open_source(config.source, config).class_names == ("circle", "square")
-    assert caplog.messages == [
-        f"{model} knows its own classes: predict.label_map=names.txt is passed over."
-    ]
+    assert said == [f"{model} knows its own classes: predict.label_map=names.txt is passed over."]
 
 
 def test_the_registered_model_can_be_a_source(again, trained, capsys):
