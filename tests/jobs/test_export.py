@@ -1,10 +1,18 @@
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from support.stores import only_run
 
 from odtrain.cli.main import main
+from odtrain.config.compose import compose_config
+from odtrain.config.schema import replaced
+from odtrain.dataset.prepare import prepare
 from odtrain.evaluation.saved_detections import read_kept
+from odtrain.jobs.context import RunContext, Split
+from odtrain.jobs.steps import KEPT, Found, proven_before
+from odtrain.model_source import run_config
+from odtrain.tracking.tracker import Tracker
 
 pytestmark = pytest.mark.slow
 
@@ -36,3 +44,37 @@ def test_a_run_that_was_judged_on_another_split_is_exported_on_that_one(again, t
     assert main(["export", f"source={trained.run.name}", *given]) == 0
     kept = read_kept(Path("outputs/odtrain", trained.run.name, "eval/detections/tflite_fp32.npz"))
     assert len(kept.detections) == 1
+
+
+@contextmanager
+def gone_on_with(trained):
+    """The training taken up again, as after a kill behind its exports, and what it found."""
+    runs = compose_config([]).runs
+    config = replaced(run_config(trained.run.name, runs), {"tracking": runs.tracking})
+    dataset = prepare(config.data)
+    with Tracker(config.tracking, Path("outputs")).start(
+        "train", resume=trained.run.name
+    ) as tracker:
+        kept = read_kept(tracker.folder / KEPT / "evaluated.npz")
+        found = Found(Split.read(dataset, "test"), kept.detections)
+        yield RunContext(tracker, config, dataset).at(14), found
+
+
+def test_files_that_were_proven_before_a_kill_stay_with_their_numbers(again, trained, said):
+    before = again.get_run(trained.run.name).data.metrics
+    with gone_on_with(trained) as (context, found):
+        proofs = proven_before(context, found)
+    assert [one.format for one in proofs] == ["pb", "tflite_fp32", "tflite_int8"]
+    for proof in proofs:
+        for key, value in proof.metrics().items():
+            (point,) = again.get_metric_history(trained.run.name, key)
+            assert (point.value, point.step) == (pytest.approx(value), 14)
+    assert again.get_run(trained.run.name).data.metrics == before
+    assert "The files were exported and measured before: they stay." in said
+
+
+def test_a_file_that_was_changed_since_is_proven_anew(again, trained):
+    file = trained.run.relative_to(trained.folder) / "export/model.tflite"
+    file.write_bytes(file.read_bytes() + b"\0")
+    with gone_on_with(trained) as (context, found):
+        assert proven_before(context, found) is None
