@@ -24,14 +24,14 @@ WITHOUT_PASSWORD = ("", "x-oauth-basic", "x-token-auth")
 
 ADDRESS = re.compile(
     r"""(?P<scheme>[a-z][a-z0-9+.\-]{0,30}://|(?:https?|rtsps?|s?ftps?|postgres\w*|mysql)(?:\+\w{0,30})?:/)
-    (?P<user>(?:[^\s/?\#"'`]|["'`](?![,:;)\]}\s]|$))*)
-    (?P<rest>(?:[^\s"'`]|["'`](?![,:;)\]}\s]|$))*)""",
+    (?P<user>(?:(?!(?<=[,;()\[\]{}=|&])[a-z][a-z0-9+.\-]{0,30}://)(?:[^\s/?\#"'`]|["'`](?![,:;)\]}\s]|$)))*)
+    (?P<rest>(?:(?!(?<=[,;()\[\]{}=|&])[a-z][a-z0-9+.\-]{0,30}://)(?:[^\s"'`]|["'`](?![,:;)\]}\s]|$)))*)""",
     re.I | re.X,
 )
-"""A path made of an address has one slash where it had two."""
+"""A path made of an address has one slash where it had two; of several, a comma or a bracket parts the next."""
 NAMED = re.compile(
-    r"""(?P<name>[?&;\#](?:[\w.\-\[\]]{0,60}(?:passw|passphrase|pwd|token|secret|signature|credential|auth|api-?key|access-?key|
-    subscription-?key|jwt|session)[\w.\-\[\]]{0,60}|(?:[\w\-]{0,60}[_\-.])?(?:pass|sig|sas|key|code|pw))=)[^\s&;\#"'<>`,\])}]+""",
+    r"""(?P<name>(?:[?&;\#]|%3B|%26)(?:[\w.\-\[\]]{0,60}(?:passw|passphrase|pwd|token|secret|signature|credential|auth|api-?key|access-?key|
+    subscription-?key|jwt|session)[\w.\-\[\]]{0,60}|(?:[\w\-]{0,60}[_\-.])?(?:pass|sig|sas|key|code|pw))(?:=|%3D))[^\s&;\#"'<>`,\])}]+""",
     re.I | re.X,
 )
 """A parameter of an address, which may be told without the address before it: `url: /a.jpg?token=T`."""

@@ -20,6 +20,12 @@ from odtrain.secrets import forget, masked, without_secrets
         ("postgresql:///db?user=u&password=PW", "postgresql:///db?user=u&password=***"),
         ("http://bob:PW@h/a.jpg?token=T&size=1", "http://bob:***@h/a.jpg?token=***&size=1"),
         ("http://bob:P/W@h/a.jpg", "http://bob:***@h/a.jpg"),
+        ("[http://a:8080/x,http://u:PW@b/y]", "[http://a:8080/x,http://u:***@b/y]"),
+        ("(rtsp://a/b)(rtsp://u:PW@cam/1)", "(rtsp://a/b)(rtsp://u:***@cam/1)"),
+        (
+            "mssql+pyodbc:///?odbc_connect=UID%3Dsa%3BPWD%3DPW",
+            "mssql+pyodbc:///?odbc_connect=UID%3Dsa%3BPWD%3D***",
+        ),
         ("https://TOKEN@h/x", "https://***@h/x"),
         ("https://TOKEN:@h/x", "https://***@h/x"),
         ("https://TOKEN:x-oauth-basic@h/x", "https://***@h/x"),

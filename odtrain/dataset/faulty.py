@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from odtrain.findings import Finding
+from odtrain.io.cells import cell
 from odtrain.labels.annotations import Entry, LabelledImage
 from odtrain.labels.formats.reading import UNUSABLE
 
@@ -40,8 +41,11 @@ def without_faulty(
     spoilt = [image for image in images if image.image in unsure or _lost_all(image, entries)]
     out = {image.image for image in spoilt}
     kept = [image for image in images if image.image not in out]
+    # A file about many pictures hides how many would stay out.
+    shared = any(entry.shared for entry in entries.values())
+    leavable = [code for code in LEAVABLE if not (shared and code in OF_LABEL_FILES)]
     told = [
-        replace(each, severity="warning", remedy=LEFT) if each.code in LEAVABLE else each
+        replace(each, severity="warning", remedy=LEFT) if each.code in leavable else each
         for each in findings
     ]
     of_files = {each.file for each in findings if each.code in OF_LABEL_FILES}
@@ -77,6 +81,6 @@ def left_out_table(findings: Sequence[Finding]) -> str:
         for each in findings
         if each.remedy == LEFT or each.code == "OD136"
     ]
-    stream = io.StringIO()
-    csv.writer(stream, lineterminator="\n").writerows([COLUMNS, *rows] if rows else [])
+    stream, told = io.StringIO(), [list(map(cell, row)) for row in rows]
+    csv.writer(stream, lineterminator="\n").writerows([COLUMNS, *told] if told else [])
     return stream.getvalue()

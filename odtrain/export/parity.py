@@ -7,7 +7,7 @@ tolerances are those of docs/design.md.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from tqdm import tqdm
@@ -156,9 +156,12 @@ class Judge:
 
     def recalled(self, name: str, file: Path, kept: Kept) -> Proof:
         """Of the file that `keep` kept this of."""
-        facts = dict(kept.facts)
+        facts = {
+            field.name: kept.facts[field.name]
+            for field in fields(Measured)
+            if field.name in kept.facts
+        }
         raw = RawDifference(*facts.pop("raw"))
-        facts.pop("sha256")
         measured = Measured(kept.detections, class_names=kept.class_names, **facts)
         return self.proof(name, file, measured, raw)
 

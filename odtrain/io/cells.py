@@ -12,6 +12,8 @@ from odtrain_runtime.plain import CONTROL
 
 RUNS = re.compile(r"'*[=+\-@]")
 """What would run, and what looks like it was written here."""
+PARTED = re.compile(r";(?=\s*[=+\-@])")
+"""Where spreadsheets of many countries begin another cell, one that would run."""
 NUMBER = re.compile(r"[+-]?\d+(\.\d*)?(e[+-]?\d+)?", re.IGNORECASE)
 MARK = "'\\"
 ESCAPE = re.compile(r"\\(\\|x[0-9a-f]{2}|u[0-9a-f]{4})")
@@ -21,8 +23,8 @@ def cell(value: object) -> object:
     """A value as a cell; numbers stay as they are."""
     if not isinstance(value, str) or NUMBER.fullmatch(value):
         return value
-    if CONTROL.search(value) or value.startswith(MARK):
-        return MARK + re.sub(f"\\\\|{CONTROL.pattern}", _numbered, value)
+    if CONTROL.search(value) or value.startswith(MARK) or PARTED.search(value):
+        return MARK + re.sub(f"\\\\|{CONTROL.pattern}|{PARTED.pattern}", _numbered, value)
     return f"'{value}" if RUNS.match(value) else value
 
 

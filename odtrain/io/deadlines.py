@@ -102,7 +102,7 @@ def _watch(connected: socket.socket | None) -> None:
 def _moved(connected: socket.socket | None) -> int | None:
     """Bytes that a connection has carried both ways; None where the system does not say."""
     if connected is None:
-        return 0
+        return None
     try:
         told = connected.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
         return int(sum(struct.unpack_from("QQ", told, BYTES_ACKED)))
@@ -144,6 +144,9 @@ class _SecurePool(HTTPSConnectionPool):
     ConnectionCls = _Secure
 
 
+WATCHED = {"http": _PlainPool, "https": _SecurePool}
+
+
 class DeadlineAdapter(HTTPAdapter):
     """Sends small requests within the time-out they are given, all attempts and the answer together.
 
@@ -153,7 +156,14 @@ class DeadlineAdapter(HTTPAdapter):
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         """As the class before it; the connections of its pools are watched."""
         super().init_poolmanager(*args, **kwargs)
-        self.poolmanager.pool_classes_by_scheme = {"http": _PlainPool, "https": _SecurePool}
+        self.poolmanager.pool_classes_by_scheme = WATCHED
+
+    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
+        """As the class before it; what goes through a proxy is watched as well, but for SOCKS."""
+        manager = super().proxy_manager_for(proxy, **kwargs)
+        if not proxy.lower().startswith("socks"):
+            manager.pool_classes_by_scheme = WATCHED
+        return manager
 
     def send(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import tempfile
 from collections.abc import Sequence
@@ -47,6 +48,8 @@ from odtrain_runtime.provenance import THRESHOLDS, write_thresholds
 
 logger = logging.getLogger(__name__)
 
+MADE_FROM = "made_from"
+"""Fact kept of a file that was proven: what it follows from."""
 KEPT = f"eval/{saved_detections.FOLDER}"
 """Where in a run its detections are."""
 
@@ -159,23 +162,33 @@ def export_and_prove(context: RunContext, detector: SSD, found: Found) -> list[P
     folder = tracker.folder / "export"
     checkpoint = Checkpoint(detector, tracker.name)
     proofs = prove_exports(context.config, dataset, checkpoint, found, folder)
+    made_from = _made_from(context.config, detector)
     for one in proofs:
         kept = one.kept(found.split.labelled.digest)
+        kept.facts[MADE_FROM] = made_from
         write_kept(tracker.folder / KEPT / f"{one.format}.npz", kept)
     # The files are new, and these are their numbers.
     _log_proofs(context, proofs, replace=True)
     return proofs
 
 
-def proven_before(context: RunContext, found: Found) -> list[Proof] | None:
-    """What this training had proven when it was interrupted; None if not all files were.
+def _made_from(config: Config, detector: SSD) -> str:
+    """Digest of what exported files follow from: weights, and how they are exported."""
+    digest = hashlib.sha256(repr(config.export).encode())
+    for name, variable in sorted(detector.variables_by_name().items()):
+        digest.update(name.encode() + variable.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def proven_before(context: RunContext, detector: SSD, found: Found) -> list[Proof] | None:
+    """What this training had proven when it was interrupted; None if not all files were, or of other weights.
 
     The files and their numbers stay as they are, so that none is logged twice.
     """
     tracker, config = context.tracker, context.config
     if not tracker.resumed:
         return None
-    split = found.split
+    split, made_from = found.split, _made_from(config, detector)
     judge = Judge(
         found.detections, split.truths, context.dataset.class_names, config.export.max_map_drop
     )
@@ -184,10 +197,10 @@ def proven_before(context: RunContext, found: Found) -> list[Proof] | None:
         file = tracker.folder / "export" / FORMATS[name].file
         try:
             kept = read_kept(tracker.folder / KEPT / f"{name}.npz")
-            same = (split.labelled.digest, fingerprint(file)) == (kept.split, kept.facts["sha256"])
+            expected = (split.labelled.digest, fingerprint(file), made_from)
         except (DataError, OSError):
             return None
-        if not same or not kept.facts["raw"]:
+        if expected != (kept.split, kept.facts.get("sha256"), kept.facts.get(MADE_FROM)):
             return None
         proofs.append(judge.recalled(name, file, kept))
     logger.info("The files were exported and measured before: they stay.")

@@ -97,7 +97,7 @@ def train(config: Config, overrides: Sequence[str]) -> TrainResult:
         context = context.at(trained.fitted.step)
         evaluated = evaluate_split(context, trained.detector.as_detect(), "test")
         doubtful = _doubts(context, trained, evaluated)
-        proofs = proven_before(context, evaluated)
+        proofs = proven_before(context, trained.detector, evaluated)
         if proofs is None:
             proofs = export_and_prove(context, trained.detector, evaluated)
         tracker.describe(description(context, trained.fitted, evaluated, proofs, doubtful))

@@ -10,6 +10,7 @@ import json
 import logging
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 from odtrain.config.compose import from_yaml, names_section
 from odtrain.config.schema import Config, RegistryConfig, TrackingConfig
 from odtrain.errors import OdtrainError, TrackingError
+from odtrain.io.locks import alone
 from odtrain.promotion.case import KEPT_IN, PromotionCase, gathered, with_champion
 from odtrain.promotion.gate import Verdict, judge_version
 from odtrain.registry.lock import alone_at
@@ -32,7 +34,7 @@ from odtrain.registry.versions import (
     versions_of,
 )
 from odtrain.tracking.reach import StoreAwayError
-from odtrain.tracking.runs import in_use, run_folders, store_of, sync
+from odtrain.tracking.runs import run_folders, store_of, sync
 from odtrain.tracking.store import failure, is_outage, open_client, reaching, told, tracking_uri
 
 logger = logging.getLogger(__name__)
@@ -133,15 +135,20 @@ def sync_all(
     waiting = [run for run in run_folders(folder) if (run[0] / PENDING).exists()]
     registered = 0
     for run, record in waiting:
-        if in_use(run):
-            continue
-        store = store_of(record, uri)
-        name, number = register_postponed(run, record, store)
-        logger.info(f"{run}: registered as {name} version {number}.")
-        logger.info(_judged(run, outputs, store, name, number))
-        (run / PENDING).unlink()
-        registered += 1
+        with suppress(_AtWorkError), alone(run / ".lock", busy=_AtWorkError(run, "is in use.", "")):
+            if not (run / PENDING).exists():  # another has done it meanwhile
+                continue
+            store = store_of(record, uri)
+            name, number = register_postponed(run, record, store)
+            logger.info(f"{run}: registered as {name} version {number}.")
+            logger.info(_judged(run, outputs, store, name, number))
+            (run / PENDING).unlink()
+            registered += 1
     return f"{len(sent)} runs sent, {registered} models registered."
+
+
+class _AtWorkError(TrackingError):
+    """Another process is working on the run: it registers what is to be registered."""
 
 
 def _judged(run: Path, outputs: str, store: str, name: str, number: str) -> str:

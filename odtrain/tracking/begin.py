@@ -133,7 +133,7 @@ def _taken_up(client: MlflowClient, wanted: str, draft: RunRecord, outputs: Path
         name=name,
         started=run.info.start_time,
         stage=run.data.tags.get("odtrain.stage", draft.stage),
-        config_digest=run.data.tags.get("odtrain.config_digest"),
+        config_digest=run.data.tags.get("odtrain.config_digest", draft.config_digest),
         status=run.info.status,
     )
     return Begun(_reopened(record, draft), client, resumed=resumed)

@@ -12,6 +12,7 @@ import sqlite3
 import threading
 from collections.abc import Iterator
 from contextvars import ContextVar
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -43,10 +44,14 @@ DRIVERS = {
 }
 """What to install, and how an address begins that means it."""
 NAME_ONE = "Name a database (sqlite:///runs.db) or a server (http://host:5000)."
-TAKES_LATER = ("database is locked", "database or disk is full")
+FULL = "database or disk is full"
+TAKES_LATER = ("database is locked", FULL)
 """What SQLite says where the same will be taken later."""
 STORES = frozenset(
-    ("alembic", "databricks", "google", "mlflow", "psycopg2", "requests", "sqlalchemy", "urllib3")
+    (
+        *("alembic", "azure", "boto3", "botocore", "databricks", "google", "mlflow", "paramiko"),
+        *("psycopg2", "requests", "sqlalchemy", "urllib3"),
+    )
 )
 """Packages whose errors are the store's, whatever they are."""
 
@@ -78,8 +83,13 @@ def check_form(uri: str) -> None:
         _check_databricks(uri)
     elif re.fullmatch(r"[\w.\-]+:\d+(/.*)?", uri):
         raise _refused(uri, "is no address: http:// is missing.", f"tracking.uri=http://{uri}")
-    elif rest.startswith("//"):
+    elif rest.startswith("//") and scheme not in _of_plugins():
         raise _refused(uri, "is no store that MLflow knows.", NAME_ONE)
+
+
+def _of_plugins() -> set[str]:
+    """Schemes of stores that packages beside MLflow have brought, such as azureml."""
+    return {point.name for point in entry_points(group="mlflow.tracking_store")}
 
 
 def _refused(uri: str, problem: str, remedy: str) -> TrackingError:
@@ -121,7 +131,8 @@ def _check_address(uri: str) -> None:
 
 
 def _check_databricks(uri: str) -> None:
-    known = os.environ.get("DATABRICKS_HOST") or Path("~/.databrickscfg").expanduser().is_file()
+    said = ("DATABRICKS_HOST", "DATABRICKS_CONFIG_FILE", "DATABRICKS_RUNTIME_VERSION")
+    known = any(map(os.environ.get, said)) or Path("~/.databrickscfg").expanduser().is_file()
     if not known or importlib.util.find_spec("databricks") is None:
         raise _refused(
             uri,
@@ -173,7 +184,8 @@ def locked(uri: str) -> StoreAwayError:
 
 
 def _check_listening(uri: str, url: URL) -> None:
-    if not url.host or "host" in url.query:
+    by_name = url.get_backend_name() == "mssql" and not url.port  # of a data source, or an instance
+    if not url.host or {"host", "unix_socket"} & set(url.query) or by_name:
         return
     port = url.port or PORTS[url.get_backend_name()]
     try:

@@ -172,8 +172,10 @@ class Delivery:
                 self._nothing_logged_before = False
                 if not isinstance(problem, MlflowException) or problem.error_code not in REFUSALS:
                     raise
+                self._check_heard()
                 self._set_aside(some, problem)
-            self._check_heard()
+            else:
+                self._check_heard()
             self.spool.arrived(len(some))
         for file in self.spool.files():
             self.upload(file.local, file.artifact)

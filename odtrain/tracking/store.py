@@ -23,6 +23,7 @@ from odtrain.errors import OdtrainError, TrackingError
 from odtrain.io.locks import alone
 from odtrain.secrets import forget, has_secret, masked
 from odtrain.tracking.reach import (
+    FULL,
     TAKES_LATER,
     StoreAwayError,
     away,
@@ -40,6 +41,7 @@ UNLESS_SET = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    "MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER": "false",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
@@ -282,6 +284,8 @@ def failure(uri: str, problem: Exception) -> TrackingError:
     """What to tell the user about a store that cannot be used; passwords in `problem` are forgotten."""
     forget(problem)
     if is_outage(uri, problem):
+        if FULL in str(problem):
+            return StoreAwayError(uri, "the disk is full.", "Free space there, then try again.")
         return locked(uri) if uri.startswith("sqlite:") else away(uri, problem)
     if "upgrade" in str(problem) and "schema" in str(problem):
         return TrackingError(

@@ -69,14 +69,16 @@ class Bodies:
         Raises:
             TooLargeError, SlowError, BusyError: it is not to be had.
         """
-        body = bytearray()
+        body, whole = bytearray(), b""
         try:
             await asyncio.wait_for(self._read(request, body, limit), BODY_SECONDS)
-            yield bytes(body)
+            whole = bytes(body)
+            body.clear()
+            yield whole
         except asyncio.TimeoutError:
             raise SlowError from None
         finally:
-            self._held -= len(body)
+            self._held -= len(body) + len(whole)
 
     async def _read(self, request: Request, body: bytearray, limit: int) -> None:
         async for block in request.stream():
@@ -95,8 +97,9 @@ class PatientProtocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]  # h1
         """Take a connection, or another's place where there are too many."""
         super().connection_made(transport)
         self.waits_since = self.loop.time()
-        there = [each for each in self.connections if not each.transport.is_closing()]
-        waiting = [each for each in there if each.waits]
+        self.closes_since: float | None = None
+        there = list(self.connections)
+        waiting = [each for each in there if each.waits or each.transport.is_closing()]
         if len(there) > MOST_CONNECTIONS and waiting:
             min(waiting, key=lambda each: each.waits_since).transport.abort()
         self.loop.call_later(HEAD_SECONDS, self._look)
@@ -112,9 +115,16 @@ class PatientProtocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]  # h1
         super().on_response_complete()
 
     def _look(self) -> None:
-        if self.transport.is_closing():
+        if self not in self.connections:  # it is gone
             return
         now = self.loop.time()
+        if self.transport.is_closing():  # what is left of its answer is not fetched
+            self.closes_since = now if self.closes_since is None else self.closes_since
+            if now - self.closes_since >= ANSWER_SECONDS:
+                self.transport.abort()
+            else:
+                self.loop.call_later(HEAD_SECONDS, self._look)
+            return
         left = self.waits_since + HEAD_SECONDS - now if self.waits else HEAD_SECONDS
         if left <= 0:
             self.transport.abort()

@@ -18,7 +18,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from odtrain.errors import ConfigError
-from odtrain.web.bounds import ANSWER_SECONDS, PatientProtocol
+from odtrain.web.bounds import ANSWER_SECONDS, HEAD_SECONDS, PatientProtocol
 from odtrain_runtime.callers import LOOPBACK, own_names, refusal
 from odtrain_runtime.turns import give_memory_back
 
@@ -35,6 +35,7 @@ HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
+TOO_LONG = f"The answer took longer than {ANSWER_SECONDS:.0f} s: send fewer pictures at once."
 END_SECONDS = 2
 """That requests under way have when the server is stopped."""
 
@@ -53,9 +54,12 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer 403 to what is foreign; add `HEADERS` to every answer."""
+        begun = False
 
         async def send_guarded(message: Message) -> None:
+            nonlocal begun
             if message["type"] == "http.response.start":
+                begun = True
                 headers = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
                     headers.setdefault(name, value)
@@ -68,8 +72,13 @@ class Guard:
         why_not = refusal(Headers(scope=scope).get, self._hosts, self._addresses)
         app = self._app if why_not is None else PlainTextResponse(why_not, 403)
         # Callers who hang up, or never fetch their answer, are no news.
-        with suppress(ClientDisconnect, asyncio.TimeoutError):
-            await asyncio.wait_for(app(scope, receive, send_guarded), ANSWER_SECONDS)
+        with suppress(ClientDisconnect):
+            try:
+                await asyncio.wait_for(app(scope, receive, send_guarded), ANSWER_SECONDS)
+            except asyncio.TimeoutError:
+                if not begun:
+                    late = PlainTextResponse(TOO_LONG, 503)
+                    await asyncio.wait_for(late(scope, receive, send_guarded), HEAD_SECONDS)
 
 
 def page(name: str) -> Response:

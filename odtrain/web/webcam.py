@@ -14,7 +14,6 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -243,7 +242,7 @@ def build_app(
     source: Source, thresholds: Thresholds, camera: Camera | None, folder: Path
 ) -> Starlette:
     """The page and what it calls; `folder` is where frames are saved."""
-    bodies, turns, saved = Bodies(), PixelTurns(), count()
+    bodies, turns, saved = Bodies(), PixelTurns(), list[str]()
 
     async def about(request: Request) -> Response:
         return JSONResponse(_about(source, thresholds, camera, folder))
@@ -272,11 +271,12 @@ def build_app(
 
     async def save(request: Request) -> Response:
         async with bodies.of(request, LARGEST_FRAME) as body:
-            if next(saved) >= MOST_SAVED:
+            if len(saved) >= MOST_SAVED:
                 return refused(
                     f"{MOST_SAVED:,} frames were saved: start odtrain webcam again.", 429
                 )
             name = await run_in_threadpool(_save, body, source, folder, turns)
+            saved.append(name)
         return JSONResponse({"saved": name, "folder": str(folder)})
 
     routes = [

@@ -20,6 +20,7 @@ from odtrain.model_files.strangers import what_it_is
 from odtrain.models.ssd import SSD
 from odtrain.structures import FloatArray, UInt8Image
 from odtrain.zoo.checkpoints import RANGES, describe_checkpoint, read_checkpoint
+from odtrain_runtime.graph_operators import check_graph
 
 BACKBONE = ("FeatureExtractor/", "backbone/")
 """How names of the backbone's variables begin in TF1's checkpoints, and in Model Garden's."""
@@ -330,8 +331,10 @@ def load_frozen_graph(file: Path) -> Callable[[UInt8Image], tuple[FloatArray, Fl
 
     Raises:
         CheckpointError: no such file, not a graph, or one that does not give raw detections.
+        ModelFileError: it does other things than compute.
     """
     graph = _graph(file)
+    check_graph(file, graph, trusted=False)
     outputs = _raw_outputs(graph)
     if outputs is None:
         wanted = ", or ".join(" and ".join(pair) for pair in RAW_OUTPUTS)

@@ -198,7 +198,7 @@ def _foreign(graph_def: Any, own: Collection[tuple[str, str]] = ()) -> Iterator[
     yield from (name for name in bodies if name not in functions)  # it would hide an operator
     for place, nodes in (("", graph_def.node), *bodies.items()):
         for node in nodes:
-            spared = node.op in WEIGHTS and not {(place, ""), ("", node.name)}.isdisjoint(own)
+            spared = node.op in WEIGHTS and ((place, "") if place else ("", node.name)) in own
             if node.op not in COMPUTE and node.op not in functions and not spared:
                 yield node.op
             yield from (name for name in _called(node) if name not in functions)
@@ -208,10 +208,10 @@ def _called(node: Any) -> Iterator[str]:
     """The functions that a node's attributes name."""
     for value in node.attr.values():
         kind = value.WhichOneof("value")
-        if kind == "func":
-            yield value.func.name
-        elif kind == "list":
-            yield from (each.name for each in value.list.func)
+        called = [value.func] if kind == "func" else value.list.func if kind == "list" else ()
+        for function in called:
+            yield function.name
+            yield from _called(function)  # which may be given functions itself
 
 
 def _functions_of_saver(meta: Any) -> set[tuple[str, str]]:

@@ -41,6 +41,8 @@ LARGEST_DIRECTORY = 1 << 16
 CLOSING = struct.Struct("<12xI6x")
 """The record at the end of an archive: the bytes of its list of files."""
 CLOSES = b"PK\5\6"
+ZIP64, ZIP64_BYTES = b"PK\6\7", 20
+"""How the record begins that stands before the closing one of a huge archive, and its length."""
 LONGEST_COMMENT = 1 << 16
 
 MODEL, SUBGRAPH, TENSOR, CONTENT = (
@@ -197,6 +199,8 @@ def _directory_bytes(stream: BinaryIO) -> int:
     plain = tail[-CLOSING.size :]
     bare = plain.startswith(CLOSES) and plain.endswith(b"\0\0")
     closing = plain if bare else tail[max(tail.rfind(CLOSES), 0) :]
+    if tail[: len(tail) - len(closing)][-ZIP64_BYTES:].startswith(ZIP64):
+        return LARGEST_DIRECTORY + 1  # a record of huge archives stands for this one: never ours
     return int(CLOSING.unpack_from(closing)[0])
 
 

@@ -11,7 +11,7 @@ from odtrain.dataset.prepare import prepare
 from odtrain.evaluation.saved_detections import read_kept
 from odtrain.jobs.context import RunContext, Split
 from odtrain.jobs.steps import KEPT, Found, proven_before
-from odtrain.model_source import run_config
+from odtrain.model_source import rebuild, run_config
 from odtrain.tracking.tracker import Tracker
 
 pytestmark = pytest.mark.slow
@@ -57,13 +57,14 @@ def gone_on_with(trained):
     ) as tracker:
         kept = read_kept(tracker.folder / KEPT / "evaluated.npz")
         found = Found(Split.read(dataset, "test"), kept.detections)
-        yield RunContext(tracker, config, dataset).at(14), found
+        detector, _ = rebuild(trained.run.name, config.runs)
+        yield RunContext(tracker, config, dataset).at(14), detector, found
 
 
 def test_files_that_were_proven_before_a_kill_stay_with_their_numbers(again, trained, said):
     before = again.get_run(trained.run.name).data.metrics
-    with gone_on_with(trained) as (context, found):
-        proofs = proven_before(context, found)
+    with gone_on_with(trained) as job:
+        proofs = proven_before(*job)
     assert [one.format for one in proofs] == ["pb", "tflite_fp32", "tflite_int8"]
     for proof in proofs:
         for key, value in proof.metrics().items():
@@ -76,5 +77,12 @@ def test_files_that_were_proven_before_a_kill_stay_with_their_numbers(again, tra
 def test_a_file_that_was_changed_since_is_proven_anew(again, trained):
     file = trained.run.relative_to(trained.folder) / "export/model.tflite"
     file.write_bytes(file.read_bytes() + b"\0")
-    with gone_on_with(trained) as (context, found):
-        assert proven_before(context, found) is None
+    with gone_on_with(trained) as job:
+        assert proven_before(*job) is None
+
+
+def test_files_of_other_weights_are_not_taken_for_these(again, trained):
+    with gone_on_with(trained) as (context, detector, found):
+        _, variable = min(detector.variables_by_name().items())
+        variable.assign(variable + 1)
+        assert proven_before(context, detector, found) is None
