@@ -14,6 +14,8 @@ TEXTS = {
     "\x1b[2J\x9b\u202egpj.exe": r"'\\x1b[2J\x9b\u202egpj.exe",
     "\t=x": r"'\\x09=x",
     "'\\x": r"'\'\\x",
+    "a;=1+1": r"'\a\x3b=1+1",
+    "a;b=1": "a;b=1",
     "a\\b": "a\\b",
     "it's": "it's",
     "'quoted'": "'quoted'",
