@@ -76,7 +76,8 @@ def _told(error: Exception) -> str | None:
     remedy = os_remedy(error) if isinstance(error, OSError) else None
     if remedy is None or not isinstance(error, OSError):
         return None
-    return f"{plain(error.filename or 'disk')}: {error.strerror}.\n  {remedy}"
+    where = plain(error.filename or error.filename2 or "disk")
+    return f"{where}: {error.strerror}.\n  {remedy}"
 
 
 def _is_of_memory(error: BaseException) -> bool:

@@ -96,8 +96,9 @@ def replacing(file: Path, *, durable: bool = True) -> Iterator[Path]:
         yield part
         put(part, file, durable=durable)
     except OSError as error:
-        if error.filename in (None, str(part)):  # a full disk is told without one
+        if error.filename == str(part):
             error.filename = str(file)
+        _name(error, file)
         raise
     finally:
         part.unlink(missing_ok=True)
@@ -142,8 +143,14 @@ def append(file: Path, data: bytes) -> None:
             stream.write(data)
         sync(file)
     except OSError as error:
-        error.filename = error.filename or str(file)
+        _name(error, file)
         raise
+
+
+def _name(error: OSError, file: Path) -> None:
+    """Say which file it was that a disk refused where the system does not, for who knows no better place."""
+    if error.filename is None:
+        error.filename2 = str(file)
 
 
 def make_folder(folder: Path, *, durable: bool = True) -> Path:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from support.disks import left_by_a_killed_process
+from support.disks import left_by_a_killed_process, mounted
 from support.file_server import serving
 from support.pictures import draw_picture, write_xml
 
@@ -394,3 +394,13 @@ def test_many_files_take_one_flush(tmp_path, disk):
 def test_one_call_flushes_a_file_system(tmp_path):
     (tmp_path / "file").write_text("content")
     atomic._sync_file_system(tmp_path / "file")
+
+
+def test_a_full_disk_names_the_file_for_who_knows_no_better_place(tmp_path):
+    with mounted(tmp_path / "disk", "size=8k") as disk:
+        with pytest.raises(OSError, match="No space left on device") as caught:
+            atomic.write_bytes(disk / "a.json", bytes(1 << 16))
+        assert (caught.value.filename, caught.value.filename2) == (None, f"{disk}/a.json")
+        with pytest.raises(OSError, match="No space left on device") as caught:
+            atomic.append(disk / "b.jsonl", bytes(1 << 16))
+        assert (caught.value.filename, caught.value.filename2) == (None, f"{disk}/b.jsonl")
