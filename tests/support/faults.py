@@ -226,7 +226,7 @@ def note(fault: str, done: Done, after: str) -> None:
     """Keep a row for the table, where ODTRAIN_FAULTS names a file for it."""
     if file := os.environ.get("ODTRAIN_FAULTS"):
         rc = f"killed ({signal.Signals(-done.rc).name})" if done.rc < 0 else str(done.rc)
-        row = Row(fault, rc, round(done.seconds, 1), done.last if done.rc >= 0 else "", after)
+        row = Row(fault, rc, round(done.seconds, 1), done.last if done.rc > 0 else "", after)
         with Path(file).open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(asdict(row)) + "\n")
 
