@@ -73,8 +73,7 @@ def _told(error: Exception) -> str | None:
     """What is said of an error that is no fault of the program; None of one that is."""
     if _is_of_memory(error):
         return _out_of_memory(error)
-    remedy = os_remedy(error) if isinstance(error, OSError) else None
-    if remedy is None or not isinstance(error, OSError):
+    if not isinstance(error, OSError) or (remedy := os_remedy(error)) is None:
         return None
     where = plain(error.filename or error.filename2 or "disk")
     return f"{where}: {error.strerror}.\n  {remedy}"

@@ -12,8 +12,8 @@ from typing import Any
 
 import requests
 from requests.adapters import HTTPAdapter
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+
+from odtrain.io.watched import watched_pools
 
 LEAST_RATE = 10_000
 """Bytes a second of a file, either way, measured over `RATE_SECONDS`."""
@@ -93,9 +93,9 @@ class _Guard:
 _here = threading.local()
 
 
-def _watch(connected: socket.socket | None) -> None:
+def _watch(connected: socket.socket) -> None:
     guard: _Guard | None = getattr(_here, "guard", None)
-    if guard is not None and connected is not None:
+    if guard is not None:
         guard.watch(connected)
 
 
@@ -110,41 +110,7 @@ def _moved(connected: socket.socket | None) -> int | None:
         return None
 
 
-class _Plain(HTTPConnection):
-    def _new_conn(self) -> socket.socket:
-        connected = super()._new_conn()
-        _watch(connected)
-        return connected
-
-    def request(self, *args: Any, **kwargs: Any) -> None:
-        _watch(self.sock)  # one that is kept alive
-        super().request(*args, **kwargs)
-
-
-class _Secure(HTTPSConnection):
-    def _new_conn(self) -> socket.socket:
-        connected = super()._new_conn()
-        _watch(connected)
-        return connected
-
-    def connect(self) -> None:
-        super().connect()
-        _watch(self.sock)  # wrapped by now
-
-    def request(self, *args: Any, **kwargs: Any) -> None:
-        _watch(self.sock)
-        super().request(*args, **kwargs)
-
-
-class _PlainPool(HTTPConnectionPool):
-    ConnectionCls = _Plain
-
-
-class _SecurePool(HTTPSConnectionPool):
-    ConnectionCls = _Secure
-
-
-WATCHED = {"http": _PlainPool, "https": _SecurePool}
+WATCHED = watched_pools(_watch, kept_alive=True)
 
 
 class DeadlineAdapter(HTTPAdapter):

@@ -11,11 +11,10 @@ from typing import Any, TypeVar
 
 import requests
 from requests.adapters import HTTPAdapter
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import HTTPError
 
 from odtrain.io.http_errors import BROKE_OFF, UNKNOWN_HOST, UNTRUSTED, reason, status
+from odtrain.io.watched import watched_pools
 
 ATTEMPTS = 3
 WAIT_SECONDS = 1.0
@@ -181,31 +180,7 @@ class _Adapter(HTTPAdapter):
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)
-        watch = self._watch
-
-        class Plain(HTTPConnection):
-            def _new_conn(self) -> socket.socket:
-                connected = super()._new_conn()
-                watch(connected)
-                return connected
-
-        class Secure(HTTPSConnection):
-            def _new_conn(self) -> socket.socket:
-                connected = super()._new_conn()
-                watch(connected)
-                return connected
-
-            def connect(self) -> None:
-                super().connect()
-                watch(self.sock)  # wrapped by now: what can be cut
-
-        class PlainPool(HTTPConnectionPool):
-            ConnectionCls = Plain
-
-        class SecurePool(HTTPSConnectionPool):
-            ConnectionCls = Secure
-
-        self.poolmanager.pool_classes_by_scheme = {"http": PlainPool, "https": SecurePool}
+        self.poolmanager.pool_classes_by_scheme = watched_pools(self._watch)
 
 
 def _asked_wait(answer: requests.Response) -> float:

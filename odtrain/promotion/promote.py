@@ -34,7 +34,7 @@ from odtrain.registry.versions import (
     versions_of,
 )
 from odtrain.tracking.reach import StoreAwayError
-from odtrain.tracking.runs import run_folders, store_of, sync
+from odtrain.tracking.runs import AtWorkError, at_work, run_folders, store_of, sync
 from odtrain.tracking.store import failure, is_outage, open_client, reaching, told, tracking_uri
 
 logger = logging.getLogger(__name__)
@@ -135,7 +135,7 @@ def sync_all(
     waiting = [run for run in run_folders(folder) if (run[0] / PENDING).exists()]
     registered = 0
     for run, record in waiting:
-        with suppress(_AtWorkError), alone(run / ".lock", busy=_AtWorkError(run, "is in use.", "")):
+        with suppress(AtWorkError), alone(run / ".lock", busy=at_work(record.local_id)):
             if not (run / PENDING).exists():  # another has done it meanwhile
                 continue
             store = store_of(record, uri)
@@ -145,10 +145,6 @@ def sync_all(
             (run / PENDING).unlink()
             registered += 1
     return f"{len(sent)} runs sent, {registered} models registered."
-
-
-class _AtWorkError(TrackingError):
-    """Another process is working on the run: it registers what is to be registered."""
 
 
 def _judged(run: Path, outputs: str, store: str, name: str, number: str) -> str:

@@ -371,10 +371,14 @@ def in_use(folder: Path) -> bool:
         return True
 
 
-def at_work(run: str) -> TrackingError:
+class AtWorkError(TrackingError):
+    """Another process is working on a run."""
+
+
+def at_work(run: str) -> AtWorkError:
     """What is said of a run that another process is working on."""
     remedy = "Wait until it is done, or stop it."
-    return TrackingError(f"run {run}", "another process is working on it.", remedy)
+    return AtWorkError(f"run {run}", "another process is working on it.", remedy)
 
 
 def deleted_run(run: str) -> TrackingError:

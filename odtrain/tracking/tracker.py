@@ -161,7 +161,8 @@ class Tracker:
         self._visiting = self.resumed and record.stage != stage
         if wanted is not None and not self._visiting:
             self._append("status", {"status": "RUNNING", "end": None})
-        self.set_tags({**({} if self._visiting else own), **(tags or {})})
+        taken_up = wanted is not None and not self._visiting  # a new one was made with them
+        self.set_tags({**(own if taken_up else {}), **(tags or {})})
         if client is not None and given and given != wanted:
             client.set_tag(given, "odtrain.continued_in", wanted)
         self._start_helpers()

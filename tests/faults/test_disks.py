@@ -50,12 +50,7 @@ def test_a_full_disk(training, place, left, when):
             command.until(when)
         with filled(training.folder / place, left):
             done = command.wait()
-        again = training.go_on() if done.rc else training.sync()
-        assert again.rc == 0, again.said
-        state = training.state()
-        note(f"{place}/ full {'in training' if when else 'from the start'}", done, state)
-        assert "Traceback" not in done.said
-        assert state == WHOLE
+        training.check_whole(f"{place}/ full {'in training' if when else 'from the start'}", done)
 
 
 def test_a_full_disk_below_the_database(training: Training):
@@ -77,12 +72,7 @@ def test_a_full_disk_below_the_database(training: Training):
 def test_no_room_for_temporary_files(training):
     with mounted(training.folder.parent / "tmp", "size=64k") as small:
         done = training.begin(TMPDIR=str(small)).wait()
-    again = training.go_on() if done.rc else done
-    assert again.rc == 0, again.said
-    state = training.state()
-    note("TMPDIR has no room", done, state)
-    assert "Traceback" not in done.said
-    assert state == WHOLE
+    training.check_whole("TMPDIR has no room", done)
 
 
 def test_the_disk_turns_read_only(training):
@@ -92,12 +82,7 @@ def test_the_disk_turns_read_only(training):
         remount(outputs, "ro")
         done = command.wait()
         remount(outputs, "rw")
-        again = training.go_on()
-        assert again.rc == 0, again.said
-        state = training.state()
-        note("outputs/ turns read-only in training", done, state)
-    assert "Traceback" not in done.said
-    assert state == WHOLE
+        training.check_whole("outputs/ turns read-only in training", done)
 
 
 @pytest.mark.parametrize("folder", ["outputs", "datasets"])
@@ -107,9 +92,4 @@ def test_a_folder_is_deleted(training, folder):
     aside = Path(tempfile.mkdtemp(dir=training.folder.parent))
     shutil.move(training.folder / folder, aside)
     done = command.wait()
-    again = training.go_on() if done.rc else done
-    assert again.rc == 0, again.said
-    state = training.state()
-    note(f"{folder}/ is deleted in training", done, state)
-    assert "Traceback" not in done.said
-    assert state == WHOLE
+    training.check_whole(f"{folder}/ is deleted in training", done)

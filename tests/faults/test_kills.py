@@ -28,11 +28,7 @@ STAGES = {
 def test_a_kill_between_stages(training, stage):
     done = training.killed_at(f"stage:{stage}")
     assert done.rc == -9, done.said
-    again = training.go_on()
-    assert again.rc == 0, again.said
-    state = training.state()
-    note(f"killed when {STAGES[stage]}", done, state)
-    assert state == WHOLE
+    training.check_whole(f"killed when {STAGES[stage]}", done)
 
 
 REGISTERING = {
@@ -49,11 +45,7 @@ REGISTERING = {
 def test_a_kill_in_the_middle_of_registering(training, call):
     done = training.killed_at(f"client:{call}")
     assert done.rc == -9, done.said
-    again = training.go_on()
-    assert again.rc == 0, again.said
-    state = training.state()
-    note(f"killed in registering, when {REGISTERING[call]}", done, state)
-    assert state == WHOLE
+    training.check_whole(f"killed in registering, when {REGISTERING[call]}", done)
 
 
 @pytest.mark.parametrize("seed", range(4))

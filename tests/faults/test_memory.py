@@ -31,9 +31,4 @@ def test_prepare(training, megabytes):
 @pytest.mark.parametrize("megabytes", [1500, 3000, 4000, 5000, 6000])
 def test_train(training, megabytes):
     done = training.begin(limits=at_most(megabytes)).wait()
-    again = training.go_on() if done.rc else done
-    assert again.rc == 0, again.said
-    state = training.state()
-    note(f"`train` with {megabytes} MB of address space", done, state)
-    assert "Traceback" not in done.said
-    assert state == WHOLE
+    training.check_whole(f"`train` with {megabytes} MB of address space", done)

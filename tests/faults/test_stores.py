@@ -40,67 +40,56 @@ def of_server(server, shapes, tmp_path):
     proxy.close()
 
 
+def in_training(training):
+    """A training that has made its second step."""
+    command = training.begin()
+    command.until("2/14 [")
+    return command
+
+
 @pytest.mark.parametrize("manners", MANNERS[1:])
 def test_a_server_in_the_middle_of_a_training(of_server, manners):
     training, proxy = of_server
-    command = training.begin()
-    command.until("2/14 [")
+    command = in_training(training)
     proxy.manners = manners
     time.sleep(SECONDS)
     proxy.manners = "good"
     done = command.wait()
-    training.sync()
-    state = training.state()
-    note(f"the server is {manners} for {SECONDS} s in training", done, state)
     assert done.rc == 0, done.said
-    assert "Traceback" not in done.said
-    assert state == WHOLE
+    training.check_whole(f"the server is {manners} for {SECONDS} s in training", done)
 
 
 @pytest.mark.parametrize("manners", MANNERS[2:])
 def test_a_server_that_does_not_come_back_before_the_end(of_server, manners):
     training, proxy = of_server
-    command = training.begin()
-    command.until("2/14 [")
+    command = in_training(training)
     proxy.manners = manners
     done = command.wait()
     proxy.manners = "good"
-    synced = training.sync()
-    assert synced.rc == 0, synced.said
-    state = training.state()
-    note(f"the server is {manners} from the third step on; then `track sync`", done, state)
-    assert "Traceback" not in done.said
-    assert state == WHOLE
+    assert done.rc == 0, done.said
+    training.check_whole(f"the server is {manners} from the third step on", done)
 
 
 def test_a_server_that_is_restarted(of_server, server):
     training, _ = of_server
-    command = training.begin()
-    command.until("2/14 [")
+    command = in_training(training)
     server.stop()
     server.start()
     done = command.wait()
-    training.sync()
-    state = training.state()
-    note("the server is killed and started again in training", done, state)
     assert done.rc == 0, done.said
-    assert state == WHOLE
+    training.check_whole("the server is killed and started again in training", done)
 
 
 def test_a_database_that_is_locked_for_a_minute(training):
-    command = training.begin()
-    command.until("2/14 [")
+    command = in_training(training)
     lock = sqlite3.connect(training.folder / "mlflow.db", isolation_level=None)
     lock.execute("BEGIN EXCLUSIVE")
     time.sleep(60)
     lock.execute("ROLLBACK")
     lock.close()
     done = command.wait()
-    training.sync()
-    state = training.state()
-    note("SQLite is locked for 60 s in training", done, state)
     assert done.rc == 0, done.said
-    assert state == WHOLE
+    training.check_whole("SQLite is locked for 60 s in training", done)
 
 
 def test_postgresql_that_is_restarted(shapes, tmp_path_factory):
@@ -111,8 +100,7 @@ def test_postgresql_that_is_restarted(shapes, tmp_path_factory):
     try:
         folder = tmp_path_factory.mktemp("work")
         training = Training(folder, postgres.url, [f"data.images={shapes}", *SETTINGS])
-        command = training.begin()
-        command.until("2/14 [")
+        command = in_training(training)
         postgres.stop()
         time.sleep(5)
         postgres.start()

@@ -113,6 +113,15 @@ class Training:
         """`track sync`."""
         return self.command("track", "sync", "outputs").wait()
 
+    def check_whole(self, fault: str, done: Done) -> None:
+        """Go on with what a fault ended, else send what waits; hold what there is then against `WHOLE`."""
+        again = self.go_on() if done.rc else self.sync()
+        assert again.rc == 0, again.said
+        state = self.state()
+        note(fault, done, state)
+        assert "Traceback" not in done.said + again.said
+        assert state == WHOLE
+
     def state(self) -> str:
         """What is there; `WHOLE` where all is as after a training that nothing happened to."""
         client = MlflowClient(self.uri)

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
 
 
 @dataclass
@@ -57,12 +57,18 @@ def serving(content: bytes) -> Iterator[Server]:
         def log_message(self, *_: object) -> None:
             pass
 
-    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    with listening(ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as address:
+        state.url = f"{address}/zoo.tar.gz"
+        yield state
+
+
+@contextmanager
+def listening(http: HTTPServer) -> Iterator[str]:
+    """The address of a server that answers for a while."""
     thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
-    state.url = f"http://127.0.0.1:{http.server_port}/zoo.tar.gz"
     try:
-        yield state
+        yield f"http://127.0.0.1:{http.server_port}"
     finally:
         http.shutdown()
         http.server_close()

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from support.file_server import listening
+
 DRIPS, EMPTY, RUBBISH, CUT_OFF, WRONG = "drips", "empty", "rubbish", "cut off", "wrong"
 MUTE = "mute"
 ALL = (DRIPS, EMPTY, RUBBISH, CUT_OFF, WRONG, MUTE)
@@ -75,17 +77,11 @@ def odd_server(way: str) -> Iterator[OddServer]:
         def handle_error(self, *_: object) -> None:
             """A client that hung up."""
 
-    http = Quiet(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    state.uri = f"http://127.0.0.1:{http.server_port}"
-    try:
-        yield state
-    finally:
-        state.ended.set()
-        http.shutdown()
-        http.server_close()
-        thread.join()
+    with listening(Quiet(("127.0.0.1", 0), Handler)) as state.uri:
+        try:
+            yield state
+        finally:
+            state.ended.set()
 
 
 @contextmanager
