@@ -6,7 +6,6 @@ kill left in between is known by its content when the same source is read again.
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import io
 import re
@@ -24,7 +23,7 @@ from odtrain.collect.manifest import MANIFEST, ManifestRow, append_row, read_man
 from odtrain.collect.sources import PictureCandidate, RefusedError, Source, open_source
 from odtrain.errors import DataError
 from odtrain.io.atomic import Settling, make_folder, write_bytes, write_text
-from odtrain.io.cells import cell
+from odtrain.io.cells import write_rows
 from odtrain.io.fetch import Fetcher
 from odtrain.io.locks import alone
 from odtrain.media.images import encode, inspect, record_format
@@ -346,9 +345,7 @@ def _write_refused(folder: Path, refused: Sequence[Refused]) -> None:
         file.unlink(missing_ok=True)
         return
     text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["source", "reason"])
-    writer.writerows([cell(each.source), cell(each.why)] for each in refused)
+    write_rows(text, [("source", "reason"), *((each.source, each.why) for each in refused)])
     write_text(file, text.getvalue())
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from odtrain.errors import DataError
-from odtrain.io.cells import cell, text_in
+from odtrain.io.cells import text_in, write_rows
 
 MANIFEST = "manifest.csv"
 
@@ -98,9 +98,8 @@ def append_row(folder: Path, row: ManifestRow) -> None:
     """Add `row`, in one write, so that a kill leaves it whole or not at all; it is not on disk yet."""
     file = folder / MANIFEST
     text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
     with file.open("ab") as stream:
         if stream.tell() == 0:
-            writer.writerow(NAMES)
-        writer.writerow(map(cell, astuple(row)))
+            write_rows(text, [NAMES])
+        write_rows(text, [astuple(row)])
         stream.write(text.getvalue().encode("utf-8", "surrogateescape"))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from odtrain.findings import Finding
-from odtrain.io.cells import cell
+from odtrain.io.cells import write_rows
 from odtrain.labels.annotations import Entry, LabelledImage
 from odtrain.labels.formats.reading import UNUSABLE
 
@@ -81,6 +80,6 @@ def left_out_table(findings: Sequence[Finding]) -> str:
         for each in findings
         if each.remedy == LEFT or each.code == "OD136"
     ]
-    stream, told = io.StringIO(), [list(map(cell, row)) for row in rows]
-    csv.writer(stream, lineterminator="\n").writerows([COLUMNS, *told] if told else [])
+    stream = io.StringIO()
+    write_rows(stream, [COLUMNS, *rows] if rows else [])
     return stream.getvalue()

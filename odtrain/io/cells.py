@@ -6,7 +6,10 @@ a text, as people write it themselves. Unseen characters are written by their nu
 
 from __future__ import annotations
 
+import csv
 import re
+from collections.abc import Iterable
+from typing import IO
 
 from odtrain_runtime.plain import CONTROL
 
@@ -17,6 +20,11 @@ PARTED = re.compile(r";(?=\s*[=+\-@])")
 NUMBER = re.compile(r"[+-]?\d+(\.\d*)?(e[+-]?\d+)?", re.IGNORECASE)
 MARK = "'\\"
 ESCAPE = re.compile(r"\\(\\|x[0-9a-f]{2}|u[0-9a-f]{4})")
+
+
+def write_rows(stream: IO[str], rows: Iterable[Iterable[object]]) -> None:
+    """Write rows of CSV, each value as its `cell`."""
+    csv.writer(stream, lineterminator="\n").writerows(map(cell, row) for row in rows)
 
 
 def cell(value: object) -> object:

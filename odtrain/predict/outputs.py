@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,7 +12,7 @@ from typing import IO
 import numpy as np
 
 from odtrain.io.atomic import replacing
-from odtrain.io.cells import cell
+from odtrain.io.cells import write_rows
 from odtrain.labels.formats.voc import VocObject, annotation
 from odtrain.structures import Detections, class_label
 
@@ -85,12 +84,11 @@ def _write(
     rows: IO[str],
     objects: IO[str],
 ) -> None:
-    writer = csv.writer(rows, lineterminator="\n")
-    writer.writerow(CSV_HEADER + (FRAME_HEADER if moving else ()))
+    write_rows(rows, [CSV_HEADER + (FRAME_HEADER if moving else ())])
     first = True
     objects.write("[")
     for one in done:
-        writer.writerows(_rows(one, class_names, moving))
+        write_rows(rows, _rows(one, class_names, moving))
         for result in _coco_results(one):
             text = json.dumps(result, indent=1).replace("\n", "\n ")
             objects.write(f"{'' if first else ','}\n {text}")
@@ -107,7 +105,7 @@ def _rows(one: Prediction, class_names: Sequence[str], moving: bool) -> Iterator
         one.found.classes.tolist(), one.found.scores.tolist(), one.corners(), strict=True
     ):
         name = class_label(class_names, number)
-        start = [cell(one.shown_name), one.width, one.height, cell(name)]
+        start = [one.shown_name, one.width, one.height, name]
         yield [*start, *corners, f"{score:.4f}", *place]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import version
@@ -13,7 +12,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from odtrain.evaluation.evaluate import ClassResult, Evaluation, ImageResult
-from odtrain.io.cells import cell
+from odtrain.io.cells import write_rows
 from odtrain.media.draw import draw, draw_truth, fit, printable_label, side_by_side
 from odtrain.reports import charts
 from odtrain.structures import Detections, GroundTruth, UInt8Image
@@ -93,9 +92,7 @@ def _metrics_json(evaluation: Evaluation) -> str:
 
 def _write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(map(cell, row) for row in rows)
+        write_rows(file, [header, *rows])
 
 
 def _per_class_row(row: ClassResult) -> list[object]:

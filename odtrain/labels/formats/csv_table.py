@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from odtrain.findings import Finding
-from odtrain.io.cells import cell, text_in
+from odtrain.io.cells import text_in, write_rows
 from odtrain.labels.annotations import LabelledImage, UnreadableError, WrittenObject
 from odtrain.labels.formats.reading import (
     Reading,
@@ -153,9 +153,8 @@ def _object(
 def write(file: Path, images: Sequence[LabelledImage], names: Sequence[Path]) -> None:
     """One row per box, in pixels; an image without boxes is a row with empty class and box."""
     with file.open("w", encoding="utf-8", errors="surrogateescape", newline="") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(HEADER)
+        write_rows(stream, [HEADER])
         for image, name in zip(images, names, strict=True):
-            start = [cell(name.as_posix()), image.width, image.height]
-            boxes = [[cell(item.name), *image.corners(item)] for item in image.objects]
-            writer.writerows([*start, *cells] for cells in boxes or [[""] * 5])
+            start = [name.as_posix(), image.width, image.height]
+            boxes = [[item.name, *image.corners(item)] for item in image.objects]
+            write_rows(stream, ([*start, *cells] for cells in boxes or [[""] * 5]))
