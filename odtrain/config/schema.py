@@ -225,7 +225,7 @@ class AugmentConfig:
 class EvaluateConfig:
     """How detections are scored."""
 
-    every: int = field(metadata=at_least(0))
+    every: int | None = field(metadata=at_least(0))
     bootstrap: int = field(metadata=at_least(0))
     drawn: int
     precision: float

@@ -39,7 +39,9 @@ SHOWN_SIZE = (240, 640)
 """Pixels of their shorter side at least, and of the longer one at most."""
 SHOWN_SCORE = 0.3
 VALIDATIONS = 10
-"""How many a training is advised to have."""
+"""How many a training has where nothing else is asked for."""
+LEAST_APART = 50
+"""Steps between two of these, so that a short training is not spent on validation."""
 WARNINGS_OF_EACH = 3
 """Warnings of one code that a training repeats."""
 STOPPED_BY_SIGNAL = ("interrupted", "terminated")
@@ -77,15 +79,22 @@ def data_to_train_on(config: Config) -> tuple[Dataset, tuple[Finding, ...]]:
     return dataset, by_severity([*dataset.findings, *fit, *_about_validation(config, dataset)])
 
 
+def validated_every(config: Config) -> int:
+    """Steps between validations; 0 is after the last step alone."""
+    wished = config.evaluate.every
+    return max(LEAST_APART, config.train.steps // VALIDATIONS) if wished is None else wished
+
+
 def _about_validation(config: Config, dataset: Dataset) -> Iterator[Finding]:
     """OD123: without a second step that was validated there is none to choose between."""
-    every, steps = config.evaluate.every, config.train.steps
+    every, steps = validated_every(config), config.train.steps
     if dataset.counts["validation"]["images"] and not 0 < every < steps:
         cause = (
             f"of {steps:,} steps only the last is validated: no other step's weights can be chosen."
         )
         remedy = f"Set evaluate.every={max(1, steps // VALIDATIONS)}" if steps > 1 else None
-        yield Finding.of("OD123", f"evaluate.every={every}", cause, remedy=remedy)
+        where = "evaluate.every" if config.evaluate.every is None else f"evaluate.every={every}"
+        yield Finding.of("OD123", where, cause, remedy=remedy)
 
 
 def say_warnings(findings: Sequence[Finding]) -> None:
@@ -149,7 +158,7 @@ def train_detector(context: RunContext, judge: Judge | None = None) -> Trained:
             lambda first_step: _batches(context, detector, first_step),
             lambda ids: _names(dataset, ids),
             _validation(context, validation, fit, judge) if validation.truths else None,
-            config.evaluate.every,
+            validated_every(config),
             Listener(_with_share(tracker.log, bound), tracker.flush, log_checkpoints),
         )
     if fitted.stopped in STOPPED_BY_SIGNAL:

@@ -40,6 +40,16 @@ def test_a_second_ctrl_c_stops_at_once():
         os.kill(os.getpid(), signal.SIGINT)
 
 
+@pytest.mark.parametrize(("steps", "apart"), [(1_500, 150), (330, 50), (20, 50)])
+def test_a_training_is_validated_ten_times_but_not_more_often_than_every_50_steps(steps, apart):
+    given = ["model=ssd_mobilenet_v1_coco", f"train.steps={steps}"]
+    assert fitting.validated_every(compose_config(given)) == apart
+
+
+def test_steps_between_validations_that_are_asked_for_are_taken():
+    assert fitting.validated_every(compose_config(["evaluate.every=7"])) == 7
+
+
 @pytest.mark.parametrize("every", [0, 14])
 def test_validation_after_the_last_step_alone_is_a_finding(new, shapes, every):
     given = [f"data.images={shapes}", *TINY_RUN, f"evaluate.every={every}"]
