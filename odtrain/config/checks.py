@@ -42,13 +42,15 @@ def check_values(section: Any, prefix: str = "") -> None:
 
 
 def _check_value(key: str, value: Any, rules: Rules) -> None:
-    choices, least = rules.get("choices"), rules.get("at_least")
+    choices, least, most = (rules.get(name) for name in ("choices", "at_least", "at_most"))
     if choices and value not in choices:
         raise ConfigError(f"{key}={value}", "no such choice.", choices_of(choices))
     if "each_of" in rules:
         _check_each(key, value, rules["each_of"])
     if least is not None and value is not None and value < least:
         raise ConfigError(f"{key}={value}", "too small.", f"Give at least {least}.")
+    if most is not None and value > most:
+        raise ConfigError(f"{key}={value}", "too large.", f"Give at most {most}.")
     if "folder_name" in rules and not is_folder_name(value):
         shown = value if len(value) <= SHOWN_LENGTH else f"{value[:SHOWN_LENGTH]}..."
         problem = "cannot be the name of a folder."

@@ -14,6 +14,8 @@ from odtrain.export_formats import FORMATS
 
 STORED_THRESHOLDS = "stored"
 """`predict.threshold`: the scores that the model's file carries."""
+MOST_REQUEST_MEGABYTES = 200
+"""Of all requests to a page that are read at once, and so of one."""
 Rules = Mapping[str, Any]
 """What a key may be, as its field's metadata; `checks` reads it."""
 Some = TypeVar("Some")
@@ -32,6 +34,11 @@ def each_of(*choices: str) -> Rules:
 def at_least(least: float) -> Rules:
     """A number no smaller than this, or null where the key's type has it."""
     return {"at_least": least}
+
+
+def between(least: float, most: float) -> Rules:
+    """A number from `least` to `most`."""
+    return {"at_least": least, "at_most": most}
 
 
 FRACTION: Rules = {"fraction": "all"}
@@ -312,8 +319,8 @@ class ServeConfig:
     port: int = field(metadata=at_least(0))
     allowed_hosts: list[str]
     open_browser: bool
-    max_megabytes: float
-    max_megapixels: float
+    max_megabytes: float = field(metadata=between(0, MOST_REQUEST_MEGABYTES))
+    max_megapixels: float = field(metadata=at_least(0))
 
 
 @dataclass(frozen=True)

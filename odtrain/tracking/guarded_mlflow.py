@@ -6,6 +6,7 @@ lie anywhere on the server's disk, from where it would then read them to whoever
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from odtrain.io.connections import BODY_SECONDS, PatientProtocol
 from odtrain_runtime.callers import foreign_origin
 
 MOST_BYTES = 20_000_000
@@ -27,6 +29,8 @@ LOCATIONS = ("artifactlocation", "artifacturi", "artifactroot", "defaultartifact
 TRACE_LOCATION = "mlflow.artifactLocation"
 SCHEMES = ("mlflow-artifacts", "models", "runs")
 """By which artifacts are in the server's own folder."""
+CONNECTIONS = f"{PatientProtocol.__module__}:{PatientProtocol.__name__}"
+"""What uvicorn imports for them."""
 MLFLOWS, OURS = "mlflow.server.fastapi_app:app", "odtrain.tracking.guarded_mlflow:app"
 
 
@@ -48,7 +52,11 @@ class Guarded:
             if foreign_origin(Headers(scope=scope).get):
                 raise RefusedError(403, "Other sites may not use this server.")
             if UPLOADS not in scope["path"]:
-                receive = _replayed(await _read(scope, receive), receive)
+                read = await asyncio.wait_for(_read(scope, receive), BODY_SECONDS)
+                receive = _replayed(read, receive)
+        except asyncio.TimeoutError:
+            refusal = PlainTextResponse("The request did not come in time.\n", 408)
+            return await refusal(scope, receive, send)
         except RefusedError as refused:
             status, said = refused.args
             return await PlainTextResponse(f"{said}\n", status)(scope, receive, send)
@@ -139,7 +147,7 @@ def main() -> None:
         command: list[str] = build(*given, **named)
         if command[-1] != MLFLOWS:
             raise RuntimeError(f"MLflow would run {command[-1]}, not {MLFLOWS}")
-        return [*command[:-1], OURS]
+        return [*command[:-1], "--http", CONNECTIONS, OURS]
 
     server._build_uvicorn_command = guarded
     sys.argv[0] = "mlflow"

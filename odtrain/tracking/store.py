@@ -5,18 +5,21 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import shlex
 import subprocess
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import mlflow
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
 from mlflow.entities import ViewType
 from mlflow.exceptions import MlflowException
+from mlflow.utils.rest_utils import http_request
 
 from odtrain.config.schema import TrackingConfig
 from odtrain.errors import OdtrainError, TrackingError
@@ -46,6 +49,9 @@ UNLESS_SET = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 """MLflow's own 7 retries hold a caller for minutes; odtrain keeps what it has and tries later."""
+
+VERSION = re.compile(r"\d+\.\d+")
+"""How the answer to `/version` begins."""
 
 REFUSALS = frozenset(
     {
@@ -238,11 +244,17 @@ def check_said(*answers: object) -> None:
 def check_answers(client: MlflowClient, uri: str) -> None:
     """Have a server say what only MLflow says: an empty answer looks like an empty store.
 
+    Who may see no experiment gets that answer from a real server too, which then knows its version.
+
     Raises:
         MlflowException: it does not.
     """
-    if uri.startswith("http"):
-        check_said(client.search_experiments(view_type=ViewType.ALL, max_results=1))
+    if not uri.startswith("http"):
+        return
+    if not client.search_experiments(view_type=ViewType.ALL, max_results=1):
+        ask: Any = http_request
+        there = client._tracking_client.store.get_host_creds()
+        check_said(VERSION.match(ask(there, "/version", "GET").text))
 
 
 def check_active(experiment: mlflow.entities.Experiment) -> None:

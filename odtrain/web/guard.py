@@ -18,7 +18,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from odtrain.errors import ConfigError
-from odtrain.web.bounds import ANSWER_SECONDS, HEAD_SECONDS, PatientProtocol
+from odtrain.io.connections import ANSWER_SECONDS, HEAD_SECONDS, PatientProtocol
 from odtrain_runtime.callers import LOOPBACK, own_names, refusal
 from odtrain_runtime.turns import give_memory_back
 

@@ -132,6 +132,11 @@ def test_an_experiment_comes_after_the_model_and_an_override_after_both(tmp_path
             id="range",
         ),
         pytest.param(
+            "serve.max_megabytes=201",
+            "serve.max_megabytes=201.0: too large.\n  Give at most 200.",
+            id="upper end of a range",
+        ),
+        pytest.param(
             "data.test_fraction=1.5",
             "data.test_fraction=1.5: not a fraction.\n  Give 0 or more, and less than 1.",
             id="fraction",

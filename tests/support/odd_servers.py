@@ -14,6 +14,8 @@ from support.file_server import listening
 
 DRIPS, EMPTY, RUBBISH, CUT_OFF, WRONG = "drips", "empty", "rubbish", "cut off", "wrong"
 MUTE = "mute"
+NO_RIGHTS = "no rights"
+"""MLflow, to who may see nothing."""
 ALL = (DRIPS, EMPTY, RUBBISH, CUT_OFF, WRONG, MUTE)
 BODIES = {
     EMPTY: b"{}",
@@ -22,6 +24,7 @@ BODIES = {
     CUT_OFF: b'{"experiments": [',
     WRONG: b'{"experiments": 5, "experiment": [], "registered_models": "x", "run": 1, "model_versions": {}}',
     MUTE: b"",
+    NO_RIGHTS: b"{}",
 }
 
 
@@ -51,6 +54,8 @@ def odd_server(way: str) -> Iterator[OddServer]:
             state.asked.append(f"{self.command} {self.path}")
             self.rfile.read(int(self.headers.get("Content-Length") or 0))
             body = BODIES[state.way]
+            if state.way == NO_RIGHTS and self.path == "/version":
+                body = b"3.1.0"
             if state.way == MUTE:
                 state.ended.wait(60)
                 return

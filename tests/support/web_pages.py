@@ -6,8 +6,8 @@ import time
 
 import uvicorn
 
+from odtrain.io.connections import PatientProtocol
 from odtrain.web import guard as web
-from odtrain.web.bounds import PatientProtocol
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from odtrain.tracking import guarded_mlflow
 from odtrain.tracking.guarded_mlflow import MOST_BYTES, Guarded
 
 CREATE = "/api/2.0/mlflow/experiments/create"
@@ -66,6 +67,22 @@ def test_a_large_body_is_refused_before_it_is_held(said):
 def test_a_file_may_be_larger():
     path = "/api/2.0/mlflow-artifacts/artifacts/1/model.tflite"
     assert ask(b"x" * (MOST_BYTES + 1), path)[0] == 200
+
+
+def test_a_body_that_does_not_come_is_refused(monkeypatch):
+    monkeypatch.setattr(guarded_mlflow, "BODY_SECONDS", 0.1)
+    sent = []
+
+    async def nothing() -> dict[str, Any]:
+        await asyncio.sleep(10)
+        return {}
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": CREATE, "headers": [(b"host", b"localhost")]}
+    asyncio.run(Guarded(nothing)(scope, nothing, send))
+    assert (sent[0]["status"], sent[1]["body"]) == (408, b"The request did not come in time.\n")
 
 
 def test_a_deep_body_is_refused():

@@ -5,7 +5,17 @@ import sqlite3
 import time
 
 import pytest
-from support.odd_servers import ALL, CUT_OFF, DRIPS, EMPTY, MUTE, RUBBISH, WRONG, odd_server
+from support.odd_servers import (
+    ALL,
+    CUT_OFF,
+    DRIPS,
+    EMPTY,
+    MUTE,
+    NO_RIGHTS,
+    RUBBISH,
+    WRONG,
+    odd_server,
+)
 from support.stores import QUIET, free_port, store_at
 
 from odtrain.cli.main import main
@@ -143,6 +153,13 @@ def test_a_file_that_is_no_database_is_told_at_once(tmp_path):
         f"sqlite:///{tmp_path}/x.db: cannot be read: file is not a database.\n"
         "  Restore it from a copy, or choose another: tracking.uri=sqlite:///runs.db"
     )
+
+
+def test_who_may_see_nothing_on_a_server_is_told_of_no_models(capsys):
+    with odd_server(NO_RIGHTS) as server:
+        assert main(["models", "list", f"tracking.uri={server.uri}"]) == 0
+        assert "GET /version" in server.asked
+    assert capsys.readouterr().out == "No model is registered yet; `odtrain train` registers one.\n"
 
 
 def test_what_a_run_tells_a_proxy_that_says_nothing_is_kept_and_sent_later(

@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -24,6 +25,7 @@ from support.stores import check_words_arrive, free_port, wait_until_healthy
 from odtrain.config.compose import section
 from odtrain.config.schema import TrackingConfig
 from odtrain.errors import ConfigError
+from odtrain.io.connections import HEAD_SECONDS, MOST_CONNECTIONS
 from odtrain.registry.versions import find_version, list_models
 from odtrain.tracking.server import find_postgres, serve
 from odtrain.tracking.store import open_client
@@ -96,6 +98,19 @@ def team() -> Iterator[Team]:
 @pytest.mark.slow
 def test_every_word_arrives_in_postgresql(team, tmp_path):
     check_words_arrive(section(TrackingConfig, uri=team.uri, system_metrics=False), tmp_path)
+
+
+@needs_postgres
+@pytest.mark.slow
+def test_its_connections_are_bound(team):
+    """More than are kept, each with half a request: those that ask are answered, the others cut off."""
+    with contextlib.ExitStack() as stack:
+        for _ in range(MOST_CONNECTIONS + 50):
+            half = stack.enter_context(socket.create_connection(("127.0.0.1", team.port)))
+            half.sendall(b"POST / HTTP/1.1\r\nHost: localhost")
+        assert open_client(team.uri).search_experiments(max_results=1)
+        half.settimeout(3 * HEAD_SECONDS)
+        assert half.recv(1) == b""
 
 
 @needs_postgres

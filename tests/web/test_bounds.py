@@ -23,6 +23,7 @@ from support.web_pages import running
 
 from odtrain.config.compose import section
 from odtrain.config.schema import ServeConfig
+from odtrain.io import connections
 from odtrain.model_files.thresholds import Thresholds
 from odtrain.model_source import Source
 from odtrain.web import bounds
@@ -76,7 +77,7 @@ def answer(connection: socket.socket) -> bytes:
 
 
 def test_a_request_whose_head_does_not_come_is_cut_off(monkeypatch):
-    monkeypatch.setattr(bounds, "HEAD_SECONDS", 0.3)
+    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.3)
     with running(APP) as port:
         for sent in (b"", HEAD, b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\nGET"):
             assert answer(call(port, sent))[:15] in (b"", b"HTTP/1.1 200 OK")
@@ -102,7 +103,7 @@ def test_bodies_beyond_what_may_be_held_are_refused(monkeypatch):
 
 
 def test_connections_that_ask_nothing_do_not_keep_others_out(monkeypatch):
-    monkeypatch.setattr(bounds, "MOST_CONNECTIONS", 10)
+    monkeypatch.setattr(connections, "MOST_CONNECTIONS", 10)
     with running(APP) as port, contextlib.ExitStack() as stack:
         waiting = [stack.enter_context(call(port, b"POST")) for _ in range(50)]
         assert requests.post(f"http://127.0.0.1:{port}", data=b"1", timeout=5).text == "1"
