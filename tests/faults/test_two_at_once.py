@@ -73,7 +73,7 @@ def trained_once(shapes, database, tmp_path_factory):
         "export source={run}",
         "benchmark source=models:/shapes@champion data.prepared=datasets/shapes",
         "predict source=models:/shapes@champion input={shapes} output=drawn",
-        "models promote models:/shapes/1",
+        "models promote shapes 1",
         "models download models:/shapes/1 --to files",
         "report {run}",
         "check data.images={shapes} data.name=shapes --fix fixed",

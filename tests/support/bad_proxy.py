@@ -11,6 +11,10 @@ from typing import Any
 MANNERS = ("good", "slow", "dripping", "looping", "cut off", "rubbish", "empty", "failing")
 
 
+OWN = ("host", "transfer-encoding")
+"""Headers that are of this connection, not of what is asked."""
+
+
 class BadProxy:
     """Forwards everything to `port` while `manners` is good.
 
@@ -30,7 +34,7 @@ class BadProxy:
                 """Nothing."""
 
             def _any(self) -> None:
-                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                body = self._body()
                 manners = proxy.manners
                 if manners == "good":
                     self._forward(body)
@@ -40,10 +44,19 @@ class BadProxy:
                 else:
                     self._spoilt(manners)
 
+            def _body(self) -> bytes:
+                if "chunked" not in self.headers.get("Transfer-Encoding", ""):
+                    return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                chunks = []  # as an empty file is sent
+                while size := int(self.rfile.readline(), 16):
+                    chunks.append(self.rfile.read(size + 2)[:-2])
+                self.rfile.readline()
+                return b"".join(chunks)
+
             def _forward(self, body: bytes) -> None:
                 connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
                 try:
-                    headers = {k: v for k, v in self.headers.items() if k.lower() != "host"}
+                    headers = {k: v for k, v in self.headers.items() if k.lower() not in OWN}
                     connection.request(self.command, self.path, body, headers)
                     answer = connection.getresponse()
                     content = answer.read()
