@@ -46,6 +46,7 @@ def refused(message: str, status: int) -> Response:
 REFUSALS: Mapping[Any, Any] = {
     SlowError: lambda request, error: refused("The request did not come in time.", 408),
     BusyError: lambda request, error: refused("The server is busy: ask again later.", 503),
+    MemoryError: lambda request, error: refused("Memory is short here: ask again later.", 503),
 }
 """Exception handlers that every page has."""
 

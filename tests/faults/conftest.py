@@ -16,3 +16,17 @@ def training(shapes: Path, database: Path, tmp_path: Path) -> Training:
     folder.mkdir()
     shutil.copy(database, folder / "mlflow.db")
     return Training(folder, f"sqlite:///{folder}/mlflow.db", [f"data.images={shapes}", *SETTINGS])
+
+
+@pytest.fixture(scope="module")
+def trained_once(
+    shapes: Path, database: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Training:
+    """A folder in which a model was trained and registered."""
+    folder = tmp_path_factory.mktemp("trained_once")
+    shutil.copy(database, folder / "mlflow.db")
+    settings = [f"data.images={shapes}", *SETTINGS]
+    training = Training(folder, f"sqlite:///{folder}/mlflow.db", settings)
+    done = training.begin().wait()
+    assert done.rc == 0, done.said
+    return training

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
-
 import pytest
-from support.faults import SETTINGS, WHOLE, Training, note
+from support.faults import WHOLE, note
 
 pytestmark = pytest.mark.long
 
@@ -53,17 +51,6 @@ def test_two_that_sync_at_once(training):
     state = training.state()
     note("two `track sync` at once, after a kill", done[1], state)
     assert state == WHOLE
-
-
-@pytest.fixture(scope="module")
-def trained_once(shapes, database, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("trained_once")
-    shutil.copy(database, folder / "mlflow.db")
-    settings = [f"data.images={shapes}", *SETTINGS]
-    training = Training(folder, f"sqlite:///{folder}/mlflow.db", settings)
-    done = training.begin().wait()
-    assert done.rc == 0, done.said
-    return training
 
 
 @pytest.mark.parametrize(

@@ -169,6 +169,21 @@ def test_large_pictures_that_come_at_once_are_decoded_one_after_another(model, m
     assert max(most) == 2
 
 
+def test_a_picture_that_memory_does_not_hold_is_no_damaged_one(model, monkeypatch, capfd):
+    def detect(self, images):
+        raise MemoryError
+
+    source = Source(str(model), load_detectors(model, 2, 1, NAMES), NAMES, file=model)
+    monkeypatch.setattr(Source, "detect_all", detect)
+    with running(build_app(source, Thresholds(0.5), section(ServeConfig))) as port:
+        said = requests.post(f"http://127.0.0.1:{port}/detect", data=picture(10), timeout=30)
+    assert (said.status_code, said.json()["message"]) == (
+        503,
+        "Memory is short here: ask again later.",
+    )
+    assert capfd.readouterr().err == ""
+
+
 # ---- MLflow's forms
 
 
