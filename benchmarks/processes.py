@@ -56,7 +56,7 @@ def run(function: Callable[..., Any], **arguments: Any) -> Finished:
     """
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "finished.json"
-        command = [sys.executable, "-m", "benchmarks.processes", function.__module__]
+        command = [sys.executable, "-m", "benchmarks.processes", _module(function)]
         command += [function.__qualname__, json.dumps(arguments), str(out)]
         load, used, start = os.getloadavg()[0], _cpu_seconds_of_children(), time.perf_counter()
         done = subprocess.run(command, env=_environment(), capture_output=True, text=True)
@@ -85,6 +85,12 @@ def _cpu_seconds_of_children() -> float:
 
 
 # ---- the process of its own
+
+
+def _module(function: Callable[..., Any]) -> str:
+    """Where a process of its own imports a function from; that of `python -m NAME` is called __main__."""
+    run_as = sys.modules["__main__"].__spec__
+    return run_as.name if function.__module__ == "__main__" and run_as else function.__module__
 
 
 def main(arguments: Sequence[str]) -> None:

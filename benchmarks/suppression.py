@@ -1,14 +1,17 @@
 """Kinds of suppression inside a .tflite: what each costs in mAP, and in time.
 
 The networks are those of runs on this machine, such as one of the quickstart and one of the pictures that
-`benchmarks.overlapping` draws: `python -m benchmarks.suppression RUN_ID ...`
+`benchmarks.overlapping` draws, and a published checkpoint with all its classes on a folder of pictures, where
+its own detections are taken for the truth:
+
+    python -m benchmarks.suppression RUN_ID ... [--checkpoint PREFIX --model NAME --pictures DIR]
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,10 +29,15 @@ from odtrain.export.writers import export
 from odtrain.io import markdown
 from odtrain.jobs.context import Split
 from odtrain.model_source import open_source, run_config
-from odtrain.structures import Detections
+from odtrain.models.ssd import SSD
+from odtrain.structures import GroundTruth, UInt8Image
+from odtrain_runtime.pictures import read_upright
 
 FORMATS = ("tflite_fp32", "tflite_int8")
 UNITS = ("mAP", "ms")
+TAKEN_FOR_TRUTH = 0.3
+CALIBRATION = 100
+"""Pictures that set the ranges of int8."""
 CANDIDATES = (100, 300, 1000)
 """Of `builtin`, beside which the two kinds of the operator are measured."""
 
@@ -61,6 +69,30 @@ def measure(runs: Sequence[str]) -> list[Row]:
     return [Row(**row) for of_a_run in rows for row in of_a_run]
 
 
+def measure_checkpoint(checkpoint: str, model: str, pictures: str) -> list[dict[str, Any]]:
+    """The fields of a `Row` for each kind: a published checkpoint against its own detections.
+
+    Args:
+        checkpoint: prefix of its files.
+        model: the zoo's name of the network.
+        pictures: folder of JPEGs, in which what it finds from score `TAKEN_FOR_TRUTH` is the truth.
+    """
+    source = open_source(checkpoint, compose_config([f"model={model}"]))
+    assert source.detector is not None
+    files = sorted(Path(pictures).rglob("*.jpg"))
+    images = [read_upright(file) for file in files]
+    found = list(map(source.detector.as_detect(), images))
+    truths = [
+        GroundTruth(file.name, image.shape[0], image.shape[1], sure.boxes, sure.classes)
+        for file, image, each in zip(files, images, found, strict=True)
+        for sure in [each.above(TAKEN_FOR_TRUTH)]
+    ]
+    names = source.class_names
+    score = quick_map(truths, found, names)["mAP"]
+    network = Network(f"{model}, {sum(len(each.classes) for each in truths)} objects", names, score)
+    return _rows(network, source.detector, images, truths, lambda: iter(images[:CALIBRATION]))
+
+
 def measure_run(run: str) -> list[dict[str, Any]]:
     """The fields of a `Row` for each kind: files of the checkpoint of a run, run on its test pictures."""
     config = compose_config([])
@@ -68,27 +100,45 @@ def measure_run(run: str) -> list[dict[str, Any]]:
     assert detector is not None
     dataset = prepare(made_with.data)
     test, training = Split.read(dataset, "test"), Split.read(dataset, "train").images
-    names, timing = dataset.class_names, section(BenchmarkConfig)
-    checkpoint = _map(test, list(map(detector.as_detect(), test.images)), names)
-    rows = []
+    names = dataset.class_names
+    found = list(map(detector.as_detect(), test.images))
+    network = Network(dataset.name, names, quick_map(test.truths, found, names)["mAP"])
+    return _rows(network, detector, test.images, test.truths, lambda: training.spread(CALIBRATION))
+
+
+@dataclass(frozen=True)
+class Network:
+    """What is measured: its name, its classes, and the mAP of its checkpoint."""
+
+    name: str
+    names: Sequence[str]
+    checkpoint: float
+
+
+def _rows(
+    network: Network,
+    detector: SSD,
+    images: Iterable[UInt8Image],
+    truths: Sequence[GroundTruth],
+    calibration: Callable[[], Iterable[UInt8Image]],
+) -> list[dict[str, Any]]:
+    names, timing, rows = network.names, section(BenchmarkConfig), []
     for kind in ("regular", "fast", *(f"{suppression.BUILTIN} {count}" for count in CANDIDATES)):
         nms, _, count = kind.partition(" ")
         suppression.CANDIDATES = int(count or suppression.CANDIDATES)
         with tempfile.TemporaryDirectory() as folder:
-            files = export(detector, names, FORMATS, Path(folder), training.spread(100), nms, {})
+            files = export(detector, names, FORMATS, Path(folder), calibration(), nms, {})
             found = {
-                name: measure_file(file, test.images, timing.runs, timing.threads)
+                name: measure_file(file, images, timing.runs, timing.threads)
                 for name, file in files.items()
             }
-        score = {name: _map(test, each.detections, names) for name, each in found.items()}
+        score = {
+            name: quick_map(truths, each.detections, names)["mAP"] for name, each in found.items()
+        }
         milliseconds = {name: each.latency_ms_p50 for name, each in found.items()}
-        row = Row(dataset.name, len(names), kind, score, milliseconds, checkpoint)
+        row = Row(network.name, len(names), kind, score, milliseconds, network.checkpoint)
         rows.append(asdict(row))
     return rows
-
-
-def _map(split: Split, found: Sequence[Detections], names: Sequence[str]) -> float:
-    return quick_map(split.truths, found, names)["mAP"]
 
 
 def table(rows: Sequence[Row]) -> list[str]:
@@ -112,5 +162,19 @@ def _cells(row: Row) -> list[str]:
     return [row.network, str(row.classes), row.kind, f"{row.checkpoint:.4f}", *numbers]
 
 
+def main() -> None:
+    """Measure what the command line names."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("runs", nargs="*")
+    for flag in ("--checkpoint", "--model", "--pictures"):
+        parser.add_argument(flag)
+    given = parser.parse_args()
+    rows = measure(given.runs)
+    if given.checkpoint:
+        of = {"checkpoint": given.checkpoint, "model": given.model, "pictures": given.pictures}
+        rows += [Row(**row) for row in processes.run(measure_checkpoint, **of).value]
+    print("\n".join(table(rows)))
+
+
 if __name__ == "__main__":
-    print("\n".join(table(measure(sys.argv[1:]))))
+    main()

@@ -20,6 +20,11 @@ BUILTIN = "builtin"
 OPERATOR = {"regular": True, "fast": False}
 """Kinds of the detection operator: whether it suppresses class by class, or over all at once."""
 KINDS = (BUILTIN, *OPERATOR)
+COSTS = {
+    "regular": "loses a class with 2 threads or more (tensorflow#56058), so that no such .tflite is registered",
+    "fast": "lets an object hide one of another class, which costs mAP where they overlap",
+}
+"""What each kind of the operator does to files of several classes."""
 CANDIDATES = 1000
 """Pairs of anchor and class, best first, that suppression looks at; the table in docs/design.md says
 what fewer cost. RetinaNet's paper (Lin et al. 2017) keeps as many of each level."""

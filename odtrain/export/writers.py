@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import tempfile
@@ -20,7 +21,7 @@ from tqdm import tqdm
 
 from odtrain.errors import choose
 from odtrain.export.lite import LiteWriter
-from odtrain.export.suppression import KINDS
+from odtrain.export.suppression import BUILTIN, COSTS, KINDS
 from odtrain.export_formats import FORMATS
 from odtrain.labels.label_map import label_map_text
 from odtrain.models.build import build_detector
@@ -29,6 +30,8 @@ from odtrain.structures import UInt8Image
 from odtrain.system import timing_lock as turns
 from odtrain_runtime import provenance, resizing
 from odtrain_runtime.native_stderr import STDERR, stderr_into
+
+logger = logging.getLogger(__name__)
 
 LABEL_MAP_FILE = "label_map.pbtxt"
 PICTURES = tf.TensorSpec((None, None, None, 3), tf.uint8, "inputs")
@@ -64,6 +67,8 @@ def export(
     for name in formats:
         choose("export.formats", name, list(FORMATS))
     choose("export.nms", nms, list(KINDS))
+    if nms in COSTS and len(class_names) > 1 and any(FORMATS[name].lite for name in formats):
+        logger.warning(f"export.nms={nms} {COSTS[nms]}. export.nms={BUILTIN} does not.")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / provenance.LABELS_FILE).write_text(provenance.write_labels(class_names), "utf-8")
     (folder / LABEL_MAP_FILE).write_text(label_map_text(tuple(class_names)), "utf-8")

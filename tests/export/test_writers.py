@@ -479,3 +479,28 @@ def test_real_weights_quantised_to_int8_see_the_same_objects(shared, tmp_path):
     found = [[each(image) for image in images[:10]] for each in (detect, quantized)]
     assert sum(len(each.above(0.4)) for each in found[0]) >= 20
     assert shares_found(*found, 0.4) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("nms", "says"),
+    [
+        (
+            "regular",
+            "export.nms=regular loses a class with 2 threads or more (tensorflow#56058), so that no such "
+            ".tflite is registered. export.nms=builtin does not.",
+        ),
+        (
+            "fast",
+            "export.nms=fast lets an object hide one of another class, which costs mAP where they overlap. "
+            "export.nms=builtin does not.",
+        ),
+    ],
+)
+def test_what_a_kind_of_suppression_costs_is_said_where_there_are_several_classes(
+    nms, says, detector, tmp_path, monkeypatch, said
+):
+    monkeypatch.setattr("odtrain.export.writers.WRITERS", dict.fromkeys(FORMATS, lambda *_: None))
+    export(detector, NAMES, ["tflite_fp32"], tmp_path, [], nms, {})
+    export(detector, NAMES[:1], ["tflite_fp32"], tmp_path, [], nms, {})
+    export(detector, NAMES, ["pb"], tmp_path, [], nms, {})
+    assert said == [says]
