@@ -14,6 +14,7 @@ import pytest
 import tensorflow as tf
 from mlflow import MlflowClient
 from support.commands import TINY_RUN, odtrain
+from support.faults import WHOLE, Training
 
 pytestmark = pytest.mark.slow
 
@@ -172,6 +173,10 @@ def test_the_last_process_finishes_the_same_run(killed):
     assert killed.run.name == killed.run_id
     version = killed.client.get_model_version_by_alias("shapes", "champion")
     assert version.run_id == killed.run_id
+
+
+def test_the_store_is_as_if_nothing_had_happened(killed):
+    assert Training(killed.folder, f"sqlite:///{killed.folder}/mlflow.db", ()).state() == WHOLE
 
 
 @pytest.mark.parametrize(
