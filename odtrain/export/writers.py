@@ -72,7 +72,7 @@ def export(
     folder.mkdir(parents=True, exist_ok=True)
     (folder / provenance.LABELS_FILE).write_text(provenance.write_labels(class_names), "utf-8")
     (folder / LABEL_MAP_FILE).write_text(label_map_text(tuple(class_names)), "utf-8")
-    source = _Source(inference_copy(detector), class_names, calibration, nms, passport)
+    source = _Source(in_float32(detector), class_names, calibration, nms, passport)
     written = {}
     for name in turns.giving_way(tqdm(formats, desc="export", unit="file", disable=None)):
         written[name] = folder / FORMATS[name].file
@@ -94,8 +94,10 @@ def _told_only_of_failures() -> Iterator[None]:
             raise
 
 
-def inference_copy(detector: SSD) -> SSD:
-    """The same network and weights in float32, whatever precision it was trained in."""
+def in_float32(detector: SSD) -> SSD:
+    """The detector; where it computes in less than float32, a copy that does not."""
+    if not any(layer.compute_dtype == "bfloat16" for layer in detector.network._flatten_layers()):
+        return detector
     copy = build_detector(detector.config, detector.num_classes)
     values = detector.variables_by_name()
     for name, variable in copy.variables_by_name().items():

@@ -15,7 +15,7 @@ from odtrain.dataset.prepare import prepare
 from odtrain.dataset.read import Dataset, labelled_images, read_names
 from odtrain.errors import ConfigError, DataError
 from odtrain.evaluation.evaluate import quick_map
-from odtrain.export.writers import inference_copy
+from odtrain.export.writers import in_float32
 from odtrain.findings import Finding, by_severity, findings_table
 from odtrain.io.tfrecord import index_records
 from odtrain.jobs.context import RunContext, Split
@@ -116,7 +116,7 @@ def run_name(data: DataConfig, model: ModelConfig) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """A float32 copy of the network with the weights that validation chose, and how it came to them."""
+    """The network in float32 with the weights that validation chose, and how it came to them."""
 
     detector: SSD
     fitted: Fitted
@@ -169,7 +169,7 @@ def train_detector(context: RunContext, judge: Judge | None = None) -> Trained:
         raise KeyboardInterrupt if fitted.stopped == STOPPED_BY_SIGNAL[0] else Terminated
     fit.load_best()
     log_checkpoints()
-    return Trained(inference_copy(detector), fitted)
+    return Trained(in_float32(detector), fitted)
 
 
 def _with_share(log: Log, bound: float) -> Log:
