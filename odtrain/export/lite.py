@@ -83,6 +83,7 @@ class _Network(tf.Module):  # type: ignore[misc]
         self.run = tf.function(
             lambda images: self._after(*detector.network(images, training=False)),
             input_signature=signature,
+            autograph=False,
         )
 
     def _after(self, encodings: tf.Tensor, logits: tf.Tensor) -> Any:

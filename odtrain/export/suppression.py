@@ -49,6 +49,7 @@ class BuiltinSuppression(tf.Module):  # type: ignore[misc]
                 tf.TensorSpec((1, anchors, 4), tf.float32, ENCODINGS),
                 tf.TensorSpec((1, anchors, classes), tf.float32, SCORES),
             ],
+            autograph=False,
         )
 
 

@@ -130,7 +130,9 @@ class _Source:
 
 
 def _write_frozen_graph(source: _Source, name: str, path: Path) -> None:
-    @tf.function(input_signature=[tf.TensorSpec((None, None, None, 3), tf.uint8, "image_tensor")])  # type: ignore[untyped-decorator]
+    image_tensor = tf.TensorSpec((None, None, None, 3), tf.uint8, "image_tensor")
+
+    @tf.function(input_signature=[image_tensor], autograph=False)  # type: ignore[untyped-decorator]
     def detect(images: tf.Tensor) -> dict[str, tf.Tensor]:
         found = _detect(source.detector, images)
         return {key: tf.identity(value, name=key) for key, value in found.items()}
@@ -179,10 +181,10 @@ class _Serving(tf.Module):  # type: ignore[misc]
         self.weights = list(detector.variables_by_name().values())
         self.assets = [tf.saved_model.Asset(str(file)) for file in sorted(texts.iterdir())]
         self.detect = tf.function(
-            lambda inputs: _detect(detector, inputs), input_signature=[PICTURES]
+            lambda inputs: _detect(detector, inputs), input_signature=[PICTURES], autograph=False
         )
 
-    @tf.function(input_signature=[PICTURES])  # type: ignore[untyped-decorator]
+    @tf.function(input_signature=[PICTURES], autograph=False)  # type: ignore[untyped-decorator]
     def __call__(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
         found: dict[str, tf.Tensor] = self.detect(images)
         return found

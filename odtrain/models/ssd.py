@@ -140,7 +140,9 @@ class SSD(tf.Module):  # type: ignore[misc]
         self.weights = record.variables
         self._decayed = tuple(record.decayed)
         self._detect = tf.function(
-            self._detect_graph, input_signature=[tf.TensorSpec((None, None, None, 3), tf.uint8)]
+            self._detect_graph,
+            input_signature=[tf.TensorSpec((None, None, None, 3), tf.uint8)],
+            autograph=False,
         )
 
     @property

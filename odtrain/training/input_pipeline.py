@@ -91,6 +91,7 @@ def training_batches(
         number = order(epoch)[place]
         return number, index.read(int(number)), decoded.get(int(number))
 
+    @tf.autograph.experimental.do_not_convert  # type: ignore[untyped-decorator]
     def load(position: tf.Tensor) -> Batch:
         number, serialized, kept = tf.numpy_function(
             read, [position], [tf.int64, tf.string, tf.uint8]
@@ -140,6 +141,7 @@ def _traced(batches: tf.data.Dataset, trace: Path, first_step: int) -> tf.data.D
             file.write(f"{int(step)},{crc:08x},{' '.join(map(str, source_ids))}\n")
         return np.int64(step)
 
+    @tf.autograph.experimental.do_not_convert  # type: ignore[untyped-decorator]
     def note(step: tf.Tensor, batch: Batch) -> Batch:
         values = [batch[key] for key in ("images", "boxes", "classes", "source_ids")]
         written = tf.numpy_function(append, [step, *values], tf.int64)
