@@ -43,8 +43,7 @@ def test_train(training, megabytes):
 
 @pytest.mark.parametrize("megabytes", [1500, 2500, 3000, 4000])
 def test_evaluate(trained_once, megabytes):
-    words = ["evaluate", "source=models:/shapes@champion", "evaluate.bootstrap=20"]
-    words.append(f"tracking.uri={trained_once.uri}")
+    words = ["evaluate", f"source={trained_once.run}", f"tracking.uri={trained_once.uri}"]
     done = trained_once.command(*words, limits=at_most(megabytes)).wait()
     synced = trained_once.sync()
     assert synced.rc == 0, synced.said
@@ -53,8 +52,7 @@ def test_evaluate(trained_once, megabytes):
     state = trained_once.state()
     note(f"`evaluate` with {megabytes} MB of address space", done, state)
     assert "Traceback" not in done.said + synced.said
-    assert "RUNNING" not in state
-    assert state.endswith("1 version, 1 model READY, each metric once, nothing temporary")
+    assert state == WHOLE
 
 
 def picture(side: int) -> bytes:

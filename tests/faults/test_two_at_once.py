@@ -69,8 +69,7 @@ def test_two_that_sync_at_once(training):
     ],
 )
 def test_two_of_one_command_at_once(trained_once, shapes, command):
-    (run,) = (path.name for path in (trained_once.folder / "outputs/odtrain").iterdir())
-    words = command.format(run=run, shapes=shapes).split()
+    words = command.format(run=trained_once.run, shapes=shapes).split()
     if words[0] not in ("check", "convert", "collect"):
         words.append(f"tracking.uri={trained_once.uri}")
     commands = [trained_once.command(*words) for _ in range(2)]

@@ -76,6 +76,12 @@ class Training:
         self.folder, self.uri, self.experiment = folder, uri, experiment
         self.settings = [*settings, f"tracking.uri={uri}"]
 
+    @property
+    def run(self) -> str:
+        """Id of its only run."""
+        (run,) = (path.name for path in self.folder.glob("outputs/*/*"))
+        return run
+
     def begin(
         self,
         *overrides: str,
