@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -26,6 +26,10 @@ MOST_SAVED = 10_000
 """Frames that one `odtrain webcam` saves."""
 
 
+NO_THREAD = "can't start new thread"
+"""How Python tells that a thread's memory is not to be had."""
+
+
 class TooLargeError(Exception):
     """A request's body is larger than what is taken."""
 
@@ -43,10 +47,26 @@ def refused(message: str, status: int) -> Response:
     return JSONResponse({"message": message}, status)
 
 
+def answer_to(answer: Callable[[Any], Response]) -> Any:
+    """An exception handler that needs no thread of its own, which may not be had where memory is short."""
+
+    async def handle(request: Request, error: Exception) -> Response:
+        return answer(error)
+
+    return handle
+
+
+def _memory_is_short(error: Exception) -> Response:
+    if not isinstance(error, MemoryError) and NO_THREAD not in str(error):
+        raise error
+    return refused("Memory is short here: ask again later.", 503)
+
+
 REFUSALS: Mapping[Any, Any] = {
-    SlowError: lambda request, error: refused("The request did not come in time.", 408),
-    BusyError: lambda request, error: refused("The server is busy: ask again later.", 503),
-    MemoryError: lambda request, error: refused("Memory is short here: ask again later.", 503),
+    SlowError: answer_to(lambda error: refused("The request did not come in time.", 408)),
+    BusyError: answer_to(lambda error: refused("The server is busy: ask again later.", 503)),
+    MemoryError: answer_to(_memory_is_short),
+    RuntimeError: answer_to(_memory_is_short),
 }
 """Exception handlers that every page has."""
 

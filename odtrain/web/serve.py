@@ -36,6 +36,7 @@ from odtrain.web.bounds import (
     REFUSALS,
     Bodies,
     TooLargeError,
+    answer_to,
     nested_too_deep,
     refused,
     shortened,
@@ -120,8 +121,8 @@ def build_app(
     too_large = f"The request is larger than {settings.max_megabytes:g} MB (serve.max_megabytes)."
     handlers: Mapping[Any, Any] = {
         **REFUSALS,
-        TooLargeError: lambda request, error: refused(too_large, 413),
-        OdtrainError: _failed,
+        TooLargeError: answer_to(lambda error: refused(too_large, 413)),
+        OdtrainError: answer_to(_failed),
     }
     return Starlette(routes=routes, exception_handlers=handlers)
 
@@ -143,7 +144,7 @@ def _about(source: Source, thresholds: Thresholds, settings: ServeConfig) -> dic
     }
 
 
-def _failed(request: Request, error: Any) -> Response:
+def _failed(error: Any) -> Response:
     status, message = failure(error)
     return refused(message, status)
 

@@ -44,6 +44,7 @@ from odtrain.web.bounds import (
     REFUSALS,
     Bodies,
     TooLargeError,
+    answer_to,
     nested_too_deep,
     refused,
 )
@@ -290,11 +291,11 @@ def build_app(
     ]
     handlers: Mapping[Any, Any] = {
         **REFUSALS,
-        TooLargeError: lambda request, error: refused("The picture is too large.", 413),
-        UnusableError: lambda request, error: refused(str(error.cause), 400),
-        ValueError: lambda request, error: refused(str(error), 400),
-        OdtrainError: lambda request, error: refused(f"{error.args[0]}: {error.args[1]}", 500),
-        OSError: lambda request, error: refused(f"{folder}: {error.strerror}.", 507),
+        TooLargeError: answer_to(lambda error: refused("The picture is too large.", 413)),
+        UnusableError: answer_to(lambda error: refused(str(error.cause), 400)),
+        ValueError: answer_to(lambda error: refused(str(error), 400)),
+        OdtrainError: answer_to(lambda error: refused(f"{error.args[0]}: {error.args[1]}", 500)),
+        OSError: answer_to(lambda error: refused(f"{folder}: {error.strerror}.", 507)),
     }
     return Starlette(routes=routes, exception_handlers=handlers)
 

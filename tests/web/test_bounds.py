@@ -169,9 +169,10 @@ def test_large_pictures_that_come_at_once_are_decoded_one_after_another(model, m
     assert max(most) == 2
 
 
-def test_a_picture_that_memory_does_not_hold_is_no_damaged_one(model, monkeypatch, capfd):
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("can't start new thread")])
+def test_a_picture_that_memory_does_not_hold_is_no_damaged_one(error, model, monkeypatch, capfd):
     def detect(self, images):
-        raise MemoryError
+        raise error
 
     source = Source(str(model), load_detectors(model, 2, 1, NAMES), NAMES, file=model)
     monkeypatch.setattr(Source, "detect_all", detect)
