@@ -182,6 +182,48 @@ def test_registering_that_was_killed_leaves_one_model_when_it_is_done_again(
     assert version.source == f"models:/{model.model_id}"
 
 
+@pytest.mark.parametrize(
+    "killed_in", ["Model.log", "_show_numbers", "MlflowClient.create_model_version"]
+)
+def test_a_sync_that_was_killed_leaves_one_model_when_it_is_done_again(
+    store, tmp_path, candidate, killed_in, monkeypatch
+):
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    nobody = replace(store, uri=f"http://127.0.0.1:{free_port()}")
+    with Tracker(nobody, tmp_path / "outputs").start("train") as tracker:
+        tracker.log(candidate.metrics, candidate.step)
+        assert register(tracker, candidate) is None
+    outputs = tmp_path / "outputs"
+    with monkeypatch.context() as dying, pytest.raises(KeyboardInterrupt):
+        dying.setattr(f"odtrain.registry.register.{killed_in}", killed)
+        sync_all(outputs, str(outputs), store.uri)
+    assert sync_all(outputs, str(outputs), store.uri) == "0 runs sent, 1 models registered."
+    assert sync_all(outputs, str(outputs), store.uri) == "0 runs sent, 0 models registered."
+    client = open_client(uri_of(store))
+    experiment = client.get_experiment_by_name("tests").experiment_id
+    (model,) = client.search_logged_models([experiment])
+    assert str(model.status) == "READY"
+    assert {metric.key: metric.value for metric in model.metrics} == candidate.metrics
+    (version,) = list_models(uri_of(store))
+    assert version.source == f"models:/{model.model_id}"
+
+
+def test_a_model_shows_no_secret_that_its_run_was_begun_with_by_an_older_version(
+    store, tmp_path, candidate
+):
+    with Tracker(store, tmp_path / "outputs").start("train") as tracker:
+        tracker.log({"eval/mAP": 0.5}, candidate.step)
+        secret = "https://bob:PASSWORD@example.org/zoo?token=TOKEN"
+        tracker.client.log_param(tracker.run_id, "zoo.mirrors", secret)
+        assert register(tracker, candidate) == "1"
+    client = open_client(uri_of(store))
+    (output,) = client.get_run(str(tracker.run_id)).outputs.model_outputs
+    shown = client.get_logged_model(output.model_id).params
+    assert shown["zoo.mirrors"] == "https://bob:***@example.org/zoo?token=***"
+
+
 @pytest.mark.parametrize("name", ["", "a/b", "a:b", "a@b"])
 def test_a_name_that_no_model_can_have_is_refused(name):
     with pytest.raises(TrackingError) as caught:
