@@ -112,7 +112,5 @@ def test_a_file_fails_for_what_keeps_it_from_doing_what_the_checkpoint_does(
 ):
     judge = Judge([FOUND], [TRUTH], ("a",), 0.05)
     given = {"detections": [FOUND], "class_names": ("a",), **facts}
-    measured = Measured(
-        given.pop("detections"), 2.0, 2.5, 1, 0.5, 90.0, threads_asked=1, **given
-    )
+    measured = Measured(given.pop("detections"), 2.0, 2.5, 1, 0.5, 90.0, threads_asked=1, **given)
     assert judge.proof(format, Path("model.tflite"), measured, raw).failed == failed

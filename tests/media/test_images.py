@@ -84,6 +84,40 @@ def test_sixteen_bits_become_eight_over_the_whole_range():
     assert np.asarray(record)[0, :, 0].tolist() == [0, 1, 128, 255]
 
 
+def mpo(exif: Image.Exif) -> bytes:
+    """Two JPEGs in one file, as phones and drones write a picture and its preview."""
+    second = Image.new("RGB", (20, 15), "red")
+    return saved(noise(), "MPO", save_all=True, append_images=[second], exif=exif, quality=95)
+
+
+def test_of_two_jpegs_in_one_the_first_counts():
+    data = mpo(Image.Exif())
+    picture = inspect(FILE, data, None)
+    assert (picture.format, picture.width, picture.height, picture.notes) == ("MPO", 40, 30, ())
+    record = in_record(data)
+    assert (record.format, record.size) in (("MPO", (40, 30)), ("JPEG", (40, 30)))
+
+
+def test_the_first_of_two_jpegs_is_turned_as_its_exif_says():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = mpo(exif)
+    upright = Image.open(io.BytesIO(data)).transpose(Image.Transpose.ROTATE_270)
+    record = in_record(data, size=(30, 40))
+    assert (record.format, record.size) == ("JPEG", (30, 40))
+    apart = np.abs(np.asarray(record, int) - np.asarray(upright, int))
+    assert apart.mean() < 5
+
+
+def test_of_an_animated_webp_the_first_picture_counts():
+    frames = [Image.new("RGB", (40, 30), colour) for colour in ("red", "blue")]
+    data = saved(frames[0], "WEBP", save_all=True, append_images=frames[1:], lossless=True)
+    file = Path("img.webp")
+    causes = {note.code: note.cause for note in inspect(file, data, (40, 30)).notes}
+    assert causes["OD109"] == "holds 2 frames."
+    assert in_record(data, file=file).getpixel((5, 5)) == (255, 0, 0)
+
+
 @pytest.mark.parametrize(
     ("orientation", "stored", "labelled", "expected"),
     [

@@ -16,7 +16,9 @@ import pandas as pd
 import pytest
 import requests
 from mlflow import MlflowClient
+from support.pictures import draw_picture
 from support.stores import Server, free_port, store_at, wait_until_healthy
+from support.web_pages import running
 from support.words import words
 
 from odtrain.cli.main import main
@@ -737,6 +739,29 @@ def test_a_served_model_opens_no_path_of_a_client(served):
     answer = served.post({"inputs": {"image": [str(served.picture)]}})
     assert answer.status_code == 400
     assert "its bytes are no picture of a format that is read." in answer.json()["message"]
+
+
+def test_a_registered_model_is_scored_within_the_bounds_of_its_app(
+    store, registered, candidate, tmp_path
+):
+    registered(candidate)
+    app = scoring_app("models:/raccoon/1", uri_of(store), max_pixels=1000, max_pictures=2)
+
+    def said(side: int, count: int) -> tuple[int, str]:
+        encoded = base64.b64encode(draw_picture(tmp_path / "p.png", (side, side), []).read_bytes())
+        form = {"inputs": {"image": [encoded.decode()] * count}}
+        answer = requests.post(f"http://127.0.0.1:{port}/invocations", json=form, timeout=60)
+        return answer.status_code, answer.text
+
+    with running(app) as port:
+        assert said(31, 2)[0] == 200
+        for (side, count), refusal in (
+            ((32, 1), "picture 0 cannot be read: it has more than 0 million pixels."),
+            ((9, 3), "3 pictures are more than 2."),
+        ):
+            status, text = said(side, count)
+            assert status == 400
+            assert refusal in text
 
 
 # The server out of reach
