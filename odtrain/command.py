@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from odtrain.io.patience import one_patience
 from odtrain.secrets import masked
 from odtrain.system.telemetry import allow_telemetry
 from odtrain_runtime.plain import plain_lines
@@ -139,6 +140,16 @@ def prints(text_of: Callable[[Composed], str]) -> Callable[[Invocation], int]:
         return 0
 
     return with_config(run)
+
+
+def looks(run: Callable[[Invocation], int]) -> Callable[[Invocation], int]:
+    """For what asks a store and does little else: it is waited for together, however much is asked."""
+
+    def patient(invocation: Invocation) -> int:
+        with one_patience():
+            return run(invocation)
+
+    return patient
 
 
 COMMON_FLAGS = (

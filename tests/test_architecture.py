@@ -2,6 +2,7 @@
 
 import ast
 import importlib.util
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -81,6 +82,17 @@ def _loaded(file):
 
 def test_no_module_is_called_utils():
     assert not [file for file in modules() if "util" in file.stem or "helper" in file.stem]
+
+
+def test_every_csv_is_written_by_the_one_function_that_guards_cells():
+    writers = re.compile(r"csv\.(writer|DictWriter)\b|\bDictWriter\b|\.to_csv\(|import writer")
+    found = [
+        file.relative_to(ROOT).as_posix()
+        for place in ("odtrain", "runtime/odtrain_runtime")
+        for file in sorted((ROOT / place).rglob("*.py"))
+        if writers.search(file.read_text(encoding="utf-8"))
+    ]
+    assert found == ["odtrain/io/cells.py"]
 
 
 def test_no_test_imports_another_test():

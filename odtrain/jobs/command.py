@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from odtrain.command import Action, Command, Composed, flag, prints
+from odtrain.command import Action, Command, Composed, flag, looks, prints
 
 
 def _train(given: Composed) -> str:
@@ -81,7 +81,7 @@ BENCHMARK = Action(
     settings=("source", "trust_source", "benchmark", "data", "tracking", "outputs"),
 )
 REPORT = Action(
-    prints(_report),
+    looks(prints(_report)),
     flags=(
         flag("run", "its id"),
         flag("--to", "the file; report-ID.html if not given", metavar="FILE"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from odtrain.command import Action, Command, Composed, Flag, flag, prints
+from odtrain.command import Action, Command, Composed, Flag, flag, looks, prints
 
 
 def _list(given: Composed) -> str:
@@ -71,19 +71,19 @@ def _name(help: str) -> Flag:
 FORMAT = flag("--format", "one export format only", metavar="FORMAT")
 ACTIONS = {
     "list": Action(
-        prints(_list),
+        looks(prints(_list)),
         "the registered models and their versions",
         flags=(_name("of this one only"),),
         settings=("tracking",),
     ),
     "show": Action(
-        prints(_show),
+        looks(prints(_show)),
         "one model's version",
         flags=(_name("a model, NAME@ALIAS or NAME/VERSION; registry.name if not given"),),
         settings=("tracking", "registry.name"),
     ),
     "compare": Action(
-        prints(_compare),
+        looks(prints(_compare)),
         "which of two is better on the same pictures, and whether that is shown",
         flags=(
             flag("a", "a run, models:/... or a file", metavar="A"),
@@ -95,7 +95,7 @@ ACTIONS = {
         example="models compare RUN_ID models:/panels@champion",
     ),
     "promote": Action(
-        prints(_promote),
+        looks(prints(_promote)),
         "make a version the champion, if it passes the gate",
         flags=(
             flag("name", "a model", metavar="NAME"),
@@ -105,13 +105,13 @@ ACTIONS = {
         example="models promote panels 3",
     ),
     "rollback": Action(
-        prints(_rollback),
+        looks(prints(_rollback)),
         "the champion before is champion again",
         flags=(_name("a model; registry.name if not given"),),
         settings=("tracking", "registry.name"),
     ),
     "download": Action(
-        prints(_download),
+        looks(prints(_download)),
         "copy a version's files",
         flags=(
             flag("uri", "models:/NAME@ALIAS; registry.name if not given", nargs="?", metavar="URI"),

@@ -15,6 +15,7 @@ from matplotlib.font_manager import FontProperties
 
 from odtrain.evaluation.matching import RECALLS, Float64Array
 from odtrain.media.draw import font_file
+from odtrain_runtime.plain import plain as one_line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -186,7 +187,8 @@ def families(labels: Sequence[str]) -> list[str]:
 
 
 def plain(label: str) -> str:
-    """The label without meaning as a formula, cut to a length that fits a chart."""
+    """The label on one line, without meaning as a formula, cut to a length that fits a chart."""
+    label = one_line(label)
     short = label if len(label) <= 28 else label[:27] + "…"
     return short.replace("$", r"\$")
 

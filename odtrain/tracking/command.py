@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from odtrain.command import Action, Command, Composed, Invocation, flag, prints, with_config
+from odtrain.command import Action, Command, Composed, Invocation, flag, looks, prints, with_config
 from odtrain.system.telemetry import allow_telemetry
 
 
@@ -52,7 +52,7 @@ SERVER = Action(
     ),
 )
 UI = Action(
-    with_config(_ui),
+    looks(with_config(_ui)),
     flags=(flag("--port", "of the local server", type=int, default=5000),),
     settings=("tracking",),
 )

@@ -17,25 +17,34 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import requests
 import sqlalchemy
 from mlflow.store.db import utils as mlflow_db
 from mlflow.utils import request_utils
 from sqlalchemy.engine import URL, make_url
 
 from odtrain.errors import TrackingError, first_line
+from odtrain.io import patience
 from odtrain.io.deadlines import DeadlineAdapter
+from odtrain.io.patience import Patience, one_patience
 from odtrain.secrets import masked
 
 logger = logging.getLogger(__name__)
 
 WAIT_SECONDS = 10.0
-"""For one answer, where somebody waits for a command; a run has all that MLFLOW_HTTP_REQUEST_TIMEOUT gives."""
+"""For one answer, where somebody waits for a command; a run has all that MLFLOW_HTTP_REQUEST_TIMEOUT gives.
+
+What a command that looks waits for slow answers in all, `odtrain.io.patience` says."""
+LEAST_WAIT = 0.1
+"""For an answer, where nothing is left to wait."""
 SAID_AFTER = 2.0
-LOCK_SECONDS = 8.0
-"""For a database that another process holds."""
+LOCK_SECONDS = 7.0
+"""For a database that another process holds; its lock and the one beside it may both be waited for."""
 OTHERS_OPEN_SECONDS = 300.0
 """For other runs that make the same new database."""
-CONNECT_SECONDS = 5.0
+CONNECT_SECONDS = 4.0
+CONNECTS = 2
+"""How often MLflow tries to connect to a database."""
 PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 DRIVERS = {
     "postgresql": ("psycopg2-binary", "postgresql+psycopg2"),
@@ -55,7 +64,7 @@ STORES = frozenset(
 )
 """Packages whose errors are the store's, whatever they are."""
 
-_hurried: ContextVar[float | None] = ContextVar("odtrain_hurried", default=None)
+_hurried: ContextVar[Patience | None] = ContextVar("odtrain_hurried", default=None)
 
 
 class StoreAwayError(TrackingError):
@@ -246,20 +255,24 @@ def cause(problem: BaseException) -> str:
 
 @contextlib.contextmanager
 def hurried(uri: str) -> Iterator[None]:
-    """Wait at most `WAIT_SECONDS` for each answer, and say so when it takes long."""
+    """Wait at most `WAIT_SECONDS` for an answer and `ALL_SECONDS` for slow ones, and say so in time."""
     said = threading.Timer(
         SAID_AFTER,
         logger.info,
-        [f"Waiting for {masked(uri)}: {WAIT_SECONDS:.0f} s at most for each answer."],
+        [
+            f"Waiting for {masked(uri)}: {WAIT_SECONDS:.0f} s at most for an answer, "
+            f"{patience.ALL_SECONDS:.0f} s for all that are slow."
+        ],
     )
     said.daemon = True
     said.start()
-    token = _hurried.set(WAIT_SECONDS)
-    try:
-        yield
-    finally:
-        _hurried.reset(token)
-        said.cancel()
+    with one_patience() as shared:
+        token = _hurried.set(shared)
+        try:
+            yield
+        finally:
+            _hurried.reset(token)
+            said.cancel()
 
 
 def lock_seconds() -> float:
@@ -271,15 +284,23 @@ class _Adapter(DeadlineAdapter, request_utils.TCPKeepAliveHTTPAdapter):
     def send(
         self, request: Any, stream: bool = False, timeout: Any = None, *args: Any, **kwargs: Any
     ) -> Any:
-        most = _hurried.get()
-        if most is not None and isinstance(timeout, int | float):
-            timeout = min(timeout, most)
-        return super().send(request, stream, timeout, *args, **kwargs)
+        shared = _hurried.get()
+        if shared is None or not isinstance(timeout, int | float):
+            return super().send(request, stream, timeout, *args, **kwargs)
+        try:
+            with shared.waiting():
+                most = max(min(timeout, WAIT_SECONDS, shared.left), LEAST_WAIT)
+                return super().send(request, stream, most, *args, **kwargs)
+        except requests.ReadTimeout:
+            if shared.left:
+                raise
+            words = f"its slow answers took {patience.ALL_SECONDS:.0f} s in all"
+            raise requests.ReadTimeout(words, request=request) from None
 
 
 def bound_requests() -> None:
     """Have MLflow's requests and its attempts at databases end in time."""
-    mlflow_db.MAX_RETRY_COUNT = 3
+    mlflow_db.MAX_RETRY_COUNT = CONNECTS
     os.environ.setdefault("PGCONNECT_TIMEOUT", f"{CONNECT_SECONDS:.0f}")
     if request_utils.TCPKeepAliveHTTPAdapter is not _Adapter:
         request_utils.TCPKeepAliveHTTPAdapter = _Adapter  # type: ignore[misc]

@@ -10,14 +10,22 @@ from flatbuffers.table import Table as RawTable
 LONGEST_VECTOR = 10_000
 LONGEST_STRING = 1 << 16
 """Of what a file says of itself: a stranger's may let ten bytes stand for many things at once."""
+MOST_READ = 1 << 22
+"""Bytes of all lists and texts together, each as often as it is read."""
 
 
 class Reader:
     """A flatbuffer table, read by slot number; a slot that is not there reads as empty."""
 
-    def __init__(self, content: bytes, position: int) -> None:
-        """The table that begins at `position` of `content`."""
+    def __init__(self, content: bytes, position: int, left: list[int] | None = None) -> None:
+        """The table that begins at `position` of `content`; tables of one file share what is `left`."""
         self._table = RawTable(content, position)
+        self._left = [MOST_READ] if left is None else left
+
+    def _spend(self, size: int) -> None:
+        self._left[0] -= size
+        if self._left[0] < 0:
+            raise ValueError(f"more than {MOST_READ} bytes about itself")
 
     def _at(self, slot: int) -> int:
         offset = self._table.Offset(4 + 2 * slot)
@@ -36,16 +44,17 @@ class Reader:
         length = self._table.Get(number_types.UOffsetTFlags, self._table.Indirect(at))
         if length > LONGEST_STRING:
             raise ValueError(f"a text of {length} bytes")
+        self._spend(length)
         return str(self._table.String(at), "utf-8")
 
     def table(self, slot: int) -> Reader:
         """The table of a slot that is known to be there."""
-        return Reader(self._table.Bytes, self._table.Indirect(self._at(slot)))
+        return Reader(self._table.Bytes, self._table.Indirect(self._at(slot)), self._left)
 
     def tables(self, slot: int) -> list[Reader]:
         """The tables of a vector slot."""
         places = (self._table.Indirect(at) for at in self._elements(slot, width=4))
-        return [Reader(self._table.Bytes, place) for place in places]
+        return [Reader(self._table.Bytes, place, self._left) for place in places]
 
     def floats(self, slot: int) -> tuple[float, ...]:
         """The numbers of a slot that holds a vector of 32-bit floats."""
@@ -60,4 +69,5 @@ class Reader:
             start, length = self._table.Vector(offset), self._table.VectorLen(offset)
             if length > LONGEST_VECTOR:
                 raise ValueError(f"a list of {length} parts")
+            self._spend(width * length)
             yield from (start + width * index for index in range(length))

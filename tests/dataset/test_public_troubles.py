@@ -387,6 +387,9 @@ def xml(name, encoding="utf-8", declared="", inside="x"):
         ),
         pytest.param(xml("컵", "utf-16"), None, id="UTF-16"),
         pytest.param(
+            xml("컵", declared='<?xml version="1.1" encoding="UTF-8"?>'), None, id="XML 1.1"
+        ),
+        pytest.param(
             xml("컵", declared='<?xml version="1.0" encoding="utf-16"?>'),
             "2 XML files begin with blanks or name another encoding; read as UTF-8.",
             id="UTF-8 that says it is UTF-16",
@@ -448,7 +451,7 @@ def test_what_is_not_xml_is_named_with_line_and_column(tmp_path, content, cause,
 # ---- records (opencv/cvat issue 866)
 
 
-def record(folder, box=(0.1, 0.1, 0.5, 0.5), **aside):
+def record(folder, box=(0.1, 0.1, 0.5, 0.5), name="t{}.jpg", **aside):
     """A file of two records; a feature given as None is left out."""
     folder.mkdir()
     framed = []
@@ -457,7 +460,7 @@ def record(folder, box=(0.1, 0.1, 0.5, 0.5), **aside):
         sides = dict(zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True))
         features = {
             "image/encoded": (BYTES, [picture]),
-            "image/filename": (BYTES, [f"t{i}.jpg".encode()]),
+            "image/filename": (BYTES, [name.format(i).encode()]),
             "image/object/class/text": (BYTES, [b"cup"]),
             "image/object/class/label": (INTS, [1]),
             **{f"image/object/bbox/{side}": (FLOATS, [at]) for side, at in sides.items()},
@@ -481,6 +484,20 @@ def test_records_without_pictures_are_told_as_that(tmp_path):
             "labels in another format.",
         )
     ]
+
+
+def test_pictures_of_one_name_in_records_are_told_apart(tmp_path):
+    found = objects(record(tmp_path / "d", name="same.jpg"))
+    assert sorted(found) == ["same-2.jpg", "same.jpg"]
+    assert {name for each in found.values() for name, *_ in each} == {"cup"}
+
+
+def test_the_text_of_a_record_counts_and_another_number_is_told(tmp_path):
+    folder = record(tmp_path / "d")
+    (folder / "label_map.pbtxt").write_text("item { id: 1 name: 'pen' } item { id: 2 name: 'cup' }")
+    assert {name for each in objects(folder).values() for name, *_ in each} == {"cup"}
+    causes = [cause for code, _, cause, _ in told(folder) if code == "OD232"]
+    assert causes == ["2 class numbers are left out: class/text is another name."]
 
 
 def test_compressed_records_are_told_as_that(tmp_path):

@@ -16,15 +16,15 @@ from ai_edge_litert.interpreter import Interpreter
 from PIL import Image, ImageDraw
 
 from odtrain.config.compose import section
-from odtrain.config.schema import ModelConfig
+from odtrain.config.schema import BenchmarkConfig, ModelConfig
 from odtrain.errors import ConfigError
 from odtrain.export.benchmark import agreement, measure
-from odtrain.export.parity import not_exact
+from odtrain.export.parity import not_exact, prove
 from odtrain.export.raw_outputs import raw_difference, raw_of, raw_reader
 from odtrain.export.writers import WRITERS, export
 from odtrain.export_formats import FORMATS
 from odtrain.models.build import SSD, build_detector
-from odtrain.structures import Detections, UInt8Image, pairwise_iou
+from odtrain.structures import Detections, GroundTruth, UInt8Image, pairwise_iou
 from odtrain_runtime.model_files import load_detector
 from odtrain_runtime.tflite import open_tflite
 from odtrain_runtime.tflite_metadata import read_metadata
@@ -334,9 +334,14 @@ def test_the_detection_operator_loses_a_class_with_several_threads_and_its_proof
 ):
     files = export(detector, NAMES, ["tflite_fp32"], tmp_path, [], "regular", {})
     assert read_metadata(files["tflite_fp32"]).postprocess.per_class
-    measured = measure(files["tflite_fp32"], pictures, runs=1, threads=2, proven=True)
-    assert measured.threads == 1
-    assert measured.threads_differ.startswith("finds other things with 2 threads: ")
+    box, of_first = np.float32([[0.1, 0.1, 0.4, 0.4]]), np.int32([1])
+    truths = [GroundTruth(str(i), 9, 9, box, of_first) for i in range(len(pictures))]
+    found = list(map(detector.as_detect(), pictures))
+    timing = BenchmarkConfig(runs=1, threads=2)
+    (proof,) = prove(files, found, raw_of(detector, pictures), pictures, truths, NAMES, 1, timing)
+    assert proof.measured.threads == 1
+    assert proof.measured.threads_differ.startswith("finds other things with 2 threads: ")
+    assert proof.failed == proof.measured.threads_differ
 
 
 @pytest.mark.parametrize("name", [name for name in FORMATS if name.startswith("tflite")])

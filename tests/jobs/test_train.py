@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
-from support.commands import TrainedRun
+from support.commands import TINY_RUN, TrainedRun
 from support.stores import artifacts
 
 from odtrain.cli.main import main
@@ -76,6 +76,15 @@ def test_it_ends_with_the_numbers_and_where_to_look_next(trained):
         "the best of many       odtrain sweep",
     ):
         assert line in said
+
+
+def test_reasons_to_doubt_are_said_at_the_end_and_on_the_page_of_the_run(trained, run):
+    said = re.findall(r"^Look here: (.*)$", trained.done.stdout, re.MULTILINE)
+    assert said[0].startswith("mAP 0.000 on the validation pictures is next to nothing")
+    paragraphs = run.data.tags["mlflow.note.content"].split("\n\n")
+    assert [each for each in paragraphs if each.startswith("**Look here")] == [
+        f"**Look here:** {each}" for each in said
+    ]
 
 
 def test_it_says_that_random_weights_are_a_choice(trained):
@@ -258,6 +267,41 @@ def test_data_that_did_not_change_is_not_prepared_again(again, trained):
     before = [(path.stat().st_ino, path.stat().st_mtime_ns) for path in records]
     assert main(["prepare", *trained.overrides]) == 0
     assert [(path.stat().st_ino, path.stat().st_mtime_ns) for path in records] == before
+
+
+# ---- what is refused before the first step
+
+
+@pytest.fixture
+def untrained(monkeypatch):
+    """Nothing may be trained."""
+    monkeypatch.setattr("odtrain.jobs.train.train_detector", lambda _: pytest.fail("it trains"))
+
+
+def test_a_registry_that_takes_nothing_is_told_before_the_first_step(
+    new, shapes, untrained, database, monkeypatch, capsys
+):
+    read_only = f"sqlite:///file:{database}?mode=ro&uri=true"
+    monkeypatch.setenv("MLFLOW_REGISTRY_URI", read_only)
+    assert main(["train", f"data.images={shapes}", *TINY_RUN]) == 1
+    assert capsys.readouterr().err.endswith(
+        f"models:/shapes: the registry {read_only} takes no version of it: (sqlite3.OperationalError) "
+        "attempt to write a readonly database\n"
+        "  Have it made writable, give another (tracking.uri=, MLFLOW_REGISTRY_URI), or a name that is "
+        "yours: registry.name=NAME.\n"
+    )
+
+
+@pytest.mark.parametrize("deleted", ["run", "experiment"])
+def test_what_was_deleted_is_not_trained_on(again, trained, untrained, deleted, capsys):
+    run = again.get_run(trained.run.name).info
+    number = run.run_id if deleted == "run" else run.experiment_id
+    (again.delete_run if deleted == "run" else again.delete_experiment)(number)
+    assert main(["train", f"train.resume={run.run_id}"]) == 1
+    place = {"run": f"run {number}", "experiment": "experiment odtrain"}[deleted]
+    said = capsys.readouterr().err
+    assert f"{place}: it has been deleted" in said
+    assert f"  Restore it (mlflow {deleted}s restore --{deleted}-id {number}), or " in said
 
 
 # ---- going on with a run

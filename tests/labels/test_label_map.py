@@ -163,10 +163,13 @@ def test_a_list_that_counts_the_background_begins_with_the_second_line(tmp_path)
         ),
         pytest.param("2 cats\n3 dogs\n", ("2 cats", "3 dogs"), id="from 2"),
         pytest.param("0 cat\ndog\n", ("0 cat", "dog"), id="one number"),
+        pytest.param(
+            "\ufeff???\r\nperson\r\nbicycle\r\n", ("person", "bicycle"), id="BOM and CRLF"
+        ),
         pytest.param("\n\n", (), id="nothing"),
     ],
 )
 def test_each_name_of_a_list_is_at_its_number(tmp_path, text, expected):
     file = tmp_path / "labels.txt"
-    file.write_text(text, encoding="utf-8")
+    file.write_bytes(text.encode())
     assert read_class_names(file) == expected

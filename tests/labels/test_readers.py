@@ -466,6 +466,14 @@ def test_a_turned_box_of_label_studio_is_turned_in_pixels_about_its_corner(tmp_p
     assert causes(tmp_path, {}) == [("OD132", "1 rotated boxes are taken by their bounds.")]
 
 
+def test_a_region_of_label_studio_with_two_labels_is_a_box_of_each(tmp_path):
+    value = {"x": 10, "y": 10, "width": 10, "height": 10, "rectanglelabels": ["cup", "pen"]}
+    square = (0.1, 0.1, 0.2, 0.2)
+    found = boxes(tmp_path, {"export.json": label_studio(value)})
+    assert found == ("label_studio", [("cup", square), ("pen", square)])
+    assert causes(tmp_path, {}) == []
+
+
 def test_the_last_annotation_that_was_not_cancelled_counts(tmp_path):
     value = {"x": 10, "y": 10, "width": 10, "height": 10, "rectanglelabels": ["cat"]}
     (task,) = label_studio(value)
@@ -586,18 +594,30 @@ def test_label_studios_ways_of_naming_a_picture_are_understood(tmp_path, image):
 # ---- what is left out
 
 
+EXPORT_OTHERWISE = (
+    "Export boxes or polygons in place of masks (CVAT marks masks as crowds), or take the crowd regions: "
+    "data.crowd=take"
+)
+
+
 @pytest.mark.parametrize(
-    ("crowds", "code", "cause"),
+    ("crowds", "code", "cause", "remedy"),
     [
-        pytest.param((1, 0), "OD133", '"a.jpg": all that is labelled is left out: 1 crowd region.'),
+        pytest.param(
+            (1, 0),
+            "OD133",
+            '"a.jpg": all that is labelled is left out: 1 crowd region.',
+            f"It is taken for background. {EXPORT_OTHERWISE}",
+        ),
         pytest.param(
             (1, 1),
             "OD035",
             "2 of 2 labelled pictures lose all their objects: 2 crowd regions.",
+            EXPORT_OTHERWISE,
         ),
     ],
 )
-def test_a_picture_whose_objects_are_all_left_out_is_told(tmp_path, crowds, code, cause):
+def test_a_picture_whose_objects_are_all_left_out_is_told(tmp_path, crowds, code, cause, remedy):
     document = coco(bbox=[1, 1, 20, 20], iscrowd=crowds[0])
     document["images"] = [{"id": i, "file_name": name} for i, name in ((5, "a.jpg"), (6, "b.jpg"))]
     one = {"id": 1, "image_id": 5, "category_id": 2, "bbox": [1, 1, 20, 20], "iscrowd": crowds[0]}
@@ -608,7 +628,7 @@ def test_a_picture_whose_objects_are_all_left_out_is_told(tmp_path, crowds, code
     (tmp_path / "d/a.json").write_text(json.dumps(document))
     places = {"images": str(tmp_path / "d"), "prepared": str(tmp_path / "p")}
     findings = check(section(DataConfig, name="d", **places)).findings
-    assert (code, cause) in [(finding.code, finding.cause) for finding in findings]
+    assert (code, cause, remedy) in [(each.code, each.cause, each.remedy) for each in findings]
     taken = check(section(DataConfig, name="d", crowd="take", **places)).findings
     assert not {"OD133", "OD035"} & {finding.code for finding in taken}
 

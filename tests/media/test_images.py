@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from odtrain.media.images import choose_frame, encode, finding_of, inspect
+from odtrain.media.images import choose_frame, encode, finding_of, frame_count, inspect
 from odtrain_runtime.pictures import UnusableError
 
 FILE = Path("img.jpg")
@@ -82,6 +82,41 @@ def test_sixteen_bits_become_eight_over_the_whole_range():
     values = np.array([[0, 257, 32896, 65535]], np.uint16)
     record = in_record(saved(Image.fromarray(values), "PNG"), file=Path("img.png"))
     assert np.asarray(record)[0, :, 0].tolist() == [0, 1, 128, 255]
+
+
+def mpo(orientation: int) -> bytes:
+    """Two JPEGs in one file, as phones and drones write a picture and its preview."""
+    exif, second = Image.Exif(), Image.new("RGB", (20, 15), "red")
+    exif[0x0112] = orientation
+    data = saved(noise(), "MPO", save_all=True, append_images=[second], exif=exif, quality=95)
+    assert Image.open(io.BytesIO(data)).format == "MPO"
+    return data
+
+
+def test_of_two_jpegs_in_one_the_first_counts(tmp_path):
+    (tmp_path / "img.jpg").write_bytes(mpo(1))
+    picture = inspect(FILE, mpo(1), (40, 30))
+    assert (picture.format, picture.width, picture.height, picture.notes) == ("MPO", 40, 30, ())
+    assert frame_count(tmp_path / "img.jpg") == 1
+    assert in_record(mpo(1)).size == (40, 30)
+
+
+def test_the_first_of_two_jpegs_is_turned_as_its_exif_says():
+    data = mpo(6)
+    upright = Image.open(io.BytesIO(data)).transpose(Image.Transpose.ROTATE_270)
+    record = in_record(data, size=(30, 40))
+    assert (record.format, record.size) == ("JPEG", (30, 40))
+    apart = np.abs(np.asarray(record, int) - np.asarray(upright, int))
+    assert apart.mean() < 5
+
+
+def test_of_an_animated_webp_the_first_picture_counts():
+    frames = [Image.new("RGB", (40, 30), colour) for colour in ("red", "blue")]
+    data = saved(frames[0], "WEBP", save_all=True, append_images=frames[1:], lossless=True)
+    file = Path("img.webp")
+    causes = {note.code: note.cause for note in inspect(file, data, (40, 30)).notes}
+    assert causes["OD109"] == "holds 2 frames."
+    assert in_record(data, file=file).getpixel((5, 5)) == (255, 0, 0)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,9 @@ import pandas as pd
 import pytest
 import requests
 from mlflow import MlflowClient
+from support.pictures import draw_picture
 from support.stores import Server, free_port, store_at, wait_until_healthy
+from support.web_pages import running
 from support.words import words
 
 from odtrain.cli.main import main
@@ -180,6 +182,48 @@ def test_registering_that_was_killed_leaves_one_model_when_it_is_done_again(
     assert {metric.key: metric.value for metric in model.metrics} == candidate.metrics
     (version,) = list_models(uri_of(store))
     assert version.source == f"models:/{model.model_id}"
+
+
+@pytest.mark.parametrize(
+    "killed_in", ["Model.log", "_show_numbers", "MlflowClient.create_model_version"]
+)
+def test_a_sync_that_was_killed_leaves_one_model_when_it_is_done_again(
+    store, tmp_path, candidate, killed_in, monkeypatch
+):
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    nobody = replace(store, uri=f"http://127.0.0.1:{free_port()}")
+    with Tracker(nobody, tmp_path / "outputs").start("train") as tracker:
+        tracker.log(candidate.metrics, candidate.step)
+        assert register(tracker, candidate) is None
+    outputs = tmp_path / "outputs"
+    with monkeypatch.context() as dying, pytest.raises(KeyboardInterrupt):
+        dying.setattr(f"odtrain.registry.register.{killed_in}", killed)
+        sync_all(outputs, str(outputs), store.uri)
+    assert sync_all(outputs, str(outputs), store.uri) == "0 runs sent, 1 models registered."
+    assert sync_all(outputs, str(outputs), store.uri) == "0 runs sent, 0 models registered."
+    client = open_client(uri_of(store))
+    experiment = client.get_experiment_by_name("tests").experiment_id
+    (model,) = client.search_logged_models([experiment])
+    assert str(model.status) == "READY"
+    assert {metric.key: metric.value for metric in model.metrics} == candidate.metrics
+    (version,) = list_models(uri_of(store))
+    assert version.source == f"models:/{model.model_id}"
+
+
+def test_a_model_shows_no_secret_that_its_run_was_begun_with_by_an_older_version(
+    store, tmp_path, candidate
+):
+    with Tracker(store, tmp_path / "outputs").start("train") as tracker:
+        tracker.log({"eval/mAP": 0.5}, candidate.step)
+        secret = "https://bob:PASSWORD@example.org/zoo?token=TOKEN"
+        tracker.client.log_param(tracker.run_id, "zoo.mirrors", secret)
+        assert register(tracker, candidate) == "1"
+    client = open_client(uri_of(store))
+    (output,) = client.get_run(str(tracker.run_id)).outputs.model_outputs
+    shown = client.get_logged_model(output.model_id).params
+    assert shown["zoo.mirrors"] == "https://bob:***@example.org/zoo?token=***"
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "a:b", "a@b"])
@@ -695,6 +739,29 @@ def test_a_served_model_opens_no_path_of_a_client(served):
     answer = served.post({"inputs": {"image": [str(served.picture)]}})
     assert answer.status_code == 400
     assert "its bytes are no picture of a format that is read." in answer.json()["message"]
+
+
+def test_a_registered_model_is_scored_within_the_bounds_of_its_app(
+    store, registered, candidate, tmp_path
+):
+    registered(candidate)
+    app = scoring_app("models:/raccoon/1", uri_of(store), max_pixels=1000, max_pictures=2)
+
+    def said(side: int, count: int) -> tuple[int, str]:
+        encoded = base64.b64encode(draw_picture(tmp_path / "p.png", (side, side), []).read_bytes())
+        form = {"inputs": {"image": [encoded.decode()] * count}}
+        answer = requests.post(f"http://127.0.0.1:{port}/invocations", json=form, timeout=60)
+        return answer.status_code, answer.text
+
+    with running(app) as port:
+        assert said(31, 2)[0] == 200
+        for (side, count), refusal in (
+            ((32, 1), "picture 0 cannot be read: it has more than 0 million pixels."),
+            ((9, 3), "3 pictures are more than 2."),
+        ):
+            status, text = said(side, count)
+            assert status == 400
+            assert refusal in text
 
 
 # The server out of reach

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from support.tflite_files import write_constant_model
 
-from odtrain_runtime.flatbuffer import LONGEST_VECTOR, Reader
+from odtrain_runtime.flatbuffer import LONGEST_VECTOR, MOST_READ, Reader
 from odtrain_runtime.provenance import PASSPORT_FILE, read_passport
 from odtrain_runtime.tflite_metadata import LARGEST_TEXT, Metadata, read_metadata
 
@@ -67,3 +67,23 @@ def test_a_list_that_is_longer_than_any_has_is_refused():
     content = bytes(builder.Output())
     with pytest.raises(ValueError, match="a list of 10001 parts"):
         Reader(content, int.from_bytes(content[:4], "little")).floats(0)
+
+
+def test_few_bytes_that_stand_for_many_texts_are_not_read_without_end():
+    builder = flatbuffers.Builder()
+    text = builder.CreateString("x" * 60_000)
+    builder.StartObject(1)
+    builder.PrependUOffsetTRelativeSlot(0, text, 0)
+    one = builder.EndObject()
+    builder.StartVector(4, 2000, 4)
+    for _ in range(2000):
+        builder.PrependUOffsetTRelative(one)
+    many = builder.EndVector()
+    builder.StartObject(1)
+    builder.PrependUOffsetTRelativeSlot(0, many, 0)
+    builder.Finish(builder.EndObject())
+    content = bytes(builder.Output())
+    tables = Reader(content, int.from_bytes(content[:4], "little")).tables(0)
+    assert tables[0].text(0) == "x" * 60_000
+    with pytest.raises(ValueError, match=f"more than {MOST_READ} bytes about itself"):
+        [each.text(0) for each in tables]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,6 +14,8 @@ from support.file_server import listening
 
 DRIPS, EMPTY, RUBBISH, CUT_OFF, WRONG = "drips", "empty", "rubbish", "cut off", "wrong"
 MUTE = "mute"
+SLOW = "slow"
+"""Has twenty models without versions, and takes its time to say so."""
 NO_RIGHTS = "no rights"
 """MLflow, to who may see nothing."""
 ALL = (DRIPS, EMPTY, RUBBISH, CUT_OFF, WRONG, MUTE)
@@ -25,6 +27,7 @@ BODIES = {
     WRONG: b'{"experiments": 5, "experiment": [], "registered_models": "x", "run": 1, "model_versions": {}}',
     MUTE: b"",
     NO_RIGHTS: b"{}",
+    SLOW: json.dumps({"registered_models": [{"name": f"m{i}"} for i in range(20)]}).encode(),
 }
 
 
@@ -36,18 +39,20 @@ class OddServer:
         uri: where it is.
         asked: method and path of every request.
         way: one of `ALL`; may be changed while it runs.
+        pause: seconds before each answer.
     """
 
     uri: str
     way: str
+    pause: float = 0.0
     asked: list[str] = field(default_factory=list)
     ended: threading.Event = field(default_factory=threading.Event)
 
 
 @contextmanager
-def odd_server(way: str) -> Iterator[OddServer]:
-    """A server that answers everything in its own way."""
-    state = OddServer("", way)
+def odd_server(way: str, pause: float = 0.0) -> Iterator[OddServer]:
+    """A server that answers everything in its own way, each time after `pause` seconds."""
+    state = OddServer("", way, pause)
 
     class Handler(BaseHTTPRequestHandler):
         def answer(self) -> None:
@@ -56,6 +61,8 @@ def odd_server(way: str) -> Iterator[OddServer]:
             body = BODIES[state.way]
             if state.way == NO_RIGHTS and self.path == "/version":
                 body = b"3.1.0"
+            if state.ended.wait(state.pause):
+                return
             if state.way == MUTE:
                 state.ended.wait(60)
                 return
@@ -96,10 +103,3 @@ def silent_port() -> Iterator[int]:
         listening.bind(("127.0.0.1", 0))
         listening.listen(16)
         yield listening.getsockname()[1]
-
-
-def seconds_of(call: object) -> float:
-    """How long a call took."""
-    begun = time.monotonic()
-    call()  # type: ignore[operator]
-    return time.monotonic() - begun

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
+from support.stores import free_port, store_at, wait_until_healthy
 
 from odtrain.tracking import guarded_mlflow
 from odtrain.tracking.guarded_mlflow import MOST_BYTES, Guarded
+from odtrain.tracking.server import _environment
 
 CREATE = "/api/2.0/mlflow/experiments/create"
 OTHERS = "Other sites may not use this server.\n"
@@ -124,3 +133,45 @@ def test_artifacts_outside_its_folder_are_refused(content, path):
 def test_what_clients_send_is_let_through(content, path):
     body = json.dumps(content).encode()
     assert ask(body, path) == (200, "done", body)
+
+
+# ---- the server itself
+
+
+@pytest.fixture(scope="module")
+def served(database: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """MLflow's server as `odtrain server` starts it, over SQLite."""
+    folder, port = tmp_path_factory.mktemp("guarded"), free_port()
+    store = store_at(folder, database)
+    options = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "odtrain.tracking.guarded_mlflow", *options],
+            cwd=folder,
+            env=_environment(folder, str(store.uri)),
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    try:
+        wait_until_healthy(f"http://127.0.0.1:{port}/health", process)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+@pytest.mark.slow
+def test_the_server_itself_refuses_what_mlflow_would_take(served):
+    made, foreign = {"name": "x"}, {"Origin": "http://localhost:3000"}
+    elsewhere = {**made, "artifact_location": "file:///etc"}
+    large = {**made, "tags": [{"key": "k", "value": "x" * MOST_BYTES}]}
+
+    def post(content: dict[str, Any], headers: dict[str, str] | None = None) -> tuple[int, str]:
+        answer = requests.post(f"{served}{CREATE}", json=content, headers=headers, timeout=60)
+        return answer.status_code, answer.text
+
+    assert post(made, foreign) == (403, OTHERS)
+    assert post(elsewhere) == (403, ELSEWHERE)
+    assert post(large) == (413, "The request is larger than 20 MB.\n")
+    assert post(made)[0] == 200

@@ -5,6 +5,7 @@ import sqlite3
 import time
 
 import pytest
+from mlflow.store.db import utils as mlflow_db
 from support.odd_servers import (
     ALL,
     CUT_OFF,
@@ -13,8 +14,10 @@ from support.odd_servers import (
     MUTE,
     NO_RIGHTS,
     RUBBISH,
+    SLOW,
     WRONG,
     odd_server,
+    silent_port,
 )
 from support.stores import QUIET, free_port, store_at
 
@@ -22,6 +25,7 @@ from odtrain.cli.main import main
 from odtrain.config.compose import section
 from odtrain.config.schema import TrackingConfig
 from odtrain.errors import TrackingError
+from odtrain.io import patience
 from odtrain.tracking import reach
 from odtrain.tracking.runs import sync
 from odtrain.tracking.store import open_client, tracking_uri
@@ -54,6 +58,8 @@ SAYS = {
 @pytest.fixture
 def quick(monkeypatch):
     """Nobody waits for long."""
+    monkeypatch.setattr(patience, "ALL_SECONDS", 2.0)
+    monkeypatch.setattr(patience, "QUICK_SECONDS", 0.2)
     monkeypatch.setattr(reach, "WAIT_SECONDS", 1.0)
     monkeypatch.setattr(reach, "SAID_AFTER", 0.5)
     monkeypatch.setattr(reach, "LOCK_SECONDS", 0.5)
@@ -81,9 +87,53 @@ def test_a_command_says_that_a_server_is_sick_and_soon(way, command, quick, caps
         assert f"\n{server.uri}: does not answer as MLflow does: " in f"\n{said}"
     else:
         assert said.endswith(f"{server.uri}: {SAYS[way]}\n  {OTHER}\n")
-    waited = f"Waiting for {server.uri}: 1 s at most for each answer.\n"
+    waited = f"Waiting for {server.uri}: 1 s at most for an answer, 2 s for all that are slow.\n"
     assert said.startswith(waited) == (way in (DRIPS, MUTE))
     assert len(said.splitlines()) <= 3
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_slow_answers_are_waited_for_together(command, quick, capsys):
+    with odd_server(SLOW, pause=0.8) as server:
+        begun = time.monotonic()
+        assert main([*command, f"tracking.uri={server.uri}"]) == 1
+        assert time.monotonic() - begun < 4
+    assert len(server.asked) <= 3
+    assert capsys.readouterr().err.startswith(f"Waiting for {server.uri}: ")
+
+
+def test_who_waited_long_enough_is_told_what_for(quick, capsys):
+    with odd_server(SLOW, pause=0.8) as server:
+        assert main(["models", "list", f"tracking.uri={server.uri}"]) == 1
+    said = f"{server.uri}: cannot be reached: its slow answers took 2 s in all.\n  {OTHER}\n"
+    assert capsys.readouterr().err.endswith(said)
+
+
+def test_many_quick_answers_are_no_slow_ones(quick, monkeypatch):
+    monkeypatch.setattr(patience, "ALL_SECONDS", 0.5)
+    with odd_server(SLOW, pause=0.05) as server:
+        assert main(["models", "list", f"tracking.uri={server.uri}"]) == 0
+    assert len(server.asked) == 21
+
+
+def test_a_database_that_takes_connections_and_says_nothing_is_told_soon(monkeypatch, capsys):
+    monkeypatch.setenv("PGCONNECT_TIMEOUT", "2")  # libpq's least
+    with silent_port() as port:
+        uri = f"postgresql+psycopg2://u:PASSWORD@127.0.0.1:{port}/db"
+        begun = time.monotonic()
+        assert main(["models", "list", f"tracking.uri={uri}"]) == 1
+        assert time.monotonic() - begun < 2 * reach.CONNECTS + 3
+    said = capsys.readouterr().err
+    assert f"{uri.replace('PASSWORD', '***')}: cannot be reached: " in said
+    assert said.endswith(f"  {OTHER}\n")
+
+
+def test_no_command_that_looks_waits_longer_than_a_quarter_of_a_minute():
+    reach.bound_requests()
+    between = sum(0.1 * (2**attempt - 1) for attempt in range(1, mlflow_db.MAX_RETRY_COUNT))
+    connecting = reach.CONNECT_SECONDS * (1 + mlflow_db.MAX_RETRY_COUNT) + between
+    assert max(patience.ALL_SECONDS, 2 * reach.LOCK_SECONDS, connecting) <= 15
+    assert reach.WAIT_SECONDS < patience.ALL_SECONDS
 
 
 SLASHES = "Three slashes stand before a path from here, four before one from the root: "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -11,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -18,6 +20,7 @@ import sqlalchemy
 from support.postgres import Postgres
 from support.stores import QUIET, Server, free_port, store_at, wait_until_healthy
 
+from odtrain.cli.main import main
 from odtrain.config.compose import as_dict, compose_config, flattened, from_yaml, section
 from odtrain.config.schema import TrackingConfig
 from odtrain.jobs.resume import _secrets
@@ -91,6 +94,47 @@ def test_the_closing_line_names_no_password():
     assert repeated([f"tracking.uri={uri}"], ["tracking.uri"]) == (
         " 'tracking.uri=postgresql+psycopg2://mlflow:***@h/mlflow'"
     )
+
+
+class Started(Exception):
+    """A process would have been started."""
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """What would be started: the command line, and the store in its environment."""
+    seen = []
+
+    def start(command, *, env, **_):
+        seen.append((" ".join(command), env["MLFLOW_BACKEND_STORE_URI"]))
+        raise Started
+
+    monkeypatch.setattr(subprocess, "call", start)
+    monkeypatch.setattr("odtrain.tracking.server.subprocess.Popen", start)
+    return seen
+
+
+def test_the_server_names_its_database_to_mlflow_by_the_environment_alone(
+    started, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("odtrain.tracking.server.check_there", lambda _: None)
+    uri = "postgresql+psycopg2://me:PASSWORD1@127.0.0.1/mlflow"
+    with pytest.raises(Started):
+        main(["server", "--database", uri, "--folder", str(tmp_path), "--port", str(free_port())])
+    ((command, store),) = started
+    assert "odtrain.tracking.guarded_mlflow" in command
+    assert ("PASSWORD1" in command, store) == (False, uri)
+
+
+def test_the_ui_names_its_store_to_mlflow_by_the_environment_alone(started, monkeypatch):
+    uri = "postgresql+psycopg2://me:PASSWORD1@127.0.0.1/mlflow"
+    found = contextlib.nullcontext(SimpleNamespace(get_experiment_by_name=lambda _: None))
+    monkeypatch.setattr("odtrain.tracking.store.reaching", lambda _: found)
+    with pytest.raises(Started):
+        main(["ui", f"tracking.uri={uri}"])
+    ((command, store),) = started
+    assert " mlflow ui " in command
+    assert ("PASSWORD1" in command, store) == (False, uri)
 
 
 def lists_of_processes(process: subprocess.Popen[bytes]) -> str:

@@ -21,14 +21,14 @@ from support.browsers import soon
 from support.tiny_models import model
 from support.web_pages import running
 
-from odtrain.config.compose import section
+from odtrain.config.compose import compose_config, section
 from odtrain.config.schema import ServeConfig
 from odtrain.io import connections
 from odtrain.model_files.thresholds import Thresholds
 from odtrain.model_source import Source
 from odtrain.web import bounds
 from odtrain.web.guard import Guard
-from odtrain.web.serve import _Limited, build_app
+from odtrain.web.serve import _Limited, build_app, serve_model
 from odtrain_runtime.callers import LOOPBACK
 from odtrain_runtime.model_files import load_detectors
 from odtrain_runtime.turns import PixelTurns
@@ -258,3 +258,13 @@ def test_what_mlflow_does_not_expect_leaves_no_traceback(invocations, capfd):
     status, message = said(requests.post(invocations, data=b"{}", timeout=30))  # names no type
     assert (status, message) == (500, "The request could not be answered.")
     assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_registered_model_is_scored_within_the_bounds_that_are_set(model, monkeypatch):
+    handed = []
+    source = Source("models:/x/1", load_detectors(model, 1, 1, NAMES), NAMES)
+    monkeypatch.setattr("odtrain.web.serve.open_source", lambda *_: source)
+    monkeypatch.setattr("odtrain.web.serve.scoring_app", lambda *given: handed.extend(given))
+    monkeypatch.setattr("odtrain.web.serve.serve", lambda *_: None)
+    serve_model(compose_config(["source=models:/x/1", "serve.max_megapixels=0.002"]))
+    assert (handed[0], handed[2:]) == ("models:/x/1", [2000, bounds.MOST_PICTURES])

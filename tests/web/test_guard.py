@@ -1,9 +1,12 @@
 """Who may call a page that odtrain serves: a real server, asked as browsers and others ask."""
 
 import contextlib
+import ctypes
 import http.client
 import os
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -128,3 +131,38 @@ def test_answers_do_not_wait_until_the_client_acknowledges_their_beginning():
         connection.request("GET", "/")
         assert connection.getresponse().read() == b"TCP_NODELAY 1"
         connection.close()
+
+
+def test_memory_of_pictures_is_given_back_by_who_serves_a_page(monkeypatch):
+    done = []
+    monkeypatch.setattr(web, "give_memory_back", lambda: done.append("memory"))
+    monkeypatch.setattr(web.uvicorn.Server, "run", lambda self, sockets: done.append("serves"))
+    web.serve(echo, "127.0.0.1", 0, [], "test page", False)
+    assert done == ["memory", "serves"]
+
+
+ALLOCATING = """
+import ctypes, sys
+from odtrain_runtime.turns import give_memory_back
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+class Info(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_size_t) for name in
+                "arena ordblks smblks hblks mapped usmblks fsmblks uordblks fordblks keepcost".split()]
+libc.mallinfo2.restype = Info
+if sys.argv[1] == "given back":
+    give_memory_back()
+libc.free(libc.malloc(ctypes.c_size_t(30 << 20)))
+before = libc.mallinfo2().mapped
+held = libc.malloc(ctypes.c_size_t(20 << 20))
+print(libc.mallinfo2().mapped - before >= 20 << 20)
+"""
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="needs glibc 2.33")
+@pytest.mark.parametrize(("way", "mapped"), [("given back", "True"), ("as it is", "False")])
+def test_what_pictures_take_is_no_part_of_what_the_process_keeps(way, mapped):
+    done = subprocess.run(
+        [sys.executable, "-c", ALLOCATING, way], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == mapped

@@ -41,6 +41,7 @@ TALLIES = {
     "deleted": ("OD232", "objects marked as deleted are left out"),
     "task": ("OD232", "tasks that nobody has labelled are left out"),
     "annotator": ("OD232", "earlier annotations are left out: of each task the last one counts"),
+    "disagree": ("OD232", "class numbers are left out: class/text is another name"),
     "no_region": ("OD232", "relations, choices and other entries that are no regions are left out"),
     **{
         name: ("OD233", f"XML files are not in the encoding that they should be; read as {name}")

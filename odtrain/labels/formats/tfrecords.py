@@ -276,7 +276,10 @@ def _object(
         reading.tally("crowd_taken")
     text = value("class/text")
     name = class_name(text.decode("utf-8", "replace")) if isinstance(text, bytes) else ""
-    name = name or ids.name(file, value("class/label"))
+    numbered = ids.name(file, value("class/label"))
+    if name and numbered not in ("", name):
+        reading.tally("disagree")
+    name = name or numbered
     said = f"object {i + 1} of record {position}"
     if not name:
         cause = f"{said} has neither a class/text nor a class/label that a label map names."
