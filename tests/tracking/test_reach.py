@@ -97,7 +97,7 @@ def test_slow_answers_are_waited_for_together(command, quick, capsys):
     with odd_server(SLOW, pause=0.8) as server:
         begun = time.monotonic()
         assert main([*command, f"tracking.uri={server.uri}"]) == 1
-        assert time.monotonic() - begun < 4
+        assert time.monotonic() - begun < 10
     assert len(server.asked) <= 3
     assert capsys.readouterr().err.startswith(f"Waiting for {server.uri}: ")
 
