@@ -7,7 +7,9 @@ at once.
 from __future__ import annotations
 
 import os
+import shutil
 import sys
+import tempfile
 from collections.abc import Sequence
 from concurrent.futures import BrokenExecutor
 
@@ -75,8 +77,15 @@ def _told(error: Exception) -> str | None:
         return _out_of_memory(error)
     if not isinstance(error, OSError) or (remedy := os_remedy(error)) is None:
         return None
-    where = plain(error.filename or error.filename2 or "disk")
+    where = plain(error.filename or error.filename2 or _fullest())
     return f"{where}: {error.strerror}.\n  {remedy}"
+
+
+def _fullest() -> str:
+    """The folder that an error without a name is of: the one whose disk has the least room."""
+    temporary = tempfile.gettempdir()
+    named = {os.getcwd(): os.getcwd(), temporary: f"{temporary} (TMPDIR)"}
+    return named[min(named, key=lambda folder: shutil.disk_usage(folder).free)]
 
 
 def _is_of_memory(error: BaseException) -> bool:

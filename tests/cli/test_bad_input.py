@@ -1,9 +1,11 @@
 """What users give by mistake: each time one screen that says where, what, and what to do."""
 
+import errno
 import io
 import json
 import shutil
 import tarfile
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from support.disks import mounted
 from support.pictures import draw_picture, label_picture, write_xml
 from support.stores import free_port
 
-from odtrain.cli.main import main
+from odtrain.cli.main import _told, main
 from odtrain.config.compose import compose_config
 from odtrain.dataset.faulty import LEAVABLE
 from odtrain.dataset.ways_out import REPAIRED
@@ -426,6 +428,15 @@ def test_a_disk_too_small_for_the_prepared_data(pics, refused, tmp_path):
             "  Free space on that disk, or set data.prepared to a folder on another one.\n"
         )
         assert not list(disk.glob("odd/*.record*"))
+
+
+def test_a_full_disk_that_no_error_names_is_that_with_the_least_room(tmp_path, monkeypatch):
+    with mounted(tmp_path / "disk", "size=8k") as disk:
+        monkeypatch.setattr(tempfile, "tempdir", str(disk))
+        assert _told(OSError(errno.ENOSPC, "No space left on device")) == (
+            f"{disk} (TMPDIR): No space left on device.\n"
+            "  Free space on that disk, or choose a folder on another one."
+        )
 
 
 @pytest.mark.slow

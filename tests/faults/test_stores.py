@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
+import tempfile
 import time
+from pathlib import Path
 
 import pytest
 from support.bad_proxy import MANNERS, BadProxy
@@ -92,11 +95,17 @@ def test_a_database_that_is_locked_for_a_minute(training):
     training.check_whole("SQLite is locked for 60 s in training", done)
 
 
-def test_postgresql_that_is_restarted(shapes, tmp_path_factory):
-    place = tmp_path_factory.mktemp("postgres")
-    for folder in (place, *place.parents[:2]):
-        folder.chmod(0o755)
-    postgres = Postgres(place)
+@pytest.fixture
+def open_place():
+    """A folder that other users may enter, as PostgreSQL's must: pytest's are closed to them."""
+    place = Path(tempfile.mkdtemp(prefix="odtrain-postgres-"))
+    place.chmod(0o755)
+    yield place
+    shutil.rmtree(place, ignore_errors=True)
+
+
+def test_postgresql_that_is_restarted(shapes, open_place, tmp_path_factory):
+    postgres = Postgres(open_place)
     try:
         folder = tmp_path_factory.mktemp("work")
         training = Training(folder, postgres.url, [f"data.images={shapes}", *SETTINGS])
