@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import BrokenExecutor
+from pathlib import Path
 
 from odtrain import __version__
 from odtrain.cli.parse import parse
@@ -83,8 +84,8 @@ def _told(error: Exception) -> str | None:
 
 def _fullest() -> str:
     """The folder that an error without a name is of: the one whose disk has the least room."""
-    temporary = tempfile.gettempdir()
-    named = {os.getcwd(): os.getcwd(), temporary: f"{temporary} (TMPDIR)"}
+    here, temporary = str(Path.cwd()), tempfile.gettempdir()
+    named = {here: here, temporary: f"{temporary} (TMPDIR)"}
     return named[min(named, key=lambda folder: shutil.disk_usage(folder).free)]
 
 
