@@ -60,7 +60,7 @@ def test_two_that_sync_at_once(training):
         "export source={run}",
         "benchmark source=models:/shapes@champion data.prepared=datasets/shapes",
         "predict source=models:/shapes@champion input={shapes} output=drawn",
-        "models promote shapes 1",
+        "models promote shapes 1 registry.min_recall=0",
         "models download models:/shapes/1 --to files",
         "report {run}",
         "check data.images={shapes} data.name=shapes --fix fixed",
