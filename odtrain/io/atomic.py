@@ -131,7 +131,11 @@ def put(part: Path, target: Path, *, durable: bool = True) -> None:
     """Move what is whole, a file or a folder, to its place in the same file system."""
     if durable:
         sync(part)
-    part.replace(target)
+    try:
+        part.replace(target)
+    except OSError as error:  # nobody knows the part
+        error.filename, error.filename2 = str(target), None
+        raise
     if durable:
         _sync(target.absolute().parent)
 

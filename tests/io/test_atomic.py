@@ -404,3 +404,14 @@ def test_a_full_disk_names_the_file_for_who_knows_no_better_place(tmp_path):
         with pytest.raises(OSError, match="No space left on device") as caught:
             atomic.append(disk / "b.jsonl", bytes(1 << 16))
         assert (caught.value.filename, caught.value.filename2) == (None, f"{disk}/b.jsonl")
+
+
+def test_a_folder_that_another_made_meanwhile_is_named_and_stays(tmp_path):
+    made = tmp_path / "made"
+    with pytest.raises(OSError) as caught, atomic.replacing_folder(made) as new:
+        (new / "ours").touch()
+        made.mkdir()
+        (made / "theirs").touch()
+    assert (caught.value.strerror, caught.value.filename) == ("Directory not empty", str(made))
+    assert caught.value.filename2 is None
+    assert [path.name for path in tmp_path.rglob("*")] == ["made", "theirs"]
