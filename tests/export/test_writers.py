@@ -334,8 +334,8 @@ def test_the_detection_operator_loses_a_class_with_several_threads_and_its_proof
 ):
     files = export(detector, NAMES, ["tflite_fp32"], tmp_path, [], "regular", {})
     assert read_metadata(files["tflite_fp32"]).postprocess.per_class
-    nothing = np.zeros((0, 4), np.float32), np.zeros(0, np.int32)
-    truths = [GroundTruth(str(i), 9, 9, *nothing) for i in range(len(pictures))]
+    box, of_first = np.float32([[0.1, 0.1, 0.4, 0.4]]), np.int32([1])
+    truths = [GroundTruth(str(i), 9, 9, box, of_first) for i in range(len(pictures))]
     found = list(map(detector.as_detect(), pictures))
     timing = BenchmarkConfig(runs=1, threads=2)
     (proof,) = prove(files, found, raw_of(detector, pictures), pictures, truths, NAMES, 1, timing)

@@ -174,6 +174,13 @@ def test_a_url_is_known_without_its_password_and_apart_from_its_like(tmp_path, s
     assert two.file != three.file
 
 
+def test_a_stream_that_cannot_be_read_is_told_without_its_password(tmp_path):
+    with pytest.raises(DataError) as caught:
+        media(tmp_path, "rtsp://bob:PASSWORD@127.0.0.1/stream")
+    assert str(caught.value).startswith("rtsp://bob:***@127.0.0.1/stream: ")
+    assert "PASSWORD" not in str(caught.value)
+
+
 def test_an_address_of_this_machine_is_not_fetched_unasked(tmp_path, server):
     server.files["/a.jpg"] = b"secret"
     with pytest.raises(DataError) as caught:

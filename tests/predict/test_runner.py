@@ -2,16 +2,20 @@
 
 import csv
 import json
+import re
 import signal
 import subprocess
 import sys
 import time
+from functools import partial
+from http.server import HTTPServer, SimpleHTTPRequestHandler
 
 import av
 import pytest
 from filelock import FileLock
 from lxml import etree
 from PIL import Image
+from support.file_server import listening
 from support.pictures import draw_picture
 from support.videos import RATE, camera, make_video, times
 
@@ -23,6 +27,7 @@ from odtrain.predict import predict
 __all__ = ["camera"]
 
 NAMES = ("circle", "square")
+TABLES = ("predictions.csv", "predictions.json")
 
 
 @pytest.fixture
@@ -48,6 +53,28 @@ def files(folder):
     return sorted(
         path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()
     )
+
+
+class Folder(SimpleHTTPRequestHandler):
+    """Serves a folder, and says nothing."""
+
+    def log_message(self, *_):
+        pass
+
+
+def test_what_was_found_behind_an_address_is_written_without_its_password(run, tmp_path):
+    draw_picture(tmp_path / "a.jpg", (64, 48), [])
+    with listening(HTTPServer(("127.0.0.1", 0), partial(Folder, directory=tmp_path))) as address:
+        host = address.removeprefix("http://")
+        secret = f"http://bob:PASSWORD@{host}/a.jpg?token=TOKEN"
+        status, out, err = run(secret, "predict.private=true")
+    written = {name: (tmp_path / "out" / name).read_text() for name in TABLES}
+    assert status == 0
+    assert {row["filename"] for row in rows(tmp_path / "out")} == {
+        f"http://bob:***@{host}/a.jpg?token=***"
+    }
+    for text in (out, err, *written.values(), *files(tmp_path / "out")):
+        assert not {"PASSWORD", "TOKEN"} & set(re.findall("[A-Z]+", text))
 
 
 # ---- videos

@@ -15,6 +15,7 @@ from odtrain.io import markdown
 from odtrain.io.http_errors import status
 from odtrain.labels.formats.voc import VocObject, annotation
 from odtrain.registry.versions import Version, describe_version, versions_table
+from odtrain.reports import charts
 from odtrain.reports.findings_page import findings_page
 from odtrain.system.logs import Terminal
 from odtrain_runtime.plain import plain, plain_lines
@@ -63,6 +64,10 @@ def test_a_cell_of_markdown_is_one_cell():
     lines = markdown.table(("a",), [(EVIL,)])
     assert lines[2:] == [f"| {SHOWN} |"]
     assert markdown.escaped("a|b\x1b") == "a\\|b\\x1b"
+
+
+def test_a_label_of_a_chart_is_one_line_of_what_can_be_seen():
+    assert charts.plain("a\x1b[2J\nb$") == r"a\x1b[2J\nb\$"
 
 
 def test_tags_of_a_version_forge_no_line():
