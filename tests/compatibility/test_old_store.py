@@ -17,6 +17,7 @@ from support.old_store import KILLED, KILLED_SETTINGS, SETTINGS, SWEEP_SETTINGS,
 from support.web_pages import running
 
 from odtrain.registry.download import scoring_app
+from odtrain_runtime.tflite_metadata import read_metadata
 
 pytestmark = pytest.mark.slow
 
@@ -56,6 +57,16 @@ def test_its_version_is_named_for_the_class_that_it_loses_with_several_threads(u
         "odtrain runs it with one.\nodtrain export source=RUN writes files of the same network that are "
         "right with any number.\n"
     )
+
+
+def test_its_checkpoint_is_exported_with_suppression_that_loses_no_class(unpacked, tmp_path):
+    given = [f"source={TRAINED}", "export.formats=[tflite_fp32]", "benchmark.runs=1"]
+    table = said(unpacked, "export", *given, f"output={tmp_path / 'files'}")
+    assert read_metadata(
+        unpacked / "outputs/odtrain" / TRAINED / "export/model_fp16.tflite"
+    ).postprocess.per_class
+    assert read_metadata(tmp_path / "files/model.tflite").postprocess is None
+    assert " | agrees with the checkpoint |\n" in table
 
 
 def test_its_champion_finds_what_it_found(unpacked, tmp_path):

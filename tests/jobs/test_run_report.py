@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import re
+from datetime import datetime
 
 import numpy as np
 import pytest
 from lxml import html
 from support.commands import TrainedRun, odtrain
 
+from odtrain.config.compose import compose_config
 from odtrain.evaluation.error_analysis import MISTAKE_KINDS
-from odtrain.jobs.run_report import judge_run
+from odtrain.jobs import run_report
+from odtrain.jobs.run_report import judge_run, write_report
 from odtrain.structures import Detections, GroundTruth, LabelledSplit
+from odtrain.tracking.runs import RunSummary
+
+NOTE = "mlflow.note.content"
 
 
 @pytest.fixture(scope="module")
@@ -87,3 +93,24 @@ def test_everything_that_is_judged_is_of_the_same_detections():
     assert judged.points == [(pytest.approx(0.9), 1.0, 0.75), None]
     assert {each.kind for each in judged.mistakes} == set(MISTAKE_KINDS)
     assert judged.mistakes[0].kind == "missed"
+
+
+def test_a_report_shows_no_secret_that_an_older_version_has_kept(tmp_path, monkeypatch):
+    box = np.array([[0.1, 0.1, 0.5, 0.5]], np.float32)
+    truths = [GroundTruth("1.jpg", 100, 100, box, np.array([1]))]
+    kept = (
+        LabelledSplit(("a",), truths, ("1",)),
+        [Detections(box, np.float32([0.9]), np.int32([1]))],
+    )
+    config = tmp_path / "config.yaml"
+    config.write_text("zoo:\n  mirrors:\n  - https://bob:PASSWORD@h/zoo?token=TOKEN\n")
+    files = {"config/config.yaml": config}
+    note = "`odtrain train tracking.uri=postgresql://me:PASSWORD@h/db`"
+    summary = RunSummary("r", "r", "FINISHED", datetime(2026, 1, 1), {}, {NOTE: note}, {})
+    monkeypatch.setattr(run_report, "read_summary", lambda *_: summary)
+    monkeypatch.setattr(run_report, "_kept", lambda *_: kept)
+    monkeypatch.setattr(run_report, "_optional", lambda run, artifact, runs: files.get(artifact))
+    page = write_report("r", compose_config([]).runs, tmp_path / "r.html", 0.9).read_text()
+    assert "odtrain train tracking.uri=postgresql://me:***@h/db" in page
+    assert "https://bob:***@h/zoo?token=***" in page
+    assert not re.findall("PASSWORD|TOKEN", page)

@@ -235,3 +235,13 @@ def test_connections_beyond_the_bound_are_closed(model, monkeypatch):
         one_more = stack.enter_context(closing(socket.create_connection(("127.0.0.1", port))))
         one_more.settimeout(10)
         assert one_more.recv(100) == b""
+
+
+def test_memory_of_pictures_is_given_back(model, monkeypatch):
+    done = []
+    monkeypatch.setattr(served, "give_memory_back", lambda: done.append("memory"))
+    monkeypatch.setattr(served.DetectorServer, "serve_forever", lambda self: done.append("serves"))
+    before = signal.getsignal(signal.SIGTERM)
+    served.serve(odtrain_runtime.load(model), "127.0.0.1", 0, Limits())
+    signal.signal(signal.SIGTERM, before)
+    assert done == ["memory", "serves"]
