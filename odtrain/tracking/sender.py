@@ -116,7 +116,7 @@ class Delivery:
         self.resumed = False
         self.spool = Spool(folder / "spool")
         self._client = client
-        self._logged: dict[str, set[int]] = {}
+        self._logged: dict[str, dict[int, float]] = {}
         self._mirrored: dict[str, set[str]] = {}
         self._mirroring = threading.Lock()
         self._nothing_logged_before = False
@@ -196,9 +196,10 @@ class Delivery:
         if self.record.uri.startswith("http"):
             check_said(self.client.get_run(self.run_id).info.run_id)
 
-    def steps_on_server(self, key: str) -> set[int]:
-        """The steps of metric `key` that have arrived."""
-        return {metric.step for metric in self.client.get_metric_history(self.run_id, key)}
+    def values_on_server(self, key: str) -> dict[int, float]:
+        """Of metric `key`, the last value of each step that has arrived."""
+        history = self.client.get_metric_history(self.run_id, key)
+        return {each.step: each.value for each in sorted(history, key=lambda each: each.timestamp)}
 
     def _set_aside(self, entries: Sequence[SpoolEntry], problem: MlflowException) -> None:
         """Keep what the server will never take where the user can find it."""
@@ -215,20 +216,21 @@ class Delivery:
             run_id, metrics, tags=[RunTag(key, text) for key, text in tags.items()]
         )
         for metric in metrics:
-            self._logged[metric.key].add(metric.step)
+            self._logged[metric.key][metric.step] = metric.value
 
     def _new_metrics(self, entries: Sequence[SpoolEntry]) -> list[Metric]:
         new: dict[tuple[str, int], Metric] = {}
         for entry in entries:
             for key, value, when, step in entry.body.get("metrics", ()):
-                arrived = step in self._steps(key) or (key, step) in new
-                if entry.body["replace"] or not arrived:
+                waits = new.get((key, step))
+                there = self._values(key).get(step) if waits is None else waits.value
+                if there is None or (entry.body["replace"] and there != value):
                     new[key, step] = Metric(key, value, when, step)
         return list(new.values())
 
-    def _steps(self, key: str) -> set[int]:
+    def _values(self, key: str) -> dict[int, float]:
         if key not in self._logged:
-            self._logged[key] = set() if self._nothing_logged_before else self.steps_on_server(key)
+            self._logged[key] = {} if self._nothing_logged_before else self.values_on_server(key)
         return self._logged[key]
 
     def deliver_params(self, run_id: str, entries: Sequence[SpoolEntry]) -> None:

@@ -250,7 +250,7 @@ class Tracker:
         }
         if self.run_id is not None and self.online:
             try:
-                steps |= self._delivery.steps_on_server(key)
+                steps |= self._delivery.values_on_server(key).keys()
             except Exception as problem:
                 self._outbox.note_lost(problem)
         return steps
@@ -259,7 +259,8 @@ class Tracker:
         """Log metrics of one step; costs no more than a line in a file.
 
         Values that are not finite are left out and named in the tag `odtrain.not_finite`. What is
-        logged already at this step stays as it is (a resumed run repeats steps), unless `replace`.
+        logged already at this step stays as it is (a resumed run repeats steps), unless `replace`, and
+        is not logged twice where it is the same.
         """
         when, keys = now(), self._keys(metrics)
         values = {keys[name]: float(value) for name, value in metrics.items()}

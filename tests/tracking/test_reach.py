@@ -96,7 +96,7 @@ def test_a_command_says_that_a_server_is_sick_and_soon(way, command, quick, caps
 def test_slow_answers_are_waited_for_together(command, quick, capsys):
     with odd_server(SLOW, pause=0.8) as server:
         assert main([*command, f"tracking.uri={server.uri}"]) == 1
-    assert len(server.asked) <= 3
+    assert len(server.asked) <= 5  # of more than twenty
     assert capsys.readouterr().err.startswith(f"Waiting for {server.uri}: ")
 
 

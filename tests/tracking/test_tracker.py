@@ -328,6 +328,18 @@ def test_replace_logs_a_step_again(store, tracker_of):
     assert run_of(store, tracker.run_id).data.metrics == {"export/pb/mAP": 0.6}
 
 
+def test_what_is_found_again_is_logged_once(store, tracker_of):
+    with tracker_of(store).start("evaluate") as tracker:
+        tracker.log({"eval/mAP": 0.5, "eval/mAP_50": 0.7}, 100, replace=True)
+    with tracker_of(store).start("evaluate", resume=tracker.run_id) as again:
+        again.log({"eval/mAP": 0.5, "eval/mAP_50": 0.8}, 100, replace=True)
+    values = {
+        key: [one.value for one in open_client(store.uri).get_metric_history(tracker.run_id, key)]
+        for key in ("eval/mAP", "eval/mAP_50")
+    }
+    assert values == {"eval/mAP": [0.5], "eval/mAP_50": [0.7, 0.8]}
+
+
 def test_a_run_is_resumed_on_a_machine_that_never_saw_it(store, tmp_path, said):
     with Tracker(store, tmp_path / "here").start("train") as tracker:
         tracker.log({"train/loss": 1.0}, 1)
