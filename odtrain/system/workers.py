@@ -99,7 +99,7 @@ class Workers:
             pictures: how many the items are; None: as many as items.
         """
         if not self._worth(len(items) if pictures is None else pictures):
-            yield from in_threads(function, items, doing, self.count)
+            yield from in_threads(function, items, doing, self.count, finish=True)
             return
         tasks = ((function, part) for part in in_chunks(items, chunk))
         with _progress(len(items), doing) as progress:
