@@ -126,7 +126,9 @@ def test_its_data_set_is_not_prepared_again(unpacked):
     said(unpacked, "prepare", "data.images=pictures", "data.name=shapes")
     now = json.loads((unpacked / "datasets/shapes/dataset.json").read_text())
     newer = [each for each in now["findings"] if each["code"] == "OD122"]  # a finding since then
-    older = [each for each in kept["findings"] if each["code"] != "OD122"]  # another test may have been first
+    older = [
+        each for each in kept["findings"] if each["code"] != "OD122"
+    ]  # another test may have been first
     assert len(newer) == 1
     assert now == {**kept, "findings": newer + older}
     assert records == {file: file.stat().st_mtime_ns for file in records}
