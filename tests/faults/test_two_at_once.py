@@ -75,7 +75,8 @@ def test_two_of_one_command_at_once(trained_once, shapes, command):
     commands = [trained_once.command(*words) for _ in range(2)]
     done = sorted((one.wait() for one in commands), key=lambda one: one.rc)
     state = trained_once.state()
-    note(f"two `{words[0]}` at once", done[1], state)
+    named = " ".join(words[: 1 + (words[0] == "models")])
+    note(f"two `{named}` at once", done[1], state)
     assert [one.rc for one in done] in ([0, 0], [0, 1]), done[1].said
     assert "Traceback" not in done[0].said + done[1].said
     if words[0] == "export":

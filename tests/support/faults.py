@@ -79,7 +79,7 @@ class Training:
     @property
     def run(self) -> str:
         """Id of its only run."""
-        (run,) = (path.name for path in self.folder.glob("outputs/*/*"))
+        (run,) = (path.parent.name for path in self.folder.glob("outputs/*/*/run.json"))
         return run
 
     def begin(
