@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -160,21 +161,25 @@ def test_registering_the_same_files_of_a_run_again_gives_the_same_version(
     assert len(list_models(uri_of(store))) == 1
 
 
-@pytest.mark.parametrize(
+killed_in_each = pytest.mark.parametrize(
     "killed_in", ["Model.log", "_show_numbers", "MlflowClient.create_model_version"]
 )
-def test_registering_that_was_killed_leaves_one_model_when_it_is_done_again(
-    store, tmp_path, candidate, killed_in, monkeypatch
-):
-    def killed(*_: object, **__: object) -> None:
+
+
+@contextmanager
+def killed(where: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What is done in the block ends where `register` calls this."""
+
+    def end(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    with Tracker(store, tmp_path / "outputs").start("train") as tracker:
-        tracker.log(candidate.metrics, candidate.step)
-        with monkeypatch.context() as dying, pytest.raises(KeyboardInterrupt):
-            dying.setattr(f"odtrain.registry.register.{killed_in}", killed)
-            register(tracker, candidate)
-        assert register(tracker, candidate) == "1"
+    with monkeypatch.context() as dying, pytest.raises(KeyboardInterrupt):
+        dying.setattr(f"odtrain.registry.register.{where}", end)
+        yield
+
+
+def check_one_model(store: TrackingConfig, candidate: ModelCandidate) -> None:
+    """The store holds one model with its numbers, and one version, which is of it."""
     client = open_client(uri_of(store))
     experiment = client.get_experiment_by_name("tests").experiment_id
     (model,) = client.search_logged_models([experiment])
@@ -184,32 +189,32 @@ def test_registering_that_was_killed_leaves_one_model_when_it_is_done_again(
     assert version.source == f"models:/{model.model_id}"
 
 
-@pytest.mark.parametrize(
-    "killed_in", ["Model.log", "_show_numbers", "MlflowClient.create_model_version"]
-)
+@killed_in_each
+def test_registering_that_was_killed_leaves_one_model_when_it_is_done_again(
+    store, tmp_path, candidate, killed_in, monkeypatch
+):
+    with Tracker(store, tmp_path / "outputs").start("train") as tracker:
+        tracker.log(candidate.metrics, candidate.step)
+        with killed(killed_in, monkeypatch):
+            register(tracker, candidate)
+        assert register(tracker, candidate) == "1"
+    check_one_model(store, candidate)
+
+
+@killed_in_each
 def test_a_sync_that_was_killed_leaves_one_model_when_it_is_done_again(
     store, tmp_path, candidate, killed_in, monkeypatch
 ):
-    def killed(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
-
     nobody = replace(store, uri=f"http://127.0.0.1:{free_port()}")
     with Tracker(nobody, tmp_path / "outputs").start("train") as tracker:
         tracker.log(candidate.metrics, candidate.step)
         assert register(tracker, candidate) is None
     outputs = tmp_path / "outputs"
-    with monkeypatch.context() as dying, pytest.raises(KeyboardInterrupt):
-        dying.setattr(f"odtrain.registry.register.{killed_in}", killed)
+    with killed(killed_in, monkeypatch):
         sync_all(outputs, str(outputs), store.uri)
     assert sync_all(outputs, str(outputs), store.uri) == "0 runs sent, 1 models registered."
     assert sync_all(outputs, str(outputs), store.uri) == "0 runs sent, 0 models registered."
-    client = open_client(uri_of(store))
-    experiment = client.get_experiment_by_name("tests").experiment_id
-    (model,) = client.search_logged_models([experiment])
-    assert str(model.status) == "READY"
-    assert {metric.key: metric.value for metric in model.metrics} == candidate.metrics
-    (version,) = list_models(uri_of(store))
-    assert version.source == f"models:/{model.model_id}"
+    check_one_model(store, candidate)
 
 
 def test_a_model_shows_no_secret_that_its_run_was_begun_with_by_an_older_version(
