@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Iterator
+from concurrent.futures import BrokenExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -30,6 +31,14 @@ REMEDIES = {
     errno.EROFS: MAY_NOT,
 }
 """What to do where the operating system refuses to read or write."""
+OF_MEMORY = (
+    "Cannot allocate memory",
+    "OOM when allocating",
+    "bad_alloc",
+    "can't start new thread",
+    "failed to map segment from shared object",
+)
+"""What the C library, TensorFlow, C++, Python and the loader of libraries say when there is no more."""
 
 
 class _Masked(OdtrainError):
@@ -82,6 +91,16 @@ def unless_memory(error: OSError) -> OSError:
     if error.errno == errno.ENOMEM:
         raise MemoryError from error
     return error
+
+
+def is_of_memory(error: BaseException) -> bool:
+    """Whether it came of memory that ran out, which libraries say in ways of their own."""
+    if isinstance(error, MemoryError | BrokenExecutor):
+        return True
+    if any(words in str(error) for words in OF_MEMORY):
+        return True
+    came_of = error.__cause__ or error.__context__
+    return came_of is not None and is_of_memory(came_of)
 
 
 def taken_from(path: str | Path) -> str:

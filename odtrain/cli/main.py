@@ -7,16 +7,14 @@ at once.
 from __future__ import annotations
 
 import os
-import shutil
 import sys
-import tempfile
 from collections.abc import Sequence
 from concurrent.futures import BrokenExecutor
 from pathlib import Path
 
 from odtrain import __version__
 from odtrain.cli.parse import parse
-from odtrain.errors import OdtrainError, os_remedy
+from odtrain.errors import OdtrainError, is_of_memory, os_remedy
 from odtrain.secrets import hide_arguments, hide_in_tracebacks, masked
 from odtrain.system.processor import choose_onednn
 from odtrain_runtime.plain import plain
@@ -25,15 +23,6 @@ LESS_MEMORY = (
     "close other programs, or ask for less at once: data.workers=1, train.batch_size, train.cache_mb, "
     "model.input_size. Nothing is wrong with your files."
 )
-
-OF_MEMORY = (
-    "Cannot allocate memory",
-    "OOM when allocating",
-    "bad_alloc",
-    "can't start new thread",
-    "failed to map segment from shared object",
-)
-"""What the C library, TensorFlow, C++, Python and the loader of libraries say when there is no more."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -74,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _told(error: Exception) -> str | None:
     """What is said of an error that is no fault of the program; None of one that is."""
-    if _is_of_memory(error):
+    if is_of_memory(error):
         return _out_of_memory(error)
     if not isinstance(error, OSError) or (remedy := os_remedy(error)) is None:
         return None
@@ -84,19 +73,12 @@ def _told(error: Exception) -> str | None:
 
 def _fullest() -> str:
     """The folder that an error without a name is of: the one whose disk has the least room."""
+    import shutil
+    import tempfile
+
     here, temporary = str(Path.cwd()), tempfile.gettempdir()
     named = {here: here, temporary: f"{temporary} (TMPDIR)"}
     return named[min(named, key=lambda folder: shutil.disk_usage(folder).free)]
-
-
-def _is_of_memory(error: BaseException) -> bool:
-    """Whether it came of memory that ran out, which libraries say in ways of their own."""
-    if isinstance(error, MemoryError | BrokenExecutor):
-        return True
-    if any(words in str(error) for words in OF_MEMORY):
-        return True
-    came_of = error.__cause__ or error.__context__
-    return came_of is not None and _is_of_memory(came_of)
 
 
 def _out_of_memory(error: BaseException) -> str:

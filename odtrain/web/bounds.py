@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from odtrain.config.schema import MOST_REQUEST_MEGABYTES
+from odtrain.errors import is_of_memory
 from odtrain.io.connections import BODY_SECONDS
 
 MOST_HELD = MOST_REQUEST_MEGABYTES * 1_000_000
@@ -24,10 +25,6 @@ LONGEST_BOXES = 1 << 20
 """Bytes of the boxes that come with a frame to save."""
 MOST_SAVED = 10_000
 """Frames that one `odtrain webcam` saves."""
-
-
-NO_THREAD = "can't start new thread"
-"""How Python tells that a thread's memory is not to be had."""
 
 
 class TooLargeError(Exception):
@@ -57,7 +54,7 @@ def answer_to(answer: Callable[[Any], Response]) -> Any:
 
 
 def _memory_is_short(error: Exception) -> Response:
-    if not isinstance(error, MemoryError) and NO_THREAD not in str(error):
+    if not is_of_memory(error):
         raise error
     return refused("Memory is short here: ask again later.", 503)
 
