@@ -52,15 +52,19 @@ class Guarded:
             if foreign_origin(Headers(scope=scope).get):
                 raise RefusedError(403, "Other sites may not use this server.")
             if UPLOADS not in scope["path"]:
-                read = await asyncio.wait_for(_read(scope, receive), BODY_SECONDS)
-                receive = _replayed(read, receive)
-        except asyncio.TimeoutError:
-            refusal = PlainTextResponse("The request did not come in time.\n", 408)
-            return await refusal(scope, receive, send)
+                receive = _replayed(await _read_in_time(scope, receive), receive)
         except RefusedError as refused:
             status, said = refused.args
             return await PlainTextResponse(f"{said}\n", status)(scope, receive, send)
         return await self._app(scope, receive, send)
+
+
+async def _read_in_time(scope: Scope, receive: Receive) -> list[Message]:
+    """As `_read`, which may take `BODY_SECONDS`."""
+    try:
+        return await asyncio.wait_for(_read(scope, receive), BODY_SECONDS)
+    except asyncio.TimeoutError:
+        raise RefusedError(408, "The request did not come in time.") from None
 
 
 async def _read(scope: Scope, receive: Receive) -> list[Message]:
