@@ -146,10 +146,20 @@ def test_ci_runs_the_test_command_of_the_readme():
     assert done.stdout == command
 
 
+def places(page):
+    """What a link may lead to in a page: its headings, as GitHub and the site call them."""
+    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+    headings = re.findall(r"^#+ (.*)$", text, re.M)
+    return {re.sub(r"[^\w\- ]", "", each.lower()).replace(" ", "-") for each in headings}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_between_pages_lead_somewhere(page):
-    links = re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8"))
-    assert [link for link in links if "://" not in link and not (page.parent / link).exists()] == []
+    links = re.findall(r"\]\((?!\w+:)([^)#]*)(?:#([^)]*))?\)", page.read_text(encoding="utf-8"))
+    broken = [file for file, _ in links if file and not (page.parent / file).exists()]
+    assert broken == []
+    ends = [(page.parent / file if file else page, place) for file, place in links if place]
+    assert [place for end, place in ends if end.suffix == ".md" and place not in places(end)] == []
 
 
 def test_the_tree_in_the_readme_is_of_this_repository():
