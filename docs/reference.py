@@ -118,7 +118,8 @@ def escaped(text: str) -> str:
 
 
 def _sentence(text: str) -> str:
-    return f"{escaped(text[0].upper() + text[1:].rstrip('.'))}."
+    whole = text if text.endswith(".") else f"{text}."
+    return escaped(whole[0].upper() + whole[1:])
 
 
 # ---- commands

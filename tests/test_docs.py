@@ -44,9 +44,10 @@ def words(line):
     return shlex.split(line, comments=True)
 
 
-def commands(program):
-    """What follows `program` in the fenced commands of the README."""
-    parts = [part.strip() for line in fenced(README) for part in line.split("&&")]
+def commands(program, text=README):
+    """What follows `program` in the fenced commands of a page."""
+    lines = fenced(re.sub(r"\\\n *", "", text))
+    parts = [part.strip() for line in lines for part in line.split("&&")]
     return [words(part)[1:] for part in parts if words(part)[:1] == [program]]
 
 
@@ -78,6 +79,14 @@ def test_an_odtrain_command_of_the_readme_exists(found):
     assert {word for word in rest if word.startswith("--")} <= flags
     parse(found).invocation()
     assert [why for setting in settings(rest) if (why := refuse_setting(*setting))] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_odtrain_commands_of_a_page_are_understood(page):
+    for found in commands("odtrain", page.read_text(encoding="utf-8")):
+        parse(found).invocation()
+        own = [text for text in settings(found[1:]) if text[0] not in ("experiment", "data")]
+        assert [why for setting in own if (why := refuse_setting(*setting))] == [], found
 
 
 @pytest.mark.parametrize("found", ODTRAIN, ids=" ".join)
