@@ -28,6 +28,10 @@ format:
 rooms:
     python docs/draw_rooms.py
 
+# the documentation at http://127.0.0.1:8000, made anew at each change: pip install -e '.[docs]' first
+docs:
+    mkdocs serve --watch odtrain --watch conf
+
 # what takes minutes, before a release
 long:
     python -m pytest -m long

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from support.commands import TINY_RUN, TrainedRun, odtrain
 from support.disks import mounted
-from support.pictures import SHAPES, TINY, Labelled, label_picture
+from support.pictures import SHAPES, TINY, Labelled, label_picture, with_exif
 
 from odtrain.config.compose import section
 from odtrain.config.schema import DataConfig, TrackingConfig
@@ -63,7 +63,10 @@ def tiny_voc(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twenty pictures of 96 x 80 with one or two large boxes of two classes, XML beside them."""
+    """Twenty pictures of 96 x 80 with one or two large boxes of two classes, XML beside them.
+
+    The JPEGs say in EXIF whose camera took them, and where.
+    """
     folder = tmp_path_factory.mktemp("shapes")
     random = np.random.default_rng(5)
     for i, name in enumerate(SHAPES):
@@ -73,6 +76,8 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
             x, y = int(random.integers(1, 96 - width)), int(random.integers(1, 80 - height))
             objects.append((("circle", "square")[(i + k) % 2], x, y, x + width, y + height))
         label_picture(folder / name, (96, 80), objects, seed=i)
+        if name.endswith(".jpg"):
+            with_exif(folder / name)
     return folder
 
 

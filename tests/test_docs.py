@@ -44,9 +44,10 @@ def words(line):
     return shlex.split(line, comments=True)
 
 
-def commands(program):
-    """What follows `program` in the fenced commands of the README."""
-    parts = [part.strip() for line in fenced(README) for part in line.split("&&")]
+def commands(program, text=README):
+    """What follows `program` in the fenced commands of a page."""
+    lines = fenced(re.sub(r"\\\n *", "", text))
+    parts = [part.strip() for line in lines for part in line.split("&&")]
     return [words(part)[1:] for part in parts if words(part)[:1] == [program]]
 
 
@@ -78,6 +79,14 @@ def test_an_odtrain_command_of_the_readme_exists(found):
     assert {word for word in rest if word.startswith("--")} <= flags
     parse(found).invocation()
     assert [why for setting in settings(rest) if (why := refuse_setting(*setting))] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_odtrain_commands_of_a_page_are_understood(page):
+    for found in commands("odtrain", page.read_text(encoding="utf-8")):
+        parse(found).invocation()
+        own = [text for text in settings(found[1:]) if text[0] not in ("experiment", "data")]
+        assert [why for setting in own if (why := refuse_setting(*setting))] == [], found
 
 
 @pytest.mark.parametrize("found", ODTRAIN, ids=" ".join)
@@ -146,10 +155,20 @@ def test_ci_runs_the_test_command_of_the_readme():
     assert done.stdout == command
 
 
+def places(page):
+    """What a link may lead to in a page: its headings, as GitHub and the site call them."""
+    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+    headings = re.findall(r"^#+ (.*)$", text, re.M)
+    return {re.sub(r"[^\w\- ]", "", each.lower()).replace(" ", "-") for each in headings}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_between_pages_lead_somewhere(page):
-    links = re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8"))
-    assert [link for link in links if "://" not in link and not (page.parent / link).exists()] == []
+    links = re.findall(r"\]\((?!\w+:)([^)#]*)(?:#([^)]*))?\)", page.read_text(encoding="utf-8"))
+    broken = [file for file, _ in links if file and not (page.parent / file).exists()]
+    assert broken == []
+    ends = [(page.parent / file if file else page, place) for file, place in links if place]
+    assert [place for end, place in ends if end.suffix == ".md" and place not in places(end)] == []
 
 
 def test_the_tree_in_the_readme_is_of_this_repository():

@@ -71,7 +71,7 @@ def _settings(wanted: Sequence[str], asked: Asked) -> Iterator[str]:
             yield f"\n{group}: {said}{taken}"
         heading = group
         value = functools.reduce(getattr, key.split("."), config)
-        yield from _setting(f"{key}={_shown(value)}", comments.get(key, ""))
+        yield from _setting(f"{key}={shown(value)}", comments.get(key, ""))
 
 
 def _composed(asked: Asked) -> Config:
@@ -112,7 +112,7 @@ def _wrapped(text: str, first: str, width: int) -> list[str]:
     )
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     """A value as an override gives it, cut where it is long."""
     text = _written(value)
     return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}..."

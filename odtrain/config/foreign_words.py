@@ -1,4 +1,4 @@
-"""What people type who know Ultralytics, the Object Detection API or Keras, and what it is called here."""
+"""What people type who know other programs (their names are below), and what it is called here."""
 
 from __future__ import annotations
 
@@ -141,6 +141,14 @@ WORDS: dict[str, str] = {
     "use_moving_average": "train.ema_decay=0.999",
     "gradient_clipping_by_norm": "train.clip_norm={}",
     "clipnorm": "train.clip_norm={}",
+    # Model Maker
+    "model_spec": "model=NAME; odtrain zoo lists them",
+    "supported_model": "model=NAME; odtrain zoo lists them",
+    "train_whole_model": "train.freeze=0, or more: in stages of the backbone",
+    "train_data": SPLITS,
+    "test_data": SPLITS,
+    "quantization_config": "export.formats=[tflite_int8]",
+    "export_dir": FOLDER,
     # Keras
     "steps_per_epoch": "nothing: a training has steps alone, train.steps=N",
     "validation_split": "data.validation_fraction={}",

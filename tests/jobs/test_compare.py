@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 from PIL import Image
+from support.metrics_page import untold
 
 from odtrain.cli.main import main
 from odtrain.evaluation.saved_detections import (
@@ -77,6 +78,7 @@ def test_the_comparison_is_a_run_of_its_own(again, trained, kept, capsys, tmp_pa
     assert logged.data.tags["odtrain.compare.b.run"] == run
     assert logged.data.metrics["compare/mAP"] < 0
     assert {"compare/mAP_lo", "compare/mAP_hi", "compare/AP/circle"} <= logged.data.metrics.keys()
+    assert untold(logged.data.metrics) == []
     assert said.splitlines()[0] in logged.data.tags["mlflow.note.content"]
     folder = Path(again.download_artifacts(logged.info.run_id, "compare", str(tmp_path)))
     assert sorted(file.name for file in folder.iterdir()) == [

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 from support.commands import TINY_RUN, TrainedRun
+from support.metrics_page import untold
 from support.stores import artifacts
 
 from odtrain.cli.main import main
@@ -120,6 +121,10 @@ def test_metrics_have_the_names_that_people_sort_by(run):
         | {f"eval/{name}" for name in COCO | {"mAP_lo", "mAP_hi", "AP/circle", "AP/square"}}
         | {f"export/{name}/{metric}" for name in FORMATS for metric in OF_AN_EXPORT}
     )
+
+
+def test_every_metric_of_a_training_is_on_the_page_of_metrics(run):
+    assert untold(run.data.metrics) == []
 
 
 def test_tags_tell_version_stage_data_and_what_became_of_each_export(trained, run):

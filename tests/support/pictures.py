@@ -75,3 +75,23 @@ TINY: dict[str, tuple[tuple[int, int], list[Labelled]]] = {
 
 SHAPES = [f"판 {i}.png" if i % 5 == 0 else f"img{i}.jpg" for i in range(20)]
 """Picture names of the fixture `shapes`, some with letters and spaces that not every tool expects."""
+
+
+CAMERA = "Camera of Somebody 0123456789"
+"""Whose camera it was, as `with_exif` writes it; searched for where it must not be."""
+COMMENT = "Taken at 51 Somewhere Street"
+
+
+def with_exif(file: Path) -> Path:
+    """Give a JPEG a camera, a place and a comment; its pixels stay as they are stored."""
+    exif = Image.Exif()
+    exif[0x0110] = CAMERA
+    exif.get_ifd(0x8825)[1] = "N"  # GPS: which half of the earth
+    exif.get_ifd(0x8825)[2] = (51.0, 30.0, 26.0)
+    block = exif.tobytes()
+    data = file.read_bytes()
+    parts = [data[:2]]
+    for marker, content in ((b"\xff\xe1", block), (b"\xff\xfe", COMMENT.encode())):
+        parts += [marker, (len(content) + 2).to_bytes(2, "big"), content]
+    file.write_bytes(b"".join([*parts, data[2:]]))
+    return file

@@ -11,6 +11,7 @@ import pytest
 from mlflow import MlflowClient
 from support.commands import TINY_RUN, odtrain
 from support.made_up_training import chosen, made_up
+from support.metrics_page import untold
 
 from odtrain.config.compose import compose_config, from_yaml
 from odtrain.errors import CheckpointError, ConfigError
@@ -330,6 +331,7 @@ def test_a_sweep_trains_below_its_run_and_its_pick_is_registered(settings):
     by_stage = {run.data.tags["odtrain.stage"]: run for run in runs}
     child, parent = by_stage["train"], by_stage["sweep"]
     assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
+    assert untold([*parent.data.metrics, *child.data.metrics]) == []
     assert child.data.tags["odtrain.eval_split"] == "validation"
     assert {child.info.status, parent.info.status} == {"FINISHED"}
     local = client.download_artifacts(parent.info.run_id, "front.json")
