@@ -24,7 +24,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from odtrain.config.schema import Config, ServeConfig
 from odtrain.errors import OdtrainError
-from odtrain.media.draw import class_colour
+from odtrain.media.palette import css_colours
 from odtrain.model_files.thresholds import Thresholds, choose_thresholds
 from odtrain.model_source import Source, open_source
 from odtrain.predict.predict import tell_nameless
@@ -45,9 +45,6 @@ from odtrain_runtime.answers import as_json, asked_score, failure, sent_picture
 from odtrain_runtime.turns import PixelTurns
 
 logger = logging.getLogger(__name__)
-
-COLOURS = 256
-"""Class colours that the page knows; classes beyond share them."""
 
 
 def serve_model(config: Config) -> None:
@@ -131,13 +128,10 @@ def _file(name: str) -> Callable[[Request], Response]:
 
 
 def _about(source: Source, thresholds: Thresholds, settings: ServeConfig) -> dict[str, Any]:
-    colours = [
-        "#" + "".join(f"{part:02x}" for part in class_colour(n)) for n in range(1, COLOURS + 1)
-    ]
     return {
         "source": source.name,
         "classes": list(source.class_names),
-        "colours": colours,
+        "colours": css_colours(),
         "threshold": thresholds.lowest,
         "max_megabytes": settings.max_megabytes,
     }

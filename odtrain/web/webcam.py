@@ -27,9 +27,9 @@ from starlette.routing import Route
 from odtrain.config.schema import Config, PredictConfig
 from odtrain.errors import ConfigError, DataError, OdtrainError
 from odtrain.io.atomic import write_bytes
-from odtrain.media.draw import Colour, class_colour
 from odtrain.media.find import camera_number, find_media
 from odtrain.media.latest_frame import Newest
+from odtrain.media.palette import css_colours
 from odtrain.media.video import Frame, Video, open_camera, open_video
 from odtrain.model_files.thresholds import Thresholds, choose_thresholds
 from odtrain.model_source import Source, open_source
@@ -307,15 +307,11 @@ def _about(
         "camera": camera.name if camera else None,
         "folder": str(folder),
         "classes": list(source.class_names),
-        "colours": [_css(class_colour(number)) for number in range(1, 257)],
+        "colours": css_colours(),
         "lowest": LOWEST_SCORE,
         "threshold": thresholds.common,
         "by_class": {str(number): score for number, score in thresholds.by_class.items()},
     }
-
-
-def _css(colour: Colour) -> str:
-    return "#" + bytes(colour).hex()
 
 
 def _as_json(found: Detections) -> dict[str, Any]:

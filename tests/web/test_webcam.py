@@ -114,7 +114,7 @@ def test_a_video_begins_again_at_its_end(serve, clip):
 
 def test_what_is_about_is_told(serve, clip, model, tmp_path):
     about = requests.get(f"{serve(clip)}/about", timeout=9).json()
-    assert about.pop("colours")[:2] == ["#ff7014", "#1ea0ff"]
+    assert about.pop("colours")[:2] == ["#e69f00", "#56b4e9"]
     assert about == {
         "source": str(model),
         "camera": str(clip),
