@@ -52,10 +52,11 @@ def test_findings_are_ordered_by_severity_and_all_of_their_words_are_there():
     )
     tree = html.fromstring(page)
     assert [heading.text_content() for heading in tree.iter("h2")] == [
+        "What was found",
         "OD009 box without area error, 1",
         "OD204 grey picture info, 1",
     ]
-    assert tree.findtext(".//p") == "1 error, 0 warning, 1 info"
+    assert tree.findtext(".//p[@class='lead']") == "1 error, 0 warning, 1 info"
     assert tree.find(".//figcaption").text_content() == (
         "b.xml cat 8,1,8,53x 8 to 8 has no area.Think."
     )
@@ -110,16 +111,17 @@ def test_names_of_files_and_classes_cannot_bring_markup():
         evil, [Finding.of("OD007", evil, evil, box=f"{evil} 1,2,3,4", remedy=evil)], {}
     )
     tree = html.fromstring(page)
-    assert (list(tree.iter("script")), list(tree.iter("img"))) == ([], [])
+    assert list(tree.iter("img")) == []
+    assert len(list(tree.iter("script"))) == 1  # the page's own, which alone its policy lets run
     assert tree.findtext(".//h1") == evil
-    assert "http" not in page
+    assert not re.search("https?:", page.replace("http://www.w3.org/2000/svg", ""))
 
 
 def test_many_findings_are_cut_and_counted(grey):
     findings = [Finding.of("OD204", grey, f"number {i}.") for i in range(SHOWN_OF_EACH + 7)]
     page = findings_page("x", findings, {})
     assert len(pictures_of(page)) == DRAWN_OF_EACH
-    assert page.count("<figure>") == SHOWN_OF_EACH
+    assert page.count("<figure ") == SHOWN_OF_EACH
     assert "and 7 more: odtrain check --json FILE has all" in page
 
 
