@@ -282,7 +282,7 @@ function gallery({ shots, names, colours }) {
   const open = viewer(figures, show);
   figures.forEach((each, i) => {
     const ratio = each.image.width / each.image.height;         // so that the pictures of a row are equally high
-    Object.assign(each.figure.style, { flex: `${ratio} 1 ${Math.min(30, 15 * ratio)}rem`, maxWidth: `min(100%, ${Math.max(14, 20 * ratio)}rem)` });
+    Object.assign(each.figure.style, { flex: `${ratio} 1 ${Math.min(30, 15 * ratio)}rem`, maxWidth: `min(100%, ${Math.max(14, (each.figure.closest(".two") ? 28 : 20) * ratio)}rem)` });
     each.image.addEventListener("load", () => show(each));
     each.figure.querySelector("button").onclick = () => open(i);
   });

@@ -27,9 +27,8 @@ function choose(id, scroll) {
 
 function rowOf(row) {
   const cells = keys.filter((key) => key !== "mAP_hi").map((key) => {
-    const value = row[key] ?? "", made = make("td", { textContent: typeof value === "number" && key !== "trial" ? value.toFixed(3) : value });
-    if (key === "chosen" || key === "state") made.className = "words";
-    if (key === "file" || key === "run") made.className = "text";
+    const value = row[key] ?? "", made = make("td", { textContent: typeof value === "number" && key !== "trial" ? value.toFixed(key.startsWith("mAP") ? 3 : 2) : value });
+    if (typeof value !== "number" && key !== "mAP_lo") made.className = "text";
     if (key === "file") made.prepend(dot(colourOf(value)));
     if (key === "mAP_lo" && value !== "") made.textContent = ends(row, "mAP").map((end) => end.toFixed(3)).join(" to ");
     if (key === "trial") made.replaceChildren(make("button", { type: "button", className: "small", textContent: value, onclick: () => choose(row.id, false) }));
