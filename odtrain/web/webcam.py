@@ -280,9 +280,7 @@ def build_app(
         return JSONResponse({"saved": name, "folder": str(folder)})
 
     routes = [
-        Route("/", lambda request: page("webcam.html")),
-        Route("/webcam.js", lambda request: page("webcam.js")),
-        Route("/webcam.css", lambda request: page("webcam.css")),
+        Route("/", lambda request: page("webcam")),
         Route("/about", about),
         Route("/frame", frame),
         Route("/detect", detect, methods=["POST"]),

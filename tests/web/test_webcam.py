@@ -362,7 +362,7 @@ def test_the_page_shows_filters_freezes_and_saves(serve, browser, tmp_path):
     page.find_element("id", "freeze").click()
     assert text_of(page, "freeze").startswith("Go on")
     assert is_orange(page)
-    circle, _ = page.find_elements("css selector", "#classes input")
+    circle, _ = page.find_elements("css selector", "#classes input[type=checkbox]")
     circle.click()
     assert not is_orange(page)
     circle.click()

@@ -1,21 +1,30 @@
-"use strict";
 
-const $ = (id) => document.getElementById(id);
+// ---- a model behind a page
+
 const LOWEST = 0.05;                        // scores below it are not asked for; the slider begins there
-
 const SHARP = 960;                          // canvas pixels across, at least
+const SILENT = "The server does not answer. Is odtrain serve still running?";
 
 let about = null;
 let shot = null;                            // {image, name, boxes, scores, classes, class_names, model_ms}
 let turn = 0;                               // counts pictures: the answer to an older one is not shown
+let filter = null;
 
 async function start() {
   about = await (await fetch("about")).json();
-  $("source").textContent = about.source.split(/[\\/]/).pop();
-  $("source").title = about.source;
-  setThreshold(about.threshold);
+  $("source").textContent = plain(about.source.split(/[\\/]/).pop());
+  $("source").title = plain(about.source);
+  setScore(about.threshold);
+  $("sample").hidden = !about.sample;
   $("example").textContent =
     `curl --data-binary @picture.jpg "${location.origin}/detect?threshold=${about.threshold}"`;
+  filter = classFilter($("classes"), seenClasses, colourOf, show);
+}
+
+// Classes of the picture, by id.
+function seenClasses() {
+  const names = new Map(shot ? shot.classes.map((id, i) => [id, plain(shot.class_names[i])]) : []);
+  return [...names].sort(([a], [b]) => a - b);
 }
 
 async function look(file) {
@@ -26,20 +35,32 @@ async function look(file) {
   try {
     if (file.size > about.max_megabytes * 1e6) throw new Error(`The picture is larger than ${about.max_megabytes} MB.`);
     const body = await file.arrayBuffer().catch(() => {
-      throw new Error(`${file.name} cannot be read: drop a picture, not a folder.`);
+      throw new Error(`${plain(file.name)} cannot be read: drop a picture, not a folder.`);
     });
     const answer = await fetch(`detect?threshold=${LOWEST}`, { method: "POST", body });
     const said = await answer.json();
     if (!answer.ok) throw new Error(said.message);
     const image = await createImageBitmap(file, { imageOrientation: "from-image" });
     if (mine !== turn) return image.close();
-    shot = { ...said, image, name: file.name || "the picture" };
-    document.body.classList.add("full");
+    shot = { ...said, image, name: plain(file.name || "the picture") };
+    for (const name of ["again", "classes"]) $(name).hidden = false;
+    $("drop").hidden = true;
+    filter.refresh();
     show();
   } catch (error) {
     if (mine !== turn) return;
-    $("facts").textContent = "";
-    tell(error instanceof TypeError ? "The server does not answer. Is odtrain serve still running?" : error.message);
+    $("facts").textContent = shot ? `The picture before is shown: ${shot.name}.` : "Nothing was looked at yet.";
+    tell(error instanceof TypeError ? SILENT : plain(error.message));
+  }
+}
+
+async function sample() {
+  try {
+    const answer = await fetch("sample");
+    if (!answer.ok) throw new Error("There is no sample.");
+    look(new File([await answer.blob()], about.sample));
+  } catch (error) {
+    tell(error instanceof TypeError ? SILENT : error.message);
   }
 }
 
@@ -48,16 +69,8 @@ function tell(text) {
   $("message").hidden = !text;
 }
 
-function setThreshold(value) {
-  $("threshold").value = value;
-  $("score").textContent = Number($("threshold").value).toFixed(2);
-}
-
 const colourOf = (id) => about.colours[(id - 1) % about.colours.length];
-
-function shown() {
-  return shot.scores.map((_, i) => i).filter((i) => shot.scores[i] >= Number($("threshold").value));
-}
+const above = () => shot.scores.map((_, i) => i).filter((i) => shot.scores[i] >= Number($("threshold").value));
 
 function show() {
   if (!shot) return;
@@ -66,65 +79,45 @@ function show() {
   const width = Math.round(shot.width * scale), height = Math.round(shot.height * scale);
   Object.assign(canvas, { width, height });
   context.drawImage(shot.image, 0, 0, width, height);
-  const perPixel = width / (canvas.clientWidth || width);
-  const indices = shown();
-  for (const i of indices.slice().reverse()) drawBox(context, corners(i, width, height), i, 14 * perPixel, 2.5 * perPixel);
+  const indices = above().filter((i) => !filter.hidden.has(shot.classes[i]));
+  paint(context, indices.map((i) => ({
+    corners: cornersOn(shot.boxes[i], width, height), colour: colourOf(shot.classes[i]),
+    text: `${plain(shot.class_names[i])} ${shot.scores[i].toFixed(2)}`,
+  })), width / (canvas.clientWidth || width));
+  filter.count(counted(above().map((i) => shot.classes[i])));
   list(indices);
 }
 
-function corners(i, width, height) {
-  const [top, left, bottom, right] = shot.boxes[i];
-  return [left * width, top * height, right * width, bottom * height];
-}
-
-function drawBox(context, [left, top, right, bottom], i, size, line) {
-  const colour = colourOf(shot.classes[i]);
-  for (const [width, style] of [[line + 2, "rgb(20 20 22 / .7)"], [line, colour]]) {
-    Object.assign(context, { lineWidth: width, strokeStyle: style });
-    context.strokeRect(left, top, right - left, bottom - top);
-  }
-  const text = `${shot.class_names[i]} ${shot.scores[i].toFixed(2)}`;
-  Object.assign(context, { font: `600 ${size}px system-ui, sans-serif`, textBaseline: "middle", fillStyle: colour });
-  const width = context.measureText(text).width + size * 0.6, height = size * 1.35;
-  const x = Math.max(0, Math.min(left, context.canvas.width - width)), y = top >= height ? top - height : top;
-  context.fillRect(x, y, width, height);
-  context.fillStyle = bright(colour) ? "#161618" : "#fff";
-  context.fillText(text, x + size * 0.3, y + height / 2);
-}
-
-function bright(colour) {
-  const [red, green, blue] = [1, 3, 5].map((at) => parseInt(colour.slice(at, at + 2), 16));
-  return 0.299 * red + 0.587 * green + 0.114 * blue > 122;
-}
-
 function list(indices) {
+  const best = Math.max(...shot.scores);
+  const none = shot.scores.length ? `The best score is ${best.toFixed(2)}: move the slider, or show more classes.` : "The model found nothing in it at any score.";
   $("facts").textContent =
-    `${indices.length} found in ${shot.name}, ${shot.width} × ${shot.height}, in ${shot.model_ms.toFixed(1)} ms`;
-  const rows = indices.map((i) => {
-    const row = document.createElement("tr"), name = document.createElement("td"), dot = document.createElement("i");
-    dot.style.background = colourOf(shot.classes[i]);
-    name.append(dot, shot.class_names[i]);
-    row.append(name);
-    for (const text of [shot.scores[i].toFixed(2), ...corners(i, shot.width, shot.height).map((v) => v.toFixed(0))]) {
-      row.append(Object.assign(document.createElement("td"), { textContent: text }));
-    }
-    return row;
-  });
+    `${indices.length} found in ${shot.name}, ${shot.width} × ${shot.height}, in ${shot.model_ms.toFixed(1)} ms.${indices.length ? "" : ` ${none}`}`;
+  $("view").setAttribute("aria-label", `${shot.name} with ${indices.length} boxes`);
+  const rows = indices.map((i) => make("tr", {},
+    make("td", {}, dot(colourOf(shot.classes[i])), plain(shot.class_names[i])),
+    ...[shot.scores[i].toFixed(2), ...cornersOn(shot.boxes[i], shot.width, shot.height).map((v) => v.toFixed(0))].map((textContent) => make("td", { textContent }))));
   $("found").tBodies[0].replaceChildren(...rows);
-  $("found").hidden = !rows.length;
+  $("found").hidden = $("table").disabled = !rows.length;
 }
 
-$("threshold").addEventListener("input", () => { setThreshold($("threshold").value); show(); });
+const stem = () => shot.name.replace(/\.[^.]*$/, "") || "picture";
+
+$("threshold").addEventListener("input", () => { setScore($("threshold").value); show(); });
 $("file").addEventListener("change", () => { look($("file").files[0]); $("file").value = ""; });
+$("other").addEventListener("click", () => $("file").click());
+$("sample").addEventListener("click", sample);
+$("table").addEventListener("click", () => download(`${stem()}-boxes.csv`, csv(tableRows($("found"))), "text/csv"));
+$("picture").addEventListener("click", () => $("view").toBlob((blob) => download(`${stem()}-boxes.png`, blob)));
 for (const name of ["dragover", "dragenter"]) {
-  addEventListener(name, (event) => { event.preventDefault(); document.body.classList.add("over"); });
+  addEventListener(name, (event) => { event.preventDefault(); $("stage").classList.add("target"); });
 }
-addEventListener("dragleave", () => document.body.classList.remove("over"));
+addEventListener("dragleave", () => $("stage").classList.remove("target"));
 addEventListener("drop", (event) => {
   event.preventDefault();
-  document.body.classList.remove("over");
+  $("stage").classList.remove("target");
   look(event.dataTransfer.files[0]);
 });
 addEventListener("paste", (event) => look([...event.clipboardData.files].find((file) => file.type.startsWith("image/"))));
 addEventListener("resize", show);
-start().catch(() => tell("The server does not answer. Is odtrain serve still running?"));
+start().catch(() => tell(SILENT));
