@@ -52,7 +52,7 @@ def compare_page(
     classes = [_row(row, css_colour(number)) for number, row in enumerate(comparison.classes, 1)]
     tables = [
         {"id": "overall", "title": "All classes together", "of": "number", "rows": rows},
-        {"id": "classes", "title": "Class by class", "of": "class", "rows": classes},
+        {"id": "by-class", "title": "Class by class", "of": "class", "rows": classes},
     ]
     pairs = _pairs(split, found, pictures)
     drawn = [shot for pair in pairs for shot in pair]

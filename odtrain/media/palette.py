@@ -20,7 +20,7 @@ FIRST_COLOURS: tuple[Colour, ...] = (
     (0, 114, 178),  # blue
     (240, 228, 66),  # yellow
 )
-LIGHTNESS = (0.78, 0.45, 0.62)
+LIGHTNESS = (0.8, 0.52, 0.66)
 COLOURS = 256
 """That a page is told; classes beyond share them."""
 

@@ -108,7 +108,7 @@ def confusions(evaluation: Evaluation) -> dict[str, Any]:
     matrix, names = evaluation.confusion, evaluation.class_names
     judged = f"Boxes at IoU 0.50 and scores from {evaluation.threshold:g} on."
     if len(names) > MATRIX_CLASSES:
-        note = f"{judged} The pairs that are confused most."
+        note = f"{judged} The pairs of classes that are confused most."
         return {"note": note, "rows": [], "pairs": _pairs(matrix, names)}
     note = f"{judged} Darker is a larger share of the row; outlined is right."
     rows = [
@@ -131,14 +131,17 @@ def _cells(row: IntArray, own: int) -> list[dict[str, Any]]:
 
 
 def _pairs(matrix: IntArray, names: Sequence[str]) -> list[dict[str, Any]]:
-    wrong = matrix.copy()
+    """Of two classes; what was missed, or was nothing, is no confusion."""
+    wrong = matrix[:-1, :-1].copy()
     np.fill_diagonal(wrong, 0)
-    rows, columns = [*names, "nothing there"], [*names, "missed"]
     order = np.argsort(-wrong, axis=None, kind="stable")[:MOST_PAIRS]
-    pairs = []
-    for i, j in zip(*np.unravel_index(order, wrong.shape), strict=True):
-        if wrong[i, j]:
-            share = "–" if i == len(names) else f"{wrong[i, j] / matrix[i].sum():.0%}"
-            row = {"name": rows[i], "found": columns[j], "count": int(wrong[i, j]), "share": share}
-            pairs.append(row)
-    return pairs
+    return [
+        {
+            "name": names[i],
+            "found": names[j],
+            "count": int(wrong[i, j]),
+            "share": f"{wrong[i, j] / matrix[i].sum():.0%}",
+        }
+        for i, j in zip(*np.unravel_index(order, wrong.shape), strict=True)
+        if wrong[i, j]
+    ]

@@ -47,7 +47,7 @@ from odtrain_runtime.turns import PixelTurns
 
 logger = logging.getLogger(__name__)
 
-SAMPLE = shipped("data/panels/images") / "test/panel-test-0001.jpg"
+SAMPLE = shipped("data/panels/images") / "test/panel-test-0003.jpg"
 
 
 def serve_model(config: Config) -> None:

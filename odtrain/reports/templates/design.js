@@ -63,7 +63,7 @@ function tableRows(table) {
 
 for (const table of document.querySelectorAll("table[data-csv]")) {
   const button = make("button", { type: "button", className: "small", textContent: "Download CSV" });
-  button.setAttribute("aria-label", `Download ${table.dataset.csv} as CSV`);
+  button.setAttribute("aria-label", `Download CSV: ${table.dataset.csv}`);
   button.onclick = () => download(`${table.dataset.csv}.csv`, csv(tableRows(table)), "text/csv");
   table.closest("section").querySelector(".head").append(button);
 }
@@ -157,10 +157,24 @@ function bright(colour) {
 // Boxes {corners: [left, top, right, bottom] in pixels of the canvas, colour, text, dashed}; the first ones lie on top.
 function paint(context, boxes, perPixel) {
   const line = Math.max(1, 2.5 * perPixel), size = Math.max(10, 13 * perPixel);
-  const behind = boxes.slice().reverse();
-  for (const box of behind) frame(context, box, line);
+  for (const box of boxes.slice().reverse()) frame(context, box, line);
   Object.assign(context, { font: `600 ${size}px system-ui, sans-serif`, textBaseline: "middle" });
-  for (const box of behind) if (box.text) tag(context, box, size, line);
+  for (const each of tags(context, boxes, size).reverse()) tag(context, each, size);
+}
+
+// A place for each text, where it hides no earlier one if there is such a place at its box.
+function tags(context, boxes, size) {
+  const { width: across, height: down } = context.canvas, height = size * 1.35, taken = [];
+  for (const { corners: [left, top, right, bottom], colour, text } of boxes) {
+    if (!text) continue;
+    const width = context.measureText(text).width + size * 0.6;
+    const places = [top - height, bottom, top, bottom - height].flatMap((y) => [left, right - width].map((x) => (
+      { x: Math.max(0, Math.min(x, across - width)), y, width, height, colour, text })));
+    const inside = places.filter(({ y }) => y >= 0 && y + height <= down);
+    const free = ({ x, y }) => !taken.some((one) => x < one.x + one.width && one.x < x + width && y < one.y + one.height && one.y < y + height);
+    taken.push(inside.find(free) ?? inside[0] ?? { ...places[0], y: 0 });
+  }
+  return taken;
 }
 
 function frame(context, { corners: [left, top, right, bottom], colour, dashed }, line) {
@@ -172,9 +186,7 @@ function frame(context, { corners: [left, top, right, bottom], colour, dashed },
   context.setLineDash([]);
 }
 
-function tag(context, { corners: [left, top], colour, text }, size, line) {
-  const width = context.measureText(text).width + size * 0.6, height = size * 1.35;
-  const x = Math.max(0, Math.min(left - line / 2, context.canvas.width - width)), y = top >= height ? top - height : top;
+function tag(context, { x, y, width, height, colour, text }, size) {
   context.fillStyle = colour;
   context.fillRect(x, y, width, height);
   context.fillStyle = bright(colour) ? "#161618" : "#fff";
@@ -195,7 +207,7 @@ function classFilter(place, names, colourOf, change, empty = "No class of that n
   const both = ["all", "none"].map((which) => {
     const button = make("button", { type: "button", className: "small", textContent: which });
     button.id = which;
-    button.setAttribute("aria-label", which === "all" ? "Show all classes" : "Show no class");
+    button.setAttribute("aria-label", which === "all" ? "all classes" : "none of the classes");
     button.onclick = () => { hidden.clear(); if (which === "none") for (const [id] of names()) hidden.add(id); refresh(); change(); };
     return button;
   });
@@ -307,6 +319,7 @@ function viewer(figures, show) {
     at = (to + figures.length) % figures.length;
     const { figure, image: small } = figures[at];
     Object.assign(image, { src: small.src, alt: small.alt });
+    image.style.width = `min(100vw - 1rem, (100vh - 5.5rem) * ${small.width / small.height})`;
     said.textContent = figure.querySelector("figcaption").textContent.trim();
     image.decode().then(redraw, () => {});
   }
