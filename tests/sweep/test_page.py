@@ -6,8 +6,9 @@ import re
 
 import pytest
 from PIL import Image
+from support.accessibility import MOST_BYTES, bytes_without_pictures, serious, wider_than_the_window
 from support.browsers import browser
-from support.front_points import DIRECTIONS, POINTS
+from support.front_points import DIRECTIONS, POINTS, point
 
 from odtrain.sweep.page import (
     draw_front,
@@ -101,4 +102,36 @@ def test_the_page_sorts_filters_and_joins_points_and_rows_in_a_browser(browser, 
         .get_attribute("textContent")
         .startswith(f"trial {chosen}, ")
     )
+    assert serious(opened) == []
+    assert wider_than_the_window(opened) == []
     assert opened.get_log("browser") == []
+
+
+def test_a_sweep_of_very_many_files_is_a_small_page_that_says_what_it_leaves_out():
+    many = [point(i, 0.1 + i / 10000, 1.0 + i % 7, name="tflite_fp32") for i in range(3000)]
+    others = [{"trial": "7", "state": "failed", "reason": "x" * 200, "chosen": ""}] * 500
+    text = sweep_page("A sweep", many, front(many, DIRECTIONS), others, {})
+    assert bytes_without_pictures(text) < MOST_BYTES
+    left_out = re.search(r"(\d+) files of lower mAP are left out", text)
+    assert left_out is not None
+    assert text.count("tflite_fp32") == len(many) - int(left_out[1])
+    assert "and 300 more" in text
+
+
+def test_a_sweep_without_a_file_is_told():
+    text = sweep_page("A sweep", [], [], [], {})
+    assert "No training has ended with a file yet." in text
+
+
+@pytest.mark.slow
+def test_points_have_their_intervals(browser, tmp_path):
+    given = point(0, 0.5, 2.0)
+    given.metrics.update({"mAP_lo": 0.4, "mAP_hi": 0.6})
+    (tmp_path / "front.html").write_text(sweep_page("A sweep", [given], [given], [], {}))
+    opened = browser()
+    opened.get((tmp_path / "front.html").as_uri())
+    assert len(opened.find_elements("css selector", ".whisker")) == 1
+    cells = [each.text for each in opened.find_elements("css selector", "#files tbody td")]
+    assert cells[:4] == ["0", "tflite_fp32", "0.500", "0.400 to 0.600"]
+    circle = opened.find_element("css selector", "circle.file")
+    assert circle.is_displayed() and circle.value_of_css_property("opacity") == "1"
