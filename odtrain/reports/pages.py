@@ -94,13 +94,8 @@ def _plain(value: Any) -> Any:
     return plain_lines(value) if isinstance(value, str) else value
 
 
-def embedded(data: bytes, kind: str) -> str:
-    """A picture's file as the `src` of an <img>; `kind` is png or jpeg."""
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
-
-
 def as_jpeg(image: Image.Image, quality: int) -> str:
     """An RGB picture as the `src` of an <img>."""
     stream = io.BytesIO()
     image.save(stream, "JPEG", quality=quality)
-    return embedded(stream.getvalue(), "jpeg")
+    return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}"

@@ -13,6 +13,7 @@ import pytest
 import requests
 from lxml import etree
 from PIL import Image
+from support.accessibility import serious, wider_than_the_window
 from support.browsers import browser, soon
 from support.tflite_files import write_constant_model
 from support.tiny_models import model
@@ -404,3 +405,25 @@ def test_a_page_that_is_closed_in_the_middle_stops_nothing(serve, browser, clip)
     soon(lambda: text_of(page, "rate") not in ("–", ""))
     page.quit()
     assert requests.get(f"{address}/frame", timeout=9).ok
+
+
+@pytest.mark.slow
+def test_everyone_can_use_the_page_and_a_refused_camera_is_told(serve, browser):
+    page = browser("--deny-permission-prompts")
+    page.get(serve("browser"))
+    soon(lambda: page.find_element("id", "again").is_displayed())
+    assert text_of(page, "said").startswith("The browser's camera cannot be used: ")
+    assert text_of(page, "said").endswith(" Is it plugged in, free, and allowed to this page?")
+    assert serious(page) == []
+    assert wider_than_the_window(page) == []
+    assert [line for line in page.get_log("browser") if line["level"] == "SEVERE"] == []
+
+
+@pytest.mark.slow
+def test_everyone_can_use_the_page_while_the_camera_runs(serve, browser, tmp_path):
+    page = browser()
+    page.get(serve(make_video(tmp_path / "clip.mp4", 20, size=(640, 480))))
+    soon(lambda: text_of(page, "rate") not in ("–", ""))
+    page.find_element("id", "freeze").send_keys(" ")
+    assert serious(page) == []
+    assert wider_than_the_window(page) == []
