@@ -54,7 +54,8 @@ def _write_page(name: str, file: Path, checked: Checked) -> None:
 
     orientations = {str(file): held.orientation for file, held in checked.pictures.items()}
     heading = f"{name}: what the data check found"
-    file.write_text(findings_page(heading, checked.findings, orientations), encoding="utf-8")
+    page = findings_page(heading, checked.findings, orientations, checked.class_names)
+    file.write_text(page, encoding="utf-8")
 
 
 def _repair(given: Composed, checked: Checked) -> tuple[Finding, ...]:

@@ -35,6 +35,7 @@ from odtrain.export.parity import keep
 from odtrain.export_formats import FORMATS
 from odtrain.io import markdown
 from odtrain.io.checksums import fingerprint
+from odtrain.jobs.compare_page import compare_page, pictures_of
 from odtrain.media.draw import printable_label
 from odtrain.model_source import RUN_FILE, RUN_ID, open_source, run_config, run_file
 from odtrain.registry.download import file_of_version
@@ -85,12 +86,16 @@ class ComparedModels:
         b: the second.
         comparison: of their detections.
         notes: what to know when reading the numbers, a sentence each.
+        split: the pictures that both have looked at.
+        found: by each side in them, with the ids of the split's classes.
     """
 
     a: ComparedModel
     b: ComparedModel
     comparison: Comparison
     notes: tuple[str, ...]
+    split: LabelledSplit
+    found: tuple[list[Detections], list[Detections]]
 
     @property
     def answer(self) -> str:
@@ -158,7 +163,7 @@ def compare_models(
     tracker = Tracker(config.tracking, Path(config.outputs))
     with tracker.start("compare", f"compare {a} and {b}"):
         _record(tracker, asked, result, text)
-    return f"{text}\n\nLogged as run {tracker.name}: figure and tables in compare/."
+    return f"{text}\n\nLogged as run {tracker.name}: page, figure and tables in compare/."
 
 
 def comparison_report(result: ComparedModels) -> str:
@@ -270,7 +275,7 @@ def _compared(asked: Asked, sides: Sequence[ComparedModel]) -> ComparedModels:
         notes.append(
             "Latencies are those measured when each was made; `--again` runs and times both now."
         )
-    return ComparedModels(sides[0], sides[1], comparison, tuple(notes))
+    return ComparedModels(sides[0], sides[1], comparison, tuple(notes), split, (a, b))
 
 
 def _evaluated(asked: Asked, sides: Sequence[ComparedModel]) -> list[ComparedModel]:
@@ -433,6 +438,17 @@ def _record(tracker: Tracker, asked: Asked, result: ComparedModels, text: str) -
     formats = sorted({*(result.a.numbers or {}), *(result.b.numbers or {})})
     files = [[name, *_file_cells(result.a, result.b, name)] for name in formats]
     tracker.log_table(FILE_COLUMNS, files, "compare/files.json")
+    shown = compare_page(
+        result.answer,
+        (result.a.what, result.b.what),
+        comparison,
+        result.split,
+        result.found,
+        pictures_of((result.a.run_id, result.b.run_id), result.split, asked.config.runs),
+        {"columns": FILE_COLUMNS, "rows": files},
+        result.notes,
+    )
+    tracker.log_text(shown, "compare/report.html")
     _draw(tracker, result)
 
 

@@ -20,22 +20,41 @@ from odtrain.evaluation.error_analysis import MISTAKE_KINDS, Mistake, count_mist
 from odtrain.evaluation.evaluate import Evaluation, evaluate
 from odtrain.evaluation.saved_detections import EVALUATED, LABELS, read_kept, read_labelled
 from odtrain.io.atomic import write_text
+from odtrain.media.palette import css_colour
 from odtrain.model_source import run_file
-from odtrain.reports import charts
-from odtrain.reports.pages import as_jpeg, embedded, page
+from odtrain.reports import run_charts, shots
+from odtrain.reports.evaluation_report import SHOWN, best_of, worst_of
+from odtrain.reports.pages import as_jpeg, page
 from odtrain.secrets import masked
 from odtrain.structures import Detections, LabelledSplit
 from odtrain.tracking.runs import EVAL_SPLIT, RunSummary, read_summary
 
 RESAMPLES = 1000
 """Behind the intervals."""
-SHOWN_PICTURES = 8
-"""Of the worst, and of the best."""
 WIDEST_PICTURE = 900
 """Pixels; drawn pictures are scaled down to it, so that the file can be mailed."""
 EXPORT_METRICS = ("mAP", "mAP_50", "latency_ms_p50", "latency_ms_p90", "size_mb", "peak_memory_mb")
-LOSSES = ("train/loss", "train/localization_loss", "train/classification_loss")
-VALIDATION = ("val/mAP", "val/mAP_50")
+CARDS = (
+    ("mAP_50", "mAP at IoU 0.50", "a box counts if it overlaps by half"),
+    ("mAP_75", "mAP at IoU 0.75", "by three quarters"),
+    ("AR_100", "average recall", "with 100 boxes a picture"),
+)
+"""Metric, and what it is in words."""
+PICTURE_NOTES = {
+    "Worst": "Those with the lowest F1, the harmonic mean of precision and recall.",
+    "Best": "Those without mistakes that show the most objects.",
+    "Some": "None has a mistake, and none shows an object that was found.",
+}
+SECTIONS = (
+    ("pictures", "Pictures"),
+    ("exports", "Files"),
+    ("wrong", "Mistakes"),
+    ("by-class", "Classes"),
+    ("curves", "Curves"),
+    ("confused", "Confusions"),
+    ("data-set", "Data"),
+)
+"""Those that the header leads to."""
 
 
 class Judgement(NamedTuple):
@@ -83,22 +102,33 @@ def write_report(run: str, runs: Runs, to: Path | None, precision: float) -> Pat
 def _page(summary: RunSummary, runs: Runs, precision: float) -> str:
     split, found = _kept(summary.run_id, runs)
     judged = judge_run(split, found, precision)
+    groups = _groups(summary.run_id, runs, split, found, judged.evaluation)
+    drawn = [shot for group in groups for shot in group["shots"]]
+    training, curves = run_charts.training(summary.metrics), run_charts.curves(judged.evaluation)
     return page(
-        "report.html",
+        "report",
         title=summary.name,
         subtitle=_subtitle(summary, split),
+        sections=SECTIONS,
         command=_command(summary),
         cards=list(_cards(summary, judged.evaluation)),
+        groups=groups,
+        sheets=[] if groups else list(_sheets(summary.run_id, runs)),
         exports=list(_exports(summary)),
-        threshold=f"{judged.evaluation.threshold:g}",
+        threshold=judged.evaluation.threshold,
         precision=f"{precision:.0%}",
         mistakes=[_mistake_row(mistake) for mistake in judged.mistakes],
         classes=list(_class_rows(judged)),
-        charts=list(_charts(summary, runs)),
-        pictures=list(_pictures(summary.run_id, runs)),
+        training=training,
+        curves=curves,
+        confusions=run_charts.confusions(judged.evaluation),
         data=_data(summary, runs),
         config=_text(summary.run_id, "config/config.yaml", runs),
         footer=f"Run {summary.run_id}. Written by odtrain {__version__}.",
+        shown={
+            **shots.for_script(drawn, judged.evaluation.class_names),
+            "charts": [*training, *curves["charts"]],
+        },
     )
 
 
@@ -164,11 +194,11 @@ def _cards(summary: RunSummary, evaluation: Evaluation) -> Iterator[dict[str, st
     values = evaluation.metrics
     if "mAP" in values:
         low, high = values.get("mAP_lo"), values.get("mAP_hi")
-        note = "" if low is None or high is None else f"95 %: {low:.3f} to {high:.3f}"
+        note = "" if low is None or high is None else f"95 % interval {low:.3f} to {high:.3f}"
         yield _card("mAP", f"{values['mAP']:.3f}", note or "IoU 0.50 to 0.95")
-    for name, note in (("mAP_50", "IoU 0.50"), ("mAP_75", "IoU 0.75"), ("AR_100", "recall")):
-        if name in values:
-            yield _card(name, f"{values[name]:.3f}", note)
+    for key, name, note in CARDS:
+        if key in values:
+            yield _card(name, f"{values[key]:.3f}", note)
     latency = {
         row["format"]: summary.metrics[f"export/{row['format']}/latency_ms_p50"][-1][1]
         for row in _exports(summary)
@@ -215,54 +245,68 @@ def _mistake_row(mistake: Mistake) -> dict[str, str]:
 
 def _class_rows(judged: Judgement) -> Iterator[dict[str, Any]]:
     rows = zip(judged.evaluation.per_class, judged.intervals, judged.points, strict=True)
-    for row, interval, point in rows:
+    for class_id, (row, interval, point) in enumerate(rows, start=1):
+        counts = [_number(row.ap_50), row.boxes, row.images]
         yield {
             "name": row.name,
-            "cells": [
-                _number(row.ap),
-                f"{interval[0]:.3f} to {interval[1]:.3f}" if interval else "",
-                _number(row.ap_50),
-                row.boxes,
-                row.images,
-                *map(_number, point or (None, None, None)),
-            ],
+            "colour": css_colour(class_id),
+            "ap": _number(row.ap),
+            "interval": f"{interval[0]:.3f} to {interval[1]:.3f}" if interval else "–",
+            "range": (row.ap, *(interval or (None, None))),
+            "cells": [*counts, *map(_number, point or (None, None, None))],
         }
 
 
 def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f}"
+    return "–" if value is None else f"{value:.3f}"
 
 
-def _charts(summary: RunSummary, runs: Runs) -> Iterator[dict[str, str]]:
-    curves = {
-        "loss": {name: summary.metrics[name] for name in LOSSES if name in summary.metrics},
-        "validation": {
-            name: summary.metrics[name] for name in VALIDATION if name in summary.metrics
-        },
+def _groups(
+    run_id: str,
+    runs: Runs,
+    split: LabelledSplit,
+    found: Sequence[Detections],
+    evaluation: Evaluation,
+) -> list[dict[str, Any]]:
+    """The pictures that the run kept, with what was found in them: worst, best, or else any."""
+    kept = shots.kept_pictures(_optional(run_id, f"eval/{shots.FOLDER}", runs))
+    kept = {row: file for row, file in kept.items() if row < len(split.truths)}
+    worst, best = worst_of(evaluation.images), best_of(evaluation.images)
+    chosen = {
+        title: [row for row in rows if row in kept][:SHOWN]
+        for title, rows in {"Worst": worst, "Best": best}.items()
     }
-    if drawn := {title: lines for title, lines in curves.items() if lines}:
-        yield {"title": "Training", "source": embedded(charts.curves_over_steps(drawn), "png")}
-    for title, name in (("Precision and recall", "pr_curves"), ("Confusions", "confusion_matrix")):
-        if (file := _optional(summary.run_id, f"eval/{name}.png", runs)) is not None:
-            yield {"title": title, "source": embedded(file.read_bytes(), "png")}
+    if not any(chosen.values()):
+        chosen["Some"] = sorted(kept)[:SHOWN]
+    groups, number = list[dict[str, Any]](), 0
+    for title, rows in chosen.items():
+        made = [
+            shots.shot(
+                number + place,
+                split.truths[row].name,
+                kept[row],
+                split.truths[row],
+                found[row],
+                evaluation.threshold,
+            )
+            for place, row in enumerate(rows)
+        ]
+        number += len(made)
+        if made:
+            groups.append({"title": title, "note": PICTURE_NOTES[title], "shots": made})
+    return groups
 
 
-def _pictures(run_id: str, runs: Runs) -> Iterator[dict[str, Any]]:
-    for folder, title, note in (
-        (
-            "worst",
-            "Worst pictures",
-            "Those with the lowest F1. Left what was found, right the labels.",
-        ),
-        ("best", "Best pictures", "Those without mistakes that show the most objects."),
-    ):
-        where = _optional(run_id, f"eval/{folder}", runs)
-        files = sorted(where.iterdir())[:SHOWN_PICTURES] if where is not None else []
+def _sheets(run_id: str, runs: Runs) -> Iterator[dict[str, Any]]:
+    """Pictures of a run before pictures were kept without boxes."""
+    for title in ("Worst", "Best"):
+        where = _optional(run_id, f"eval/{title.lower()}", runs)
+        files = sorted(where.iterdir())[:SHOWN] if where is not None else []
         if files:
             shown = [
                 {"name": file.stem.partition("_")[2], "source": _scaled(file)} for file in files
             ]
-            yield {"title": title, "note": note, "pictures": shown}
+            yield {"title": title, "note": PICTURE_NOTES[title], "pictures": shown}
 
 
 def _scaled(file: Path) -> str:

@@ -75,7 +75,8 @@ def record_inputs(context: RunContext, findings: Sequence[Finding]) -> None:
     turned = {file: memory.picture.orientation for file, memory in memories.items()}
     tracker.log_text(findings_json(findings), "data/findings.json")
     title = f"{dataset.name}: what the data check found"
-    tracker.log_text(findings_page(title, findings, turned), "data/findings.html")
+    found = findings_page(title, findings, turned, dataset.class_names)
+    tracker.log_text(found, "data/findings.html")
 
 
 def record_pictures(context: RunContext) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import colorsys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -12,9 +11,9 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from odtrain.media.palette import Colour, class_colour
 from odtrain.structures import Detections, FloatArray, GroundTruth, UInt8Image, class_label
 
-Colour = tuple[int, int, int]
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 DARK: Colour = (22, 22, 24)
@@ -63,17 +62,6 @@ def printable_label(class_names: Sequence[str], class_id: int) -> str:
     """`class_label`, or `class N` where no font of this machine has the letters of the name."""
     label = class_label(class_names, class_id)
     return label if _can_print(label) else f"class {class_id}"
-
-
-def class_colour(class_id: int) -> Colour:
-    """A vivid colour of its own for every class id; the first ten are chosen to be told apart."""
-    if 1 <= class_id <= len(FIRST_COLOURS):
-        return FIRST_COLOURS[class_id - 1]
-    hue = class_id * 0.618034 % 1  # steps by the golden ratio keep neighbouring ids apart
-    red, green, blue = colorsys.hsv_to_rgb(
-        hue, 0.9 - 0.3 * (class_id % 2), 1 - 0.15 * (class_id % 3)
-    )
-    return round(255 * red), round(255 * green), round(255 * blue)
 
 
 def draw(
@@ -334,19 +322,6 @@ def _letters(path: Path) -> frozenset[int]:
     except (OSError, RuntimeError):
         return frozenset()
 
-
-FIRST_COLOURS: tuple[Colour, ...] = (
-    (255, 112, 20),  # orange
-    (30, 160, 255),  # blue
-    (60, 220, 80),  # green
-    (235, 60, 180),  # magenta
-    (255, 220, 30),  # yellow
-    (130, 90, 255),  # violet
-    (0, 215, 205),  # turquoise
-    (230, 40, 50),  # red
-    (175, 215, 130),  # sage
-    (160, 105, 65),  # brown
-)
 
 WIDE_FONTS = (
     "Noto Sans CJK",

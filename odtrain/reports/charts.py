@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -15,6 +14,7 @@ from matplotlib.font_manager import FontProperties
 
 from odtrain.evaluation.matching import RECALLS, Float64Array
 from odtrain.media.draw import font_file
+from odtrain.media.palette import css_colour
 from odtrain_runtime.plain import plain as one_line
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ class Interval(NamedTuple):
     high: float
 
 
+BETTER, WORSE = css_colour(3), css_colour(5)
 NAMED_CURVES = 10
 """More curves than this in one chart cannot be told apart: the weakest ones are named."""
 
@@ -96,7 +97,7 @@ def differences(path: Path, rows: Sequence[Interval], title: str, axis: str) -> 
         axes = figure.subplots()
         axes.axvline(0, color="0.3", linewidth=1)
         for place, row in enumerate(rows):
-            colour = "0.45" if row.low <= 0 <= row.high else "C2" if row.low > 0 else "C3"
+            colour = "0.45" if row.low <= 0 <= row.high else BETTER if row.low > 0 else WORSE
             axes.plot([row.low, row.high], [place, place], color=colour, linewidth=2.2)
             axes.plot(row.value, place, "o", color=colour, markersize=6)
         axes.set_yticks(range(len(rows)), [plain(row.name) for row in rows])
@@ -108,30 +109,6 @@ def differences(path: Path, rows: Sequence[Interval], title: str, axis: str) -> 
         save(figure, path)
 
 
-def curves_over_steps(panels: Mapping[str, Mapping[str, Sequence[tuple[int, float]]]]) -> bytes:
-    """Metrics over the steps of a training, as a PNG.
-
-    Args:
-        panels: title -> name of a metric -> (step, value) in order; a panel for each title.
-    """
-    figure = Figure(figsize=(6 * len(panels), 4), layout="constrained")
-    for axes, (title, lines) in zip(
-        figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
-    ):
-        for name, points in lines.items():
-            steps, values = zip(*points, strict=True)
-            axes.plot(
-                steps, values, label=name, marker="o" if len(points) < 30 else None, markersize=3
-            )
-        axes.set_title(title)
-        axes.set_xlabel("step")
-        axes.grid(alpha=0.3)
-        axes.legend(frameon=False)
-    stream = io.BytesIO()
-    FigureCanvasAgg(figure).print_figure(stream, format="png", dpi=110)
-    return stream.getvalue()
-
-
 def _draw_curves(axes: Axes, precision: Float64Array, labels: Sequence[str], title: str) -> None:
     """One chart of (R, K) precision: classes thin, their mean thick; the legend gives the AP."""
     present = np.flatnonzero(~np.isnan(precision).any(axis=0))
@@ -141,13 +118,16 @@ def _draw_curves(axes: Axes, precision: Float64Array, labels: Sequence[str], tit
     for k in weakest_first[NAMED_CURVES:]:
         axes.plot(RECALLS, precision[:, k], color="0.8", linewidth=0.8)
     for k in named[::-1]:
-        axes.plot(RECALLS, precision[:, k], linewidth=1.6, label=f"{ap[k]:.3f}  {plain(labels[k])}")
+        colour, label = css_colour(int(k) + 1), f"{ap[k]:.3f}  {plain(labels[k])}"
+        axes.plot(RECALLS, precision[:, k], color=colour, linewidth=1.6, label=label)
     if len(present) > 1:
         mean = precision[:, present].mean(axis=1)
         axes.plot(
             RECALLS, mean, "k", linewidth=2.6, label=f"{mean.mean():.3f}  mean of {len(present)}"
         )
-    axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="recall", ylabel="precision", title=title)
+    axes.set(xlim=(0, 1), ylim=(0, 1.02), title=title)
+    axes.set(xlabel="recall: share of the objects that are found")
+    axes.set(ylabel="precision: share of what is found that is right")
     axes.grid(alpha=0.3)
     if len(present):
         weakest = " (the weakest)" if len(present) > NAMED_CURVES else ""
@@ -174,7 +154,7 @@ def _name_cells(axes: Axes, labels: Sequence[str], every: int) -> None:
     rows = [plain(label) for label in labels]
     axes.set_xticks(ticks, [[*rows, "missed"][t] for t in ticks], rotation=90)
     axes.set_yticks(ticks, [[*rows, "background"][t] for t in ticks])
-    axes.set(xlabel="found", ylabel="there")
+    axes.set(xlabel="found as", ylabel="what is there")
     axes.axhline(len(labels) - 0.5, color="0.4", linewidth=0.8)
     axes.axvline(len(labels) - 0.5, color="0.4", linewidth=0.8)
 

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from odtrain.evaluation.evaluate import ClassResult, Evaluation, ImageResult
 from odtrain.io.cells import write_rows
 from odtrain.media.draw import draw, draw_truth, fit, printable_label, side_by_side
-from odtrain.reports import charts
+from odtrain.reports import charts, shots
 from odtrain.structures import Detections, GroundTruth, UInt8Image
 from odtrain.tracking.names import key_name
 
@@ -29,6 +29,8 @@ PER_CLASS_HEADER = (
     "recall",
 )
 WORST_HEADER = ("file", "f1", "found", "missed", "false_positives")
+SHOWN = 8
+"""Of the worst pictures, of the best and of those chosen evenly, that pages show."""
 DRAWN_SIZE = (480, 1280)
 """Pixels of the shorter side at least, and of the longer one at most, of drawn pictures."""
 
@@ -41,11 +43,12 @@ def write_report(
     folder: Path,
     drawn: int,
 ) -> None:
-    """Write metrics.json, per_class.csv, worst.csv, two charts, drawn/, worst/ and best/ into the folder.
+    """Write metrics.json, per_class.csv, worst.csv, two charts and four folders of pictures into the folder.
 
     worst.csv lists all pictures, worst first: by F1 at IoU .5 above the score threshold, then by
-    the number of missed boxes and false positives; worst/ shows the first that have any. best/ shows
-    pictures without mistakes, those with the most objects first.
+    the number of missed boxes and false positives. drawn/ shows some, chosen evenly, worst/ the first
+    that have mistakes, best/ those without, the ones with the most objects first; pictures/ has the first
+    `SHOWN` of each as they are, for pages that draw their boxes.
 
     Args:
         evaluation: of these truths and detections.
@@ -71,7 +74,7 @@ def write_report(
     charts.confusion(
         folder / "confusion_matrix.png", evaluation.confusion, labels, evaluation.threshold
     )
-    _draw_sheets(evaluation, images, truths, detections, folder, order, drawn)
+    _draw_sheets(evaluation, images, truths, detections, folder, drawn)
 
 
 def _metrics_json(evaluation: Evaluation) -> str:
@@ -109,6 +112,17 @@ def _worst_first(images: Sequence[ImageResult]) -> list[int]:
     return sorted(range(len(images)), key=lambda i: (images[i].f1, -images[i].mistakes))
 
 
+def worst_of(images: Sequence[ImageResult]) -> list[int]:
+    """Places of the pictures with mistakes, worst first."""
+    return [i for i in _worst_first(images) if images[i].mistakes]
+
+
+def best_of(images: Sequence[ImageResult]) -> list[int]:
+    """Places of the pictures that show something and have no mistakes, those with the most objects first."""
+    faultless = [i for i, image in enumerate(images) if image.found and not image.mistakes]
+    return sorted(faultless, key=lambda i: -images[i].found)
+
+
 def _numbered(folder: Path, indices: Sequence[int]) -> list[tuple[Path, int]]:
     """Files of the folder, which is made, that sort in the order of the indices."""
     if indices:
@@ -122,17 +136,14 @@ def _draw_sheets(
     truths: Sequence[GroundTruth],
     detections: Sequence[Detections],
     folder: Path,
-    worst_first: Sequence[int],
     drawn: int,
 ) -> None:
-    """Fill drawn/, worst/ and best/ with `drawn` pictures each, at most."""
+    """Fill drawn/, worst/, best/ and pictures/ with `drawn` pictures each, at most."""
     even = np.linspace(0, len(truths) - 1, min(drawn, len(truths))).round().astype(int)
-    faulty = [i for i in worst_first if evaluation.images[i].mistakes][:drawn]
-    faultless = [
-        i for i, image in enumerate(evaluation.images) if image.found and not image.mistakes
-    ]
-    best = sorted(faultless, key=lambda i: -evaluation.images[i].found)[:drawn]
-    chosen = {"drawn": even.tolist(), "worst": faulty, "best": best}
+    worst, best = worst_of(evaluation.images)[:drawn], best_of(evaluation.images)[:drawn]
+    chosen = {"drawn": even.tolist(), "worst": worst, "best": best}
+    shown = [i for some in chosen.values() for i in some[:SHOWN]]
+    shots.write_pictures(folder / shots.FOLDER, images, shown)
     files = [file for name, some in chosen.items() for file in _numbered(folder / name, some)]
     for file, i in tqdm(files, desc="drawing", unit="picture", leave=False):
         sheet = _sheet(images(i), truths[i], detections[i], evaluation, evaluation.images[i])

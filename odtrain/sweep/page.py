@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from matplotlib.figure import Figure
 
@@ -12,6 +14,21 @@ from odtrain.reports import pages
 from odtrain.sweep.pareto import FrontPoint, short
 
 COLUMNS = ("mAP", "mAP_lo", "mAP_hi", "mAP_50", "latency_ms_p50", "size_mb", "peak_memory_mb")
+
+NAMES = {
+    "mAP_lo": "mAP, low end",
+    "mAP_hi": "mAP, high end",
+    "mAP_50": "mAP at IoU 0.50",
+    "latency_ms_p50": "latency, ms (median)",
+    "size_mb": "size, MB",
+    "peak_memory_mb": "peak memory, MB",
+    "front": "on the front",
+}
+"""Metrics in words; others are called as they are."""
+MOST_TEXT = 170_000
+"""Bytes of the rows of files on the page."""
+MOST_OTHERS = 200
+"""Trainings without a file that are on the page."""
 
 Importances = Mapping[str, Mapping[str, float]]
 """Metric -> key -> share of the metric's variance."""
@@ -41,10 +58,18 @@ def draw_front(points: Sequence[FrontPoint], best: Sequence[FrontPoint], file: P
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
     for name in sorted({point.format for point in points}):
-        own = [point for point in points if point.format == name]
-        axes.scatter(
-            [point.metrics["latency_ms_p50"] for point in own],
-            [point.metrics["mAP"] for point in own],
+        own = [point.metrics for point in points if point.format == name]
+        scores = [values["mAP"] for values in own]
+        ends = [
+            [abs(values["mAP"] - values.get(end, values["mAP"])) for values in own]
+            for end in ("mAP_lo", "mAP_hi")
+        ]
+        axes.errorbar(
+            [values["latency_ms_p50"] for values in own],
+            scores,
+            yerr=ends,
+            fmt="o",
+            elinewidth=0.8,
             label=name,
             alpha=0.7,
         )
@@ -56,8 +81,8 @@ def draw_front(points: Sequence[FrontPoint], best: Sequence[FrontPoint], file: P
         linewidth=1,
         label="front",
     )
-    axes.set_xlabel("latency, ms (p50)")
-    axes.set_ylabel("mAP, validation split")
+    axes.set_xlabel("latency, milliseconds (median)")
+    axes.set_ylabel("mAP on the validation split, with its 95 % interval")
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(file, dpi=110)
@@ -94,17 +119,48 @@ def sweep_page(
         importances: of the choices, by metric.
     """
     on_front = {(point.trial, point.format) for point in best}
-    rows = [
-        {
-            "trial": point.trial,
-            "file": point.format,
-            **{key: point.metrics[key] for key in COLUMNS if key in point.metrics},
-            "front": (point.trial, point.format) in on_front,
-            "state": point.failed or "",
-            "chosen": ", ".join(f"{key}={short(value)}" for key, value in point.params.items()),
-            "run": point.run_id[:8],
-        }
-        for point in points
+    shown, rows, room = _columns(points), list[list[Any]](), MOST_TEXT
+    for point in sorted(
+        points, key=lambda p: ((p.trial, p.format) not in on_front, -p.metrics["mAP"])
+    ):
+        row = _row(point, (point.trial, point.format) in on_front)
+        room -= len(json.dumps(row))
+        if room > 0:
+            rows.append([row.get(key) for key in shown])
+    rows.sort(key=lambda row: (row[0], row[1]))
+    shares = [
+        (NAMES.get(metric, metric), sorted(values.items(), key=lambda item: -item[1]))
+        for metric, values in importances.items()
     ]
-    content = {"rows": rows, "others": list(others), "importances": dict(importances)}
-    return pages.page("sweep.html", title=title, data=content)
+    return pages.page(
+        "sweep",
+        title=title,
+        data={
+            "columns": [(key, NAMES.get(key, key)) for key in shown],
+            "rows": rows,
+            "numbers": [key for key in shown if key in COLUMNS],
+        },
+        more=len(points) - len(rows),
+        others=others[:MOST_OTHERS],
+        more_others=len(others[MOST_OTHERS:]),
+        importances=shares,
+    )
+
+
+def _columns(points: Sequence[FrontPoint]) -> list[str]:
+    """Keys of a row, in order; of the numbers, those that any file has."""
+    numbers = [key for key in COLUMNS if any(key in point.metrics for point in points)]
+    return ["trial", "file", *numbers, "front", "state", "chosen", "run"]
+
+
+def _row(point: FrontPoint, front: bool) -> dict[str, Any]:
+    numbers = {key: float(f"{point.metrics[key]:.5g}") for key in COLUMNS if key in point.metrics}
+    return {
+        "trial": point.trial,
+        "file": point.format,
+        **numbers,
+        "front": "yes" if front else "",
+        "state": point.failed or "",
+        "chosen": ", ".join(f"{key}={short(value)}" for key, value in point.params.items()),
+        "run": point.run_id[:8],
+    }

@@ -9,23 +9,22 @@ import sys
 import webbrowser
 from collections.abc import Iterable, Sequence
 from contextlib import closing, suppress
-from pathlib import Path
 
 import uvicorn
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from odtrain.errors import ConfigError
 from odtrain.io.connections import ANSWER_SECONDS, HEAD_SECONDS, PatientProtocol
+from odtrain.reports.pages import served_page
 from odtrain_runtime.callers import LOOPBACK, own_names, refusal
 from odtrain_runtime.turns import give_memory_back
 
-PAGES = Path(__file__).resolve().parent / "pages"
-"""Where pages, scripts and styles lie; nothing is loaded from elsewhere."""
+POLICY = "Content-Security-Policy"
 HEADERS = {
-    "Content-Security-Policy": (
+    POLICY: (
         "default-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; "
         "object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
     ),
@@ -82,10 +81,9 @@ class Guard:
 
 
 def page(name: str) -> Response:
-    """A file of `PAGES`, as the kind that its suffix says."""
-    kinds = {".html": "text/html", ".js": "text/javascript", ".css": "text/css"}
-    content = (PAGES / name).read_bytes()
-    return Response(content, media_type=f"{kinds[Path(name).suffix]}; charset=utf-8")
+    """A page of `odtrain.reports`, whose policy lets nothing run but its own style and script."""
+    text, policy = served_page(name)
+    return HTMLResponse(text, headers={POLICY: f"{policy}; frame-ancestors 'none'"})
 
 
 def serve(

@@ -10,7 +10,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -23,8 +23,9 @@ from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from odtrain.config.schema import Config, ServeConfig
+from odtrain.config.shipped import shipped
 from odtrain.errors import OdtrainError
-from odtrain.media.draw import class_colour
+from odtrain.media.palette import css_colours
 from odtrain.model_files.thresholds import Thresholds, choose_thresholds
 from odtrain.model_source import Source, open_source
 from odtrain.predict.predict import tell_nameless
@@ -47,8 +48,7 @@ from odtrain_runtime.turns import PixelTurns
 
 logger = logging.getLogger(__name__)
 
-COLOURS = 256
-"""Class colours that the page knows; classes beyond share them."""
+SAMPLE = shipped("data/panels/images") / "test/panel-test-0003.jpg"
 
 
 def serve_model(config: Config) -> None:
@@ -109,8 +109,8 @@ def build_app(
         return JSONResponse(found)
 
     routes: list[Any] = [
-        Route("/", lambda request: page("serve.html")),
-        *(Route(f"/{name}", _file(name)) for name in ("serve.js", "serve.css")),
+        Route("/", lambda request: page("serve")),
+        Route("/sample", lambda request: _sample()),
         Route("/about", lambda request: JSONResponse(_about(source, thresholds, settings))),
         Route("/detect", detect, methods=["POST"]),
     ]
@@ -127,20 +127,21 @@ def build_app(
     return Starlette(routes=routes, exception_handlers=handlers)
 
 
-def _file(name: str) -> Callable[[Request], Response]:
-    return lambda request: page(name)
+def _sample() -> Response:
+    """The picture that whoever has none at hand tries the model on."""
+    if not SAMPLE.is_file():
+        return refused("There is no sample.", 404)
+    return Response(SAMPLE.read_bytes(), media_type="image/jpeg")
 
 
 def _about(source: Source, thresholds: Thresholds, settings: ServeConfig) -> dict[str, Any]:
-    colours = [
-        "#" + "".join(f"{part:02x}" for part in class_colour(n)) for n in range(1, COLOURS + 1)
-    ]
     return {
         "source": source.name,
         "classes": list(source.class_names),
-        "colours": colours,
+        "colours": css_colours(),
         "threshold": thresholds.lowest,
         "max_megabytes": settings.max_megabytes,
+        "sample": SAMPLE.name if SAMPLE.is_file() else None,
     }
 
 

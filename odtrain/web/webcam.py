@@ -27,9 +27,9 @@ from starlette.routing import Route
 from odtrain.config.schema import Config, PredictConfig
 from odtrain.errors import ConfigError, DataError, OdtrainError
 from odtrain.io.atomic import write_bytes
-from odtrain.media.draw import Colour, class_colour
 from odtrain.media.find import camera_number, find_media
 from odtrain.media.latest_frame import Newest
+from odtrain.media.palette import css_colours
 from odtrain.media.video import Frame, Video, open_camera, open_video
 from odtrain.model_files.thresholds import Thresholds, choose_thresholds
 from odtrain.model_source import Source, open_source
@@ -281,9 +281,7 @@ def build_app(
         return JSONResponse({"saved": name, "folder": str(folder)})
 
     routes = [
-        Route("/", lambda request: page("webcam.html")),
-        Route("/webcam.js", lambda request: page("webcam.js")),
-        Route("/webcam.css", lambda request: page("webcam.css")),
+        Route("/", lambda request: page("webcam")),
         Route("/about", about),
         Route("/frame", frame),
         Route("/detect", detect, methods=["POST"]),
@@ -308,15 +306,11 @@ def _about(
         "camera": camera.name if camera else None,
         "folder": str(folder),
         "classes": list(source.class_names),
-        "colours": [_css(class_colour(number)) for number in range(1, 257)],
+        "colours": css_colours(),
         "lowest": LOWEST_SCORE,
         "threshold": thresholds.common,
         "by_class": {str(number): score for number, score in thresholds.by_class.items()},
     }
-
-
-def _css(colour: Colour) -> str:
-    return "#" + bytes(colour).hex()
 
 
 def _as_json(found: Detections) -> dict[str, Any]:

@@ -85,8 +85,11 @@ def test_the_comparison_is_a_run_of_its_own(again, trained, kept, capsys, tmp_pa
         "differences.png",
         "files.json",
         "numbers.json",
+        "report.html",
         "report.md",
     ]
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert "Where they differ in pictures" in page
     table = json.loads((folder / "numbers.json").read_text())
     assert [row[0] for row in table["data"]] == ["mAP", "mAP_50", "mAP_75", "circle", "square"]
     assert table["data"][0][1] == 1.0

@@ -197,9 +197,8 @@ def test_artifacts_are_where_the_design_says(client, run):
     checkpoints = {"checkpoints/best/checkpoint", "checkpoints/last/checkpoint"}
     for prefix in (best, "checkpoints/last/ckpt-12", "checkpoints/last/ckpt-14"):
         checkpoints |= {f"{prefix}.index", f"{prefix}.data-00000-of-00001"}
-    pictures = {
-        path for path in logged if path.startswith(("eval/drawn/", "eval/worst/", "eval/best/"))
-    }
+    folders = tuple(f"eval/{name}/" for name in ("drawn", "worst", "best", "pictures"))
+    pictures = {path for path in logged if path.startswith(folders)}
     shown = {path for path in logged if path.startswith("images/val~")}
     assert logged - pictures - shown == checkpoints | {
         "config/config.yaml",

@@ -10,8 +10,6 @@ from matplotlib.ft2font import FT2Font
 from odtrain.media import draw as drawing
 from odtrain.media.draw import (
     WHITE,
-    Colour,
-    class_colour,
     draw,
     draw_truth,
     fit,
@@ -19,6 +17,7 @@ from odtrain.media.draw import (
     printable_label,
     side_by_side,
 )
+from odtrain.media.palette import Colour, class_colour
 from odtrain.structures import Detections, GroundTruth, UInt8Image, class_label
 
 NAMES = ("raccoon", "squirrel")
@@ -171,10 +170,6 @@ def test_an_impossible_box_is_drawn_where_it_can_be_seen(box, seen):
 )
 def test_label_of_a_class(class_id, label):
     assert class_label(NAMES, class_id) == label
-
-
-def test_ninety_classes_have_ninety_colours():
-    assert len({class_colour(class_id) for class_id in range(1, 91)}) == 90
 
 
 def test_accented_names_are_written_in_the_font_that_comes_with_matplotlib():

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from PIL import Image
+from support.accessibility import MOST_BYTES, bytes_without_pictures, serious, wider_than_the_window
 from support.browsers import browser
-from support.front_points import DIRECTIONS, POINTS
+from support.front_points import DIRECTIONS, POINTS, point
 
 from odtrain.sweep.page import (
     draw_front,
@@ -34,8 +37,8 @@ def test_the_page_needs_no_network_and_takes_nothing_for_markup():
     others = [{"trial": "7", "state": "failed", "reason": "</script><b>", "chosen": ""}]
     text = sweep_page("Sweep <a> DATA", POINTS, front(POINTS, DIRECTIONS), others, IMPORTANCES)
     assert "Sweep &lt;a&gt; DATA" in text
-    assert text.count("</script>") == 1
-    assert "http" not in text.replace("http://www.w3.org/2000/svg", "")
+    assert text.count("</script>") == 2  # its data and its own
+    assert not re.search("https?:", text.replace("http://www.w3.org/2000/svg", ""))
 
 
 def test_importances_are_a_table_with_the_most_important_first_and_a_picture(tmp_path):
@@ -81,7 +84,7 @@ def test_the_page_sorts_filters_and_joins_points_and_rows_in_a_browser(browser, 
         )
 
     assert trials() == ["3", "0", "4", "1", "2", "5"]  # by mAP, the best first
-    latency = "#files th:nth-child(5)"
+    latency = "#files th:nth-child(5) button"
     click(latency)
     assert trials() == ["5", "1", "2", "0", "3", "4"]
     click(latency)
@@ -99,4 +102,36 @@ def test_the_page_sorts_filters_and_joins_points_and_rows_in_a_browser(browser, 
         .get_attribute("textContent")
         .startswith(f"trial {chosen}, ")
     )
+    assert serious(opened) == []
+    assert wider_than_the_window(opened) == []
     assert opened.get_log("browser") == []
+
+
+def test_a_sweep_of_very_many_files_is_a_small_page_that_says_what_it_leaves_out():
+    many = [point(i, 0.1 + i / 10000, 1.0 + i % 7, name="tflite_fp32") for i in range(3000)]
+    others = [{"trial": "7", "state": "failed", "reason": "x" * 200, "chosen": ""}] * 500
+    text = sweep_page("A sweep", many, front(many, DIRECTIONS), others, {})
+    assert bytes_without_pictures(text) < MOST_BYTES
+    left_out = re.search(r"(\d+) files of lower mAP are left out", text)
+    assert left_out is not None
+    assert text.count("tflite_fp32") == len(many) - int(left_out[1])
+    assert "and 300 more" in text
+
+
+def test_a_sweep_without_a_file_is_told():
+    text = sweep_page("A sweep", [], [], [], {})
+    assert "No training has ended with a file yet." in text
+
+
+@pytest.mark.slow
+def test_points_have_their_intervals(browser, tmp_path):
+    given = point(0, 0.5, 2.0)
+    given.metrics.update({"mAP_lo": 0.4, "mAP_hi": 0.6})
+    (tmp_path / "front.html").write_text(sweep_page("A sweep", [given], [given], [], {}))
+    opened = browser()
+    opened.get((tmp_path / "front.html").as_uri())
+    assert len(opened.find_elements("css selector", ".whisker")) == 1
+    cells = [each.text for each in opened.find_elements("css selector", "#files tbody td")]
+    assert cells[:4] == ["0", "tflite_fp32", "0.500", "0.400 to 0.600"]
+    circle = opened.find_element("css selector", "circle.file")
+    assert circle.is_displayed() and circle.value_of_css_property("opacity") == "1"

@@ -6,11 +6,13 @@ import base64
 import io
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import requests
 from PIL import Image
+from support.accessibility import MOST_BYTES, bytes_without_pictures, serious, wider_than_the_window
 from support.browsers import browser, soon
 from support.commands import TrainedRun
 from support.pictures import SHAPES
@@ -29,6 +31,8 @@ from odtrain_runtime.callers import LOOPBACK
 from odtrain_runtime.model_files import load_detectors
 
 __all__ = ["browser", "model"]
+
+By = SimpleNamespace(ID="id", CSS_SELECTOR="css selector")
 
 NAMES = ("circle", "square")
 
@@ -128,8 +132,6 @@ def test_a_hundred_requests_at_once_are_answered_alike(address):
 
 
 def test_the_page_draws_and_lists_what_is_found(address, browser, tmp_path):
-    from selenium.webdriver.common.by import By
-
     (tmp_path / "a picture.png").write_bytes(picture())
     page = browser()
     page.get(address)
@@ -150,14 +152,76 @@ def test_the_page_draws_and_lists_what_is_found(address, browser, tmp_path):
 
 
 def test_a_dropped_folder_is_told_from_a_server_that_does_not_answer(address, browser, tmp_path):
-    from selenium.webdriver.common.by import By
-
     (tmp_path / "pictures").mkdir()
     page = browser()
     page.get(address)
     page.find_element(By.ID, "file").send_keys(str(tmp_path / "pictures"))
     message = "pictures cannot be read: drop a picture, not a folder."
     soon(lambda: page.find_element(By.ID, "message").text == message)
+
+
+@pytest.mark.slow
+def test_everyone_can_use_the_page_before_and_after_a_sample(address, browser):
+    page = browser()
+    page.get(address)
+    soon(lambda: page.find_element(By.ID, "sample").is_displayed())
+    assert serious(page) == []
+    assert wider_than_the_window(page) == []
+    page.find_element(By.ID, "sample").send_keys(" ")
+    rows = soon(lambda: page.find_elements(By.CSS_SELECTOR, "#found tbody tr"))
+    assert len(rows) == 2
+    assert page.find_element(By.ID, "facts").text.startswith("2 found in panel-test-0003.jpg, ")
+    assert serious(page) == []
+    assert wider_than_the_window(page) == []
+    page.find_element(By.CSS_SELECTOR, "#classes input[type=checkbox]").send_keys(" ")
+    assert len(page.find_elements(By.CSS_SELECTOR, "#found tbody tr")) == 1
+    assert page.get_log("browser") == []
+
+
+def test_what_is_found_is_taken_along(address, browser, tmp_path):
+    page = browser()
+    page.execute_cdp_cmd(
+        "Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)}
+    )
+    page.get(address)
+    soon(lambda: page.find_element(By.ID, "sample").is_displayed())
+    page.find_element(By.ID, "sample").click()
+    soon(
+        lambda: (
+            page.find_element(By.ID, "table").is_enabled()
+            and page.find_elements(By.CSS_SELECTOR, "td")
+        )
+    )
+    for name in ("table", "picture"):
+        page.find_element(By.ID, name).click()
+    table, drawn = tmp_path / "panel-test-0003-boxes.csv", tmp_path / "panel-test-0003-boxes.png"
+    soon(lambda: table.is_file() and drawn.is_file())
+    assert [line.split(",")[:2] for line in table.read_text().splitlines()] == [
+        ["class", "score"],
+        ["circle", "0.90"],
+        ["square", "0.60"],
+    ]
+    with Image.open(drawn) as image:
+        assert image.width == 960
+
+
+def test_where_nothing_is_found_the_best_score_is_said(address, browser, tmp_path):
+    (tmp_path / "a.png").write_bytes(picture())
+    page = browser()
+    page.get(address)
+    page.find_element(By.ID, "threshold").send_keys("\ue010")
+    page.find_element(By.ID, "file").send_keys(str(tmp_path / "a.png"))
+    said = soon(lambda: (text := page.find_element(By.ID, "facts").text).startswith("0 ") and text)
+    assert said.endswith(" ms. The best score is 0.90: move the slider, or show more classes.")
+
+
+def test_the_page_lets_nothing_run_but_its_own(address):
+    answer = requests.get(address, timeout=10)
+    policy = answer.headers["Content-Security-Policy"]
+    assert policy.startswith("default-src 'none'; ")
+    assert policy.endswith("; connect-src 'self'; media-src blob:; frame-ancestors 'none'")
+    assert "unsafe" not in policy
+    assert bytes_without_pictures(answer.text) < MOST_BYTES
 
 
 # ---- the registered model

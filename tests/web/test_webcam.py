@@ -13,6 +13,7 @@ import pytest
 import requests
 from lxml import etree
 from PIL import Image
+from support.accessibility import serious, wider_than_the_window
 from support.browsers import browser, soon
 from support.tflite_files import write_constant_model
 from support.tiny_models import model
@@ -114,7 +115,7 @@ def test_a_video_begins_again_at_its_end(serve, clip):
 
 def test_what_is_about_is_told(serve, clip, model, tmp_path):
     about = requests.get(f"{serve(clip)}/about", timeout=9).json()
-    assert about.pop("colours")[:2] == ["#ff7014", "#1ea0ff"]
+    assert about.pop("colours")[:2] == ["#e69f00", "#56b4e9"]
     assert about == {
         "source": str(model),
         "camera": str(clip),
@@ -362,7 +363,7 @@ def test_the_page_shows_filters_freezes_and_saves(serve, browser, tmp_path):
     page.find_element("id", "freeze").click()
     assert text_of(page, "freeze").startswith("Go on")
     assert is_orange(page)
-    circle, _ = page.find_elements("css selector", "#classes input")
+    circle, _ = page.find_elements("css selector", "#classes input[type=checkbox]")
     circle.click()
     assert not is_orange(page)
     circle.click()
@@ -404,3 +405,25 @@ def test_a_page_that_is_closed_in_the_middle_stops_nothing(serve, browser, clip)
     soon(lambda: text_of(page, "rate") not in ("–", ""))
     page.quit()
     assert requests.get(f"{address}/frame", timeout=9).ok
+
+
+@pytest.mark.slow
+def test_everyone_can_use_the_page_and_a_refused_camera_is_told(serve, browser):
+    page = browser("--deny-permission-prompts")
+    page.get(serve("browser"))
+    soon(lambda: page.find_element("id", "again").is_displayed())
+    assert text_of(page, "said").startswith("The browser's camera cannot be used: ")
+    assert text_of(page, "said").endswith(" Is it plugged in, free, and allowed to this page?")
+    assert serious(page) == []
+    assert wider_than_the_window(page) == []
+    assert [line for line in page.get_log("browser") if line["level"] == "SEVERE"] == []
+
+
+@pytest.mark.slow
+def test_everyone_can_use_the_page_while_the_camera_runs(serve, browser, tmp_path):
+    page = browser()
+    page.get(serve(make_video(tmp_path / "clip.mp4", 20, size=(640, 480))))
+    soon(lambda: text_of(page, "rate") not in ("–", ""))
+    page.find_element("id", "freeze").send_keys(" ")
+    assert serious(page) == []
+    assert wider_than_the_window(page) == []

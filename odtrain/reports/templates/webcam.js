@@ -1,14 +1,14 @@
-"use strict";
 
-const $ = (id) => document.getElementById(id);
+// ---- the live page
+
 const HERE = "here", BROWSER = "browser";   // the camera of the server, or the one of this browser
 const SENT_SIDE = 640;                      // longest side, in pixels, of a frame sent to be looked at
 const LENGTH_BYTES = 4;
 
 let about = null;
 let ownThresholds = {};                     // class id -> score; until the slider is moved
-const hidden = new Set();                   // class ids that are not shown
-const seen = new Map();                     // class id -> how many are on the frame shown
+let filter = null;                          // which classes are shown
+const seen = new Set();                     // ids of classes that were found in any frame
 let shot = null;                            // {image, picture, boxes, scores, classes}
 let frozen = false;
 let turn = 0;                               // counts changes of the camera: an older loop ends
@@ -20,19 +20,18 @@ async function start() {
   about = await (await fetch("about")).json();
   document.title = `odtrain webcam – ${lastPart(about.source)}`;
   $("source").textContent = lastPart(about.source);
-  $("source").title = about.source;
+  $("source").title = plain(about.source);
   $("threshold").min = about.lowest;
-  setThreshold(about.threshold);
+  setScore(about.threshold);
   ownThresholds = about.by_class;
   $("own").hidden = Object.keys(ownThresholds).length === 0;
   if (about.camera) $("camera").append(new Option(`${lastPart(about.camera)} (of the server)`, HERE));
   $("camera").append(new Option("this browser's camera", BROWSER));
-  $("search").hidden = about.classes.length < 13;
-  listClasses();
+  filter = classFilter($("classes"), known, colourOf, draw, "The model has no names: classes are listed as they are seen.");
   run();
 }
 
-const lastPart = (path) => path.split(/[\\/]/).pop();
+const lastPart = (path) => plain(path.split(/[\\/]/).pop());
 
 async function run() {
   const mine = ++turn;
@@ -142,7 +141,7 @@ function show(next) {
 }
 
 function say(text) {
-  $("said").textContent = text;
+  $("said").textContent = plain(text);
   $("message").hidden = !text;
   $("again").hidden = true;
   $("save").disabled = !shot;
@@ -158,13 +157,18 @@ function measure(modelMs, latencyMs) {
   $("latency").textContent = `${latencyMs.toFixed(0)} ms`;
 }
 
-const nameOf = (id) => about.classes[id - 1] || `class ${id}`;
+const nameOf = (id) => plain(about.classes[id - 1] || `class ${id}`);
 const colourOf = (id) => about.colours[(id - 1) % about.colours.length];
 const least = (id) => ownThresholds[id] ?? Number($("threshold").value);
 
-function shown() {
-  return shot.scores.map((_, i) => i).filter((i) => shot.scores[i] >= least(shot.classes[i]) && !hidden.has(shot.classes[i]));
+// Classes that can be chosen: those of the model, or that were seen.
+function known() {
+  const ids = about.classes.length ? about.classes.map((_, i) => i + 1) : [...seen].sort((a, b) => a - b);
+  return ids.map((id) => [id, nameOf(id)]);
 }
+
+const above = () => shot.scores.map((_, i) => i).filter((i) => shot.scores[i] >= least(shot.classes[i]));
+const onView = () => above().filter((i) => !filter.hidden.has(shot.classes[i]));
 
 function draw() {
   if (!shot) return;
@@ -173,83 +177,20 @@ function draw() {
   if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
   context.drawImage(shot.image, 0, 0);
   const perPixel = width / (canvas.clientWidth || width);   // canvas pixels of one pixel of the screen
-  const size = Math.max(10, 14 * perPixel), line = Math.max(1, 2.5 * perPixel);
-  context.font = `600 ${size}px system-ui, sans-serif`;
-  context.textBaseline = "middle";
-  const indices = shown();
-  const best = indices.slice().reverse();                   // the first ones last, so that they lie on top
-  for (const i of best) drawBox(context, i, width, height, line);
-  for (const i of best) drawTag(context, i, width, height, size, line);
-  count(indices);
-}
-
-function drawBox(context, i, width, height, line) {
-  const [top, left, bottom, right] = shot.boxes[i];
-  const x = left * width, y = top * height, w = (right - left) * width, h = (bottom - top) * height;
-  const colour = colourOf(shot.classes[i]);
-  context.lineWidth = line + 2;
-  context.strokeStyle = "rgb(20 20 22 / .7)";
-  context.strokeRect(x, y, w, h);
-  context.lineWidth = line;
-  context.strokeStyle = colour;
-  context.strokeRect(x, y, w, h);
-}
-
-function drawTag(context, i, width, height, size, line) {
-  const x = shot.boxes[i][1] * width, y = shot.boxes[i][0] * height, colour = colourOf(shot.classes[i]);
-  const text = `${nameOf(shot.classes[i])} ${shot.scores[i].toFixed(2)}`;
-  const tagWidth = context.measureText(text).width + size * 0.6, tagHeight = size * 1.35;
-  const tagX = Math.max(0, Math.min(x - line / 2, width - tagWidth)), tagY = y >= tagHeight ? y - tagHeight : y;
-  context.fillStyle = colour;
-  context.fillRect(tagX, tagY, tagWidth, tagHeight);
-  context.fillStyle = bright(colour) ? "#161618" : "#fff";
-  context.fillText(text, tagX + size * 0.3, tagY + tagHeight / 2);
-}
-
-function bright(colour) {
-  const [red, green, blue] = [1, 3, 5].map((at) => parseInt(colour.slice(at, at + 2), 16));
-  return 0.299 * red + 0.587 * green + 0.114 * blue > 122;
+  paint(context, onView().map((i) => ({
+    corners: cornersOn(shot.boxes[i], width, height), colour: colourOf(shot.classes[i]),
+    text: `${nameOf(shot.classes[i])} ${shot.scores[i].toFixed(2)}`,
+  })), perPixel);
+  count();
 }
 
 // ---- controls
 
-function listClasses() {
-  const ids = about.classes.length ? about.classes.map((_, i) => i + 1) : [...seen.keys()].sort((a, b) => a - b);
-  const wanted = $("search").value.trim().toLowerCase();
-  const rows = ids.filter((id) => nameOf(id).toLowerCase().includes(wanted)).map((id) => {
-    const box = Object.assign(document.createElement("input"), { type: "checkbox", checked: !hidden.has(id) });
-    box.addEventListener("change", () => {
-      if (box.checked) hidden.delete(id); else hidden.add(id);
-      draw();
-    });
-    const dot = document.createElement("i"), number = document.createElement("b"), label = document.createElement("label");
-    dot.style.background = colourOf(id);
-    number.dataset.id = id;
-    label.append(box, dot, nameOf(id), number);
-    const row = document.createElement("li");
-    row.append(label);
-    return row;
-  });
-  if (!rows.length) {
-    const row = Object.assign(document.createElement("li"), { className: "empty" });
-    row.textContent = wanted ? "No class of that name." : "The model has no names: classes are listed as they are seen.";
-    rows.push(row);
-  }
-  $("classes").replaceChildren(...rows);
-}
-
-function count(indices) {
-  const known = seen.size;
-  for (const id of shot.classes) if (!seen.has(id)) seen.set(id, 0);
-  if (!about.classes.length && seen.size !== known) listClasses();
-  const now = new Map();
-  for (const i of indices) now.set(shot.classes[i], (now.get(shot.classes[i]) || 0) + 1);
-  for (const cell of $("classes").querySelectorAll("b")) cell.textContent = now.get(Number(cell.dataset.id)) || "";
-}
-
-function setThreshold(value) {
-  $("threshold").value = value;
-  $("score").textContent = Number($("threshold").value).toFixed(2);
+function count() {
+  const before = seen.size;
+  for (const id of shot.classes) seen.add(id);
+  if (!about.classes.length && seen.size !== before) filter.refresh();
+  filter.count(counted(above().map((i) => shot.classes[i])));
 }
 
 function toggleFreeze() {
@@ -262,7 +203,7 @@ function toggleFreeze() {
 
 async function save() {
   if (!shot) return;
-  const { image, picture, boxes, scores, classes } = shot, indices = shown();
+  const { image, picture, boxes, scores, classes } = shot, indices = onView();
   const pick = (values) => indices.map((i) => values[i]);
   $("save").disabled = true;
   try {
@@ -283,32 +224,24 @@ async function save() {
 }
 
 function note(text, failed = false) {
-  $("saved").textContent = text;
-  $("saved").classList.toggle("failed", failed);
+  $("saved").textContent = plain(text);
+  $("saved").className = failed ? "alert" : "dim";
 }
 
 $("threshold").addEventListener("input", () => {
   ownThresholds = {};
   $("own").hidden = true;
-  setThreshold($("threshold").value);
+  setScore($("threshold").value);
   draw();
 });
 $("freeze").addEventListener("click", toggleFreeze);
 $("save").addEventListener("click", save);
 $("camera").addEventListener("change", run);
 $("again").addEventListener("click", run);
-$("search").addEventListener("input", listClasses);
-$("all").addEventListener("click", () => { hidden.clear(); listClasses(); draw(); });
-$("none").addEventListener("click", () => {
-  const ids = about.classes.length ? about.classes.map((_, i) => i + 1) : [...seen.keys()];
-  ids.forEach((id) => hidden.add(id));
-  listClasses();
-  draw();
-});
 addEventListener("resize", draw);
 addEventListener("keydown", (event) => {
   if (event.target.matches("input[type=search], select") || event.ctrlKey || event.metaKey || event.altKey) return;
-  if (event.key === " " && !event.target.matches("button")) { event.preventDefault(); toggleFreeze(); }
+  if (event.key === " " && !event.target.matches("button, input[type=checkbox], summary")) { event.preventDefault(); toggleFreeze(); }
   if (event.key === "s" || event.key === "S") save();
 });
 start().catch(() => say("The server does not answer. Is odtrain webcam still running?"));
