@@ -82,7 +82,7 @@ def trained_once(shapes, database, tmp_path_factory):
     ],
 )
 def test_two_of_one_command_at_once(trained_once, shapes, command):
-    (run,) = (path.name for path in (trained_once.folder / "outputs/odtrain").iterdir())
+    (run,) = (path.name for path in (trained_once.folder / "outputs/Default").iterdir())
     words = command.format(run=run, shapes=shapes).split()
     if words[0] not in ("check", "convert", "collect"):
         words.append(f"tracking.uri={trained_once.uri}")

@@ -35,7 +35,7 @@ def again(trained, tmp_path, monkeypatch):
 @pytest.fixture
 def kept(again, trained):
     """Where the copied run keeps its detections."""
-    return f"outputs/odtrain/{trained.run.name}/eval/detections"
+    return f"outputs/Default/{trained.run.name}/eval/detections"
 
 
 def perfect(kept):
@@ -103,8 +103,8 @@ def test_a_file_is_run_on_the_pictures_of_the_other_side(again, trained, capsys)
 
 
 def test_test_sets_that_differ_are_warned_of(again, trained, kept, capsys):
-    whole, folder = read_labelled(Path(kept)), Path("outputs/odtrain") / ("f" * 32)
-    shutil.copytree(f"outputs/odtrain/{trained.run.name}", folder)
+    whole, folder = read_labelled(Path(kept)), Path("outputs/Default") / ("f" * 32)
+    shutil.copytree(f"outputs/Default/{trained.run.name}", folder)
     record = json.loads((folder / "run.json").read_text())
     other = again.create_run("1", run_name="smaller").info.run_id
     (folder / "run.json").write_text(json.dumps({**record, "run_id": other, "local_id": other}))
