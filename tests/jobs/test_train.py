@@ -108,11 +108,32 @@ def test_every_setting_of_a_training_is_in_its_configuration(trained, client, ru
     assert not [key for key in run.data.params if key.startswith("sweep.")]
 
 
-def test_its_parameters_are_what_people_ask_for_and_what_differs(run):
+def test_its_parameters_are_what_people_ask_for_and_what_differs(trained, run):
     assert run.data.params == {
         "model.name": "panels_ssd_mobilenet_v1",
+        "model.input_size": "64",
+        "model.depth_multiplier": "0.1",
+        "train.steps": "14",
+        "train.batch_size": "2",
+        "train.learning_rate": "0.005",
+        "train.seed": "0",
+        "train.precision": "fp32",
+        "train.log_every": "1",
+        "train.checkpoint_every": "3",
+        "train.trace_batches": "true",
+        "data.name": "shapes",
+        "data.images": trained.overrides[0].partition("=")[2],
+        "data_digest": run.data.tags["odtrain.data_digest"][:12],
+        "evaluate.every": "5",
+        "evaluate.bootstrap": "20",
+        "evaluate.drawn": "2",
+        "export.formats": "[pb,tflite_fp32,tflite_int8]",
+        "export.max_map_drop": "-1.0",
+        "detector": "tflite_fp32",
     }
-    assert "more settings differ" not in run.data.tags["mlflow.note.content"]
+    assert run.data.tags["mlflow.note.content"].endswith(
+        "\n\n3 more settings differ from conf/: `config/config.yaml` has them."
+    )
 
 
 def test_the_logged_configuration_reads_back_as_it_was(trained):

@@ -12,10 +12,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import mlflow.pyfunc
+import numpy as np
 import pandas as pd
 import pytest
 import requests
 from mlflow import MlflowClient
+from PIL import Image
 from support.stores import Server, free_port, store_at, wait_until_healthy
 from support.words import words
 
@@ -40,6 +42,7 @@ from odtrain.tracking.names import key_name
 from odtrain.tracking.store import open_client
 from odtrain.tracking.tracker import Tracker
 from odtrain_runtime.plain import plain
+from odtrain_runtime.pyfunc import SERVERS, SERVING
 
 pytestmark = pytest.mark.usefixtures("own_environment")
 
@@ -562,6 +565,36 @@ def test_the_loaded_model_detects(store, registered, candidate, shared):
     assert found["class_names"][0] == f"thing {found['classes'][0]}"
 
 
+FORMS: dict[str, Callable[[Path], object]] = {
+    "path": str,
+    "paths": lambda file: [str(file), file],
+    "bytes": lambda file: file.read_bytes(),
+    "PIL picture": Image.open,
+    "PIL pictures": lambda file: [Image.open(file), Image.open(file)],
+    "array": lambda file: np.asarray(Image.open(file)),
+    "arrays": lambda file: [np.asarray(Image.open(file))] * 2,
+    "batch": lambda file: np.asarray(Image.open(file))[None],
+    "table": lambda file: pd.DataFrame({"image": [file.read_bytes()]}),
+}
+
+
+def test_the_loaded_model_takes_a_picture_however_it_is_at_hand(
+    store, registered, candidate, shared, monkeypatch
+):
+    registered(candidate)
+    for name in SERVERS:
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.delenv(SERVING, raising=False)
+    picture = shared / "data" / "raccoon" / "images" / "raccoon-1.jpg"
+    mlflow.set_tracking_uri(uri_of(store))
+    model = mlflow.pyfunc.load_model("models:/raccoon@challenger")
+    found = {name: model.predict(given(picture)) for name, given in FORMS.items()}
+    (one,) = found["path"]
+    assert sorted(one) == ["boxes", "class_names", "classes", "scores"]
+    several = {"paths", "PIL pictures", "arrays"}
+    assert found == {name: [one] * (2 if name in several else 1) for name in FORMS}
+
+
 LOAD_ELSEWHERE = """
 import sys, warnings
 warnings.simplefilter("ignore")
@@ -640,11 +673,14 @@ def served(
         process.wait()
 
 
+NO_PATHS = "its text is not base64, and a server opens no paths."
 BODIES: dict[str, Callable[[str], object]] = {
     "dataframe_records": lambda text: {"dataframe_records": [{"image": text}]},
     "dataframe_split": lambda text: {"dataframe_split": {"columns": ["image"], "data": [[text]]}},
     "inputs": lambda text: {"inputs": {"image": [text]}},
     "instances": lambda text: {"instances": [{"image": text}]},
+    "inputs, text alone": lambda text: {"inputs": text},
+    "inputs, a list": lambda text: {"inputs": [text]},
 }
 
 
@@ -670,17 +706,10 @@ def test_a_served_model_takes_base64_in_every_form_of_request(served, form):
             id="no picture",
         ),
         pytest.param({"dataframe_records": [{"img": "bm8="}]}, "image", id="no such column"),
-        pytest.param(
-            {"inputs": {"image": ["/etc/passwd"]}},
-            "its bytes are no picture of a format that is read.",
-            id="path",
-        ),
-        pytest.param(
-            {"instances": [{"image": "../mlflow.db"}]},
-            "its bytes are no picture of a format that is read.",
-            id="relative path",
-        ),
-        pytest.param({"dataframe_records": [{"image": "%%%"}]}, "", id="no base64"),
+        pytest.param({"inputs": {"image": ["/etc/passwd"]}}, NO_PATHS, id="path"),
+        pytest.param({"instances": [{"image": "../mlflow.db"}]}, NO_PATHS, id="relative path"),
+        pytest.param({"inputs": "/etc/passwd"}, NO_PATHS, id="path alone"),
+        pytest.param({"dataframe_records": [{"image": "%%%"}]}, NO_PATHS, id="no base64"),
     ],
 )
 def test_a_served_model_refuses_what_is_no_picture(served, body, reason):
@@ -690,11 +719,12 @@ def test_a_served_model_refuses_what_is_no_picture(served, body, reason):
 
 
 @pytest.mark.slow
-def test_a_served_model_opens_no_path_of_a_client(served):
+@pytest.mark.parametrize("form", BODIES)
+def test_a_served_model_opens_no_path_of_a_client(served, form):
     """The path names a picture that is really there."""
-    answer = served.post({"inputs": {"image": [str(served.picture)]}})
+    answer = served.post(BODIES[form](str(served.picture)))
     assert answer.status_code == 400
-    assert "its bytes are no picture of a format that is read." in answer.json()["message"]
+    assert NO_PATHS in answer.json()["message"]
 
 
 # The server out of reach
