@@ -691,6 +691,26 @@ def test_the_number_of_an_experiment_is_passed_over_with_a_word(
     assert len(said) == 1
 
 
+def test_a_run_that_an_older_version_left_in_its_experiment_is_found(store, tmp_path):
+    default = replace(store, experiment="Default")
+    with pytest.raises(KeyboardInterrupt):
+        older = Tracker(replace(store, experiment="odtrain"), tmp_path / "there")
+        with older.start("train", digest="d"):
+            raise KeyboardInterrupt
+    assert find_resumable(default, tmp_path / "outputs", ["d"]) == older.run_id
+    theirs = replace(store, experiment="theirs")
+    assert find_resumable(theirs, tmp_path / "outputs", ["d"]) is None
+
+
+def test_a_run_is_called_as_its_user_wishes(store, tracker_of):
+    named = replace(store, run_name="my own")
+    with tracker_of(named).start("sweep", "sweep quick") as parent:
+        tracker_of(named).start("train", "panels rate 1", parent=parent.run_id).finish()
+    client = open_client(str(store.uri))
+    found = client.search_runs([one.experiment_id for one in client.search_experiments()])
+    assert {run.info.run_name for run in found} == {"my own", "panels rate 1"}
+
+
 # Under `mlflow run`
 
 

@@ -1,11 +1,12 @@
 """How people name runs: first letters of an id, a name, `latest`; what is said where that is not one run."""
 
 import re
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
-from mlflow.entities import RunTag
 
-from odtrain.config.schema import Runs, TrackingConfig, replaced
+from odtrain.config.schema import Runs, TrackingConfig
 from odtrain.errors import TrackingError
 from odtrain.tracking.store import open_client
 from odtrain.tracking.tracker import Tracker
@@ -14,7 +15,7 @@ from odtrain.tracking.which_run import run_called, which_run
 
 @pytest.fixture
 def runs(store: TrackingConfig, tmp_path) -> Runs:
-    return Runs(replaced(store, {"experiment": "Default"}), str(tmp_path / "outputs"))
+    return Runs(replace(store, experiment="Default"), str(tmp_path / "outputs"))
 
 
 @pytest.fixture
@@ -54,7 +55,7 @@ def test_three_letters_are_no_id(runs, made):
     )
 
 
-@pytest.mark.parametrize("name", ["panels small 96x96 rate 0.01", "don't", "사진 \"small\""])
+@pytest.mark.parametrize("name", ["panels small 96x96 rate 0.01", "don't", '사진 "small"'])
 def test_a_name_names_a_run_in_any_experiment(runs, made, name):
     run_id = made(name, 1, experiment="theirs")
     made("another", 2)
@@ -99,14 +100,16 @@ def test_hundreds_of_runs_fit_on_a_screen(runs, made):
 
 
 def test_where_no_database_is_none_is_made(runs, tmp_path):
-    nowhere = replaced(runs.tracking, {"uri": f"sqlite:///{tmp_path}/none.db"})
+    nowhere = replace(runs.tracking, uri=f"sqlite:///{tmp_path}/none.db")
     assert run_called("latest", Runs(nowhere, runs.outputs)) is None
     assert not (tmp_path / "none.db").exists()
 
 
 def test_while_the_server_is_away_the_runs_of_this_machine_are_known(runs):
-    away = replaced(runs.tracking, {"uri": "http://127.0.0.1:9"})
-    with Tracker(away, runs.outputs).start("train", "alone") as tracker:
+    away = replace(runs.tracking, uri="http://127.0.0.1:9")
+    with Tracker(away, Path(runs.outputs)).start("train", "alone") as tracker:
         pass
     here = Runs(away, runs.outputs)
-    assert {which_run(name, here) for name in ("latest", "alone", tracker.name[:14])} == {tracker.name}
+    assert {which_run(name, here) for name in ("latest", "alone", tracker.name[:14])} == {
+        tracker.name
+    }
