@@ -87,7 +87,7 @@ def pages_of(tracker: Tracker, below: bool = False) -> Pages | None:
 def _pages(tracker: Tracker, below: bool) -> Pages:
     client, run_id = tracker.client, str(tracker.run_id)
     found = client.get_experiment(client.get_run(run_id).info.experiment_id)
-    wanted = view(below=run_id) if below else view(list(tracker.shown))
+    wanted = view(below=run_id) if below else view(tracker.shown)
     return pages(tracker.uri, str(found.experiment_id), share(client, found, wanted))
 
 

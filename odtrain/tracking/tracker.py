@@ -81,7 +81,7 @@ class Tracker:
         uri: the store.
         folder: the run's own folder, `outputs/<experiment>/<run id>`.
         resumed: whether the run had been worked on before this process.
-        shown: keys of the pictures that were logged, as MLflow shows them.
+        shown: keys of the pictures that were logged, as MLflow shows them, and the last step of each.
     """
 
     folder: Path
@@ -93,7 +93,7 @@ class Tracker:
         self._config = config
         self._outputs = outputs
         self._told: set[tuple[str, str]] = set()
-        self.shown: dict[str, None] = {}
+        self.shown: dict[str, int] = {}
         self._old_handler: Any = None
         self._finished = False
         self._alone = ExitStack()
@@ -413,7 +413,7 @@ class Tracker:
                 return
             self._log_artifact(local, f"images/{name}")
             local.unlink()
-        self.shown[image_key(key).replace("~", "/")] = None
+        self.shown[image_key(key).replace("~", "/")] = step
         self.set_tags({"mlflow.loggedImages": True})
 
     def log_table(

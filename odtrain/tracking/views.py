@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -32,6 +32,10 @@ INT8 = "export/tflite_int8"
 COLUMNS = ("eval/mAP", "eval/mAP_50", f"{INT8}/latency_ms_p50", f"{INT8}/size_mb")
 CURVES = (("train/loss", "LINE"), ("val/mAP", "LINE"), ("val/mAP_50", "LINE"))
 RESULTS = tuple((name, "BAR") for name in COLUMNS)
+WIDE = {"Detections": {"columns": 2, "cardHeight": 480}, "Training": {}, "Results": {}}
+"""How large the charts of a section are, where it is not as MLflow has it."""
+WIDTH = 230
+"""Pixels in which the name of a file's number is whole."""
 LONGEST_VIEW = 5000
 """Of a tag of an experiment, in MLflow."""
 
@@ -105,30 +109,33 @@ def _tag(client: MlflowClient, experiment: Experiment, key: str, value: str) -> 
     return False
 
 
-def view(pictures: Sequence[str] = (), below: str | None = None) -> str:
+def view(pictures: Mapping[str, int] | None = None, below: str | None = None) -> str:
     """A view as MLflow's pages read it: `COLUMNS`, the curves of training, and what comes of it.
 
     Args:
-        pictures: keys of logged pictures, shown above the charts.
+        pictures: keys of logged pictures, shown above the charts, and the step of each.
         below: id of the run whose nested ones alone are shown.
     """
     sections = {
-        "Detections": [_pictures(pictures)] if pictures else [],
+        "Detections": [_picture(*one) for one in (pictures or {}).items()],
         "Training": [_chart(*one) for one in CURVES],
         "Results": [_chart(*one) for one in RESULTS],
     }
     state: dict[str, Any] = {
         "selectedColumns": [f"metrics.`{name}`" for name in COLUMNS],
+        "columnOrder": [f"metrics.`{name}`" for name in COLUMNS],
+        "columnWidths": {f"metrics.`{name}`": WIDTH for name in COLUMNS if "/tflite" in name},
         "compareRunCharts": [
             {**chart, **_own(f"odtrain-{title}-{place}"), "metricSectionId": title}
             for title, charts in sections.items()
             for place, chart in enumerate(charts)
         ],
         "compareRunSections": [
-            {**_own(title), "name": title, "display": True, "isReordered": True}
+            {**_own(title), "name": title, "display": True, "isReordered": True, **WIDE[title]}
             for title, charts in sections.items()
             if charts
         ],
+        "isAccordionReordered": True,  # or MLflow sorts its own sections in between
     }
     if below is not None:
         state["searchFilter"] = f"tags.`mlflow.parentRunId` = '{below}'"
@@ -144,5 +151,5 @@ def _chart(metric: str, kind: str) -> dict[str, Any]:
     return {"type": kind, "metricKey": metric, **chosen}
 
 
-def _pictures(keys: Sequence[str]) -> dict[str, Any]:
-    return {"type": "IMAGE", "imageKeys": list(keys), "step": 0}
+def _picture(key: str, step: int) -> dict[str, Any]:
+    return {"type": "IMAGE", "imageKeys": [key], "step": step}

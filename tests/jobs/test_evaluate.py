@@ -57,7 +57,7 @@ def test_what_a_run_was_judged_by_stays_beside_any_other_evaluation(
     now = again.get_run(trained.run.name)
     assert (now.data.metrics, now.data.tags) == (before.data.metrics, before.data.tags)
     assert files_below(folder / "eval") == report
-    (made,) = again.search_runs(["1"], "tags.`odtrain.stage` = 'evaluate'")
+    (made,) = again.search_runs(["0"], "tags.`odtrain.stage` = 'evaluate'")
     assert made.data.tags["mlflow.parentRunId"] == trained.run.name
     content = json.loads(Path("outputs/Default", made.info.run_id, "eval/metrics.json").read_text())
     assert (made.data.tags["odtrain.eval_split"], content["images"]) == expected
@@ -74,7 +74,7 @@ def test_what_a_run_was_judged_by_stays_beside_any_other_evaluation(
 def test_evaluating_a_file_makes_a_run_of_its_own(again, trained):
     model = trained.run / "export/model.tflite"
     assert main(["evaluate", f"source={model}", *trained.overrides]) == 0
-    runs = again.search_runs(["1"], "tags.`odtrain.stage` = 'evaluate'")
+    runs = again.search_runs(["0"], "tags.`odtrain.stage` = 'evaluate'")
     expected = again.get_run(trained.run.name).data.metrics["export/tflite_fp32/mAP_50"]
     assert [run.info.status for run in runs] == ["FINISHED"]
     assert runs[0].data.metrics["eval/mAP_50"] == pytest.approx(expected, abs=1e-9)

@@ -9,8 +9,10 @@ import pytest
 from lxml import html
 from support.commands import TrainedRun, odtrain
 
+from odtrain.config.compose import section
+from odtrain.config.schema import Runs, TrackingConfig
 from odtrain.evaluation.error_analysis import MISTAKE_KINDS
-from odtrain.jobs.run_report import judge_run
+from odtrain.jobs.run_report import judge_run, write_report
 from odtrain.structures import Detections, GroundTruth, LabelledSplit
 
 
@@ -38,6 +40,19 @@ def test_the_report_has_all_its_parts(page):
         "Data",
         "Configuration",
     ]
+
+
+@pytest.mark.slow
+def test_it_names_the_model_which_the_runs_configuration_has(page):
+    assert re.search(r"finished\. panels_ssd_mobilenet_v1, measured on \d+ test pictures", page)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["latest", "models:/shapes@champion"])
+def test_a_run_may_be_named_otherwise(trained: TrainedRun, name, tmp_path):
+    runs = Runs(section(TrackingConfig, uri=trained.uri), str(trained.folder / "outputs"))
+    file = write_report(name, runs, tmp_path / "report.html", 0.9)
+    assert trained.run.name in file.read_text(encoding="utf-8")
 
 
 @pytest.mark.slow

@@ -46,7 +46,7 @@ def test_a_store_that_takes_no_tags_of_experiments_takes_runs(client, monkeypatc
 
     monkeypatch.setattr(client, "set_experiment_tag", refuse)
     assert experiment_id(client, "sqlite:///x.db", "Default") == "0"
-    assert share(client, client.get_experiment("0"), view(["val/a.jpg"])) is None
+    assert share(client, client.get_experiment("0"), view({"val/a.jpg": 0})) is None
 
 
 def test_the_table_has_the_numbers_that_people_compare(client):
@@ -61,21 +61,23 @@ def test_the_table_has_the_numbers_that_people_compare(client):
 
 
 def test_pictures_stand_above_the_charts():
-    kept = json.loads(view(["val/a.jpg", "val/b.jpg"]))
+    kept = json.loads(view({"val/a.jpg": 30, "val/b.jpg": 20}))
     assert [one["name"] for one in kept["compareRunSections"]] == [
         "Detections",
         "Training",
         "Results",
     ]
-    first = kept["compareRunCharts"][0]
-    assert (first["type"], first["imageKeys"]) == ("IMAGE", ["val/a.jpg", "val/b.jpg"])
+    first, second, third, *_ = kept["compareRunCharts"]
+    assert (first["type"], first["imageKeys"], first["step"]) == ("IMAGE", ["val/a.jpg"], 30)
+    assert (second["imageKeys"], second["step"]) == (["val/b.jpg"], 20)
+    assert third["metricKey"] == "train/loss"
 
 
 def test_a_view_has_one_name_for_the_same_content(client):
     experiment = client.get_experiment("0")
     named = [share(client, experiment, view(below=run)) for run in ("a", "b", "a")]
     assert named[0] == named[2] != named[1]
-    assert share(client, experiment, view(["x" * 6000])) is None
+    assert share(client, experiment, view({"x" * 6000: 0})) is None
 
 
 def test_the_addresses_of_a_sweep_and_a_version():
