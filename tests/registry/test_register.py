@@ -35,6 +35,7 @@ from odtrain.registry.versions import (
     find_version,
     history,
     list_models,
+    losing_classes,
     refresh_aliases,
     set_champion,
 )
@@ -543,6 +544,17 @@ def test_models_list_show_and_download_print_what_they_found(
         f"{to}/{name}"
         for name in ("model.tflite", "labels.txt", "label_map.pbtxt", "model_card.md")
     )
+
+
+def test_a_run_that_has_its_suppression_in_its_configuration_alone_is_read(
+    store, registered, candidate
+):
+    classes = {"eval/AP/cat": 0.1, "eval/AP/dog": 0.2}
+    _, run_id = registered(replace(candidate, metrics={**candidate.metrics, **classes}))
+    versions = list_models(uri_of(store))
+    assert losing_classes(versions, uri_of(store)) == versions
+    open_client(uri_of(store)).log_text(run_id, "export: {nms: builtin}", "config/config.yaml")
+    assert losing_classes(versions, uri_of(store)) == []
 
 
 def test_listing_an_empty_registry_says_so(store, capsys):
