@@ -129,7 +129,8 @@ def load(source: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Detec
 
     Args:
         source: a run (its id or the first letters of it, its name, `latest`), a registered model
-            (models:/NAME/N, models:/NAME@ALIAS), a file of a run (runs:/ID/export/FILE), an exported file, or a TF1 checkpoint of `model=`.
+            (models:/NAME/N, models:/NAME@ALIAS), a file of a run (runs:/ID/export/FILE), an exported
+            file, or a TF1 checkpoint of `model=`.
         overrides: such as `tracking.uri=...`, or `predict.label_map=...` for a file without names.
 
     Raises:
