@@ -48,10 +48,9 @@ def description(
             f"**{headline(evaluated.evaluation)}** on the {evaluated.split.name} split of "
             f"{dataset.name} ({pictures} pictures, digest `{dataset.digest[:12]}`).",
             f"{config.model.name}, {fitted.step} steps of {config.train.batch_size} in "
-            f"{fitted.seconds / 60:.1f} minutes{ended}{chosen}.",
+            f"{fitted.seconds / 60:.1f} minutes{ended}{chosen}. {left_out(config)}".rstrip(),
             *(f"**Look here:** {doubt}" for doubt in doubts),
             exports_table(proofs),
-            *filter(None, [left_out(config)]),
         ]
     )
 
