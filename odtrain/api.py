@@ -128,8 +128,9 @@ def load(source: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Detec
     """The detector that `source` names.
 
     Args:
-        source: a run (its id or runs:/ID), a registered model (models:/NAME/N, models:/NAME@ALIAS), a
-            file of a run (runs:/ID/export/FILE), an exported file, or a TF1 checkpoint of `model=`.
+        source: a run (its id or the first letters of it, its name, `latest`), a registered model
+            (models:/NAME/N, models:/NAME@ALIAS), a file of a run (runs:/ID/export/FILE), an exported
+            file, or a TF1 checkpoint of `model=`.
         overrides: such as `tracking.uri=...`, or `predict.label_map=...` for a file without names.
 
     Raises:

@@ -1,7 +1,7 @@
 """What `source=` and `train.checkpoint=` can name, and how each becomes a detector or first weights.
 
-A source is a run (its id or runs:/ID), a registered model (models:/NAME@ALIAS), an exported file (.pb,
-SavedModel folder, .tflite, or a run's as runs:/ID/export/FILE) or a TF1 checkpoint of the configured model.
+A source is a run (as `run_meant` takes it), a registered model (models:/NAME@ALIAS), an exported file (.pb,
+SavedModel folder, .tflite, or a run's as runs:/RUN/export/FILE) or a TF1 checkpoint of the configured model.
 What a kind of source needs is imported when one is opened: a .tflite waits for neither TensorFlow nor MLflow.
 """
 
@@ -16,7 +16,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from odtrain.config.compose import from_yaml
-from odtrain.config.schema import Config, DataConfig, ModelConfig, Runs, TrackingConfig, TrainConfig
+from odtrain.config.schema import (
+    Config,
+    DataConfig,
+    ModelConfig,
+    Runs,
+    TrackingConfig,
+    TrainConfig,
+    replaced,
+)
 from odtrain.errors import CheckpointError, ConfigError, taken_from
 from odtrain.labels.label_map import read_class_names, read_label_map
 from odtrain.model_files.strangers import what_it_is
@@ -31,6 +39,7 @@ logger = logging.getLogger(__name__)
 
 RUN_ID = re.compile(r"(?:runs:/)?([0-9a-f]{32}|offline-[0-9a-f]{12})")
 RUN_FILE = re.compile(r"runs:/([^/]+)/(.+)")
+NEAR_RUNS = " Runs that may be meant:\n"
 SHOWN_CLASSES = 10
 GRAPH_BATCH = 4
 """A frozen graph took 14 % less processor time a picture in fours than one by one; eights gave no more."""
@@ -116,20 +125,42 @@ def _opened(name: str, config: Config, open_file: Callable[[Path], Source]) -> S
     if name.startswith("models:/"):
         return open_file(_registered_file(name, config.tracking))
     if file := RUN_FILE.fullmatch(name):
-        return open_file(run_file(file[1], file[2], config.runs))
+        return open_file(run_file(run_meant(file[1], config.runs), file[2], config.runs))
     path = Path(name).expanduser()
-    if not (path.exists() or path.with_name(f"{path.name}.index").is_file()):
-        raise ConfigError(
-            f"source={name}",
-            f"is neither a run id nor a file that is there{taken_from(name)}.",
-            "Name a run id, models:/NAME@ALIAS, a .pb, a SavedModel folder, a .tflite or a TF1 "
-            "checkpoint.",
-        )
+    if not is_there(name):
+        return _open_run(name, config.runs)
     if path.suffix in OPENERS or (path / SAVED_MODEL_FILE).is_file():
         return open_file(path)
     if other := what_it_is(path):
         raise ConfigError(f"source={name}", *other)
     return _open_checkpoint(name, config.model, config.data)
+
+
+def is_there(name: str) -> bool:
+    """Whether a name is that of a file or folder here, or of a checkpoint's files."""
+    path = Path(name).expanduser()
+    return path.exists() or path.with_name(f"{path.name}.index").is_file()
+
+
+def run_meant(name: str, runs: Runs, finished: bool = True) -> str:
+    """The id of the run that a user means: the one way in which every command and setting finds it.
+
+    Args:
+        name: an id or its first letters, a name, `latest`, `runs:/` before it or not; `models:/NAME/N` or
+            `models:/NAME@ALIAS` is the run that a version comes from.
+        runs: where they are.
+        finished: whether the latest is one that ended well, or one to go on with.
+
+    Raises:
+        TrackingError: there is no such run or version, or several are called so.
+    """
+    from odtrain.registry.versions import find_version
+    from odtrain.tracking.store import tracking_uri
+    from odtrain.tracking.which_run import which_run
+
+    if name.startswith("models:/"):
+        return find_version(name, tracking_uri(runs.tracking)).run_id
+    return which_run(name, runs, finished)
 
 
 def run_file(run: str, artifact: str, runs: Runs) -> Path:
@@ -191,20 +222,39 @@ def load_first_weights(
         CheckpointError: it cannot be had, or is not of this network.
         ConfigError: the model has no published weights.
     """
-    from odtrain.registry.versions import find_version
-    from odtrain.tracking.store import tracking_uri
     from odtrain.zoo.restore import resolve, restore
 
     name = train.checkpoint
     if name is None:
         return None
-    if RUN_ID.fullmatch(name):
-        return _copy_weights(detector, class_names, *rebuild(name, runs), train.restore, name)
-    if name.startswith("models:/"):
-        run_id = find_version(name, tracking_uri(runs.tracking)).run_id
+    run_id = weights_of_run(name, runs)
+    if run_id is not None:
         return _copy_weights(detector, class_names, *rebuild(run_id, runs), train.restore, name)
     place = resolve(name, detector.config, mirrors)
     return restore(detector, place, train.restore).table()
+
+
+def with_named_weights(config: Config) -> Config:
+    """The same with the run of `train.checkpoint` by its id: `latest` is another one tomorrow."""
+    name = config.train.checkpoint
+    if name is None or name.startswith("models:/"):
+        return config
+    run_id = weights_of_run(name, config.runs)
+    return config if run_id is None else replaced(config, {"train.checkpoint": run_id})
+
+
+def weights_of_run(name: str, runs: Runs) -> str | None:
+    """The id of the run whose weights `train.checkpoint` names; None where it names others.
+
+    Raises:
+        TrackingError: several runs are called so, or there is no such version.
+    """
+    from odtrain.tracking.which_run import run_called
+
+    if RUN_ID.fullmatch(name) or name.startswith("models:/"):
+        return run_meant(name, runs)
+    other = name == "zoo" or "://" in name or is_there(name) or _looks_like_a_file(name)
+    return None if other else run_called(name, runs)
 
 
 def _copy_weights(
@@ -280,9 +330,36 @@ def _shown(names: Sequence[str]) -> str:
 
 
 def _open_run(name: str, runs: Runs) -> Source:
-    detector, class_names = rebuild(name, runs)
-    run_id = name.removeprefix("runs:/")
+    run_id = run_of_source(name, runs)
+    detector, class_names = rebuild(run_id, runs)
     return Source(name, detector.as_detect(), class_names, run_id=run_id, detector=detector)
+
+
+def run_of_source(name: str, runs: Runs) -> str:
+    """The id of the run of that name, which is no file.
+
+    Raises:
+        ConfigError: there is none either.
+    """
+    from odtrain.tracking.which_run import nearest_runs, run_called
+
+    run_id, near = None, ""
+    if not _looks_like_a_file(name):
+        run_id = run_called(name, runs)
+        near = "" if run_id else nearest_runs(name, runs)
+    if run_id is None:
+        raise ConfigError(
+            f"source={name}",
+            f"is neither a run nor a file that is there{taken_from(name)}.",
+            "Name a run, models:/NAME@ALIAS, a .pb, a SavedModel folder, a .tflite or a TF1 "
+            f"checkpoint.{NEAR_RUNS + near if near else ''}",
+        )
+    return run_id
+
+
+def _looks_like_a_file(name: str) -> bool:
+    """Whether nobody would call a run so: MLflow need not be asked then."""
+    return name.startswith(("/", ".", "~")) or Path(name).suffix in OPENERS
 
 
 def _registered_file(uri: str, tracking: TrackingConfig) -> Path:

@@ -139,5 +139,5 @@ def trained(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainedRu
     )
     done = odtrain(["train", *overrides], folder)
     assert done.returncode == 0, done.stderr
-    (run,) = (folder / "outputs/odtrain").iterdir()
+    (run,) = (folder / "outputs/Default").iterdir()
     return TrainedRun(folder, overrides, done, run)

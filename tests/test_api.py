@@ -113,7 +113,7 @@ def result(database, shapes, tmp_path_factory):
 
 @pytest.mark.slow
 def test_train_prints_nothing_and_returns_what_came_of_it(result):
-    assert result.folder == Path("outputs/odtrain", result.run_id)
+    assert result.folder == Path("outputs/Default", result.run_id)
     assert result.files == {"tflite_fp32": result.folder / "export/model.tflite"}
     assert result.metrics["mAP"] == result.evaluation.metrics["mAP"]
     assert result.model == "models:/shapes@challenger"

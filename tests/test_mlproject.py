@@ -12,6 +12,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 from support.pictures import draw_picture, write_xml
+from support.stores import logged_settings
 
 from odtrain.cli.commands import COMMANDS
 
@@ -140,7 +141,8 @@ def test_mlflow_run_with_overrides_leaves_one_finished_run(tmp_path):
     assert run.info.status == "FINISHED"
     assert run.data.params["train.steps"] == "3"
     decided = re.findall(r"train\.precision=auto is (\w+) here: .*, measured now\.", done.stderr)
-    assert decided == [run.data.params["train.precision"]] == [run.data.tags["odtrain.precision"]]
+    settings = logged_settings(client, run.info.run_id)
+    assert decided == [settings["train.precision"]] == [run.data.tags["odtrain.precision"]]
     assert {"train/loss", "val/mAP", "eval/mAP", "export/pb/mAP"} <= run.data.metrics.keys()
     # Three steps leave all scores nearly tied, so whether a file agrees with the checkpoint is not asked.
     assert "odtrain.export.pb" in run.data.tags

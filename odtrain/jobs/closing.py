@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from odtrain.config.differing import left_out
 from odtrain.evaluation.evaluate import Evaluation
 from odtrain.export.parity import Proof, exports_table
 from odtrain.jobs.context import RunContext
@@ -47,7 +48,7 @@ def description(
             f"**{headline(evaluated.evaluation)}** on the {evaluated.split.name} split of "
             f"{dataset.name} ({pictures} pictures, digest `{dataset.digest[:12]}`).",
             f"{config.model.name}, {fitted.step} steps of {config.train.batch_size} in "
-            f"{fitted.seconds / 60:.1f} minutes{ended}{chosen}.",
+            f"{fitted.seconds / 60:.1f} minutes{ended}{chosen}. {left_out(config)}".rstrip(),
             *(f"**Look here:** {doubt}" for doubt in doubts),
             exports_table(proofs),
         ]
@@ -61,7 +62,7 @@ def on_test(evaluation: Evaluation, proofs: Sequence[Proof]) -> str:
 
 def after_training(result: TrainResult, overrides: Sequence[str]) -> str:
     """The result, and where to look next; `overrides` are repeated where they matter."""
-    command, url = ui_command(result.store, result.experiment_id)
+    command = ui_command(result.store)
     store = repeated(overrides, ["tracking.uri"])
     data = repeated(overrides, ["data.", "tracking.uri"])
     if command == UI:
@@ -74,8 +75,7 @@ def after_training(result: TrainResult, overrides: Sequence[str]) -> str:
             *(f"\nLook here: {doubt}" for doubt in result.doubts),
             "",
             "Where to look next:",
-            f"  the runs side by side  {command or 'the server is up'}",
-            f"                         {url}",
+            *_pages_of(result, command or "the server is up"),
             f"  try the model          odtrain predict source={result.model}{store} input=PICTURES "
             "output=drawn",
             f"  take the files         odtrain models download {result.model}{store} --to DIR",
@@ -83,6 +83,22 @@ def after_training(result: TrainResult, overrides: Sequence[str]) -> str:
             "  your own pictures      odtrain train data.images=DIR data.annotations=DIR data.name=NAME"
             " model=ssd_mobilenet_v1_coco",
         ]
+    )
+
+
+def _pages_of(result: TrainResult, served: str) -> list[str]:
+    """The run's id and the pages that show it."""
+    lines = [f"  this run               {result.run_id}"]
+    if (shown := result.pages) is None:
+        return lines
+    lines += [
+        f"                         {shown.run(result.run_id)}",
+        f"  the pages' server      {served}",
+        f"  loss, mAP, detections  {shown.charts}",
+        f"  the runs in a table    {shown.table}",
+    ]
+    return lines + (
+        [f"  the version            {shown.version(*result.version)}"] if result.version else []
     )
 
 

@@ -83,7 +83,7 @@ BENCHMARK = Action(
 REPORT = Action(
     looks(prints(_report)),
     flags=(
-        flag("run", "its id"),
+        flag("run", "its id or the beginning of it, its name, latest, or models:/NAME@ALIAS"),
         flag("--to", "the file; report-ID.html if not given", metavar="FILE"),
         flag("--precision", "that thresholds shall give", type=float, default=0.9, metavar="P"),
     ),

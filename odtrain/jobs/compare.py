@@ -16,6 +16,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from odtrain.config.compose import given_keys, names_section
+from odtrain.config.differing import left_out
 from odtrain.config.schema import Config, DataConfig, Runs
 from odtrain.dataset.prepare import prepare
 from odtrain.dataset.read import Dataset
@@ -37,7 +38,16 @@ from odtrain.io import markdown
 from odtrain.io.checksums import fingerprint
 from odtrain.jobs.compare_page import compare_page, pictures_of
 from odtrain.media.draw import printable_label
-from odtrain.model_source import RUN_FILE, RUN_ID, open_source, run_config, run_file
+from odtrain.model_source import (
+    RUN_FILE,
+    RUN_ID,
+    is_there,
+    open_source,
+    run_config,
+    run_file,
+    run_meant,
+    run_of_source,
+)
 from odtrain.registry.download import file_of_version
 from odtrain.registry.versions import find_version
 from odtrain.reports import charts
@@ -183,20 +193,18 @@ def comparison_report(result: ComparedModels) -> str:
 
 def _side(name: str, asked: Asked) -> ComparedModel:
     runs = asked.config.runs
-    if RUN_ID.fullmatch(name):
-        return _run_side(name, runs, asked.format)
     if name.startswith("models:/"):
         return _version_side(name, runs, asked.format)
-    source = open_source(name, asked.config)
     run = RUN_FILE.fullmatch(name)
+    if run is None and (RUN_ID.fullmatch(name) or not is_there(name)):
+        return _run_side(name, run_of_source(name, runs), runs, asked.format)
+    source = open_source(name, asked.config)
     where = source.file.name if source.file else "a checkpoint"
-    return ComparedModel(
-        name, f"{name} ({where})", run_id=run[1] if run else None, file=source.file
-    )
+    of_run = run_meant(run[1], runs) if run else None
+    return ComparedModel(name, f"{name} ({where})", run_id=of_run, file=source.file)
 
 
-def _run_side(name: str, runs: Runs, format: str | None) -> ComparedModel:
-    run_id = name.removeprefix("runs:/")
+def _run_side(name: str, run_id: str, runs: Runs, format: str | None) -> ComparedModel:
     store = tracking_uri(runs.tracking)
     with reaching(store) as client:
         run = existing_run(client, store, run_id)
@@ -431,7 +439,7 @@ def _record(tracker: Tracker, asked: Asked, result: ComparedModels, text: str) -
         if side.run_id is not None:
             tracker.set_tags({f"odtrain.compare.{letter}.run": side.run_id})
     tracker.log(comparison.metrics(), 0)
-    tracker.describe(text)
+    tracker.describe("\n\n".join(filter(None, (text, left_out(asked.config)))))
     tracker.log_text(f"{text}\n", "compare/report.md")
     rows = (*comparison.overall.values(), *comparison.classes)
     tracker.log_table(NUMBER_COLUMNS, map(_cells, rows), "compare/numbers.json")

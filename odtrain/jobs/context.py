@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -10,9 +11,12 @@ from pathlib import Path
 from odtrain.config.schema import Config
 from odtrain.dataset.read import Dataset, read_labelled, read_truths
 from odtrain.structures import GroundTruth, LabelledSplit
-from odtrain.tracking.store import is_outage
+from odtrain.tracking.store import is_outage, pages, ui_command
 from odtrain.tracking.tracker import Tracker
+from odtrain.tracking.views import Pages, share, view
 from odtrain.training.input_pipeline import Pictures
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,13 +67,34 @@ class RunContext:
         return self.tracker.folder / "checkpoints"
 
 
-def experiment_id(tracker: Tracker) -> str | None:
-    """MLflow's id of the run's experiment; None while the server is away."""
+def pages_of(tracker: Tracker, below: bool = False) -> Pages | None:
+    """MLflow's pages, that of the run among them; None while the server is away.
+
+    Args:
+        tracker: of the run. The pictures that it has shown stand above the charts.
+        below: whether charts and table show the runs below it alone.
+    """
     if not tracker.online or tracker.run_id is None:
         return None
     try:
-        return str(tracker.client.get_run(tracker.run_id).info.experiment_id)
+        return _pages(tracker, below)
     except Exception as problem:
         if is_outage(tracker.uri, problem):
             return None
         raise
+
+
+def _pages(tracker: Tracker, below: bool) -> Pages:
+    client, run_id = tracker.client, str(tracker.run_id)
+    found = client.get_experiment(client.get_run(run_id).info.experiment_id)
+    wanted = view(below=run_id) if below else view(tracker.shown)
+    return pages(tracker.uri, str(found.experiment_id), share(client, found, wanted))
+
+
+def say_run(tracker: Tracker) -> None:
+    """Say which run this is, and where it is to be seen while it lasts."""
+    shown = pages_of(tracker)
+    where = f": {shown.run(tracker.name)}" if shown else ", which MLflow gets when it is back"
+    logger.info(f"Run {tracker.name}{where}")
+    if shown and (command := ui_command(tracker.uri)):
+        logger.info(f"  served by: {command}")

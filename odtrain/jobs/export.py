@@ -12,7 +12,7 @@ from odtrain.errors import ConfigError
 from odtrain.export.parity import Proof
 from odtrain.jobs.context import RunContext, Split
 from odtrain.jobs.steps import Checkpoint, Found, export_and_prove, prove_exports
-from odtrain.model_source import open_source, run_config
+from odtrain.model_source import open_source, run_config, run_meant
 from odtrain.tracking.runs import origin_of
 from odtrain.tracking.tracker import Tracker
 
@@ -41,10 +41,13 @@ def export(config: Config) -> ExportResult:
         ConfigError: the source is not a run.
         OdtrainError: the run, its data or the store are not to be had.
     """
-    source = open_source(config.source, config)
+    name = config.source
+    if name is not None and name.startswith("models:/"):
+        name = run_meant(name, config.runs)
+    source = open_source(name, config)
     if source.detector is None or source.run_id is None:
         raise ConfigError(
-            f"source={config.source}", "is not a run.", "Give the id of a train run: source=RUN_ID."
+            f"source={config.source}", "is not a run.", "Give a train run: source=RUN."
         )
     made_with = replace(
         run_config(source.run_id, config.runs), export=config.export, benchmark=config.benchmark

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
-from odtrain.config.schema import Config, DataConfig, ModelConfig
+from odtrain.config.differing import in_a_name
+from odtrain.config.schema import Config
 from odtrain.dataset.checks.anchor_fit import fit_findings
 from odtrain.dataset.prepare import prepare
 from odtrain.dataset.read import Dataset, labelled_images, read_names
@@ -105,10 +106,11 @@ def say_warnings(findings: Sequence[Finding]) -> None:
         logger.info("\n".join([*lines, "odtrain check has all warnings about the data."]))
 
 
-def run_name(data: DataConfig, model: ModelConfig) -> str:
-    """What the runs table calls a training."""
-    height, width = model.size
-    return f"{data.name} {model.name} {height}x{width}"
+def run_name(config: Config, overrides: Sequence[str]) -> str:
+    """What the runs table calls a training: its data, its model and what differs from `conf/`."""
+    height, width = config.model.size
+    differs = in_a_name(config, overrides)
+    return f"{config.data.name} {config.model.name} {height}x{width} {differs}".rstrip()
 
 
 # ---- training

@@ -16,7 +16,7 @@ from odtrain.config.schema import Config, Runs, replaced
 from odtrain.errors import ConfigError, TrackingError
 from odtrain.io.locks import alone
 from odtrain.jobs.speed import PRECISION
-from odtrain.model_source import run_config, run_file
+from odtrain.model_source import run_config, run_file, run_meant
 from odtrain.secrets import without_secrets
 from odtrain.tracking.runs import (
     NOT_OF_THE_RESULT,
@@ -57,7 +57,7 @@ def resumed(config: Config, overrides: Sequence[str]) -> tuple[Config, str | Non
             logger.info("No unfinished run of this configuration: a new one begins.")
     if wanted is None:
         return config, None
-    wanted = wanted.removeprefix("runs:/")
+    wanted = run_meant(wanted, config.runs, finished=False)
     saved = _begun_as(wanted, config)
     asked, kept = flattened(as_dict(config)), flattened(as_dict(saved))
     _refuse_changes(without_secrets(asked), without_secrets(kept), overrides, wanted)

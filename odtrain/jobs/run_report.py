@@ -13,7 +13,7 @@ from PIL import Image
 
 from odtrain import __version__
 from odtrain.config.schema import Runs
-from odtrain.errors import ConfigError, TrackingError, told_if_not_written
+from odtrain.errors import ConfigError, OdtrainError, TrackingError, told_if_not_written
 from odtrain.evaluation import matching
 from odtrain.evaluation import saved_detections as detection_files
 from odtrain.evaluation.error_analysis import MISTAKE_KINDS, Mistake, count_mistakes
@@ -21,7 +21,7 @@ from odtrain.evaluation.evaluate import Evaluation, evaluate
 from odtrain.evaluation.saved_detections import EVALUATED, LABELS, read_kept, read_labelled
 from odtrain.io.atomic import write_text
 from odtrain.media.palette import css_colour
-from odtrain.model_source import run_file
+from odtrain.model_source import run_config, run_file, run_meant
 from odtrain.reports import run_charts, shots
 from odtrain.reports.evaluation_report import SHOWN, best_of, worst_of
 from odtrain.reports.pages import as_jpeg, page
@@ -77,7 +77,7 @@ def write_report(run: str, runs: Runs, to: Path | None, precision: float) -> Pat
     """Write the report of a run, and return its file.
 
     Args:
-        run: its id, or runs:/ID.
+        run: as `run_meant` takes it.
         runs: where they are.
         to: the file; by default report-ID.html in this folder.
         precision: share of what is shown that shall be right, for the thresholds.
@@ -90,7 +90,7 @@ def write_report(run: str, runs: Runs, to: Path | None, precision: float) -> Pat
     if not 0 < precision <= 1:
         problem = f"{precision:g} is not a share of what is shown."
         raise ConfigError("--precision", problem, "Give more than 0 and at most 1, such as 0.9.")
-    run_id = run.removeprefix("runs:/")
+    run_id = run_meant(run, runs)
     summary = read_summary(run_id, runs.tracking)
     content = _page(summary, runs, precision)
     file = to or Path(f"report-{run_id[:8]}.html")
@@ -108,7 +108,7 @@ def _page(summary: RunSummary, runs: Runs, precision: float) -> str:
     return page(
         "report",
         title=summary.name,
-        subtitle=_subtitle(summary, split),
+        subtitle=_subtitle(summary, split, _model(summary.run_id, runs)),
         sections=SECTIONS,
         command=_command(summary),
         cards=list(_cards(summary, judged.evaluation)),
@@ -175,10 +175,17 @@ def _kept(run_id: str, runs: Runs) -> tuple[LabelledSplit, list[Detections]]:
 # ---- what the page shows
 
 
-def _subtitle(summary: RunSummary, split: LabelledSplit) -> str:
+def _model(run_id: str, runs: Runs) -> str:
+    """The name of a run's model; empty where the run does not say."""
+    try:
+        return run_config(run_id, runs).model.name
+    except OdtrainError:
+        return ""
+
+
+def _subtitle(summary: RunSummary, split: LabelledSplit, model: str) -> str:
     boxes = sum(len(truth.classes) for truth in split.truths)
     which = summary.tags.get(EVAL_SPLIT, "test")
-    model = summary.params.get("model.name", "")
     return (
         f"{summary.started:%Y-%m-%d %H:%M}, {summary.status.lower()}. {model + ', m' if model else 'M'}easured "
         f"on {len(split.truths)} {which} pictures with {boxes} objects."

@@ -275,10 +275,12 @@ class Registered:
         model: where the model is to be had: a models:/ URI, or a file of the run while the server is
             away.
         outcome: what the gate said of the version, in words; None where none was judged.
+        version: its model's name and its number; None where none was registered.
     """
 
     model: str
     outcome: str | None = None
+    version: tuple[str, str] | None = None
 
 
 def register_files(
@@ -332,7 +334,8 @@ def _promote(context: RunContext, candidate: ModelCandidate, version: str) -> Re
         if is_outage(tracker.uri, problem):
             postpone(tracker.folder, candidate)
         logger.info(f"{uri} is registered and was not judged: {problem}")
-        return Registered(uri)
+        return Registered(uri, version=(name, version))
     champion = verdict.passed and config.registry.promote == "auto"
     alias = "champion" if champion else "challenger"
-    return Registered(f"models:/{name}@{alias}", outcome(verdict, config.registry, name, version))
+    said = outcome(verdict, config.registry, name, version)
+    return Registered(f"models:/{name}@{alias}", said, (name, version))

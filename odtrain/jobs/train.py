@@ -13,7 +13,7 @@ from odtrain.evaluation.evaluate import Evaluation, check_evaluator
 from odtrain.export.parity import Proof
 from odtrain.findings import Finding
 from odtrain.jobs.closing import description
-from odtrain.jobs.context import RunContext, experiment_id
+from odtrain.jobs.context import RunContext, pages_of, say_run
 from odtrain.jobs.doubts import doubts, learned_map, scores
 from odtrain.jobs.fitting import (
     Trained,
@@ -33,9 +33,11 @@ from odtrain.jobs.steps import (
     record_pictures,
     register_files,
 )
+from odtrain.model_source import with_named_weights
 from odtrain.registry.register import check_name, check_registry
 from odtrain.tracking.runs import config_digest
 from odtrain.tracking.tracker import Tracker
+from odtrain.tracking.views import Pages
 
 logger = logging.getLogger(__name__)
 
@@ -52,8 +54,9 @@ class TrainResult:
         model: where the model is to be had: a models:/ URI, or a file while the server is away.
         outcome: what the gate said of the registered version, in words; None where none was judged.
         store: URI of the MLflow store.
-        experiment_id: MLflow's; None while the server is away.
+        pages: of MLflow, where the run is; None while the server is away.
         doubts: a sentence for each reason to doubt the result, with what to do.
+        version: the registered model's name and number; None where none was registered.
     """
 
     run_id: str
@@ -63,8 +66,9 @@ class TrainResult:
     model: str
     outcome: str | None
     store: str = field(repr=False)  # it may hold a password
-    experiment_id: str | None
+    pages: Pages | None
     doubts: Sequence[str] = ()
+    version: tuple[str, str] | None = None
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -110,18 +114,20 @@ def train(config: Config, overrides: Sequence[str]) -> TrainResult:
             model=registered.model,
             outcome=registered.outcome,
             store=tracker.uri,
-            experiment_id=experiment_id(tracker),
+            pages=pages_of(tracker),
             doubts=doubtful,
+            version=registered.version,
         )
 
 
 def _begin(config: Config, overrides: Sequence[str]) -> tuple[RunContext, Sequence[Finding]]:
     """A run that has begun or goes on, and what the data check found; all that can be refused is."""
-    config, resume = resumed(config, overrides)
+    config, resume = resumed(with_named_weights(config), overrides)
     begun = begun_with(resume, config.runs) if resume else None
     check_name(config.registry.name)
     dataset, findings = data_to_train_on(config)
-    name = run_name(config.data, config.model)
+    begun_as = overrides if begun is None else begun
+    name = run_name(config, begun_as)
     say_warnings(findings)
     for split in ("validation", "test"):
         if truths := read_truths(dataset, split):
@@ -134,7 +140,8 @@ def _begin(config: Config, overrides: Sequence[str]) -> tuple[RunContext, Sequen
     config = with_precision(config)
     tracker = Tracker(config.tracking, Path(config.outputs))
     tracker.start("train", name, resume=resume, digest=config_digest(config))
-    return RunContext(tracker, config, dataset, overrides if begun is None else begun), findings
+    say_run(tracker)
+    return RunContext(tracker, config, dataset, begun_as), findings
 
 
 def _doubts(context: RunContext, trained: Trained, evaluated: Evaluated) -> list[str]:

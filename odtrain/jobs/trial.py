@@ -76,7 +76,8 @@ def train_trial(
         return stopped
 
     tracker = Tracker(config.tracking, Path(config.outputs))
-    with tracker.start("train", run_name(config.data, config.model), parent=parent):
+    name = run_name(config, overrides[::-1])  # what the sweep chose is last
+    with tracker.start("train", name, parent=parent):
         context = RunContext(tracker, with_precision(config), dataset, overrides)
         record_inputs(context, findings)
         trained = train_detector(context, note)

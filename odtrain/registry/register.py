@@ -69,7 +69,7 @@ NO_STEP = -1
 PENDING = "register.json"
 
 SIGNATURE = ModelSignature(
-    inputs=Schema([ColSpec(DataType.binary, "image")]),
+    # None of what comes in: MLflow would take it for a table, and refuse a path, a PIL picture or an array.
     outputs=Schema(
         [
             ColSpec(Array(Array(DataType.double)), "boxes"),

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+import yaml
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
@@ -286,9 +288,20 @@ def _proven(version: Version) -> bool:
 def _made_with_operator(client: MlflowClient, version: Version) -> bool:
     try:
         params = client.get_run(version.run_id).data.params
+        return (params.get("export.nms") or _nms_of(client, version.run_id)) == "regular"
     except MlflowException:
         return True
-    return params.get("export.nms", "regular") == "regular"
+
+
+def _nms_of(client: MlflowClient, run_id: str) -> str:
+    """`export.nms` of a run that has it in its configuration alone; `regular` before there was a choice."""
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            file = client.download_artifacts(run_id, "config/config.yaml", scratch)
+            config = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+            return str(config["export"].get("nms", "regular"))
+        except (OSError, yaml.YAMLError, LookupError, TypeError):
+            return "regular"
 
 
 def loss_in_words(versions: Sequence[Version]) -> str:

@@ -15,6 +15,7 @@ import optuna
 
 from odtrain.config.schema import Config
 from odtrain.errors import TrackingError
+from odtrain.jobs.context import say_run
 from odtrain.sweep import queue as sweep_trials
 from odtrain.sweep.study import AWAY, FORMAT
 from odtrain.sweep.worker import Job
@@ -58,6 +59,7 @@ def begun(
     _enqueue_baselines(study, config)
     study.set_user_attr("experiment", tracker.experiment)
     study.set_user_attr("run_id", tracker.name)
+    say_run(tracker)
     if not tracker.resumed:
         tracker.log_config(config, overrides)
         tracker.log_text(json.dumps(dict(config.sweep.space), indent=2), "space.json")
@@ -68,7 +70,7 @@ def begun(
 
 def _tracker(config: Config, study: optuna.Study) -> Tracker:
     tracker = Tracker(config.tracking, Path(config.outputs))
-    name = f"sweep {config.sweep.name}"
+    name = f"sweep {config.sweep.name} of {config.data.name} {config.model.name}"
     return tracker.start("sweep", name, resume=study.user_attrs.get("run_id"))
 
 

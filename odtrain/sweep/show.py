@@ -12,7 +12,8 @@ from typing import NoReturn
 from optuna.trial import FrozenTrial, TrialState
 from tqdm import tqdm
 
-from odtrain.jobs.context import experiment_id
+from odtrain.config.differing import left_out
+from odtrain.jobs.context import pages_of
 from odtrain.sweep import page as sweep_page
 from odtrain.sweep import pareto as sweep_front
 from odtrain.sweep import queue as sweep_trials
@@ -83,7 +84,8 @@ def show(whole: Sweep) -> None:
     }
     step = sweep_trials.count(study, TrialState.COMPLETE)
     tracker.log({f"sweep/{name}": value for name, value in numbers.items()}, step, replace=True)
-    tracker.describe(_description(title, best, others, importances))
+    said = _description(title, best, others, importances)
+    tracker.describe("\n\n".join(filter(None, (said, left_out(whole.config)))))
 
 
 def _description(
@@ -103,15 +105,23 @@ def _description(
     return "\n\n".join(parts)
 
 
-def _ui(whole: Sweep) -> tuple[str | None, str]:
-    """The command that shows the store, if one is needed, and the address of its page."""
-    experiment = experiment_id(whole.tracker) if whole.tracker is not None else None
-    return ui_command(whole.job.uri, experiment)
+def _pages(whole: Sweep) -> list[str]:
+    """Lines with the pages that show the front, and the sweep's trainings."""
+    served = ui_command(whole.job.uri) or "the server is up"
+    shown = pages_of(whole.tracker, below=True) if whole.tracker is not None else None
+    if whole.tracker is None or shown is None:
+        return [f"  the front              {served}"]
+    return [
+        f"  the front              {shown.run(whole.tracker.name, 'artifacts/front.html')}",
+        f"  its trainings          {shown.table}",
+        f"                         {shown.charts}",
+        f"  the pages' server      {served}",
+    ]
 
 
 def closing_words(whole: Sweep, same: str) -> str:
     """What came of it, and where to look next; `same` says again which sweep it is."""
-    study, (command, url) = whole.study, _ui(whole)
+    study = whole.study
     best = sweep_results.front(study)
     saved, stopped = sweep_results.saved(study)
     total = sweep_trials.count(study, TrialState.COMPLETE)
@@ -123,8 +133,7 @@ def closing_words(whole: Sweep, same: str) -> str:
             sweep_front.front_table(best),
             "",
             "Where to look next:",
-            f"  the front              {command or 'the server is up'}",
-            f"                         {url}",
+            *_pages(whole),
             f"  the best under 5 ms    odtrain sweep pick{same} --max-latency-ms 5",
             f"  the same, registered   odtrain sweep pick{same} --max-latency-ms 5 --register",
             f"  measured once more     odtrain sweep verify{same}",

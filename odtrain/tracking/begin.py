@@ -32,6 +32,7 @@ from odtrain.tracking.store import (
     open_client,
     tracking_uri,
 )
+from odtrain.tracking.views import dress
 
 logger = logging.getLogger(__name__)
 
@@ -115,6 +116,7 @@ def _taken_up(client: MlflowClient, wanted: str, draft: RunRecord, outputs: Path
     run = existing_run(client, draft.uri, run_id)
     experiment = client.get_experiment(run.info.experiment_id)
     check_active(experiment)
+    dress(client, experiment)
     if run.info.lifecycle_stage != "active":
         raise deleted_run(run_id)
     client.set_tag(

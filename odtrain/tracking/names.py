@@ -15,6 +15,8 @@ MOST_PARAMS = 100
 """MLflow's limits."""
 
 LONGEST_IMAGE_KEY = 100
+SHOWN_DIGEST = 12
+"""Letters of a data set's digest that people see."""
 
 LONGEST_FILE_STEM = 60
 """Letters that fit in a file's name of 255 bytes whatever their script."""

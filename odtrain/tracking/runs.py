@@ -29,6 +29,7 @@ from odtrain.tracking.store import (
     REFUSALS,
     check_answers,
     check_said,
+    experiments_of,
     is_outage,
     open_client,
     reaching,
@@ -66,7 +67,6 @@ class RunSummary:
         name: of the run.
         status: FINISHED, RUNNING, ...
         started: local time.
-        params: as logged.
         tags: as set; `mlflow.note.content` is the description.
         metrics: name -> (step, value), in the order of the steps; `system/` ones are left out.
     """
@@ -75,7 +75,6 @@ class RunSummary:
     name: str
     status: str
     started: datetime
-    params: dict[str, str]
     tags: dict[str, str]
     metrics: dict[str, list[tuple[int, float]]]
 
@@ -96,7 +95,6 @@ def read_summary(run_id: str, config: TrackingConfig) -> RunSummary:
         name=run.info.run_name or run_id,
         status=run.info.status,
         started=datetime.fromtimestamp(run.info.start_time / 1000),
-        params=dict(run.data.params),
         tags=dict(run.data.tags),
         metrics=metrics,
     )
@@ -229,8 +227,8 @@ def _unfinished_on_server(
     same = f"tags.`odtrain.config_digest` = '{digest}' and tags.`odtrain.stage` = '{stage}'"
     try:
         client = open_client(uri)
-        experiment = _experiment_to_search(client, config)
-        runs = client.search_runs([experiment], same, max_results=1000) if experiment else []
+        experiments = _experiments_to_search(client, config)
+        runs = client.search_runs(experiments, same, max_results=1000) if experiments else []
     except Exception as problem:
         if is_outage(uri, problem):
             return []
@@ -240,12 +238,12 @@ def _unfinished_on_server(
     return [(info.start_time, info.run_id) for info in left]
 
 
-def _experiment_to_search(client: MlflowClient, config: TrackingConfig) -> str | None:
-    """The experiment `mlflow run` works in, else the configured one."""
+def _experiments_to_search(client: MlflowClient, config: TrackingConfig) -> list[str]:
+    """The experiment `mlflow run` works in, else the configured one; and where older versions left runs."""
     if own := os.environ.get("MLFLOW_RUN_ID"):
-        return str(client.get_run(own).info.experiment_id)
-    experiment = client.get_experiment_by_name(config.experiment)
-    return str(experiment.experiment_id) if experiment else None
+        works_in = client.get_experiment(client.get_run(own).info.experiment_id)
+        config = replace(config, experiment=works_in.name)
+    return [str(each.experiment_id) for each in experiments_of(client, config)]
 
 
 def sync(folder: Path, uri: str | None = None) -> list[str]:

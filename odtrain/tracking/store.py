@@ -17,7 +17,7 @@ from typing import Any
 import mlflow
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
-from mlflow.entities import ViewType
+from mlflow.entities import Experiment, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.utils.rest_utils import http_request
 
@@ -39,6 +39,7 @@ from odtrain.tracking.reach import (
     lock_seconds,
     locked,
 )
+from odtrain.tracking.views import RUNS, SHARED, Pages, dress
 
 UNLESS_SET = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
@@ -66,6 +67,9 @@ REFUSALS = frozenset(
 
 DENIALS = frozenset({"PERMISSION_DENIED", "UNAUTHENTICATED", "ENDPOINT_NOT_FOUND", "NOT_FOUND"})
 """Codes for the user to mend: an error at the start of a run, a reason to wait in its middle."""
+
+DEFAULT, FORMER = "Default", "odtrain"
+"""The experiment of runs for which no other is named, as `mlflow run` has it; and that of older versions."""
 
 UI = "odtrain ui"
 """In place of MLflow's own command where that would have to name a password."""
@@ -157,11 +161,25 @@ def open_client(uri: str) -> MlflowClient:
             warnings.filterwarnings(
                 "ignore", "The ``noload`` loader strategy"
             )  # SQLAlchemy 2.1 on MLflow's mappings
+            if uri.startswith("sqlite:") and not _database(uri).exists():
+                _make_database(uri)
             return MlflowClient(uri)
     except Exception as problem:
         if is_outage(uri, problem):
             raise
         raise failure(uri, problem) from problem
+
+
+def _make_database(uri: str) -> None:
+    """A new sqlite database whose `Default` keeps its artifacts beside it, wherever this process works."""
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    SqlAlchemyStore(uri, _beside(uri).as_uri())  # type: ignore[no-untyped-call]
+
+
+def _beside(uri: str) -> Path:
+    """Where the artifacts of a sqlite database are kept."""
+    return _database(uri).parent / "mlartifacts"
 
 
 @contextlib.contextmanager
@@ -228,6 +246,7 @@ def experiment_id(client: MlflowClient, uri: str, name: str) -> str:
             found = _create_experiment(client, uri, name)
     check_said(found.experiment_id)
     check_active(found)
+    dress(client, found)
     return str(found.experiment_id)
 
 
@@ -257,7 +276,7 @@ def check_answers(client: MlflowClient, uri: str) -> None:
         check_said(VERSION.match(ask(there, "/version", "GET").text))
 
 
-def check_active(experiment: mlflow.entities.Experiment) -> None:
+def check_active(experiment: Experiment) -> None:
     """Refuse an experiment that takes no runs.
 
     Raises:
@@ -272,8 +291,8 @@ def check_active(experiment: mlflow.entities.Experiment) -> None:
         )
 
 
-def _create_experiment(client: MlflowClient, uri: str, name: str) -> mlflow.entities.Experiment:
-    beside = (_database(uri).parent / "mlartifacts").as_uri() if uri.startswith("sqlite:") else None
+def _create_experiment(client: MlflowClient, uri: str, name: str) -> Experiment:
+    beside = _beside(uri).as_uri() if uri.startswith("sqlite:") else None
     try:
         return client.get_experiment(client.create_experiment(name, artifact_location=beside))
     except MlflowException as problem:
@@ -334,33 +353,32 @@ def download(uri: str, to: Path, store: str) -> Path:
         ) from problem
 
 
-def ui_command(uri: str, experiment: str | None = None, port: int = 5000) -> tuple[str | None, str]:
-    """How to look at the runs.
+def ui_command(uri: str, port: int = 5000) -> str | None:
+    """The command that serves a store's pages at `port`; None for a server, whose pages are served already."""
+    if uri.startswith(("http://", "https://")):
+        return None
+    if has_secret(uri):
+        return UI
+    return f"mlflow ui --backend-store-uri {shlex.quote(uri)} --port {port}"
+
+
+def pages(
+    uri: str, experiment: str | None = None, view: str | None = None, port: int = 5000
+) -> Pages:
+    """Addresses of the pages of a store: a server's own, else those that `ui_command` serves.
 
     Args:
         uri: the store.
-        experiment: id of the experiment to open; without it the list of experiments is.
-        port: where to serve a database.
-
-    Returns:
-        The command that serves the store (None for a server: it is served already), and the URL
-        that opens the experiment's runs side by side, in the view for model training.
+        experiment: id of the experiment to open.
+        view: in which its charts and its table open.
+        port: where a database is served.
     """
-    served = uri.startswith(("http://", "https://"))
-    command = None if served else f"mlflow ui --backend-store-uri {shlex.quote(uri)} --port {port}"
-    if command is not None and has_secret(uri):
-        command = UI
-    root = masked(uri) if served else f"http://127.0.0.1:{port}"
-    if experiment is None:
-        return command, f"{root}/#/experiments?workflowType=machine_learning"
-    return (
-        command,
-        f"{root}/#/experiments/{experiment}/runs?workflowType=machine_learning&compareRunsMode=CHART",
-    )
+    served = ui_command(uri, port) is None
+    return Pages(uri if served else f"http://127.0.0.1:{port}", experiment, view)
 
 
 def run_ui(config: TrackingConfig, port: int = 5000) -> int:
-    """Print the URL that compares the runs and, for a database, serve it until interrupted.
+    """Print the URLs that compare the runs and, for a database, serve them until interrupted.
 
     Returns:
         The exit status.
@@ -370,17 +388,39 @@ def run_ui(config: TrackingConfig, port: int = 5000) -> int:
     """
     uri = tracking_uri(config)
     with reaching(uri) as client:
-        experiment = client.get_experiment_by_name(config.experiment)
+        experiment = _to_look_at(client, config)
         if experiment is None or not experiment.experiment_id:
             check_answers(client, uri)
-    command, url = ui_command(uri, experiment.experiment_id if experiment else None, port)
-    print(f"Open {url}", flush=True)
-    if command is None:
+    known = f"{SHARED}{RUNS}" in experiment.tags if experiment else False
+    number = str(experiment.experiment_id) if experiment else None
+    shown = pages(uri, number, RUNS if known else None, port)
+    print(f"Open {shown.charts}", flush=True)
+    if experiment is not None:
+        print(f"  or {shown.table}", flush=True)
+    if ui_command(uri, port) is None:
         return 0
     # Everybody here can read the arguments of a process, and nobody its environment.
     environment = {**os.environ, "MLFLOW_BACKEND_STORE_URI": uri}
     serving = [sys.executable, "-m", "mlflow", "ui", "--port", str(port)]
     return subprocess.call(serving, env=environment)
+
+
+def _to_look_at(client: MlflowClient, config: TrackingConfig) -> Experiment | None:
+    """The configured experiment, or where it has no run yet the one that older versions used."""
+    found = experiments_of(client, config)
+    held = [
+        one
+        for one in found
+        if one.experiment_id and client.search_runs([one.experiment_id], max_results=1)
+    ]
+    return next(iter(held or found), None)
+
+
+def experiments_of(client: MlflowClient, config: TrackingConfig) -> list[Experiment]:
+    """Where the runs of a configuration are: in its experiment, and for MLflow's default in that of old."""
+    names = [config.experiment, *([FORMER] if config.experiment == DEFAULT else [])]
+    found = [client.get_experiment_by_name(name) for name in names]
+    return [each for each in found if each is not None]
 
 
 @contextlib.contextmanager

@@ -27,7 +27,8 @@ from mlflow import MlflowClient
 from PIL import Image
 
 from odtrain import __version__
-from odtrain.config.compose import as_dict, as_yaml, flattened
+from odtrain.config.compose import as_yaml
+from odtrain.config.differing import left_out, worth_logging
 from odtrain.config.schema import Config, TrackingConfig
 from odtrain.errors import OdtrainError, TrackingError
 from odtrain.secrets import masked, without_secrets
@@ -40,6 +41,7 @@ from odtrain.tracking.names import (
     LONGEST_PARAM,
     LONGEST_TAG,
     MOST_PARAMS,
+    SHOWN_DIGEST,
     artifact_path,
     image_key,
     key_name,
@@ -50,10 +52,7 @@ from odtrain.tracking.reach import brief, cause
 from odtrain.tracking.runs import config_digest, now
 from odtrain.tracking.sender import MOST_IN_A_BATCH, Delivery, RunRecord
 from odtrain.tracking.spool import Outbox
-from odtrain.tracking.store import (
-    download,
-    tracking_uri,
-)
+from odtrain.tracking.store import download, tracking_uri
 from odtrain.tracking.system_metrics import EVERY_SECONDS, MachineMetrics
 from odtrain_runtime.plain import plain_lines
 
@@ -82,6 +81,7 @@ class Tracker:
         uri: the store.
         folder: the run's own folder, `outputs/<experiment>/<run id>`.
         resumed: whether the run had been worked on before this process.
+        shown: keys of the pictures that were logged, as MLflow shows them, and the last step of each.
     """
 
     folder: Path
@@ -93,6 +93,7 @@ class Tracker:
         self._config = config
         self._outputs = outputs
         self._told: set[tuple[str, str]] = set()
+        self.shown: dict[str, int] = {}
         self._old_handler: Any = None
         self._finished = False
         self._alone = ExitStack()
@@ -125,7 +126,7 @@ class Tracker:
             TrackingError: the store refuses, or the run to resume is not there or in use.
         """
         given = None if parent else run_made_by_mlflow(self._config, self.uri)
-        wanted, name = resume or given, run_name or self._config.run_name
+        wanted, name = resume or given, (parent is None and self._config.run_name) or run_name
         name = name and text_value(masked(name), LONGEST_NAME)
         known = {"odtrain.config_digest": digest} if digest else {}
         own = {"odtrain.version": __version__, "odtrain.stage": stage, **known}
@@ -301,14 +302,15 @@ class Tracker:
             self._append("params", {"params": some})
 
     def log_config(self, config: Config, overrides: Sequence[str] = ()) -> None:
-        """Log the configuration, as parameters and as `config/config.yaml`, and the overrides.
+        """Log the configuration as `config/config.yaml`, what is worth it as parameters, and the overrides.
 
-        What a sweep would try is no parameter of a run. Passwords and tokens of addresses are not kept.
+        Passwords and tokens of addresses are not kept.
         """
         digest = config_digest(config)
-        values = flattened(as_dict(config))
         given = yaml.safe_dump(without_secrets(list(overrides)), allow_unicode=True)
-        self.log_params({k: v for k, v in values.items() if not k.startswith("sweep.")})
+        self.log_params(worth_logging(config))
+        if left := left_out(config):
+            self.describe(left)
         self.set_tags({"odtrain.config_digest": digest})
         self._save(replace(self._delivery.record, config_digest=digest))
         self.log_text(as_yaml(config), "config/config.yaml")
@@ -345,6 +347,7 @@ class Tracker:
             profile: counts and the like, shown beside it.
         """
         self.set_tags({"odtrain.data_digest": digest})
+        self.log_params({"data_digest": digest[:SHOWN_DIGEST]})
         content = {
             "name": name,
             "digest": digest[:LONGEST_DIGEST],
@@ -411,6 +414,7 @@ class Tracker:
                 return
             self._log_artifact(local, f"images/{name}")
             local.unlink()
+        self.shown[image_key(key).replace("~", "/")] = step
         self.set_tags({"mlflow.loggedImages": True})
 
     def log_table(

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import pandas as pd
@@ -42,10 +42,38 @@ MOST_WORKERS = 8
 """Interpreters of a .tflite: MLflow's server answers requests in threads, and one interpreter runs one
 picture at a time."""
 
-SERVERS = ("mlflow.pyfunc.scoring_server.app", "uvicorn", "gunicorn", "waitress", "hypercorn")
+SERVERS = (
+    "mlflow.pyfunc.scoring_server.app",
+    "uvicorn",
+    "gunicorn",
+    "waitress",
+    "hypercorn",
+    "mlserver",
+)
 """Modules of a process that serves strangers: there, a text is never taken for a path."""
+SERVING = "_MLFLOW_IS_IN_SERVING_ENVIRONMENT"
+"""The variable by which MLflow's scoring server says to whatever it loads that it serves."""
 
 FORMATS_SHOWN = "Send a JPEG or PNG file's bytes, base64-encoded in JSON."
+
+
+NOT_OPENED = "its text is not base64, and a server opens no paths."
+
+
+class Found(TypedDict):
+    """What was found in one picture, best score first.
+
+    Attributes:
+        boxes: N lists of ymin, xmin, ymax, xmax; fractions 0-1.
+        scores: N.
+        classes: N 1-based ids.
+        class_names: N.
+    """
+
+    boxes: list[list[float]]
+    scores: list[float]
+    classes: list[int]
+    class_names: list[str]
 
 
 class DetectorModel(PythonModel):
@@ -66,7 +94,7 @@ class DetectorModel(PythonModel):
     # MLflow makes a schema of the hint of `model_input`, except of this one: all kinds come in.
     def predict(
         self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
-    ) -> list[dict[str, Any]]:
+    ) -> list[Found]:
         """Detect in every picture.
 
         Args:
@@ -77,8 +105,7 @@ class DetectorModel(PythonModel):
             params: `score_threshold`, below which nothing is returned.
 
         Returns:
-            For each picture `boxes` (N lists of ymin, xmin, ymax, xmax; fractions 0-1), `scores`,
-            `classes` (1-based ids) and `class_names`, best score first.
+            One for each picture, in their order, whatever the pictures came as.
 
         Raises:
             MlflowException: an input is no picture (served as HTTP status 400).
@@ -90,7 +117,7 @@ class DetectorModel(PythonModel):
         # One by one: of many that are sent, no more than one is held decoded.
         return [self._found(item, number, threshold) for number, item in enumerate(items)]
 
-    def _found(self, item: Any, number: int, threshold: float) -> dict[str, Any]:
+    def _found(self, item: Any, number: int, threshold: float) -> Found:
         with _told(number):
             given = _given(item, self.max_pixels)
             with self.turns.of(_pixels(given)):
@@ -110,9 +137,11 @@ def _items(given: Any) -> Iterable[Any]:
         given = given.to_dict("list")
     if isinstance(given, Mapping):
         return _column(given)
-    if isinstance(given, np.ndarray) and given.dtype != object:
-        return list(given) if given.ndim == 4 else [given]
-    if isinstance(given, list | tuple | np.ndarray | pd.Series):
+    if isinstance(given, np.ndarray):
+        if given.dtype.kind not in "OU":
+            return list(given) if given.ndim == 4 else [given]
+        given = given.tolist()  # texts, as MLflow's server hands on what is sent as `inputs`
+    if isinstance(given, list | tuple | pd.Series):
         return [_item(item) for item in given]
     return [given]
 
@@ -126,6 +155,8 @@ def _item(item: Any) -> Any:
 
 
 def _column(given: Mapping[str, Any]) -> list[Any]:
+    if list(given) in ([0], ["0"]):  # a column that nobody named: of a pandas.Series, or of Spark's
+        (given,) = ({COLUMN: column} for column in given.values())
     if COLUMN not in given:
         there = ", ".join(map(str, given)) or "nothing"
         raise _refused(f'there is no column "{COLUMN}" (but {there})')
@@ -209,22 +240,19 @@ def _bytes(item: Any) -> bytes:
 
 
 def _from_text(text: str) -> bytes:
-    serving = any(name in sys.modules for name in SERVERS)
+    serving = SERVING in os.environ or any(name in sys.modules for name in SERVERS)
     if not serving and len(text) < LONGEST_PATH and Path(text).is_file():
         return Path(text).read_bytes()
     decoded = _from_base64((text.partition("base64,")[2] or text).encode())
     if decoded is None:
-        raise ValueError("its text is neither base64 nor a file here.")
+        raise ValueError(NOT_OPENED if serving else "its text is neither base64 nor a file here.")
     return decoded
 
 
 def _from_base64(data: bytes) -> bytes | None:
-    """What `data` says in base64; None if it is not base64, as no picture file is.
-
-    MLflow's server decodes the base64 of a table; that of `inputs` and `instances` it hands on.
-    """
+    """What `data` says in base64, in one line or several; None if it is not base64, as no picture file is."""
     try:
-        return base64.b64decode(data, validate=True)
+        return base64.b64decode(data.translate(None, b" \t\r\n"), validate=True)
     except (binascii.Error, ValueError):
         return None
 

@@ -379,7 +379,7 @@ def test_a_run_goes_on_without_its_server_and_says_so(offline):
     assert "cannot be reached (Connection refused). The run goes on; everything is kept in " in (
         done.stderr.replace("[Errno 111] ", "")
     )
-    assert "Later: odtrain track sync outputs/odtrain/offline-" in done.stderr
+    assert "Later: odtrain track sync outputs/Default/offline-" in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -387,7 +387,7 @@ def test_a_run_goes_on_without_its_server_and_says_so(offline):
 def test_without_validation_the_last_weights_are_the_run_s(offline, monkeypatch):
     folder, _ = offline
     monkeypatch.chdir(folder)
-    (run,) = Path("outputs/odtrain").iterdir()
+    (run,) = Path("outputs/Default").iterdir()
     last, best = (tf.train.load_checkpoint(str(run / f"checkpoints/{n}")) for n in ("last", "best"))
     keys = [key for key in best.get_variable_to_shape_map() if key.startswith("network/")]
     assert len(keys) > 100

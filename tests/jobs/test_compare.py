@@ -36,7 +36,7 @@ def again(trained, tmp_path, monkeypatch):
 @pytest.fixture
 def kept(again, trained):
     """Where the copied run keeps its detections."""
-    return f"outputs/odtrain/{trained.run.name}/eval/detections"
+    return f"outputs/Default/{trained.run.name}/eval/detections"
 
 
 def perfect(kept):
@@ -62,6 +62,17 @@ def test_a_run_and_its_version_are_compared_by_what_was_kept(again, trained, cap
     assert "run model.tflite" not in said.err  # nothing was run again
 
 
+def test_runs_are_named_by_the_first_letters_of_their_ids_and_by_their_names(
+    again, trained, capsys
+):
+    run = trained.run.name
+    name = again.get_run(run).info.run_name
+    assert main(["models", "compare", run[:6], name]) == 0
+    logged = again.search_runs(["0"], "tags.`odtrain.stage` = 'compare'", max_results=1)[0].data
+    assert [logged.tags[f"odtrain.compare.{side}"] for side in "ab"] == [run[:6], name]
+    assert [logged.tags[f"odtrain.compare.{side}.run"] for side in "ab"] == [run, run]
+
+
 def test_the_comparison_is_a_run_of_its_own(again, trained, kept, capsys, tmp_path):
     write_kept(Path(kept) / "pb.npz", perfect(Path(kept)))
     run = trained.run.name
@@ -71,7 +82,7 @@ def test_the_comparison_is_a_run_of_its_own(again, trained, kept, capsys, tmp_pa
     assert main(["models", "compare", run, "models:/shapes/1"]) == 0
     said = capsys.readouterr().out
     assert said.startswith("A better by ")
-    runs = again.search_runs(["1"], "tags.`odtrain.stage` = 'compare'", max_results=1)
+    runs = again.search_runs(["0"], "tags.`odtrain.stage` = 'compare'", max_results=1)
     (logged,) = runs
     assert logged.data.tags["odtrain.answer"] == said.splitlines()[0]
     assert logged.data.tags["odtrain.compare.a"] == run
@@ -108,10 +119,10 @@ def test_a_file_is_run_on_the_pictures_of_the_other_side(again, trained, capsys)
 
 
 def test_test_sets_that_differ_are_warned_of(again, trained, kept, capsys):
-    whole, folder = read_labelled(Path(kept)), Path("outputs/odtrain") / ("f" * 32)
-    shutil.copytree(f"outputs/odtrain/{trained.run.name}", folder)
+    whole, folder = read_labelled(Path(kept)), Path("outputs/Default") / ("f" * 32)
+    shutil.copytree(f"outputs/Default/{trained.run.name}", folder)
     record = json.loads((folder / "run.json").read_text())
-    other = again.create_run("1", run_name="smaller").info.run_id
+    other = again.create_run("0", run_name="smaller").info.run_id
     (folder / "run.json").write_text(json.dumps({**record, "run_id": other, "local_id": other}))
     part, found = whole.part([2, 0]), read_kept(Path(kept) / "evaluated.npz")
     write_labelled(folder / "eval/detections", part)

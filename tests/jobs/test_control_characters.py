@@ -58,7 +58,7 @@ def test_evaluating_shows_them_and_does_nothing_that_they_say(given, capfd):
     text = LISTS["map.pbtxt"][0]
     Path("classes.pbtxt").write_text(text if " " in name else text.replace(r"\n", ""))
     assert main(["evaluate", *settings, *data, "evaluate.bootstrap=0"]) == 0
-    (run,) = Path("outputs/odtrain").iterdir()
+    (run,) = Path("outputs/Default").iterdir()
     assert main(["report", run.name, "--to", "report.html"]) == 0
     said = capfd.readouterr()
     files = [run / "eval/per_class.csv", run / "run.log", Path("report.html")]

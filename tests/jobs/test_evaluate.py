@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 def test_evaluating_a_run_finds_its_numbers_again_and_leaves_it_as_it_is(again, trained, capsys):
     again.set_terminated(trained.run.name, "KILLED")
     before = again.get_run(trained.run.name).data.metrics["eval/AR_100"]
-    for file in Path("outputs/odtrain", trained.run.name, "eval").glob("*.json"):
+    for file in Path("outputs/Default", trained.run.name, "eval").glob("*.json"):
         file.unlink()
     assert main(["evaluate", f"source={trained.run.name}"]) == 0
     run = only_run(again)
@@ -25,7 +25,7 @@ def test_evaluating_a_run_finds_its_numbers_again_and_leaves_it_as_it_is(again, 
     assert run.data.tags["odtrain.stage"] == "train"
     assert len(again.get_metric_history(trained.run.name, "eval/mAP")) == 1
     assert run.data.metrics["eval/AR_100"] == pytest.approx(before)
-    report = Path("outputs/odtrain", trained.run.name, "eval")
+    report = Path("outputs/Default", trained.run.name, "eval")
     assert capsys.readouterr().out.endswith(f"\nReport: {report}\n")
     assert (report / "metrics.json").is_file()
 
@@ -50,16 +50,16 @@ def test_what_a_run_was_judged_by_stays_beside_any_other_evaluation(
     again, trained, shapes, capsys, said, asked, expected
 ):
     before = again.get_run(trained.run.name)
-    folder = Path("outputs/odtrain", trained.run.name)
+    folder = Path("outputs/Default", trained.run.name)
     report = files_below(folder / "eval")
     asked = [one.format(shapes=shapes) for one in asked]
     assert main(["evaluate", f"source={trained.run.name}", *asked]) == 0
     now = again.get_run(trained.run.name)
     assert (now.data.metrics, now.data.tags) == (before.data.metrics, before.data.tags)
     assert files_below(folder / "eval") == report
-    (made,) = again.search_runs(["1"], "tags.`odtrain.stage` = 'evaluate'")
+    (made,) = again.search_runs(["0"], "tags.`odtrain.stage` = 'evaluate'")
     assert made.data.tags["mlflow.parentRunId"] == trained.run.name
-    content = json.loads(Path("outputs/odtrain", made.info.run_id, "eval/metrics.json").read_text())
+    content = json.loads(Path("outputs/Default", made.info.run_id, "eval/metrics.json").read_text())
     assert (made.data.tags["odtrain.eval_split"], content["images"]) == expected
     assert said[-1] == (
         f"Kept as run {made.info.run_id}: {trained.run.name} was judged on its test split, and keeps "
@@ -74,7 +74,7 @@ def test_what_a_run_was_judged_by_stays_beside_any_other_evaluation(
 def test_evaluating_a_file_makes_a_run_of_its_own(again, trained):
     model = trained.run / "export/model.tflite"
     assert main(["evaluate", f"source={model}", *trained.overrides]) == 0
-    runs = again.search_runs(["1"], "tags.`odtrain.stage` = 'evaluate'")
+    runs = again.search_runs(["0"], "tags.`odtrain.stage` = 'evaluate'")
     expected = again.get_run(trained.run.name).data.metrics["export/tflite_fp32/mAP_50"]
     assert [run.info.status for run in runs] == ["FINISHED"]
     assert runs[0].data.metrics["eval/mAP_50"] == pytest.approx(expected, abs=1e-9)

@@ -42,7 +42,7 @@ def test_a_run_that_was_judged_on_another_split_is_exported_on_that_one(again, t
     again.set_tag(trained.run.name, "odtrain.eval_split", "validation")
     given = ["export.formats=[tflite_fp32]", "export.max_map_drop=1"]
     assert main(["export", f"source={trained.run.name}", *given]) == 0
-    kept = read_kept(Path("outputs/odtrain", trained.run.name, "eval/detections/tflite_fp32.npz"))
+    kept = read_kept(Path("outputs/Default", trained.run.name, "eval/detections/tflite_fp32.npz"))
     assert len(kept.detections) == 1
 
 

@@ -35,7 +35,7 @@ def test_odd_names_train_evaluate_export_and_register(new, tmp_path):
     assert {renamed.get(key, key) for key in keys.values()} == {f"eval/AP/{name}" for name in NAMES}
     version = find_version("models:/odd/1", f"sqlite:///{tmp_path}/mlflow.db")
     assert set(keys.values()) <= set(version.tags)
-    labels = Path("outputs/odtrain", run.info.run_id, "export/labels.txt")
+    labels = Path("outputs/Default", run.info.run_id, "export/labels.txt")
     assert set(labels.read_text(encoding="utf-8").splitlines()) == set(NAMES)
     drawn = [file for file in artifacts(new, run.info.run_id, "eval/drawn") if "test_" in file]
     assert len(drawn) == 2

@@ -59,7 +59,7 @@ class KilledRun:
 
     @property
     def run(self):
-        (run,) = (self.folder / "outputs/odtrain").iterdir()
+        (run,) = (self.folder / "outputs/Default").iterdir()
         return run
 
     def history(self, metric):

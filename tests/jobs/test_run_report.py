@@ -12,8 +12,8 @@ from support.accessibility import MOST_BYTES, bytes_without_pictures, serious, w
 from support.browsers import browser
 from support.commands import TrainedRun, odtrain
 
-from odtrain.config.compose import compose_config
-from odtrain.config.schema import Runs
+from odtrain.config.compose import compose_config, section
+from odtrain.config.schema import Runs, TrackingConfig
 from odtrain.evaluation.error_analysis import MISTAKE_KINDS
 from odtrain.jobs import run_report
 from odtrain.jobs.run_report import judge_run, write_report
@@ -54,6 +54,19 @@ def test_the_report_has_all_its_parts(page):
         "Data",
         "Configuration",
     ]
+
+
+@pytest.mark.slow
+def test_it_names_the_model_which_the_runs_configuration_has(page):
+    assert re.search(r"finished\. panels_ssd_mobilenet_v1, measured on \d+ test pictures", page)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["latest", "models:/shapes@champion"])
+def test_a_run_may_be_named_otherwise(trained: TrainedRun, name, tmp_path):
+    runs = Runs(section(TrackingConfig, uri=trained.uri), str(trained.folder / "outputs"))
+    file = write_report(name, runs, tmp_path / "report.html", 0.9)
+    assert trained.run.name in file.read_text(encoding="utf-8")
 
 
 @pytest.mark.slow
@@ -118,7 +131,8 @@ def test_a_report_shows_no_secret_that_an_older_version_has_kept(tmp_path, monke
     config.write_text("zoo:\n  mirrors:\n  - https://bob:PASSWORD@h/zoo?token=TOKEN\n")
     files = {"config/config.yaml": config}
     note = "`odtrain train tracking.uri=postgresql://me:PASSWORD@h/db`"
-    summary = RunSummary("r", "r", "FINISHED", datetime(2026, 1, 1), {}, {NOTE: note}, {})
+    summary = RunSummary("r", "r", "FINISHED", datetime(2026, 1, 1), {NOTE: note}, {})
+    monkeypatch.setattr(run_report, "run_meant", lambda *_: "r")
     monkeypatch.setattr(run_report, "read_summary", lambda *_: summary)
     monkeypatch.setattr(run_report, "_kept", lambda *_: kept)
     monkeypatch.setattr(run_report, "_optional", lambda run, artifact, runs: files.get(artifact))
@@ -173,7 +187,7 @@ def test_a_report_of_ninety_classes_is_small_and_can_be_used(browser, tmp_path, 
     monkeypatch.setattr(run_report, "_kept", lambda *_: many_classes(90))
     monkeypatch.setattr(run_report, "_optional", lambda *_: None)
     losses = {name: [(i, 1 / (i + 1)) for i in range(20_000)] for name in ("train/loss", "val/mAP")}
-    summary = RunSummary("0" * 32, "x", "FINISHED", datetime(2026, 1, 1), {}, {}, losses)
+    summary = RunSummary("0" * 32, "x", "FINISHED", datetime(2026, 1, 1), {}, losses)
     page = run_report._page(summary, compose_config([]).runs, 0.9)
     assert bytes_without_pictures(page) < MOST_BYTES
     tree = html.document_fromstring(page)

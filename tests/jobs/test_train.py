@@ -6,7 +6,7 @@ import pytest
 from mlflow import MlflowClient
 from support.commands import TINY_RUN, TrainedRun
 from support.metrics_page import untold
-from support.stores import artifacts
+from support.stores import artifacts, logged_settings
 
 from odtrain.cli.main import main
 from odtrain.config.compose import as_dict, compose_config, flattened, from_yaml
@@ -23,6 +23,9 @@ from odtrain.tracking.names import as_text
 from odtrain.tracking.tracker import Tracker
 from odtrain.training.bound import gflop_of_training
 from odtrain_runtime.model_files import load_detector
+
+PAGES = "http://127.0.0.1:5000/#"
+
 
 pytestmark = pytest.mark.slow
 
@@ -62,7 +65,7 @@ def run(trained, client):
 
 def test_the_run_is_finished_and_named_by_data_model_and_size(run):
     assert run.info.status == "FINISHED"
-    assert run.info.run_name == "shapes panels_ssd_mobilenet_v1 64x64"
+    assert run.info.run_name == "shapes panels_ssd_mobilenet_v1 64x64 depth 0.1 steps 14 batch 2"
 
 
 def test_it_ends_with_the_numbers_and_where_to_look_next(trained):
@@ -71,7 +74,13 @@ def test_it_ends_with_the_numbers_and_where_to_look_next(trained):
     for line in (
         "| model_int8.tflite | ",
         f"mlflow ui --backend-store-uri {trained.uri} --port 5000",
-        "http://127.0.0.1:5000/#/experiments/1/runs?",
+        f"  this run               {trained.run.name}\n",
+        f"  {PAGES}/experiments/0/runs/{trained.run.name}?workflowType=machine_learning\n",
+        f"  loss, mAP, detections  {PAGES}/experiments/0/runs?workflowType=machine_learning"
+        "&compareRunsMode=CHART&viewStateShareKey=odtrain-",
+        f"  the runs in a table    {PAGES}/experiments/0/runs?workflowType=machine_learning"
+        "&compareRunsMode=TABLE&viewStateShareKey=odtrain-",
+        f"  the version            {PAGES}/models/shapes/versions/1?workflowType=machine_learning\n",
         "odtrain predict source=models:/shapes@champion input=PICTURES output=drawn",
         "odtrain models download models:/shapes@champion --to DIR",
         "the best of many       odtrain sweep",
@@ -86,6 +95,9 @@ def test_reasons_to_doubt_are_said_at_the_end_and_on_the_page_of_the_run(trained
     assert [each for each in paragraphs if each.startswith("**Look here")] == [
         f"**Look here:** {each}" for each in said
     ]
+def test_it_begins_with_its_id_and_where_it_is_to_be_seen(trained):
+    page = f"{PAGES}/experiments/0/runs/{trained.run.name}?workflowType=machine_learning"
+    assert f"\nRun {trained.run.name}: {page}\n" in trained.done.stderr
 
 
 def test_it_says_that_random_weights_are_a_choice(trained):
@@ -96,11 +108,43 @@ def test_it_says_that_random_weights_are_a_choice(trained):
     assert said in trained.done.stderr
 
 
-def test_every_setting_of_a_training_is_a_parameter(trained, run):
+def test_every_setting_of_a_training_is_in_its_configuration(trained, client, run):
     composed = flattened(as_dict(compose_config(trained.overrides)))
     expected = {k: as_text(v) for k, v in composed.items() if not k.startswith("sweep.")}
-    assert {key: run.data.params.get(key) for key in expected} == expected
+    settings = logged_settings(client, run.info.run_id)
+    assert {key: settings.get(key) for key in expected} == expected
     assert not [key for key in run.data.params if key.startswith("sweep.")]
+
+
+def test_its_parameters_are_what_people_ask_for_and_what_differs(trained, run):
+    assert run.data.params == {
+        "model.name": "panels_ssd_mobilenet_v1",
+        "model.input_size": "64",
+        "model.depth_multiplier": "0.1",
+        "train.steps": "14",
+        "train.batch_size": "2",
+        "train.learning_rate": "0.005",
+        "train.seed": "0",
+        "train.precision": "fp32",
+        "train.log_every": "1",
+        "train.checkpoint_every": "3",
+        "train.trace_batches": "true",
+        "data.name": "shapes",
+        "data.images": trained.overrides[0].partition("=")[2],
+        "data_digest": run.data.tags["odtrain.data_digest"][:12],
+        "evaluate.every": "5",
+        "evaluate.bootstrap": "20",
+        "evaluate.drawn": "2",
+        "export.formats": "[pb,tflite_fp32,tflite_int8]",
+        "export.max_map_drop": "-1.0",
+        "detector": "tflite_fp32",
+    }
+    assert (
+        " minutes. 3 more settings differ from conf/: `config/config.yaml` has them.\n\n"
+        in re.sub(
+            r" minutes, weights of step \d+\.", " minutes.", run.data.tags["mlflow.note.content"]
+        )
+    )
 
 
 def test_the_logged_configuration_reads_back_as_it_was(trained):

@@ -96,8 +96,7 @@ def test_a_relative_path_that_is_not_there_says_where_it_was_looked_for(tmp_path
     monkeypatch.chdir(tmp_path)
     first = refused("nowhere.tflite").splitlines()[0]
     assert first == (
-        "source=nowhere.tflite: is neither a run id nor a file that is there, "
-        f"taken from {tmp_path}."
+        f"source=nowhere.tflite: is neither a run nor a file that is there, taken from {tmp_path}."
     )
     first = refused(tmp_path / "nowhere.tflite").splitlines()[0]
-    assert first.endswith("is neither a run id nor a file that is there.")
+    assert first.endswith("is neither a run nor a file that is there.")

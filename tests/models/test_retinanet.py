@@ -421,7 +421,7 @@ def test_a_training_from_their_checkpoint_ends_in_files_that_predict(
     )
     assert done.returncode == 0, done.stderr
     assert "restored" in done.stderr
-    (run,) = (tmp_path / "outputs/odtrain").iterdir()
+    (run,) = (tmp_path / "outputs/Default").iterdir()
     again = odtrain(["predict", f"source={run.name}", f"input={shapes}", "output=drawn"], tmp_path)
     assert again.returncode == 0, again.stderr
     assert (tmp_path / "drawn/predictions.csv").is_file()

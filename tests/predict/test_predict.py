@@ -265,7 +265,7 @@ def test_class_names_can_be_given_as_a_list(capsys, shared, tmp_path):
         ),
         pytest.param(
             ["input=img.png", "source=modle.tflite"],
-            "source=modle.tflite: is neither a run id nor a file that is there, taken from HERE.\n  "
+            "source=modle.tflite: is neither a run nor a file that is there, taken from HERE.\n  "
             "Name a run id, "
             "models:/NAME@ALIAS, a .pb, a SavedModel folder, a .tflite or a TF1 checkpoint.\n",
             id="misspelt source",

@@ -13,10 +13,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import mlflow.pyfunc
+import numpy as np
 import pandas as pd
 import pytest
 import requests
 from mlflow import MlflowClient
+from PIL import Image
 from support.pictures import draw_picture
 from support.stores import Server, free_port, store_at, wait_until_healthy
 from support.web_pages import running
@@ -36,6 +38,7 @@ from odtrain.registry.versions import (
     find_version,
     history,
     list_models,
+    losing_classes,
     refresh_aliases,
     set_champion,
 )
@@ -43,6 +46,7 @@ from odtrain.tracking.names import key_name
 from odtrain.tracking.store import open_client
 from odtrain.tracking.tracker import Tracker
 from odtrain_runtime.plain import plain
+from odtrain_runtime.pyfunc import SERVERS, SERVING
 
 pytestmark = pytest.mark.usefixtures("own_environment")
 
@@ -591,6 +595,17 @@ def test_models_list_show_and_download_print_what_they_found(
     )
 
 
+def test_a_run_that_has_its_suppression_in_its_configuration_alone_is_read(
+    store, registered, candidate
+):
+    classes = {"eval/AP/cat": 0.1, "eval/AP/dog": 0.2}
+    _, run_id = registered(replace(candidate, metrics={**candidate.metrics, **classes}))
+    versions = list_models(uri_of(store))
+    assert losing_classes(versions, uri_of(store)) == versions
+    open_client(uri_of(store)).log_text(run_id, "export: {nms: builtin}", "config/config.yaml")
+    assert losing_classes(versions, uri_of(store)) == []
+
+
 def test_listing_an_empty_registry_says_so(store, capsys):
     assert main(["models", "list", f"tracking.uri={store.uri}"]) == 0
     said = capsys.readouterr().out
@@ -609,6 +624,36 @@ def test_the_loaded_model_detects(store, registered, candidate, shared):
     (found,) = model.predict(table, params={"score_threshold": 0.3})
     assert found["scores"]
     assert found["class_names"][0] == f"thing {found['classes'][0]}"
+
+
+FORMS: dict[str, Callable[[Path], object]] = {
+    "path": str,
+    "paths": lambda file: [str(file), file],
+    "bytes": lambda file: file.read_bytes(),
+    "PIL picture": Image.open,
+    "PIL pictures": lambda file: [Image.open(file), Image.open(file)],
+    "array": lambda file: np.asarray(Image.open(file)),
+    "arrays": lambda file: [np.asarray(Image.open(file))] * 2,
+    "batch": lambda file: np.asarray(Image.open(file))[None],
+    "table": lambda file: pd.DataFrame({"image": [file.read_bytes()]}),
+}
+
+
+def test_the_loaded_model_takes_a_picture_however_it_is_at_hand(
+    store, registered, candidate, shared, monkeypatch
+):
+    registered(candidate)
+    for name in SERVERS:
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.delenv(SERVING, raising=False)
+    picture = shared / "data" / "raccoon" / "images" / "raccoon-1.jpg"
+    mlflow.set_tracking_uri(uri_of(store))
+    model = mlflow.pyfunc.load_model("models:/raccoon@challenger")
+    found = {name: model.predict(given(picture)) for name, given in FORMS.items()}
+    (one,) = found["path"]
+    assert sorted(one) == ["boxes", "class_names", "classes", "scores"]
+    several = {"paths", "PIL pictures", "arrays"}
+    assert found == {name: [one] * (2 if name in several else 1) for name in FORMS}
 
 
 LOAD_ELSEWHERE = """
@@ -689,11 +734,14 @@ def served(
         process.wait()
 
 
+NO_PATHS = "its text is not base64, and a server opens no paths."
 BODIES: dict[str, Callable[[str], object]] = {
     "dataframe_records": lambda text: {"dataframe_records": [{"image": text}]},
     "dataframe_split": lambda text: {"dataframe_split": {"columns": ["image"], "data": [[text]]}},
     "inputs": lambda text: {"inputs": {"image": [text]}},
     "instances": lambda text: {"instances": [{"image": text}]},
+    "inputs, text alone": lambda text: {"inputs": text},
+    "inputs, a list": lambda text: {"inputs": [text]},
 }
 
 
@@ -719,17 +767,10 @@ def test_a_served_model_takes_base64_in_every_form_of_request(served, form):
             id="no picture",
         ),
         pytest.param({"dataframe_records": [{"img": "bm8="}]}, "image", id="no such column"),
-        pytest.param(
-            {"inputs": {"image": ["/etc/passwd"]}},
-            "its bytes are no picture of a format that is read.",
-            id="path",
-        ),
-        pytest.param(
-            {"instances": [{"image": "../mlflow.db"}]},
-            "its bytes are no picture of a format that is read.",
-            id="relative path",
-        ),
-        pytest.param({"dataframe_records": [{"image": "%%%"}]}, "", id="no base64"),
+        pytest.param({"inputs": {"image": ["/etc/passwd"]}}, NO_PATHS, id="path"),
+        pytest.param({"instances": [{"image": "../mlflow.db"}]}, NO_PATHS, id="relative path"),
+        pytest.param({"inputs": "/etc/passwd"}, NO_PATHS, id="path alone"),
+        pytest.param({"dataframe_records": [{"image": "%%%"}]}, NO_PATHS, id="no base64"),
     ],
 )
 def test_a_served_model_refuses_what_is_no_picture(served, body, reason):
@@ -739,11 +780,12 @@ def test_a_served_model_refuses_what_is_no_picture(served, body, reason):
 
 
 @pytest.mark.slow
-def test_a_served_model_opens_no_path_of_a_client(served):
+@pytest.mark.parametrize("form", BODIES)
+def test_a_served_model_opens_no_path_of_a_client(served, form):
     """The path names a picture that is really there."""
-    answer = served.post({"inputs": {"image": [str(served.picture)]}})
+    answer = served.post(BODIES[form](str(served.picture)))
     assert answer.status_code == 400
-    assert "its bytes are no picture of a format that is read." in answer.json()["message"]
+    assert NO_PATHS in answer.json()["message"]
 
 
 def test_a_registered_model_is_scored_within_the_bounds_of_its_app(

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from mlflow import environment_variables
 from mlflow.exceptions import MlflowException
 from PIL import Image
 
-from odtrain_runtime.pyfunc import SERVERS, DetectorModel
+from odtrain_runtime.pyfunc import SERVERS, SERVING, DetectorModel
 from odtrain_runtime.structures import UInt8Image
 
 STRANGER = "zoo/ssd_mobilenet_v1_0.75_depth_quantized_coco.tflite"
@@ -76,11 +77,13 @@ FORMS: dict[str, Callable[[Path], Any]] = {
     "path as text": str,
     "list of paths": lambda file: [str(file)],
     "base64": base64_of,
+    "base64 in lines": lambda file: base64.encodebytes(file.read_bytes()).decode(),
     "data URL": lambda file: f"data:image/jpeg;base64,{base64_of(file)}",
     "table of bytes": lambda file: pd.DataFrame({"image": [file.read_bytes()]}),
     "table of base64": lambda file: pd.DataFrame({"image": [base64_of(file)]}),
     "table of paths": lambda file: pd.DataFrame({"image": [str(file)]}),
     "table of arrays": lambda file: pd.DataFrame({"image": [pixels_of(file)]}),
+    "column without a name": lambda file: pd.DataFrame([str(file)]),
     "rows": lambda file: [{"image": file.read_bytes()}],
     "columns": lambda file: {"image": [base64_of(file)]},
     "one column of one": lambda file: {"image": base64_of(file)},
@@ -93,6 +96,7 @@ FORMS: dict[str, Callable[[Path], Any]] = {
 @pytest.fixture
 def no_server(monkeypatch):
     """A process that serves nobody, whatever other tests have imported: there a text may be a path."""
+    monkeypatch.delenv(SERVING, raising=False)
     for name in SERVERS:
         monkeypatch.delitem(sys.modules, name, raising=False)
 
@@ -152,6 +156,7 @@ BAD: dict[str, tuple[Any, str]] = {
 }
 
 
+@pytest.mark.usefixtures("no_server")
 @pytest.mark.parametrize("case", BAD)
 def test_what_is_no_picture_is_refused_with_the_reason(model, case):
     given, message = BAD[case]
@@ -167,11 +172,35 @@ def test_a_truncated_photograph_is_refused(model, picture):
         model.predict(None, [picture, picture.read_bytes()[:3000]])
 
 
+NO_PATHS = (
+    f"picture 0 cannot be read: its text is not base64, and a server opens no paths. {REMEDY}"
+)
+SENT: dict[str, Callable[[str], Any]] = {
+    "text": str,
+    "list": lambda text: [text],
+    "table": lambda text: pd.DataFrame({"image": [text]}),
+    "column": lambda text: {"image": np.array([text], dtype=object)},
+    "row as TensorFlow Serving has it": lambda text: [{"image": {"b64": text}}],
+}
+
+
+@pytest.mark.usefixtures("no_server")
+@pytest.mark.parametrize("sent", SENT)
+def test_a_path_from_a_client_of_mlflows_server_is_not_opened(model, picture, monkeypatch, sent):
+    monkeypatch.setenv(SERVING, "true")
+    with pytest.raises(MlflowException) as caught:
+        model.predict(None, SENT[sent](str(picture)))
+    assert caught.value.message == NO_PATHS
+
+
+def test_mlflows_server_says_so_by_the_variable_that_is_looked_at():
+    assert environment_variables._MLFLOW_IS_IN_SERVING_ENVIRONMENT.name == SERVING
+
+
+@pytest.mark.usefixtures("no_server")
 @pytest.mark.parametrize("server", SERVERS)
 def test_a_path_from_a_client_is_not_opened(model, picture, monkeypatch, server):
     monkeypatch.setitem(sys.modules, server, ModuleType(server))
     with pytest.raises(MlflowException) as caught:
         model.predict(None, pd.DataFrame({"image": [str(picture)]}))
-    assert caught.value.message == (
-        f"picture 0 cannot be read: its text is neither base64 nor a file here. {REMEDY}"
-    )
+    assert caught.value.message == NO_PATHS

@@ -14,13 +14,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import requests
+import yaml
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from support.words import words
 
-from odtrain.config.compose import section
+from odtrain.config.compose import flattened, section
 from odtrain.config.schema import TrackingConfig
-from odtrain.tracking.names import key_name
+from odtrain.tracking.names import as_text, key_name
 from odtrain.tracking.store import open_client
 from odtrain.tracking.tracker import Tracker
 
@@ -127,6 +128,13 @@ def artifacts(client: MlflowClient, run_id: str, folder: str = "") -> Iterator[s
             yield from artifacts(client, run_id, item.path)
         else:
             yield item.path
+
+
+def logged_settings(client: MlflowClient, run_id: str) -> dict[str, str]:
+    """Every setting of a run by its key, as an override would write it, from the run's configuration."""
+    file = client.download_artifacts(run_id, "config/config.yaml")
+    values = flattened(yaml.safe_load(Path(file).read_text(encoding="utf-8")))
+    return {key: as_text(value) for key, value in values.items()}
 
 
 def check_words_arrive(config: TrackingConfig, folder: Path) -> None:

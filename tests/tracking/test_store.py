@@ -13,6 +13,7 @@ from odtrain.tracking.reach import brief
 from odtrain.tracking.store import (
     experiment_id,
     open_client,
+    pages,
     repeated,
     tracking_uri,
     ui_command,
@@ -116,16 +117,19 @@ def test_a_database_of_another_mlflow_is_an_error_that_says_how_to_upgrade(tmp_p
 
 
 def test_the_ui_of_a_database_is_served_by_a_command():
-    command, url = ui_command("sqlite:////my runs/mlflow.db", "7", port=5005)
-    assert command == "mlflow ui --backend-store-uri 'sqlite:////my runs/mlflow.db' --port 5005"
-    assert url == (
+    uri = "sqlite:////my runs/mlflow.db"
+    assert ui_command(uri, port=5005) == (
+        "mlflow ui --backend-store-uri 'sqlite:////my runs/mlflow.db' --port 5005"
+    )
+    assert pages(uri, "7", port=5005).charts == (
         "http://127.0.0.1:5005/#/experiments/7/runs"
         "?workflowType=machine_learning&compareRunsMode=CHART"
     )
 
 
 def test_the_ui_of_a_server_is_the_server():
-    assert ui_command(SERVER) == (None, f"{SERVER}/#/experiments?workflowType=machine_learning")
+    assert ui_command(SERVER) is None
+    assert pages(SERVER).charts == f"{SERVER}/#/experiments?workflowType=machine_learning"
 
 
 def test_a_long_reason_is_cut_to_its_first_line():

@@ -20,12 +20,13 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import BAD_REQUEST
-from support.stores import QUIET, Server, free_port, store_at
+from support.stores import QUIET, Server, free_port, logged_settings, store_at
 
 from odtrain import __version__
-from odtrain.config.compose import compose_config, section
+from odtrain.config.compose import as_dict, compose_config, flattened, section
 from odtrain.config.schema import TrackingConfig
 from odtrain.errors import TrackingError
+from odtrain.tracking.names import as_text
 from odtrain.tracking.runs import config_digest, find_resumable, is_begun, sync
 from odtrain.tracking.store import open_client
 from odtrain.tracking.tracker import Tracker
@@ -163,15 +164,19 @@ def test_the_configuration_is_logged_whole(store, tracker_of):
     with tracker_of(store).start("train") as tracker:
         tracker.log_config(config, ["data=raccoon", "train.learning_rate=1e-4"])
     run = run_of(store, tracker.run_id)
-    params = run.data.params
+    params, settings = run.data.params, logged_settings(tracker.client, str(tracker.run_id))
     assert params["data.name"] == "raccoon"
     assert params["train.learning_rate"] == "0.0001"
     assert params["export.formats"] == "[pb,tflite_fp32]"
-    assert params["train.resume"] == "null"
-    assert params["augment.flip"] == "true"
+    assert settings["train.resume"] == "null"
+    assert settings["augment.flip"] == "true"
     assert params["predict.label_map"] == "x" * 6000
     assert params["train.steps"] == "1500"
     assert not [key for key in params if key.startswith("sweep.")]
+    assert (
+        settings.items()
+        >= {key: as_text(v) for key, v in flattened(as_dict(config)).items()}.items()
+    )
     assert run.data.tags["odtrain.config_digest"] == config_digest(config)
     found = artifacts(tracker.client, tracker.run_id)
     assert found == ["config/config.yaml", "config/overrides.yaml", "run.log"]
@@ -675,9 +680,9 @@ def test_pictures_of_names_that_mlflow_does_not_take_stay_apart(store, tracker_o
 
 
 def test_the_experiment_is_the_configured_else_the_environments(monkeypatch):
-    assert compose_config([]).tracking.experiment == "odtrain"
+    assert compose_config([]).tracking.experiment == "Default"
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "")
-    assert compose_config([]).tracking.experiment == "odtrain"
+    assert compose_config([]).tracking.experiment == "Default"
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "theirs")
     assert compose_config([]).tracking.experiment == "theirs"
     assert section(TrackingConfig).experiment == "theirs"
@@ -698,6 +703,26 @@ def test_the_number_of_an_experiment_is_passed_over_with_a_word(
     assert len(said) == 1
 
 
+def test_a_run_that_an_older_version_left_in_its_experiment_is_found(store, tmp_path):
+    default = replace(store, experiment="Default")
+    with pytest.raises(KeyboardInterrupt):
+        older = Tracker(replace(store, experiment="odtrain"), tmp_path / "there")
+        with older.start("train", digest="d"):
+            raise KeyboardInterrupt
+    assert find_resumable(default, tmp_path / "outputs", ["d"]) == older.run_id
+    theirs = replace(store, experiment="theirs")
+    assert find_resumable(theirs, tmp_path / "outputs", ["d"]) is None
+
+
+def test_a_run_is_called_as_its_user_wishes(store, tracker_of):
+    named = replace(store, run_name="my own")
+    with tracker_of(named).start("sweep", "sweep quick") as parent:
+        tracker_of(named).start("train", "panels rate 1", parent=parent.run_id).finish()
+    client = open_client(str(store.uri))
+    found = client.search_runs([one.experiment_id for one in client.search_experiments()])
+    assert {run.info.run_name for run in found} == {"my own", "panels rate 1"}
+
+
 # Under `mlflow run`
 
 
@@ -708,7 +733,7 @@ def test_the_run_of_mlflow_run_is_taken_over(store, tracker_of, monkeypatch):
     client.log_param(made.info.run_id, "data.name", "'rac coon'")
     monkeypatch.setenv("MLFLOW_RUN_ID", made.info.run_id)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", str(store.uri))
-    config = compose_config(["data.name=rac coon", "train.optimizer=momentum"])
+    config = compose_config(["data.name=rac coon", "train.optimizer=rmsprop"])
     with tracker_of(replace(store, uri=None)).start("train") as tracker:
         assert tracker.run_id == made.info.run_id
         assert tracker.experiment == "theirs"
@@ -717,7 +742,7 @@ def test_the_run_of_mlflow_run_is_taken_over(store, tracker_of, monkeypatch):
         tracker.log_config(config)
     run = run_of(store, tracker.run_id)
     assert run.data.params["data.name"] == "'rac coon'"
-    assert run.data.params["train.optimizer"] == "momentum"
+    assert run.data.params["train.optimizer"] == "rmsprop"
     assert not [key for key in run.data.tags if key.startswith("odtrain.changed")]
     assert len(client.search_runs([experiment])) == 1
     assert client.get_experiment_by_name("tests") is None
@@ -835,7 +860,7 @@ def test_a_run_begun_without_a_server_is_made_on_sync(server, tracker_of, said, 
     run = run_of(here, run_id)
     assert (run.info.status, run.info.run_name) == ("FINISHED", "from afar")
     assert history(here, run_id, "train/loss") == [(step, 5.0 - step) for step in range(5)]
-    assert run.data.params["train.optimizer"] == "momentum"
+    assert logged_settings(open_client(server.uri), run_id)["train.optimizer"] == "momentum"
     assert run.data.tags["odtrain.stage"] == "train"
     assert len(run.inputs.dataset_inputs) == 1
     assert len(artifacts(open_client(server.uri), run_id)) == 5

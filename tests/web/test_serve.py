@@ -266,6 +266,15 @@ def test_a_bad_picture_gets_a_4xx_and_the_reason(registered):
 
 
 @pytest.mark.slow
+def test_a_path_that_is_sent_is_not_opened(registered, shapes):
+    """It names a picture that is really there."""
+    form = {"dataframe_records": [{"image": str(shapes / SHAPES[1])}]}
+    answer = requests.post(f"{registered}/invocations", json=form, timeout=60)
+    assert answer.status_code == 400
+    assert "its text is not base64, and a server opens no paths." in answer.json()["message"]
+
+
+@pytest.mark.slow
 def test_many_at_once_get_what_one_gets(registered, shapes):
     """MLflow answers in threads; an interpreter that two of them used at once would mix them up."""
     forms = [

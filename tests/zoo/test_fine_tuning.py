@@ -57,7 +57,7 @@ def test_fifty_steps_lower_the_loss_and_every_file_agrees(shared, tmp_path, name
     assert done.returncode == 0, done.stderr
     assert "weights from" in done.stderr
     client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
-    (run,) = Path(tmp_path / "outputs/odtrain").iterdir()
+    (run,) = Path(tmp_path / "outputs/Default").iterdir()
     history = client.get_metric_history(run.name, "train/loss")
     losses = [each.value for each in sorted(history, key=lambda each: each.step)]
     assert len(losses) == 50
