@@ -47,7 +47,9 @@ DEMO_PICTURES = Action(
     flags=(
         flag("--to", "the new folder", required=True, metavar="DIR"),
         flag("--labelled", "with labels, and the mistakes that people make", action="store_true"),
-        flag("--more", "the 60 that arrive later; their labels have no mistake", action="store_true"),
+        flag(
+            "--more", "the 60 that arrive later; their labels have no mistake", action="store_true"
+        ),
     ),
 )
 COMMANDS = {
