@@ -115,9 +115,10 @@ def test_some_of_the_later_ones_show_an_earlier_scene_again(tmp_path):
     demo(tmp_path / "all/later", "--labelled", "--more")
     for file in (tmp_path / "all/first").iterdir():
         file.with_suffix(".xml").write_text("<annotation></annotation>")
-    near = check(data(tmp_path / "all")).scenes.near
+    _, near, _ = scenes = check(data(tmp_path / "all")).scenes
     again = {tuple(sorted(int(file.stem.removeprefix("img")) for file in group)) for group in near}
     assert again == {(earlier, later) for later, earlier in RETAKEN.items()}
+    assert scenes.same == ()
 
 
 @pytest.mark.parametrize("kind", ["a folder with a file in it", "a file"])
