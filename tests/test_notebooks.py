@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -76,16 +78,35 @@ def test_the_webcam_notebook_shows_a_video_in_place_of_a_camera(
     assert len(outputs(done, "image/png")) == 1
 
 
+@pytest.fixture
+def commands(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`!odtrain` is this one."""
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+
+
+FORMATS = "export.formats=[tflite_fp32,tflite_int8]"
+TINY = [*TINY_RUN[1:], FORMATS]
+
+
 @pytest.mark.long
-def test_the_comparing_notebook_trains_twice_and_says_which_is_better(shapes, tmp_path):
-    common = [*TINY_RUN, f"data.images={shapes}", "export.formats=[tflite_fp32,tflite_int8]"]
-    done = run(
-        "train_and_compare.ipynb",
-        tmp_path,
-        COMMON=common,
-        FIRST=["train.seed=0"],
-        SECOND=["train.seed=1"],
-    )
-    text = printed(done)
-    assert text.count("Registered models:/shapes/") == 2
-    assert "on 4 pictures" in text, text
+def test_the_quickstart_trains_measures_and_shows(shapes, tmp_path):
+    settings = [*TINY, f"data.images={shapes}", "data.name=shapes"]
+    done = run("quickstart.ipynb", tmp_path, SETTINGS=settings, SHOWN=2)
+    assert printed(done).endswith("models:/shapes/1 is @champion.\n")
+    assert "mAP_lo" in outputs(done, "text/plain")[0]
+    assert "model_int8.tflite" in outputs(done, "text/plain")[1]
+    assert len(outputs(done, "image/png")) == 1
+
+
+@pytest.mark.long
+def test_own_data_are_checked_trained_on_and_shown(commands, tmp_path):
+    done = run("own_data.ipynb", tmp_path, SETTINGS=TINY, SHOWN=2)
+    assert "OD008" in outputs(done, "text/plain")[0]
+    assert "OD113 panels/first/img3.xml: flor" in printed(done)
+    assert "models:/lift/1 is @champion." in printed(done)
+    assert len(outputs(done, "image/png")) == 2
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_shipped_notebook_is_small_enough_to_open(name):
+    assert (NOTEBOOKS / name).stat().st_size < 600_000

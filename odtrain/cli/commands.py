@@ -15,6 +15,10 @@ COMMANDS = {
         "odtrain.collect.command",
         "pictures of folders, archives, videos and URLs, as DIR/img1.jpg, DIR/img2.jpg, ...",
     ),
+    "demo": (
+        "odtrain.collect.command",
+        "pictures --to DIR: elevator panels to follow the tutorial with, also with labels",
+    ),
     "train": (
         "odtrain.jobs.command",
         "pictures and labels to a registered model, in one tracked run",

@@ -1,4 +1,4 @@
-"""`odtrain collect`."""
+"""`odtrain collect` and `odtrain demo`."""
 
 from __future__ import annotations
 
@@ -20,6 +20,14 @@ def _collect(invocation: Invocation) -> int:
     return int(bool(done.refused) and not done.added and not done.known)
 
 
+def _demo_pictures(invocation: Invocation) -> int:
+    from odtrain.collect.demo import write_demo
+
+    flags = invocation.flags
+    say(write_demo(Path(flags.to), labelled=flags.labelled, later=flags.more))
+    return 0
+
+
 FLAGS = (
     flag("source", "folder, archive, video, picture, list of URLs", nargs="+"),
     flag("--to", "folder to add them to", required=True, metavar="DIR"),
@@ -33,4 +41,18 @@ FLAGS = (
     ),
     flag("--private", "URLs may lead to this machine and network", action="store_true"),
 )
-COMMANDS = {"collect": Command({"": Action(_collect, flags=FLAGS)})}
+DEMO_PICTURES = Action(
+    _demo_pictures,
+    "60 elevator panels to label, or to go on with, in a new folder",
+    flags=(
+        flag("--to", "the new folder", required=True, metavar="DIR"),
+        flag("--labelled", "with labels, and the mistakes that people make", action="store_true"),
+        flag(
+            "--more", "the 60 that arrive later; their labels have no mistake", action="store_true"
+        ),
+    ),
+)
+COMMANDS = {
+    "collect": Command({"": Action(_collect, flags=FLAGS)}),
+    "demo": Command({"pictures": DEMO_PICTURES}, default=None),
+}

@@ -67,7 +67,8 @@ def record_inputs(context: RunContext, findings: Sequence[Finding]) -> None:
         tracker.log_dataset(
             f"{dataset.name}-{split}", dataset.digest, dataset.folder, context=split, profile=counts
         )
-    names = ["label_map.pbtxt", "dataset.json", *(f"{split}_labels.csv" for split in splits)]
+    names = ["label_map.pbtxt", "dataset.json"]
+    names += [f"{split}_{what}" for split in splits for what in ("labels.csv", "list.txt")]
     names += [LEFT_OUT_FILE] if (dataset.folder / LEFT_OUT_FILE).is_file() else []
     for name in names:
         tracker.log_text((dataset.folder / name).read_text(encoding="utf-8"), f"data/{name}")

@@ -22,6 +22,7 @@ from odtrain.jobs.fitting import (
     say_warnings,
     train_detector,
 )
+from odtrain.jobs.kept_test import with_kept_test
 from odtrain.jobs.resume import beginning, begun_with, resumed
 from odtrain.jobs.speed import with_precision
 from odtrain.jobs.steps import (
@@ -122,7 +123,7 @@ def train(config: Config, overrides: Sequence[str]) -> TrainResult:
 
 def _begin(config: Config, overrides: Sequence[str]) -> tuple[RunContext, Sequence[Finding]]:
     """A run that has begun or goes on, and what the data check found; all that can be refused is."""
-    config, resume = resumed(with_named_weights(config), overrides)
+    config, resume = resumed(with_kept_test(with_named_weights(config)), overrides)
     begun = begun_with(resume, config.runs) if resume else None
     check_name(config.registry.name)
     dataset, findings = data_to_train_on(config)

@@ -25,6 +25,7 @@ from odtrain.config.compose import compose_config
 from odtrain.config.schema import Config, replaced
 from odtrain.dataset.prepare import prepare
 from odtrain.errors import ConfigError, DataError, TrainingError
+from odtrain.jobs.kept_test import kept_split
 from odtrain.jobs.picked import drop_exports
 from odtrain.jobs.speed import decided
 from odtrain.model_source import load_first_weights
@@ -76,7 +77,10 @@ def sweep(
             one training after the other failed.
         KeyboardInterrupt: what is finished is kept; the same command goes on.
     """
-    dimensions, fixed, corners = checked_space(config, overrides, config_dir)
+    split = kept_split(config)
+    config = replaced(config, split)
+    kept = [f"{key}={file}" for key, file in split.items()]
+    dimensions, fixed, corners = checked_space(config, [*overrides, *kept], config_dir)
     dataset = prepare(config.data)
     if not dataset.counts["validation"]["images"]:
         raise DataError(

@@ -140,6 +140,8 @@ def test_a_report_shows_no_secret_that_an_older_version_has_kept(tmp_path, monke
     assert "odtrain train tracking.uri=postgresql://me:***@h/db" in page
     assert "https://bob:***@h/zoo?token=***" in page
     assert not re.findall("PASSWORD|TOKEN", page)
+
+
 def runs_of(trained: TrainedRun) -> Runs:
     config = compose_config([f"tracking.uri={trained.uri}", f"outputs={trained.folder}/outputs"])
     return config.runs

@@ -95,6 +95,8 @@ def test_reasons_to_doubt_are_said_at_the_end_and_on_the_page_of_the_run(trained
     assert [each for each in paragraphs if each.startswith("**Look here")] == [
         f"**Look here:** {each}" for each in said
     ]
+
+
 def test_it_begins_with_its_id_and_where_it_is_to_be_seen(trained):
     page = f"{PAGES}/experiments/0/runs/{trained.run.name}?workflowType=machine_learning"
     assert f"\nRun {trained.run.name}: {page}\n" in trained.done.stderr
@@ -251,9 +253,8 @@ def test_artifacts_are_where_the_design_says(client, run):
         "data/findings.html",
         "data/findings.json",
         "data/label_map.pbtxt",
-        "data/train_labels.csv",
-        "data/validation_labels.csv",
-        "data/test_labels.csv",
+        *(f"data/{split}_labels.csv" for split in ("train", "validation", "test")),
+        *(f"data/{split}_list.txt" for split in ("train", "validation", "test")),
         *(f"data/pictures/{name}" for name in FILES),
         "eval/metrics.json",
         "eval/per_class.csv",
