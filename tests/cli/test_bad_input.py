@@ -466,7 +466,7 @@ def test_an_output_folder_that_cannot_be_written(tracked, refused, tmp_path):
     with mounted(tmp_path / "disk", "ro") as disk:
         said = refused("train", *TINY, f"outputs={disk}/runs")
         assert said.endswith("\n  Choose another folder with outputs=DIR.\n")
-        assert f"{disk}/runs/odtrain/" in said
+        assert f"{disk}/runs/Default/" in said
         assert "Read-only file system" in said
     assert only_run(Path("mlflow.db")).info.status == "FAILED"
 

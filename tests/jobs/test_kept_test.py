@@ -130,7 +130,7 @@ def test_elsewhere_the_split_is_drawn_as_ever(again, grown, more):
 
 @pytest.mark.slow
 def test_an_older_run_says_its_test_pictures_by_their_labels(again, grown, tmp_path):
-    (run,) = (tmp_path / "again/outputs/odtrain").iterdir()
+    (run,) = (tmp_path / "again/outputs/Default").iterdir()
     for file in (run / "data").glob("*_list.txt"):
         file.unlink()
     shutil.rmtree(tmp_path / "again/mlartifacts")

@@ -347,7 +347,7 @@ def test_what_was_deleted_is_not_trained_on(again, trained, untrained, deleted, 
     number = run.run_id if deleted == "run" else run.experiment_id
     (again.delete_run if deleted == "run" else again.delete_experiment)(number)
     assert main(["train", f"train.resume={run.run_id}"]) == 1
-    place = {"run": f"run {number}", "experiment": "experiment odtrain"}[deleted]
+    place = {"run": f"run {number}", "experiment": "experiment Default"}[deleted]
     said = capsys.readouterr().err
     assert f"{place}: it has been deleted" in said
     assert f"  Restore it (mlflow {deleted}s restore --{deleted}-id {number}), or " in said
