@@ -317,7 +317,8 @@ def test_gradient_norms_rounded_as_before(trained_as_before, golden, name):
 def test_moving_statistics_rounded_as_before(trained_as_before, golden, detector):
     for name in (key for key in golden.files if key.startswith("bn_after_1_update/")):
         found = trained_as_before[name.replace("bn_after_1_update", "after")]
-        allowed = 2e-4 if detector.config.name in GRADIENTS else 1e-4
+        # 2.2e-4 of 3.3 was seen on an Intel processor with AMX, for any number of threads.
+        allowed = 2.5e-4 if detector.config.name in GRADIENTS else 1e-4
         np.testing.assert_allclose(found, golden[name], rtol=2e-6, atol=allowed, err_msg=name)
 
 

@@ -34,6 +34,8 @@ SIZE = (120, 80)
 NAMES = ("cat", "dog", "판 넬", "a b", "R&D <1>", 'say "hi"', "x,y")
 CLOSE = 1e-4
 """Relative, by which a side may differ from what the numbers of the file give: float32, and sums."""
+ROUNDED = 2.0**-50
+"""Relative, of sides whose difference is taken: beside 1e20 a width of 1 is lost."""
 NUMBERS = [
     re.compile(rf"[-+]?(?:\d+{point}?\d*|{point}\d+)(?:[eE][-+]?\d+)?") for point in (r"\.", ",")
 ]
@@ -242,7 +244,11 @@ class Numbers:
     def __contains__(self, wanted: object) -> bool:
         """Whether one of them is nearly `wanted`."""
         assert isinstance(wanted, float | int)
-        slack = CLOSE * max(1.0, abs(wanted))
+        return self.holds(wanted)
+
+    def holds(self, wanted: float, among: float = 0.0) -> bool:
+        """Whether one of them is nearly `wanted`, a difference of sides as large as `among`."""
+        slack = max(CLOSE * max(1.0, abs(wanted)), ROUNDED * among)
         at = bisect.bisect_left(self.values, wanted - slack)
         return at < len(self.values) and self.values[at] <= wanted + slack
 
@@ -268,14 +274,18 @@ def as_corners(box: Corners, known: Numbers) -> bool:
 def as_size(box: Corners, known: Numbers) -> bool:
     """Corner and size are."""
     sides = box[2] - box[0], box[3] - box[1]
-    return as_corners(box, known) or all(value in known for value in (*box[:2], *sides))
+    return as_corners(box, known) or _all_hold((*box[:2], *sides), box, known)
 
 
 def as_centre(box: Corners, known: Numbers) -> bool:
     """Centre and size are, or all sides: an outline's."""
     centre = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
     sides = box[2] - box[0], box[3] - box[1]
-    return as_corners(box, known) or all(value in known for value in (*centre, *sides))
+    return as_corners(box, known) or _all_hold((*centre, *sides), box, known)
+
+
+def _all_hold(values: Sequence[float], box: Corners, known: Numbers) -> bool:
+    return all(known.holds(value, max(map(abs, box))) for value in values)
 
 
 def as_percent(box: Corners, known: Numbers) -> bool:
