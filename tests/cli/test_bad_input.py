@@ -33,6 +33,7 @@ PICS = ("data.images=pics", "data.name=odd")
 
 TINY = (
     *PICS,
+    "model=panels_ssd_mobilenet_v1",
     "data.validation_fraction=0",
     "model.input_size=64",
     "model.depth_multiplier=0.1",

@@ -41,7 +41,7 @@ def message(*overrides, config_dir=None):
 def test_without_overrides_it_is_the_quickstart_on_the_shipped_panels():
     config = compose_config([])
     assert config.data.images == str(shipped("data/panels/images"))
-    assert config.model.name == "panels_ssd_mobilenet_v1"
+    assert config.model.name == "panels_ssdlite_mobilenet_v2"
     assert config.train.checkpoint is None
     assert config.registry.name == "panels"
 
@@ -247,7 +247,7 @@ def test_a_choice_of_one_s_own_may_leave_out_what_conf_gives(tmp_path, group, te
     plain = compose_config([])
     own = dataclasses.replace(getattr(plain, group), **yaml.safe_load(text))
     if group == "train":  # the model's own steps come later
-        own = dataclasses.replace(own, steps=1500)
+        own = dataclasses.replace(own, steps=800)
     assert config == dataclasses.replace(plain, **{group: own})
 
 

@@ -19,10 +19,10 @@ def test_what_follows_from_the_data_sets_name_is_not_told_again():
 
 def test_what_people_ask_for_is_logged_whether_it_differs_or_not():
     assert worth_logging(compose_config(["train.learning_rate=0.01", "augment.flip=false"])) == {
-        "model.name": "panels_ssd_mobilenet_v1",
-        "model.input_size": 160,
-        "train.batch_size": 16,
-        "train.steps": 1500,
+        "model.name": "panels_ssdlite_mobilenet_v2",
+        "model.input_size": 192,
+        "train.batch_size": 8,
+        "train.steps": 800,
         "train.learning_rate": 0.01,
         "train.seed": 0,
         "augment.flip": False,

@@ -25,6 +25,7 @@ TINY_RUN = (
     "benchmark.runs=2",
     "registry.min_recall=0",
     "tracking.system_metrics=false",
+    "model=panels_ssd_mobilenet_v1",
 )
 """Settings of a training that takes seconds: checkpoints at 3, 5, 6, 9, 10, 12, 14, validated at 5, 10, 14."""
 
