@@ -9,8 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tqdm import tqdm
-
 from odtrain import __version__
 from odtrain.config.schema import Config
 from odtrain.dataset.faulty import LEFT_OUT_FILE
@@ -40,6 +38,7 @@ from odtrain.reports.evaluation_report import write_report
 from odtrain.reports.findings_page import findings_page
 from odtrain.structures import Detect, Detections
 from odtrain.system import timing_lock
+from odtrain.system.progress import Bar
 from odtrain.tracking.runs import EVAL_SPLIT
 from odtrain.tracking.store import is_outage
 from odtrain.tracking.tracker import Tracker
@@ -123,7 +122,7 @@ def evaluate_split(
     tracker, config, dataset = context.tracker, context.config, context.dataset
     pictures = Split.read(dataset, split)
     check_evaluator(pictures.truths, dataset.class_names)
-    shown = tqdm(pictures.images, desc="evaluate", unit="picture")
+    shown = Bar(pictures.images, doing="evaluate")
     found = [detect(image) for image in timing_lock.giving_way(shown)]
     evaluation = evaluate(
         pictures.truths, found, dataset.class_names, config.evaluate.bootstrap, config.data.seed

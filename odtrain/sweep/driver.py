@@ -19,7 +19,6 @@ from pathlib import Path
 
 import psutil
 from optuna.trial import TrialState
-from tqdm import tqdm
 
 from odtrain.config.compose import compose_config
 from odtrain.config.schema import Config, replaced
@@ -39,6 +38,7 @@ from odtrain.sweep.show import closing_words, show, tell_news
 from odtrain.sweep.space import Dimension
 from odtrain.sweep.study import METRICS, patiently
 from odtrain.sweep.worker import Job, train_in_process, work, write_job
+from odtrain.system.progress import Bar
 from odtrain.tracking.store import repeated, tracking_uri
 from odtrain.tracking.tracker import Terminated
 
@@ -180,7 +180,7 @@ def _deadline(max_minutes: float | None) -> float | None:
 
 def _run(whole: Sweep) -> None:
     settings, seen = whole.config.sweep, set[int]()
-    with tqdm(total=settings.n_trials, desc="sweep", unit="training") as bar:
+    with Bar[None](doing="sweep", unit="training", total=settings.n_trials) as bar:
         tell_news(whole, bar, seen, aloud=False)
 
         def told() -> None:

@@ -7,10 +7,8 @@ import logging
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from optuna.trial import FrozenTrial, TrialState
-from tqdm import tqdm
 
 from odtrain.config.differing import left_out
 from odtrain.jobs.context import pages_of
@@ -21,12 +19,13 @@ from odtrain.sweep import results as sweep_results
 from odtrain.sweep import space as sweep_space
 from odtrain.sweep.run import Sweep
 from odtrain.sweep.study import patiently
+from odtrain.system.progress import Bar
 from odtrain.tracking.store import ui_command
 
 logger = logging.getLogger(__name__)
 
 
-def tell_news(whole: Sweep, bar: tqdm[NoReturn], seen: set[int], aloud: bool = True) -> None:
+def tell_news(whole: Sweep, bar: Bar[None], seen: set[int], aloud: bool = True) -> None:
     """Say what has ended since the last look, and log the front if anything has."""
     trials = patiently(lambda: sweep_trials.asked(whole.study))
     ended = [one for one in trials if one.state.is_finished() and one.number not in seen]
@@ -38,7 +37,7 @@ def tell_news(whole: Sweep, bar: tqdm[NoReturn], seen: set[int], aloud: bool = T
     complete = sum(trial.state == TrialState.COMPLETE for trial in trials)
     bar.update(min(complete, whole.config.sweep.n_trials) - bar.n)
     show(whole)
-    bar.set_postfix_str(f"{len(sweep_results.front(whole.study))} on the front")
+    bar.note(f"{len(sweep_results.front(whole.study))} on the front")
 
 
 def _line(trial: FrozenTrial) -> str:
