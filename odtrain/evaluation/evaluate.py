@@ -25,6 +25,7 @@ from odtrain.evaluation.coco import (
 )
 from odtrain.evaluation.matching import Float64Array, Matches, PictureMatches
 from odtrain.structures import Detections, GroundTruth, IntArray, class_label
+from odtrain.system.progress import doing
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,7 @@ class Evaluation:
     threshold: float
 
 
+@doing("Scoring what was found")
 def evaluate(
     truths: Sequence[GroundTruth],
     detections: Sequence[Detections],

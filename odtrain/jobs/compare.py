@@ -51,7 +51,7 @@ from odtrain.registry.download import file_of_version
 from odtrain.registry.versions import find_version
 from odtrain.reports import charts
 from odtrain.structures import Detections, LabelledSplit
-from odtrain.system.progress import Bar
+from odtrain.system.progress import Bar, doing
 from odtrain.tracking.runs import existing_run
 from odtrain.tracking.store import reaching, tracking_uri
 from odtrain.tracking.tracker import Tracker
@@ -260,6 +260,7 @@ def _numbers(metrics: dict[str, float]) -> dict[str, dict[str, float]]:
 # ---- on the same pictures
 
 
+@doing("Comparing")
 def _compared(asked: Asked, sides: Sequence[ComparedModel]) -> ComparedModels:
     notes: list[str] = []
     config = asked.config

@@ -38,7 +38,7 @@ from odtrain.reports.evaluation_report import write_report
 from odtrain.reports.findings_page import findings_page
 from odtrain.structures import Detect, Detections
 from odtrain.system import timing_lock
-from odtrain.system.progress import Bar
+from odtrain.system.progress import Bar, doing
 from odtrain.tracking.runs import EVAL_SPLIT
 from odtrain.tracking.store import is_outage
 from odtrain.tracking.tracker import Tracker
@@ -56,6 +56,7 @@ KEPT = f"eval/{saved_detections.FOLDER}"
 # ---- inputs
 
 
+@doing("Recording settings and data")
 def record_inputs(context: RunContext, findings: Sequence[Finding]) -> None:
     """Log configuration, data and what the data check found."""
     tracker, dataset = context.tracker, context.dataset
@@ -79,6 +80,7 @@ def record_inputs(context: RunContext, findings: Sequence[Finding]) -> None:
     tracker.log_text(found, "data/findings.html")
 
 
+@doing("Drawing what the network will see")
 def record_pictures(context: RunContext) -> None:
     """Charts of the data, and what the network will see: once, when the run begins."""
     tracker, config = context.tracker, context.config
@@ -209,6 +211,7 @@ def proven_before(context: RunContext, detector: SSD, found: Found) -> list[Proo
     return proofs
 
 
+@doing("Recording the files")
 def _log_proofs(context: RunContext, proofs: Sequence[Proof], *, replace: bool) -> None:
     """Log numbers, verdict and files of exports."""
     tracker = context.tracker
@@ -254,6 +257,7 @@ def prove_exports(
     )
 
 
+@doing("Choosing thresholds on the validation pictures")
 def _stored_thresholds(dataset: Dataset, detector: SSD, precision: float) -> dict[str, str]:
     """Operating thresholds for the passport, chosen on the validation pictures, if there are any."""
     pictures = Split.read(dataset, "validation")
@@ -283,6 +287,7 @@ class Registered:
     version: tuple[str, str] | None = None
 
 
+@doing("Registering the files")
 def register_files(
     context: RunContext, evaluation: Evaluation, proofs: Sequence[Proof]
 ) -> Registered:
@@ -319,6 +324,7 @@ def register_files(
     return _promote(context, candidate, version)
 
 
+@doing("Judging the version")
 def _promote(context: RunContext, candidate: ModelCandidate, version: str) -> Registered:
     """Let the gate judge a version that was just registered.
 

@@ -15,7 +15,7 @@ from odtrain.io.cells import write_rows
 from odtrain.media.draw import draw, draw_truth, fit, printable_label, side_by_side
 from odtrain.reports import charts, shots
 from odtrain.structures import Detections, GroundTruth, UInt8Image
-from odtrain.system.progress import Bar
+from odtrain.system.progress import Bar, doing
 from odtrain.tracking.names import key_name
 
 PER_CLASS_HEADER = (
@@ -35,6 +35,7 @@ DRAWN_SIZE = (480, 1280)
 """Pixels of the shorter side at least, and of the longer one at most, of drawn pictures."""
 
 
+@doing("Writing the report of the evaluation")
 def write_report(
     evaluation: Evaluation,
     images: Callable[[int], UInt8Image],

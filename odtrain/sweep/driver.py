@@ -38,7 +38,7 @@ from odtrain.sweep.show import closing_words, show, tell_news
 from odtrain.sweep.space import Dimension
 from odtrain.sweep.study import METRICS, patiently
 from odtrain.sweep.worker import Job, train_in_process, work, write_job
-from odtrain.system.progress import Bar
+from odtrain.system.progress import Bar, doing
 from odtrain.tracking.store import repeated, tracking_uri
 from odtrain.tracking.tracker import Terminated
 
@@ -125,6 +125,7 @@ def sweep(
         return closing_words(whole, repeated(overrides, NEXT))
 
 
+@doing("Checking what the sweep may try")
 def checked_space(
     config: Config, overrides: Sequence[str], config_dir: str | None = None
 ) -> tuple[list[Dimension], list[str], list[Config]]:

@@ -19,7 +19,7 @@ from odtrain.sweep import results as sweep_results
 from odtrain.sweep import space as sweep_space
 from odtrain.sweep.run import Sweep
 from odtrain.sweep.study import patiently
-from odtrain.system.progress import Bar
+from odtrain.system.progress import Bar, doing
 from odtrain.tracking.store import ui_command
 
 logger = logging.getLogger(__name__)
@@ -51,6 +51,7 @@ def _line(trial: FrozenTrial) -> str:
     return f"{trial.number}: {chosen}: {trial.user_attrs.get('state', 'lost')}: {what}"
 
 
+@doing("Drawing the front")
 def show(whole: Sweep) -> None:
     """Log the front as it is now: `front.json`, a table, plots and a page."""
     study, tracker = whole.study, whole.tracker

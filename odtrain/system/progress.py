@@ -12,7 +12,7 @@ import os
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sized
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
@@ -124,8 +124,12 @@ class Bar(Generic[Item]):
                 return
             quiet = time.monotonic() - max(_WATCH.since, logs.last_said())
             if is_drawn():
-                if self._bar or (self._lasted if self._counted else quiet) >= self._delay:
-                    self._draw()
+                if (
+                    self._bar is not None
+                    or (self._lasted if self._counted else quiet) >= self._delay
+                ):
+                    with suppress(OSError):  # a terminal that is gone stops nothing
+                        self._draw()
             elif quiet >= self._until_next():
                 self._shown = True
                 logger.info(self._line())
@@ -162,14 +166,15 @@ class Bar(Generic[Item]):
             dynamic_ncols=True,
             bar_format=None if self._counted else "{desc} ({elapsed})",
         )
-        self._bar.start_t = self._began
+        self._bar.start_t = time.time() - self._lasted
         self._bar.set_postfix_str(self._noted, refresh=False)
         self._bar.update(self.n - self._before)
 
     def _erase(self, leave: bool) -> None:
         if self._bar is not None:
             self._bar.leave = leave
-            self._bar.close()
+            with suppress(OSError):
+                self._bar.close()
             self._bar, _WATCH.since = None, time.monotonic()
 
     # ---- in lines
@@ -204,9 +209,11 @@ class Bar(Generic[Item]):
         return f"{self.doing}: {self.n:,}{of} {self._unit}{many}"
 
 
-def doing(what: str) -> Bar[Any]:
-    """A context manager: inside, it is said what is being done, if it lasts."""
-    return Bar(doing=what, delay=SOON, leave=False, counted=False)
+@contextmanager
+def doing(what: str) -> Iterator[None]:
+    """Inside, or in the function that it decorates: it is said what is being done, if it lasts."""
+    with Bar[None](doing=what, delay=SOON, leave=False, counted=False):
+        yield
 
 
 def aside() -> AbstractContextManager[None]:
