@@ -66,7 +66,7 @@ class Bar(Generic[Item]):
             leave: whether the last state stays.
             counted: whether there are parts; else `doing` and the time are shown.
         """
-        self._items, self.doing, self._unit, self._counted = items, doing, unit, counted
+        self._items, self.doing, self._unit, self.counted = items, doing, unit, counted
         self.total = len(items) if total is None and isinstance(items, Sized) else total
         self.n = self._before = done
         self._delay, self._leave, self._noted = delay, leave, ""
@@ -126,7 +126,7 @@ class Bar(Generic[Item]):
             if is_drawn():
                 if (
                     self._bar is not None
-                    or (self._lasted if self._counted else quiet) >= self._delay
+                    or (self._lasted if self.counted else quiet) >= self._delay
                 ):
                     with suppress(OSError):  # a terminal that is gone stops nothing
                         self._draw()
@@ -137,7 +137,7 @@ class Bar(Generic[Item]):
     def covered(self) -> None:
         """Something else is shown now."""
         with self._lock:
-            if not self._counted:
+            if not self.counted:
                 self._erase(leave=False)
 
     @property
@@ -147,7 +147,7 @@ class Bar(Generic[Item]):
     def _is_told(self) -> bool:
         """Whether it is wished for: with -q it is not, and a library says nothing by itself but bars."""
         least = logs.told()
-        return self._counted if least is None else least <= logging.INFO
+        return self.counted if least is None else least <= logging.INFO
 
     # ---- drawn
 
@@ -164,7 +164,7 @@ class Bar(Generic[Item]):
             leave=self._leave,
             file=PEOPLE,
             dynamic_ncols=True,
-            bar_format=None if self._counted else "{desc} ({elapsed})",
+            bar_format=None if self.counted else "{desc} ({elapsed})",
         )
         self._bar.start_t = time.time() - self._lasted
         self._bar.set_postfix_str(self._noted, refresh=False)
@@ -185,11 +185,11 @@ class Bar(Generic[Item]):
         return min(max(FIRST, SHARE * self._lasted), LONGEST)
 
     def _line(self) -> str:
-        if not self._counted:
+        if not self.counted:
             gone = f": {_duration(self._lasted)} so far" if self._lasted >= FIRST else " ..."
             return f"{self.doing}{gone}"
         done = self.n - self._before
-        when = f"{_duration(self._lasted)} so far"
+        when = f"{_duration(self._lasted)} so far" if self._lasted >= FIRST else ""
         if self.total is not None and done > 0:
             left = (self._lasted / done) * (self.total - self.n)
             when = f"about {_duration(left)} left"
@@ -230,6 +230,8 @@ def _duration(seconds: float) -> str:
 class _Watch:
     """What lasts at this moment, the innermost last, and the thread that looks after it.
 
+    What has parts is shown before what has none, and of its kind the innermost.
+
     Attributes:
         since: when it began to be silent, but for what `logs` says.
     """
@@ -262,8 +264,9 @@ class _Watch:
                 if not self._lasting:
                     self._looked_after = False
                     return
-                innermost = self._lasting[-1]
-            innermost.tick()
+                counted = [one for one in self._lasting if one.counted]
+                shown = (counted or self._lasting)[-1]
+            shown.tick()
 
 
 _WATCH = _Watch()
