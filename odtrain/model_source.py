@@ -343,12 +343,16 @@ def run_of_source(name: str, runs: Runs) -> str:
     Raises:
         ConfigError: there is none either.
     """
-    from odtrain.tracking.which_run import nearest_runs, run_called
+    from odtrain.tracking.which_run import LATEST, nearest_runs, run_called
 
     run_id, near = None, ""
     if not _looks_like_a_file(name):
         run_id = run_called(name, runs)
         near = "" if run_id else nearest_runs(name, runs)
+    if run_id is None and name == LATEST and not near:
+        raise ConfigError(
+            f"source={name}", "there is no run yet.", "`odtrain train` makes the first."
+        )
     if run_id is None:
         raise ConfigError(
             f"source={name}",

@@ -6,6 +6,8 @@ at once.
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -35,6 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     hide_in_tracebacks()
     if arguments is None:
         hide_arguments()
+        # Python would look through all objects of TensorFlow once more as it ends, for seconds.
+        atexit.register(gc.freeze)
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         from odtrain.cli.help import overview

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -34,10 +35,10 @@ from odtrain.sweep import results as sweep_results
 from odtrain.sweep import space as sweep_space
 from odtrain.sweep import study as sweep_study
 from odtrain.sweep.run import Sweep, begun, other_driver, taken_over
-from odtrain.sweep.show import closing_words, show, tell_news
+from odtrain.sweep.show import before_the_first, closing_words, show, tell_news
 from odtrain.sweep.space import Dimension
 from odtrain.sweep.study import METRICS, patiently
-from odtrain.sweep.worker import Job, train_in_process, work, write_job
+from odtrain.sweep.worker import Job, last_line, train_in_process, work, write_job
 from odtrain.system.progress import Bar, doing
 from odtrain.tracking.store import repeated, tracking_uri
 from odtrain.tracking.tracker import Terminated
@@ -187,16 +188,22 @@ def _run(whole: Sweep) -> None:
         def told() -> None:
             tell_news(whole, bar, seen)
 
+        began, rounds = time.monotonic(), settings.n_trials / settings.workers
+
+        def heard(line: str) -> None:
+            if not bar.n:
+                bar.note(before_the_first(line, time.monotonic() - began, rounds))
+
         if settings.workers == 1:
-            work(whole.job, whole.study, train_in_process, told)
+            work(whole.job, whole.study, partial(train_in_process, heard=heard), told)
         else:
-            _run_workers(whole, told)
+            _run_workers(whole, told, heard)
     deadline = whole.job.deadline
     if deadline and time.time() > deadline and settings.max_minutes:
         logger.info(f"sweep.max_minutes={settings.max_minutes:g} are over.")
 
 
-def _run_workers(whole: Sweep, told: Callable[[], None]) -> None:
+def _run_workers(whole: Sweep, told: Callable[[], None], heard: Callable[[str], None]) -> None:
     """Keep `sweep.workers` processes at work, and begin those again that are killed."""
     with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
         workers = [
@@ -210,6 +217,7 @@ def _run_workers(whole: Sweep, told: Callable[[], None]) -> None:
         while any(worker.is_working() for worker in workers):
             time.sleep(SECONDS_BETWEEN_LOOKS)
             told()
+            heard(workers[0].last_line())
             now = patiently(lambda: sweep_trials.count(whole.study, TrialState.COMPLETE))
             deaths, complete = (0 if now > complete else deaths), now
             for worker in [one for one in workers if one.was_killed()]:
@@ -249,6 +257,9 @@ class _Worker:
 
     def failure(self) -> bool:
         return self._process is not None and (self._process.poll() or 0) > 0
+
+    def last_line(self) -> str:
+        return last_line(self._errors)
 
     def said(self) -> tuple[str, str]:
         """Problem and remedy, of the error that ended it."""

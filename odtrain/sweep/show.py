@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,10 +20,32 @@ from odtrain.sweep import results as sweep_results
 from odtrain.sweep import space as sweep_space
 from odtrain.sweep.run import Sweep
 from odtrain.sweep.study import patiently
-from odtrain.system.progress import Bar, doing
+from odtrain.system.progress import Bar, doing, duration
 from odtrain.tracking.store import ui_command
 
 logger = logging.getLogger(__name__)
+
+
+STEPS = re.compile(r"train: ([\d,]+) of ([\d,]+) steps")
+"""What a training says of itself, see `odtrain.system.progress`."""
+LONGEST_NOTE = 60
+
+
+def before_the_first(line: str, seconds: float, rounds: float) -> str:
+    """What is noted beside the bar of a sweep while no training has ended.
+
+    Args:
+        line: the last one of a training.
+        seconds: since the first training began.
+        rounds: trainings that follow each other.
+    """
+    found = STEPS.match(line)
+    if found is None:
+        return line[:LONGEST_NOTE]
+    done, steps = (int(number.replace(",", "")) for number in found.groups())
+    first = f"step {done:,} of {steps:,} of the first training"
+    left = f", about {duration(seconds * (rounds * steps / done - 1))} left for all" if done else ""
+    return f"{first}{left}"
 
 
 def tell_news(whole: Sweep, bar: Bar[None], seen: set[int], aloud: bool = True) -> None:

@@ -186,18 +186,18 @@ class Bar(Generic[Item]):
 
     def _line(self) -> str:
         if not self.counted:
-            gone = f": {_duration(self._lasted)} so far" if self._lasted >= FIRST else " ..."
+            gone = f": {duration(self._lasted)} so far" if self._lasted >= FIRST else " ..."
             return f"{self.doing}{gone}"
         done = self.n - self._before
-        when = f"{_duration(self._lasted)} so far" if self._lasted >= FIRST else ""
+        when = f"{duration(self._lasted)} so far" if self._lasted >= FIRST else ""
         if self.total is not None and done > 0:
             left = (self._lasted / done) * (self.total - self.n)
-            when = f"about {_duration(left)} left"
+            when = f"about {duration(left)} left"
         return ", ".join(filter(None, [self._count(), when, self._noted]))
 
     def _last_line(self) -> str:
         return ", ".join(
-            filter(None, [f"{self._count()} in {_duration(self._lasted)}", self._noted])
+            filter(None, [f"{self._count()} in {duration(self._lasted)}", self._noted])
         )
 
     def _count(self) -> str:
@@ -221,7 +221,8 @@ def aside() -> AbstractContextManager[None]:
     return tqdm.external_write_mode(file=PEOPLE)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """A time that people wait, rounded."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
