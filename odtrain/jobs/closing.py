@@ -112,8 +112,8 @@ def description(
         [
             f"`{shlex.join(['odtrain', 'train', *without_secrets(context.overrides)])}`",
             f"**{headline(evaluated.evaluation)}** on the {evaluated.split.name} split of "
-            f"{dataset.name} ({pictures} pictures, digest `{dataset.digest[:12]}`).",
-            served_in_words(evaluated, proofs, config.registry.format),
+            f"{dataset.name} ({pictures} pictures, digest `{dataset.digest[:12]}`). "
+            + served_in_words(evaluated, proofs, config.registry.format),
             f"{config.model.name}, {fitted.step} steps of {config.train.batch_size} in "
             f"{fitted.seconds / 60:.1f} minutes{ended}{chosen}. {left_out(config)}".rstrip(),
             *(f"**Look here:** {doubt}" for doubt in doubts),

@@ -33,6 +33,10 @@ FIRST, SHARE, LONGEST = 2.0, 0.2, 60.0
 """Seconds between lines: at least, of those gone by, and at most."""
 
 
+USUAL_SIZE: dict[str, Any] = {"ncols": 80, "nrows": 24}
+"""Of a terminal that does not know its own."""
+
+
 def is_drawn() -> bool:
     """Whether somebody sees a bar move: on a terminal that no build server keeps."""
     kept = os.environ.get("CI", "").lower() not in ("", "0", "false")
@@ -163,7 +167,7 @@ class Bar(Generic[Item]):
             unit_scale=self._unit == "B",
             leave=self._leave,
             file=PEOPLE,
-            dynamic_ncols=True,
+            **({"dynamic_ncols": True} if _knows_its_width() else USUAL_SIZE),
             bar_format=None if self.counted else "{desc} ({elapsed})",
         )
         self._bar.start_t = time.time() - self._lasted
@@ -219,6 +223,14 @@ def doing(what: str) -> Iterator[None]:
 def aside() -> AbstractContextManager[None]:
     """Inside, what is drawn makes way for something that is printed."""
     return tqdm.external_write_mode(file=PEOPLE)
+
+
+def _knows_its_width() -> bool:
+    """Some terminals of other programs say that they are 0 wide, and tqdm would draw nothing there."""
+    try:
+        return os.get_terminal_size(PEOPLE.fileno()).columns > 0
+    except (OSError, ValueError):
+        return False
 
 
 def duration(seconds: float) -> str:
