@@ -74,7 +74,7 @@ class Bar(Generic[Item]):
         self.total = len(items) if total is None and isinstance(items, Sized) else total
         self.n = self._before = done
         self._delay, self._leave, self._noted = delay, leave, ""
-        self._began = time.monotonic()
+        self._began = self._updated = time.monotonic()
         self._bar: tqdm[Any] | None = None
         self._lock, self._closed, self._shown = threading.RLock(), not doing, False
         if doing:
@@ -111,7 +111,7 @@ class Bar(Generic[Item]):
 
     def update(self, parts: int = 1) -> None:
         """So many more are done."""
-        self.n += parts
+        self.n, self._updated = self.n + parts, time.monotonic()
         if self._bar is not None:
             self._bar.update(parts)
 
@@ -195,8 +195,9 @@ class Bar(Generic[Item]):
         done = self.n - self._before
         when = f"{duration(self._lasted)} so far" if self._lasted >= FIRST else ""
         if self.total is not None and done > 0:
-            left = (self._lasted / done) * (self.total - self.n)
-            when = f"about {duration(left)} left"
+            left = (self._updated - self._began) / done * (self.total - self.n)
+            left -= time.monotonic() - self._updated
+            when = f"about {duration(max(left, 0))} left"
         return ", ".join(filter(None, [self._count(), when, self._noted]))
 
     def _last_line(self) -> str:

@@ -61,7 +61,7 @@ def test_without_a_terminal_a_line_says_how_much_is_done_and_how_long_the_rest_t
     assert capsys.readouterr().err.splitlines() == [
         "export: 0 of 6 files",
         "export: 0 of 6 files, 3 s so far",
-        "export: 2 of 6 files, about 10 s left",
+        "export: 2 of 6 files, about 7 s left",
         "export: 6 of 6 files in 6 s, small ones",
     ]
 
