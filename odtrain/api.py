@@ -20,7 +20,7 @@ from odtrain import structures
 from odtrain.config.compose import compose_config
 from odtrain.errors import ConfigError, DataError
 from odtrain.structures import FloatArray, UInt8Image
-from odtrain.system import logs
+from odtrain.system import loading, logs
 from odtrain.system.processor import choose_onednn
 from odtrain.system.telemetry import allow_telemetry
 from odtrain_runtime.pictures import UnusableError
@@ -58,8 +58,7 @@ def train(overrides: Sequence[str] = ()) -> TrainResult:
         KeyboardInterrupt: training ended behind a checkpoint; `train.resume=auto` goes on.
     """
     config = compose(overrides)
-    logs.show_if_nobody_does()
-    choose_onednn()
+    _begin()
     from odtrain.jobs.train import train as job
 
     return job(config, overrides)
@@ -73,8 +72,7 @@ def evaluate(overrides: Sequence[str]) -> EvaluateResult:
         OdtrainError: the source, the data or the store are not to be had, or do not belong together.
     """
     config = compose(overrides)
-    logs.show_if_nobody_does()
-    choose_onednn()
+    _begin()
     from odtrain.jobs.evaluate import evaluate as job
 
     return job(config, overrides)
@@ -121,6 +119,14 @@ def compose(overrides: Sequence[str] = ()) -> Config:
     return config
 
 
+def _begin() -> None:
+    """What comes before TensorFlow is imported."""
+    logs.show_if_nobody_does()
+    loading.calm_tensorflow()
+    loading.say_what_loads()
+    choose_onednn()
+
+
 # ---- detectors
 
 
@@ -137,7 +143,7 @@ def load(source: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Detec
         OdtrainError: it is not there, or cannot be read.
     """
     config = compose(overrides)
-    choose_onednn()
+    _begin()
     from odtrain.model_source import open_source
 
     return Detector(open_source(os.fspath(source), config))

@@ -73,6 +73,7 @@ class Action:
         settings: groups and keys of the configuration that it reads, the important ones first; an
             action without any takes no overrides.
         example: a command line, for who left out a word.
+        stays: whether it runs until somebody ends it.
     """
 
     run: Callable[[Invocation], int]
@@ -80,6 +81,7 @@ class Action:
     flags: tuple[Flag, ...] = ()
     settings: tuple[str, ...] = ()
     example: str = ""
+    stays: bool = False
 
     @property
     def all_flags(self) -> tuple[Flag, ...]:
@@ -113,7 +115,10 @@ class Command:
 
 def say(text: str) -> None:
     """Print what a command found: names in it may be strangers', addresses may hold secrets."""
-    print(masked(plain_lines(text)))
+    from odtrain.system.progress import aside
+
+    with aside():
+        print(masked(plain_lines(text)), flush=True)
 
 
 def with_config(run: Callable[[Composed], int]) -> Callable[[Invocation], int]:

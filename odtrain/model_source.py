@@ -29,6 +29,7 @@ from odtrain.errors import CheckpointError, ConfigError, taken_from
 from odtrain.labels.label_map import read_class_names, read_label_map
 from odtrain.model_files.strangers import what_it_is
 from odtrain.structures import Detect, Detections, FloatArray, UInt8Image
+from odtrain.system.progress import doing
 from odtrain_runtime.model_files import OPENERS, FileDetector, load_detectors
 from odtrain_runtime.tf_graph import SAVED_MODEL_FILE
 
@@ -84,6 +85,7 @@ class Source:
         return [self.detect(image) for image in images]
 
 
+@doing("Opening the model")
 def open_source(
     name: str | None, config: Config, workers: int = 1, threads: int | None = None
 ) -> Source:
@@ -341,12 +343,16 @@ def run_of_source(name: str, runs: Runs) -> str:
     Raises:
         ConfigError: there is none either.
     """
-    from odtrain.tracking.which_run import nearest_runs, run_called
+    from odtrain.tracking.which_run import LATEST, nearest_runs, run_called
 
     run_id, near = None, ""
     if not _looks_like_a_file(name):
         run_id = run_called(name, runs)
         near = "" if run_id else nearest_runs(name, runs)
+    if run_id is None and name == LATEST and not near:
+        raise ConfigError(
+            f"source={name}", "there is no run yet.", "`odtrain train` makes the first."
+        )
     if run_id is None:
         raise ConfigError(
             f"source={name}",

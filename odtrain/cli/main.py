@@ -6,10 +6,13 @@ at once.
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 import sys
 from collections.abc import Sequence
 from concurrent.futures import BrokenExecutor
+from contextlib import nullcontext
 from pathlib import Path
 
 from odtrain import __version__
@@ -34,6 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     hide_in_tracebacks()
     if arguments is None:
         hide_arguments()
+        # Python would look through all objects of TensorFlow once more as it ends, for seconds.
+        atexit.register(gc.freeze)
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         from odtrain.cli.help import overview
@@ -41,9 +46,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _print(overview())
     if arguments[0] == "--version":
         return _print(f"odtrain {__version__}")
-    # TensorFlow's and gRPC's start-up notices are about themselves, not about the user's work.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     choose_onednn()
     try:
         return _run(arguments)
@@ -100,10 +102,13 @@ def _run(arguments: Sequence[str]) -> int:
 
         return _print(of_command(asked))
     invocation = asked.invocation()
-    from odtrain.system import logs
+    from odtrain.system import loading, logs, progress
 
     logs.show(asked.typed.verbosity)
-    with logs.remembering():
+    loading.calm_tensorflow(asked.typed.verbosity)
+    loading.say_what_loads()
+    lasting = nullcontext() if asked.action.stays else progress.doing("Working")
+    with logs.remembering(), lasting:
         return asked.action.run(invocation)
 
 

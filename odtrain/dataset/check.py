@@ -28,6 +28,7 @@ from odtrain.findings import Finding, by_severity, errors
 from odtrain.labels.annotations import Entry, LabelledImage
 from odtrain.labels.formats.recognise import read_labels
 from odtrain.media.images import Picture
+from odtrain.system.progress import doing
 from odtrain.system.workers import Workers
 
 
@@ -62,6 +63,7 @@ class Checked(NamedTuple):
         return [image for split in SPLITS for image in self.splits[split]]
 
 
+@doing("Checking the data")
 def check(
     config: DataConfig,
     model: ModelConfig | None = None,

@@ -10,8 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from tqdm import tqdm
-
 from odtrain.config.schema import DataConfig
 from odtrain.dataset.check import Checked, check
 from odtrain.dataset.prepare import refuse_errors
@@ -23,6 +21,7 @@ from odtrain.labels.annotations import LabelledImage
 from odtrain.labels.formats import coco, csv_table, voc, yolo
 from odtrain.labels.formats.recognise import FORMATS
 from odtrain.media.images import turned_by_exif, without_exif
+from odtrain.system.progress import Bar
 
 OF_THE_SPLIT = ("OD017", "OD018")
 """Findings that do not matter where nothing is trained."""
@@ -141,9 +140,7 @@ def _copy_pictures(folder: Path, images: Sequence[LabelledImage], names: Sequenc
     """Copy every picture; how many lost their EXIF because the labels are of the stored frame."""
     changed = 0
     pairs = zip(images, names, strict=True)
-    for image, name in tqdm(
-        pairs, "copying", len(images), unit=" pictures", delay=1, leave=False, mininterval=0.5
-    ):
+    for image, name in Bar(pairs, doing="copying", total=len(images), delay=1, leave=False):
         file = folder / name
         file.parent.mkdir(parents=True, exist_ok=True)
         data = image.image.read_bytes()

@@ -34,6 +34,7 @@ from odtrain.io.locks import alone
 from odtrain.labels.annotations import LabelledImage
 from odtrain.labels.formats import csv_table
 from odtrain.labels.label_map import label_map_text
+from odtrain.system.progress import doing
 from odtrain.system.workers import Workers
 
 SHOWN_ERRORS = 10
@@ -44,6 +45,7 @@ KEY_FILE = "key"
 """In the folder `STAGING`: which files are being written there."""
 
 
+@doing("Preparing the data")
 def prepare(config: DataConfig) -> Dataset:
     """Check the data set of `config` and write its files to `data.prepared`, unless they are there.
 

@@ -11,8 +11,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from tqdm import tqdm
-
 from odtrain.config.schema import DataConfig, ModelConfig
 from odtrain.dataset.check import Checked, check
 from odtrain.dataset.checks.class_names import probable, slips
@@ -41,6 +39,7 @@ from odtrain.media.images import (
     turned_by_exif,
     without_exif,
 )
+from odtrain.system.progress import Bar
 from odtrain_runtime.pictures import FORMATS, UnusableError
 
 CHANGES_FILE = "CHANGES.md"
@@ -346,7 +345,7 @@ def _without_copies(
 def _write(folder: Path, images: Sequence[LabelledImage], checked: Checked, log: Log) -> None:
     names = _new_names(images, checked, log)
     written = []
-    for image in tqdm(images, "repairing", unit=" pictures", delay=1, leave=False):
+    for image in Bar(images, doing="repairing", delay=1, leave=False):
         file = folder / "images" / names[image.image]
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(_picture_bytes(image, checked.pictures[image.image], log))

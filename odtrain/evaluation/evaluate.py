@@ -25,6 +25,7 @@ from odtrain.evaluation.coco import (
 )
 from odtrain.evaluation.matching import Float64Array, Matches, PictureMatches
 from odtrain.structures import Detections, GroundTruth, IntArray, class_label
+from odtrain.system.progress import doing
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,26 @@ class ImageResult:
         return self.missed + self.false_positives
 
 
+@dataclass(frozen=True)
+class Counts:
+    """What people see, over all pictures, at IoU .5 above a score threshold.
+
+    Attributes:
+        found: boxes found with the right class.
+        labelled: boxes there are.
+        wrong: detections that found no box of their class.
+    """
+
+    found: int
+    labelled: int
+    wrong: int
+
+    @property
+    def shown(self) -> int:
+        """Detections there are."""
+        return self.found + self.wrong
+
+
 @dataclass(frozen=True, eq=False)
 class Evaluation:
     """What was measured. K classes in ascending id, T IoU thresholds, R recall levels.
@@ -110,7 +131,13 @@ class Evaluation:
     bootstrap: int
     threshold: float
 
+    @property
+    def counts(self) -> Counts:
+        """Of all pictures together, above the threshold."""
+        return _together(self.images)
 
+
+@doing("Scoring what was found")
 def evaluate(
     truths: Sequence[GroundTruth],
     detections: Sequence[Detections],
@@ -143,10 +170,7 @@ def evaluate(
     matches = _matches(coco, truths, detections, ids)
     metrics, missing = _metrics(coco, precision, labels)
     bounds, no_bounds = map_bounds(matches, len(truths), bootstrap, seed)
-    pairings = [
-        matching.pair_up(truth, found.above(threshold), ids)
-        for truth, found in zip(truths, detections, strict=True)
-    ]
+    pairings = _pairings(truths, detections, ids, threshold)
     return Evaluation(
         metrics=metrics | bounds,
         missing=missing | no_bounds,
@@ -154,16 +178,54 @@ def evaluate(
         per_class=tuple(
             _class_result(label, precision[:, :, k], matches[k]) for k, label in enumerate(labels)
         ),
-        images=tuple(
-            ImageResult(truth.name, *pairing.counts(background=len(ids)))
-            for truth, pairing in zip(truths, pairings, strict=True)
-        ),
+        images=_image_results(truths, pairings, ids),
         precision=precision,
         confusion=matching.confusion_matrix(pairings, len(ids)),
         matches=matches,
         bootstrap=bootstrap,
         threshold=threshold,
     )
+
+
+def count_shown(
+    truths: Sequence[GroundTruth],
+    detections: Sequence[Detections],
+    class_names: Sequence[str],
+    threshold: float,
+) -> Counts:
+    """`Evaluation.counts` alone, of detections of the same pictures in the same order."""
+    detections = [finite(found) for found in detections]
+    ids = class_ids(truths, detections, class_names)
+    pairings = _pairings(truths, detections, ids, threshold)
+    return _together(_image_results(truths, pairings, ids))
+
+
+def _pairings(
+    truths: Sequence[GroundTruth],
+    detections: Sequence[Detections],
+    ids: IntArray,
+    threshold: float,
+) -> list[matching.Pairing]:
+    return [
+        matching.pair_up(truth, found.above(threshold), ids)
+        for truth, found in zip(truths, detections, strict=True)
+    ]
+
+
+def _image_results(
+    truths: Sequence[GroundTruth], pairings: Sequence[matching.Pairing], ids: IntArray
+) -> tuple[ImageResult, ...]:
+    return tuple(
+        ImageResult(truth.name, *pairing.counts(background=len(ids)))
+        for truth, pairing in zip(truths, pairings, strict=True)
+    )
+
+
+def _together(images: Sequence[ImageResult]) -> Counts:
+    found, missed, wrong = (
+        sum(getattr(one, key) for one in images) for key in ("found", "missed", "false_positives")
+    )
+    return Counts(found, found + missed, wrong)
 
 
 def match_classes(

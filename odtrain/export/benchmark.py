@@ -29,6 +29,7 @@ from odtrain.errors import ModelFileError
 from odtrain.export.raw_outputs import RAW_PICTURES, RawOutputs, raw_reader
 from odtrain.structures import Detections, UInt8Image, pairwise_iou
 from odtrain.system import timing_lock as turns
+from odtrain.system.progress import doing
 from odtrain_runtime.model_files import FileDetector, load_detector
 from odtrain_runtime.tflite import open_tflite, resize
 
@@ -116,6 +117,7 @@ class Agreement(NamedTuple):
         return self.max_box_diff <= BOX_TOLERANCE and self.max_score_diff <= SCORE_TOLERANCE
 
 
+@doing("Running the file in a process of its own")
 def measure(
     file: Path,
     images: Iterable[UInt8Image],

@@ -10,8 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from tqdm import tqdm
-
 from odtrain.config.schema import BenchmarkConfig
 from odtrain.evaluation.evaluate import quick_map
 from odtrain.evaluation.saved_detections import Kept
@@ -28,6 +26,7 @@ from odtrain.export_formats import EXACT_FORMATS
 from odtrain.io import markdown
 from odtrain.io.checksums import fingerprint
 from odtrain.structures import Detections, GroundTruth, UInt8Image
+from odtrain.system.progress import Bar
 
 EXACT_MAP_DROP = 0.02
 """What suppression may cost a format that is exact before it: ties decided otherwise move a small test
@@ -120,7 +119,7 @@ def prove(
     """
     judge = Judge(reference, truths, class_names, max_map_drop)
     proofs = []
-    for name, file in tqdm(files.items(), desc="measure exports", unit="file"):
+    for name, file in Bar(files.items(), doing="measure exports", unit="file"):
         measured = measure(file, images, benchmark.runs, benchmark.threads, proven=True)
         proofs.append(judge.proof(name, file, measured, raw_difference(raw, measured.raw)))
     return proofs

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from odtrain.structures import FloatArray, UInt8Image
+from odtrain.system.progress import doing
 from odtrain_runtime.detector import FileDetector
 from odtrain_runtime.tflite_metadata import RAW_BOXES, RAW_SCORES, Postprocess, read_metadata
 
@@ -55,6 +56,7 @@ OTHERS = RawDifference(float("inf"), float("inf"))
 """Of a file that has other anchors or classes than the checkpoint, or does not say where they are."""
 
 
+@doing("Running the checkpoint beside its files")
 def raw_of(detector: SSD, images: Sequence[UInt8Image]) -> list[RawOutputs]:
     """What goes into a checkpoint's suppression, for the first `RAW_PICTURES` of `images`."""
     first = range(min(len(images), RAW_PICTURES))

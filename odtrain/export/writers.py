@@ -17,7 +17,6 @@ import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import (
     convert_variables_to_constants_v2_as_graph,
 )
-from tqdm import tqdm
 
 from odtrain.errors import choose
 from odtrain.export.lite import LiteWriter
@@ -28,6 +27,7 @@ from odtrain.models.build import build_detector
 from odtrain.models.ssd import SSD
 from odtrain.structures import UInt8Image
 from odtrain.system import timing_lock as turns
+from odtrain.system.progress import Bar
 from odtrain_runtime import provenance, resizing
 from odtrain_runtime.native_stderr import STDERR, stderr_into
 
@@ -74,7 +74,7 @@ def export(
     (folder / LABEL_MAP_FILE).write_text(label_map_text(tuple(class_names)), "utf-8")
     source = _Source(in_float32(detector), class_names, calibration, nms, passport)
     written = {}
-    for name in turns.giving_way(tqdm(formats, desc="export", unit="file", disable=None)):
+    for name in turns.giving_way(Bar(formats, doing="export", unit="file")):
         written[name] = folder / FORMATS[name].file
         with _told_only_of_failures():
             WRITERS[name](source, name, written[name])

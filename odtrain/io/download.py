@@ -11,7 +11,6 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
 import requests
-from tqdm import tqdm
 
 from odtrain.errors import CheckpointError
 from odtrain.io.atomic import make_folder, put, write_text
@@ -20,6 +19,7 @@ from odtrain.io.deadlines import DeadlineAdapter, check_whole
 from odtrain.io.http_errors import reason
 from odtrain.io.locks import alone
 from odtrain.secrets import masked
+from odtrain.system.progress import Bar
 
 logger = logging.getLogger(__name__)
 
@@ -146,7 +146,7 @@ def _copy(wanted: Wanted, source: Path) -> None:
     except OSError as error:
         raise _NotAccepted(f"cannot be read: {error.strerror}.") from error
     wanted.version.unlink(missing_ok=True)
-    bar = tqdm(total=source.stat().st_size, unit="B", unit_scale=True, desc=wanted.file.name)
+    bar = Bar[None](total=source.stat().st_size, unit="B", doing=wanted.file.name)
     with bar, original, wanted.part.open("wb") as copy:
         while block := original.read(2**20):
             copy.write(block)
@@ -224,7 +224,7 @@ def _save(answer: requests.Response, wanted: Wanted, have: int) -> None:
     """Write an answer's body behind the first `have` bytes of `wanted.part`."""
     length = answer.headers.get("Content-Length")
     total = have + int(length) if length else None
-    bar = tqdm(total=total, initial=have, unit="B", unit_scale=True, desc=wanted.file.name)
+    bar = Bar[None](total=total, done=have, unit="B", doing=wanted.file.name)
     with bar, wanted.part.open("ab" if have else "wb") as stream:
         for block in answer.iter_content(2**18):
             stream.write(block)

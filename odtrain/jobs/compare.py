@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from odtrain.config.compose import given_keys, names_section
 from odtrain.config.differing import left_out
@@ -52,6 +51,7 @@ from odtrain.registry.download import file_of_version
 from odtrain.registry.versions import find_version
 from odtrain.reports import charts
 from odtrain.structures import Detections, LabelledSplit
+from odtrain.system.progress import Bar, doing
 from odtrain.tracking.runs import existing_run
 from odtrain.tracking.store import reaching, tracking_uri
 from odtrain.tracking.tracker import Tracker
@@ -260,6 +260,7 @@ def _numbers(metrics: dict[str, float]) -> dict[str, dict[str, float]]:
 # ---- on the same pictures
 
 
+@doing("Comparing")
 def _compared(asked: Asked, sides: Sequence[ComparedModel]) -> ComparedModels:
     notes: list[str] = []
     config = asked.config
@@ -319,10 +320,10 @@ def _run_now(
     pictures = Pictures(dataset.records(config.evaluate.split))
     if side.file is None:
         source = open_source(side.given, config)
-        shown = tqdm(pictures, desc=f"run {side.given[:24]}", unit="picture")
+        shown = Bar(pictures, doing=f"run {side.given[:24]}")
         found = [source.detect(image) for image in shown]
         return replace(side, kept=Kept(split.digest, found, source.class_names), split=split)
-    shown = tqdm(pictures, desc=f"run {side.file.name}", unit="picture")
+    shown = Bar(pictures, doing=f"run {side.file.name}")
     timing, trusted = config.benchmark, config.trust_source
     measured = measure(side.file, shown, timing.runs, timing.threads, trusted=trusted)
     timed = {"latency_ms_p50": measured.latency_ms_p50, "size_mb": measured.size_mb}

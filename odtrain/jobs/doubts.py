@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from odtrain.evaluation.evaluate import quick_map
 from odtrain.jobs.context import RunContext, Split
 from odtrain.models.ssd import SSD
+from odtrain.system.progress import doing
 from odtrain.training.loop import Fitted
 
 LEARNED_PICTURES = 50
@@ -32,6 +33,7 @@ class Scores:
     on: str
 
 
+@doing("Looking at the training pictures again")
 def learned_map(context: RunContext, detector: SSD) -> float:
     """MAP on some of the training pictures, logged as `train/mAP`."""
     split, detect = Split.read(context.dataset, "train"), detector.as_detect()

@@ -13,6 +13,7 @@ from odtrain.dataset.prepare import prepare
 from odtrain.dataset.read import Dataset
 from odtrain.errors import DataError
 from odtrain.evaluation.evaluate import Evaluation
+from odtrain.jobs.closing import in_words, pictures_in_words
 from odtrain.jobs.context import RunContext
 from odtrain.jobs.steps import evaluate_split
 from odtrain.model_source import open_source, run_config
@@ -30,11 +31,13 @@ class EvaluateResult:
         run_id: of the run that holds it: the evaluated one, or one of its own.
         report: folder of the report.
         evaluation: on `evaluate.split`.
+        in_words: the same in a sentence.
     """
 
     run_id: str
     report: Path
     evaluation: Evaluation
+    in_words: str = ""
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -129,7 +132,11 @@ def evaluate(config: Config, overrides: Sequence[str]) -> EvaluateResult:
         step = config.train.steps if judged else 0
         context = RunContext(tracker, config, dataset, overrides, step)
         evaluated = evaluate_split(context, source.detect, config.evaluate.split, again=True)
-        return EvaluateResult(tracker.name, tracker.folder / "eval", evaluated.evaluation)
+        evaluation = evaluated.evaluation
+        where = pictures_in_words(evaluation, config.evaluate.split)
+        who = source.file.name if source.file else "The checkpoint"
+        said = in_words(who, evaluation.counts, evaluation.class_names, where)
+        return EvaluateResult(tracker.name, tracker.folder / "eval", evaluation, said)
 
 
 def _record_own(

@@ -27,6 +27,7 @@ from odtrain.reports.evaluation_report import SHOWN, best_of, worst_of
 from odtrain.reports.pages import as_jpeg, page
 from odtrain.secrets import masked
 from odtrain.structures import Detections, LabelledSplit
+from odtrain.system.progress import doing
 from odtrain.tracking.runs import EVAL_SPLIT, RunSummary, read_summary
 
 RESAMPLES = 1000
@@ -73,6 +74,7 @@ class Judgement(NamedTuple):
     points: list[tuple[float, float, float] | None]
 
 
+@doing("Writing the report")
 def write_report(run: str, runs: Runs, to: Path | None, precision: float) -> Path:
     """Write the report of a run, and return its file.
 

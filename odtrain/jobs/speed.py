@@ -9,6 +9,7 @@ from odtrain.config.schema import Config, replaced
 from odtrain.errors import ConfigError
 from odtrain.jobs.context import RunContext
 from odtrain.models.build import DENSE
+from odtrain.system.progress import doing
 from odtrain.training.bound import PASSES, gflop_of_training, time_matrix_product
 from odtrain.training.precision import fastest, steps_here, this_place
 from odtrain.zoo.costs import cost_of
@@ -62,6 +63,7 @@ def _check_bf16(config: Config) -> None:
     )
 
 
+@doing("Measuring how fast this machine computes")
 def record_speed(context: RunContext, network: Any) -> float:
     """Say and log what the run computes with.
 

@@ -9,8 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tqdm import tqdm
-
 from odtrain import __version__
 from odtrain.config.schema import Config
 from odtrain.dataset.faulty import LEFT_OUT_FILE
@@ -40,6 +38,7 @@ from odtrain.reports.evaluation_report import write_report
 from odtrain.reports.findings_page import findings_page
 from odtrain.structures import Detect, Detections
 from odtrain.system import timing_lock
+from odtrain.system.progress import Bar, doing
 from odtrain.tracking.runs import EVAL_SPLIT
 from odtrain.tracking.store import is_outage
 from odtrain.tracking.tracker import Tracker
@@ -57,6 +56,7 @@ KEPT = f"eval/{saved_detections.FOLDER}"
 # ---- inputs
 
 
+@doing("Recording settings and data")
 def record_inputs(context: RunContext, findings: Sequence[Finding]) -> None:
     """Log configuration, data and what the data check found."""
     tracker, dataset = context.tracker, context.dataset
@@ -80,6 +80,7 @@ def record_inputs(context: RunContext, findings: Sequence[Finding]) -> None:
     tracker.log_text(found, "data/findings.html")
 
 
+@doing("Drawing what the network will see")
 def record_pictures(context: RunContext) -> None:
     """Charts of the data, and what the network will see: once, when the run begins."""
     tracker, config = context.tracker, context.config
@@ -123,7 +124,7 @@ def evaluate_split(
     tracker, config, dataset = context.tracker, context.config, context.dataset
     pictures = Split.read(dataset, split)
     check_evaluator(pictures.truths, dataset.class_names)
-    shown = tqdm(pictures.images, desc="evaluate", unit="picture")
+    shown = Bar(pictures.images, doing="evaluate")
     found = [detect(image) for image in timing_lock.giving_way(shown)]
     evaluation = evaluate(
         pictures.truths, found, dataset.class_names, config.evaluate.bootstrap, config.data.seed
@@ -210,6 +211,7 @@ def proven_before(context: RunContext, detector: SSD, found: Found) -> list[Proo
     return proofs
 
 
+@doing("Recording the files")
 def _log_proofs(context: RunContext, proofs: Sequence[Proof], *, replace: bool) -> None:
     """Log numbers, verdict and files of exports."""
     tracker = context.tracker
@@ -255,6 +257,7 @@ def prove_exports(
     )
 
 
+@doing("Choosing thresholds on the validation pictures")
 def _stored_thresholds(dataset: Dataset, detector: SSD, precision: float) -> dict[str, str]:
     """Operating thresholds for the passport, chosen on the validation pictures, if there are any."""
     pictures = Split.read(dataset, "validation")
@@ -284,6 +287,7 @@ class Registered:
     version: tuple[str, str] | None = None
 
 
+@doing("Registering the files")
 def register_files(
     context: RunContext, evaluation: Evaluation, proofs: Sequence[Proof]
 ) -> Registered:
@@ -320,6 +324,7 @@ def register_files(
     return _promote(context, candidate, version)
 
 
+@doing("Judging the version")
 def _promote(context: RunContext, candidate: ModelCandidate, version: str) -> Registered:
     """Let the gate judge a version that was just registered.
 

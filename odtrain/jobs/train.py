@@ -12,7 +12,7 @@ from odtrain.dataset.read import read_truths
 from odtrain.evaluation.evaluate import Evaluation, check_evaluator
 from odtrain.export.parity import Proof
 from odtrain.findings import Finding
-from odtrain.jobs.closing import description
+from odtrain.jobs.closing import description, served_in_words
 from odtrain.jobs.context import RunContext, pages_of, say_run
 from odtrain.jobs.doubts import doubts, learned_map, scores
 from odtrain.jobs.fitting import (
@@ -58,6 +58,7 @@ class TrainResult:
         pages: of MLflow, where the run is; None while the server is away.
         doubts: a sentence for each reason to doubt the result, with what to do.
         version: the registered model's name and number; None where none was registered.
+        in_words: how good the served file is on the test pictures, in a sentence.
     """
 
     run_id: str
@@ -70,6 +71,7 @@ class TrainResult:
     pages: Pages | None
     doubts: Sequence[str] = ()
     version: tuple[str, str] | None = None
+    in_words: str = ""
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -118,6 +120,7 @@ def train(config: Config, overrides: Sequence[str]) -> TrainResult:
             pages=pages_of(tracker),
             doubts=doubtful,
             version=registered.version,
+            in_words=served_in_words(evaluated, proofs, context.config.registry.format),
         )
 
 

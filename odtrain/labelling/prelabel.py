@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from tqdm import tqdm
 
 from odtrain.config.schema import Config, DataConfig, PredictConfig
 from odtrain.dataset.check import Checked, check
@@ -26,6 +25,7 @@ from odtrain.model_files.thresholds import Thresholds, choose_thresholds
 from odtrain.model_source import Source, open_source
 from odtrain.predict.outputs import NO_PLACE, Prediction, voc_xml
 from odtrain.structures import Detect, Detections
+from odtrain.system.progress import Bar
 from odtrain_runtime.pictures import UnusableError, read_upright
 from odtrain_runtime.provenance import write_labels
 
@@ -129,7 +129,7 @@ def prelabel(config: Config) -> str:
     with told_if_not_written(folder, NO_PLACE):
         rows = [
             _write(folder, looks[place], worth, rank, thresholds, source.class_names)
-            for rank, (place, worth) in enumerate(tqdm(ordered, desc="write", unit="picture"), 1)
+            for rank, (place, worth) in enumerate(Bar(ordered, doing="write"), 1)
         ]
         write_text(folder / CLASS_LIST, write_labels(source.class_names))
         sync(folder)
@@ -217,7 +217,7 @@ def _look_at(
     """What the model sees in each new picture, and how many were left out, by reason."""
     looks: dict[str, ScoredPicture] = {}
     left_out: Counter[str] = Counter()
-    for file in tqdm(files, desc="look", unit="picture"):
+    for file in Bar(files, doing="look"):
         try:
             digest = sha256_of(file)
             if digest in known or digest in looks:

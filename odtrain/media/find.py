@@ -15,7 +15,6 @@ from urllib.parse import unquote, urlsplit
 
 import requests
 from PIL import Image
-from tqdm import tqdm
 
 from odtrain.config.schema import PredictConfig
 from odtrain.errors import ConfigError, DataError, taken_from
@@ -24,6 +23,7 @@ from odtrain.io.fetch import Fetcher, FetchError, SlowError
 from odtrain.media import images as pictures
 from odtrain.media import video
 from odtrain.secrets import masked
+from odtrain.system.progress import Bar
 
 CAMERA = re.compile(r"camera:(\d+)")
 URL = re.compile(r"https?://", re.IGNORECASE)
@@ -191,9 +191,7 @@ def _receive(part: Path, url: str, config: PredictConfig, answer: requests.Respo
     deadline = time.monotonic() + config.max_download_seconds
     said = answer.headers.get("Content-Length", "")
     length = int(said) if said.isdecimal() else 0
-    bar = tqdm(
-        total=length or None, unit="B", unit_scale=True, desc="fetching", delay=1, leave=False
-    )
+    bar = Bar[None](total=length or None, unit="B", doing="fetching", delay=1, leave=False)
     with bar, part.open("wb") as stream:
         pieces = iter(partial(answer.raw.read1, 2**16), b"")
         for block in pieces if length <= limit else [b""]:

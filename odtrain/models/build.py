@@ -21,11 +21,13 @@ from odtrain.models import (
 )
 from odtrain.models.layers import Layers, layers_for
 from odtrain.models.ssd import SSD, Parts
+from odtrain.system.progress import doing
 
 Builder = Callable[[ModelConfig, int, Layers, tf.Tensor], Parts]
 """(configuration, number of classes, layers, (B, H, W, 3) normalised pictures) -> the parts."""
 
 
+@doing("Building the network")
 def build_detector(
     config: ModelConfig,
     num_classes: int,

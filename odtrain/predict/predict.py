@@ -17,8 +17,6 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from odtrain import __version__
 from odtrain.config.schema import Config, PredictConfig
 from odtrain.errors import ConfigError, DataError, told_if_not_written
@@ -31,6 +29,7 @@ from odtrain.model_source import Source, open_source
 from odtrain.predict.outputs import NO_PLACE, Prediction, write_tables
 from odtrain.predict.progress import Journal, stamp_of
 from odtrain.predict.runner import PredictionRunner
+from odtrain.system.progress import Bar
 from odtrain.system.workers import cores
 from odtrain_runtime.plain import plain_lines
 
@@ -182,7 +181,7 @@ def _frames(medium: Medium) -> int:
 
 @contextmanager
 def _progress(runner: PredictionRunner, total: int | None) -> Iterator[None]:
-    with tqdm(total=total, desc="predict", unit=" pictures", mininterval=0.5) as bar:
+    with Bar[None](doing="predict", total=total) as bar:
         runner.advance = bar.update
         yield
 

@@ -9,8 +9,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from odtrain.config.schema import Config, RegistryConfig
 from odtrain.dataset.prepare import prepare
 from odtrain.dataset.read import read_labelled as labels_of
@@ -34,6 +32,7 @@ from odtrain.registry.versions import (
     served_by,
 )
 from odtrain.structures import LabelledSplit
+from odtrain.system.progress import Bar
 from odtrain.tracking.store import open_client
 from odtrain.training.input_pipeline import Pictures
 
@@ -188,7 +187,7 @@ def _measured(
             NAME_THE_DATA,
         )
     timing = case.config.benchmark
-    shown = tqdm(pictures, desc=f"gate: {file.name}", unit="picture", leave=False)
+    shown = Bar(pictures, doing=f"gate: {file.name}", leave=False)
     try:
         measured = measure(file, shown, timing.runs, timing.threads, proven=bool(raw))
     except ModelFileError as problem:
@@ -202,7 +201,7 @@ def _reference(case: PromotionCase, split: LabelledSplit) -> Sequence[Any]:
     if kept is not None and kept.split == split.digest:
         return kept.detections
     _, pictures = case.pictures
-    shown = tqdm(pictures, desc="gate: checkpoint", unit="picture", leave=False)
+    shown = Bar(pictures, doing="gate: checkpoint", leave=False)
     return list(map(case.checkpoint.as_detect(), shown))
 
 

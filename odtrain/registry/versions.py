@@ -19,7 +19,8 @@ from mlflow.exceptions import MlflowException
 from odtrain.errors import TrackingError
 from odtrain.export_formats import FORMATS, served_format
 from odtrain.registry.lock import Lease
-from odtrain.tracking.store import check_answers, reaching, registry_uri
+from odtrain.system.progress import doing
+from odtrain.tracking.store import check_answers, is_made, reaching, registry_uri
 from odtrain_runtime.plain import plain
 
 MODEL_URI = re.compile(r"(?:models:/)?(?P<name>[^/@]+)(?:@(?P<alias>[^/]+)|/(?P<version>[^/]+))?")
@@ -53,7 +54,9 @@ class Version:
 
 def list_models(store: str) -> list[Version]:
     """Every version of every registered model, newest first within each."""
-    with reaching(store) as client:
+    if not is_made(registry_uri(store)):
+        return []
+    with reaching(store) as client, doing("Reading the versions"):
         names = sorted(model.name for model in client.search_registered_models())
         if not names:
             check_answers(client, store)
@@ -271,7 +274,9 @@ def losing_classes(versions: Sequence[Version], store: str) -> list[Version]:
     Versions of today were run with 1 to 4 threads before they were registered. Of an older one its run
     says how its files suppress.
     """
-    with reaching(store) as client:
+    if not versions:
+        return []
+    with reaching(store) as client, doing("Looking at how they were exported"):
         return [
             each for each in versions if not _proven(each) and _made_with_operator(client, each)
         ]

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from odtrain.evaluation.evaluate import ClassResult, Evaluation, ImageResult
 from odtrain.io.cells import write_rows
 from odtrain.media.draw import draw, draw_truth, fit, printable_label, side_by_side
 from odtrain.reports import charts, shots
 from odtrain.structures import Detections, GroundTruth, UInt8Image
+from odtrain.system.progress import Bar, doing
 from odtrain.tracking.names import key_name
 
 PER_CLASS_HEADER = (
@@ -35,6 +35,7 @@ DRAWN_SIZE = (480, 1280)
 """Pixels of the shorter side at least, and of the longer one at most, of drawn pictures."""
 
 
+@doing("Writing the report of the evaluation")
 def write_report(
     evaluation: Evaluation,
     images: Callable[[int], UInt8Image],
@@ -145,7 +146,7 @@ def _draw_sheets(
     shown = [i for some in chosen.values() for i in some[:SHOWN]]
     shots.write_pictures(folder / shots.FOLDER, images, shown)
     files = [file for name, some in chosen.items() for file in _numbered(folder / name, some)]
-    for file, i in tqdm(files, desc="drawing", unit="picture", leave=False):
+    for file, i in Bar(files, doing="drawing", leave=False):
         sheet = _sheet(images(i), truths[i], detections[i], evaluation, evaluation.images[i])
         stem = Path(truths[i].name).stem.encode(errors="replace")[:200].decode(errors="ignore")
         Image.fromarray(sheet).save(file.with_name(f"{file.name}_{stem}.jpg"), quality=88)

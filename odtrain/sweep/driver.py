@@ -15,11 +15,11 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import psutil
 from optuna.trial import TrialState
-from tqdm import tqdm
 
 from odtrain.config.compose import compose_config
 from odtrain.config.schema import Config, replaced
@@ -35,10 +35,11 @@ from odtrain.sweep import results as sweep_results
 from odtrain.sweep import space as sweep_space
 from odtrain.sweep import study as sweep_study
 from odtrain.sweep.run import Sweep, begun, other_driver, taken_over
-from odtrain.sweep.show import closing_words, show, tell_news
+from odtrain.sweep.show import before_the_first, closing_words, show, tell_news
 from odtrain.sweep.space import Dimension
 from odtrain.sweep.study import METRICS, patiently
-from odtrain.sweep.worker import Job, train_in_process, work, write_job
+from odtrain.sweep.worker import Job, last_line, train_in_process, work, write_job
+from odtrain.system.progress import Bar, doing
 from odtrain.tracking.store import repeated, tracking_uri
 from odtrain.tracking.tracker import Terminated
 
@@ -125,6 +126,7 @@ def sweep(
         return closing_words(whole, repeated(overrides, NEXT))
 
 
+@doing("Checking what the sweep may try")
 def checked_space(
     config: Config, overrides: Sequence[str], config_dir: str | None = None
 ) -> tuple[list[Dimension], list[str], list[Config]]:
@@ -180,22 +182,28 @@ def _deadline(max_minutes: float | None) -> float | None:
 
 def _run(whole: Sweep) -> None:
     settings, seen = whole.config.sweep, set[int]()
-    with tqdm(total=settings.n_trials, desc="sweep", unit="training") as bar:
+    with Bar[None](doing="sweep", unit="training", total=settings.n_trials) as bar:
         tell_news(whole, bar, seen, aloud=False)
 
         def told() -> None:
             tell_news(whole, bar, seen)
 
+        began, rounds = time.monotonic(), settings.n_trials / settings.workers
+
+        def heard(line: str) -> None:
+            if not bar.n:
+                bar.note(before_the_first(line, time.monotonic() - began, rounds))
+
         if settings.workers == 1:
-            work(whole.job, whole.study, train_in_process, told)
+            work(whole.job, whole.study, partial(train_in_process, heard=heard), told)
         else:
-            _run_workers(whole, told)
+            _run_workers(whole, told, heard)
     deadline = whole.job.deadline
     if deadline and time.time() > deadline and settings.max_minutes:
         logger.info(f"sweep.max_minutes={settings.max_minutes:g} are over.")
 
 
-def _run_workers(whole: Sweep, told: Callable[[], None]) -> None:
+def _run_workers(whole: Sweep, told: Callable[[], None], heard: Callable[[str], None]) -> None:
     """Keep `sweep.workers` processes at work, and begin those again that are killed."""
     with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
         workers = [
@@ -209,6 +217,7 @@ def _run_workers(whole: Sweep, told: Callable[[], None]) -> None:
         while any(worker.is_working() for worker in workers):
             time.sleep(SECONDS_BETWEEN_LOOKS)
             told()
+            heard(workers[0].last_line())
             now = patiently(lambda: sweep_trials.count(whole.study, TrialState.COMPLETE))
             deaths, complete = (0 if now > complete else deaths), now
             for worker in [one for one in workers if one.was_killed()]:
@@ -248,6 +257,9 @@ class _Worker:
 
     def failure(self) -> bool:
         return self._process is not None and (self._process.poll() or 0) > 0
+
+    def last_line(self) -> str:
+        return last_line(self._errors)
 
     def said(self) -> tuple[str, str]:
         """Problem and remedy, of the error that ended it."""

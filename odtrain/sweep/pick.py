@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from itertools import chain, combinations
 from typing import Any
 
-from tqdm import tqdm
-
 from odtrain.config.schema import Config, SweepConfig
 from odtrain.errors import ConfigError
 from odtrain.io import markdown
@@ -19,6 +17,7 @@ from odtrain.sweep import study as sweep_study
 from odtrain.sweep.pareto import FrontPoint
 from odtrain.sweep.queue import machine_folder
 from odtrain.system import timing_lock as turns
+from odtrain.system.progress import Bar
 
 
 def pick(
@@ -70,7 +69,7 @@ def verify(config: Config) -> tuple[str, bool]:
     turns.take_part(machine_folder())
     again = [
         measure_again(config.runs, one.run_id, one.file)
-        for one in tqdm(best, desc="measure again", unit="file")
+        for one in Bar(best, doing="measure again", unit="file")
     ]
     swapped = changed_order(best, again, directions, config.sweep.latency_noise)
     lines = [_both_table(best, again), ""]

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from optuna.trial import FrozenTrial, TrialState
-from tqdm import tqdm
 
 from odtrain.config.differing import left_out
 from odtrain.jobs.context import pages_of
@@ -21,12 +20,35 @@ from odtrain.sweep import results as sweep_results
 from odtrain.sweep import space as sweep_space
 from odtrain.sweep.run import Sweep
 from odtrain.sweep.study import patiently
+from odtrain.system.progress import Bar, doing, duration
 from odtrain.tracking.store import ui_command
 
 logger = logging.getLogger(__name__)
 
 
-def tell_news(whole: Sweep, bar: tqdm[NoReturn], seen: set[int], aloud: bool = True) -> None:
+STEPS = re.compile(r"train: ([\d,]+) of ([\d,]+) steps")
+"""What a training says of itself, see `odtrain.system.progress`."""
+LONGEST_NOTE = 60
+
+
+def before_the_first(line: str, seconds: float, rounds: float) -> str:
+    """What is noted beside the bar of a sweep while no training has ended.
+
+    Args:
+        line: the last one of a training.
+        seconds: since the first training began.
+        rounds: trainings that follow each other.
+    """
+    found = STEPS.match(line)
+    if found is None:
+        return line[:LONGEST_NOTE]
+    done, steps = (int(number.replace(",", "")) for number in found.groups())
+    first = f"step {done:,} of {steps:,} of the first training"
+    left = f", about {duration(seconds * (rounds * steps / done - 1))} left for all" if done else ""
+    return f"{first}{left}"
+
+
+def tell_news(whole: Sweep, bar: Bar[None], seen: set[int], aloud: bool = True) -> None:
     """Say what has ended since the last look, and log the front if anything has."""
     trials = patiently(lambda: sweep_trials.asked(whole.study))
     ended = [one for one in trials if one.state.is_finished() and one.number not in seen]
@@ -38,7 +60,7 @@ def tell_news(whole: Sweep, bar: tqdm[NoReturn], seen: set[int], aloud: bool = T
     complete = sum(trial.state == TrialState.COMPLETE for trial in trials)
     bar.update(min(complete, whole.config.sweep.n_trials) - bar.n)
     show(whole)
-    bar.set_postfix_str(f"{len(sweep_results.front(whole.study))} on the front")
+    bar.note(f"{len(sweep_results.front(whole.study))} on the front")
 
 
 def _line(trial: FrozenTrial) -> str:
@@ -52,6 +74,7 @@ def _line(trial: FrozenTrial) -> str:
     return f"{trial.number}: {chosen}: {trial.user_attrs.get('state', 'lost')}: {what}"
 
 
+@doing("Drawing the front")
 def show(whole: Sweep) -> None:
     """Log the front as it is now: `front.json`, a table, plots and a page."""
     study, tracker = whole.study, whole.tracker

@@ -28,6 +28,7 @@ from odtrain.config.schema import SweepConfig
 from odtrain.errors import ConfigError, TrackingError, first_line
 from odtrain.secrets import without_secrets
 from odtrain.sweep.space import Dimension
+from odtrain.system.progress import doing
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +54,7 @@ def storage_url(settings: SweepConfig) -> str:
     return settings.storage or f"sqlite:///{Path('optuna.db').resolve()}"
 
 
+@doing("Opening the study")
 def open_study(
     settings: SweepConfig, dimensions: Sequence[Dimension], begun_with: Mapping[str, Any]
 ) -> tuple[optuna.Study, bool]:

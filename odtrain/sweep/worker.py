@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,10 @@ MOST_FAILURES = 4
 """Trainings that fail one after the other, two points twice, before a worker gives up."""
 SECONDS_BETWEEN_LOOKS = 1.0
 """At what the others have done, while there is nothing left to begin."""
+
+
+LAST_BYTES = 4000
+"""Of what a process said, that are looked at for its last line."""
 
 
 @dataclass(frozen=True)
@@ -196,8 +201,10 @@ def _known_networks(study: optuna.Study) -> dict[str, dict[str, dict[str, float]
     return found
 
 
-def train_in_process(job: Job, request: Request) -> TrialOutcome:
-    """Have a training done by `job.program`, in a process of its own."""
+def train_in_process(
+    job: Job, request: Request, heard: Callable[[str], None] = lambda line: None
+) -> TrialOutcome:
+    """Have a training done by `job.program`, in a process of its own; `heard` is told its last line."""
     with tempfile.TemporaryDirectory() as scratch:
         asked, answer, said = (Path(scratch) / name for name in ("request", "result", "stderr"))
         write_request(request, asked)
@@ -206,17 +213,51 @@ def train_in_process(job: Job, request: Request) -> TrialOutcome:
         if job.threads:
             environment["OMP_NUM_THREADS"] = str(job.threads)
         with said.open("wb") as stderr:
-            status = subprocess.run(
+            process = subprocess.Popen(
                 [*job.program, str(asked), str(answer)],
                 stdout=subprocess.DEVNULL,
                 stderr=stderr,
                 env=environment,
-                check=False,
-            ).returncode
+            )
+            status = _awaited(process, lambda: heard(last_line(said)))
         if answer.is_file():
             return read_result(answer)
-        last = said.read_text("utf-8", "replace").strip().splitlines()[-1:]
-    return TrialOutcome("failed", f"its process ended with status {status}: {' '.join(last)}"[:500])
+        last = last_line(said)
+    return TrialOutcome("failed", f"its process ended with status {status}: {last}"[:500])
+
+
+def _awaited(process: subprocess.Popen[bytes], look: Callable[[], None]) -> int:
+    """The exit status; `look` is called while the process lasts, which does not outlive an interruption."""
+    try:
+        while True:
+            try:
+                return process.wait(SECONDS_BETWEEN_LOOKS)
+            except subprocess.TimeoutExpired:
+                look()
+    except BaseException:
+        process.kill()
+        process.wait()
+        raise
+
+
+def last_line(file: Path) -> str:
+    """Of what a process has said so far; empty where it has said nothing."""
+    with file.open("rb") as stream:
+        stream.seek(max(0, file.stat().st_size - LAST_BYTES))
+        said = stream.read().decode("utf-8", "replace").strip().splitlines()
+    return said[-1].strip() if said else ""
+
+
+class _Onward:
+    """Says each new line of a training on this worker's own standard error, where the driver looks."""
+
+    def __init__(self) -> None:
+        self._before = ""
+
+    def __call__(self, line: str) -> None:
+        if line != self._before:
+            self._before = line
+            print(line, file=sys.stderr, flush=True)
 
 
 def write_job(job: Job, file: Path) -> None:
@@ -240,7 +281,7 @@ def main(arguments: Sequence[str]) -> int:
         with sweep_study.quiet():
             dimensions = sweep_space.read_space(job.settings.space)
             study, _ = sweep_study.open_study(job.settings, dimensions, job.begun_with)
-            work(job, study, train_in_process)
+            work(job, study, partial(train_in_process, heard=_Onward()))
     except OdtrainError as error:
         logger.error(error)
         return 1

@@ -8,7 +8,7 @@ before a job is called.
 from __future__ import annotations
 
 import logging
-import sys
+import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -17,6 +17,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from odtrain.secrets import masked
+from odtrain_runtime.native_stderr import PEOPLE
 from odtrain_runtime.plain import plain_lines
 
 ROOT = logging.getLogger("odtrain")
@@ -31,12 +32,16 @@ MOST_REMEMBERED = 1000
 class Terminal(logging.Handler):
     """Lines on stderr as they are, above a progress bar that may be there."""
 
+    last = 0.0
+    """When something was said, on the clock of `time.monotonic`."""
+
     def emit(self, record: logging.LogRecord) -> None:
         """Write a line; a terminal that is gone stops nothing."""
         try:
             line = plain_lines(self.format(record))
             where = f"{record.name}: " if record.levelno < logging.INFO else ""
-            tqdm.write(masked(where + line), file=sys.stderr)
+            Terminal.last = time.monotonic()
+            tqdm.write(masked(where + line), file=PEOPLE)
         except OSError:
             return
 
@@ -56,6 +61,16 @@ def show(verbosity: int = 0) -> None:
     # warn, would say all of it again.
     ROOT.setLevel(logging.DEBUG)
     ROOT.propagate = False
+
+
+def last_said() -> float:
+    """When the last line was said on the terminal, on the clock of `time.monotonic`."""
+    return Terminal.last
+
+
+def told() -> int | None:
+    """The lowest level that is said on the terminal; None where nothing is."""
+    return next((one.level for one in ROOT.handlers if isinstance(one, Terminal)), None)
 
 
 def show_if_nobody_does() -> None:

@@ -17,10 +17,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
-from tqdm import tqdm
-
 import odtrain
 import odtrain_runtime
+from odtrain.system.progress import Bar
 
 ROOTS = tuple(
     str(Path(package.__path__[0]).resolve().parent) for package in (odtrain, odtrain_runtime)
@@ -213,13 +212,5 @@ def _ahead(
         yield result
 
 
-def _progress(total: int | None, doing: str | None) -> tqdm:  # type: ignore[type-arg]
-    return tqdm(
-        total=total,
-        desc=doing,
-        unit=" pictures",
-        delay=1,
-        mininterval=0.5,
-        leave=False,
-        disable=not doing,
-    )
+def _progress(total: int | None, doing: str | None) -> Bar[None]:
+    return Bar(doing=doing or "", total=total, delay=1, leave=False)

@@ -20,6 +20,7 @@ from odtrain.errors import TrackingError
 from odtrain.io.atomic import make_folder
 from odtrain.io.locks import alone
 from odtrain.secrets import masked
+from odtrain.system.progress import doing
 from odtrain.tracking.names import file_name
 from odtrain.tracking.reach import brief
 from odtrain.tracking.runs import at_work, deleted_run, existing_run, run_folder
@@ -79,6 +80,7 @@ def _say_passed_over(experiment: str) -> None:
         )
 
 
+@doing("Beginning the run")
 def begin_run(draft: RunRecord, wanted: str | None, outputs: Path) -> Begun:
     """Create a run as drafted, or take up the one of the id `wanted`; without a server, on disk alone.
 
@@ -93,7 +95,7 @@ def begin_run(draft: RunRecord, wanted: str | None, outputs: Path) -> Begun:
     if wanted is None and draft.parent is None:
         _say_passed_over(draft.experiment)
     try:
-        client = open_client(draft.uri)
+        client = open_client(draft.uri, making=True)
         if wanted is not None:
             return _taken_up(client, wanted, draft, outputs)
         draft = replace(draft, tags={**_tags_of_origin(), **draft.tags})

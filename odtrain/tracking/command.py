@@ -50,11 +50,13 @@ SERVER = Action(
         flag("--allowed-hosts", "by which clients call it", metavar="NAMES"),
         flag("--workers", "processes that answer", type=int, default=2),
     ),
+    stays=True,
 )
 UI = Action(
     looks(with_config(_ui)),
     flags=(flag("--port", "of the local server", type=int, default=5000),),
     settings=("tracking",),
+    stays=True,
 )
 COMMANDS = {
     "track": Command({"sync": SYNC}, default=None),

@@ -23,6 +23,7 @@ from odtrain.config.schema import Config, Runs, TrackingConfig
 from odtrain.errors import TrackingError
 from odtrain.io.locks import alone
 from odtrain.secrets import HIDDEN, forget, masked, without_secrets
+from odtrain.system.progress import doing
 from odtrain.tracking.reach import StoreAwayError, cause, hurried
 from odtrain.tracking.sender import Delivery, RunRecord
 from odtrain.tracking.store import (
@@ -30,6 +31,7 @@ from odtrain.tracking.store import (
     check_answers,
     check_said,
     experiments_of,
+    is_made,
     is_outage,
     open_client,
     reaching,
@@ -79,6 +81,7 @@ class RunSummary:
     metrics: dict[str, list[tuple[int, float]]]
 
 
+@doing("Reading the run")
 def read_summary(run_id: str, config: TrackingConfig) -> RunSummary:
     """Read a run with the history of its metrics.
 
@@ -158,9 +161,9 @@ def _may_differ(key: str) -> bool:
 
 def is_begun(config: TrackingConfig, run_id: str | None) -> bool:
     """Whether odtrain has worked on this run; one that `mlflow run` just made is not begun."""
-    if run_id is None:
-        return False
     uri = tracking_uri(config)
+    if run_id is None or not is_made(uri):
+        return False
     try:
         return "odtrain.stage" in open_client(uri).get_run(run_id).data.tags
     except Exception as problem:
@@ -212,6 +215,8 @@ def find_resumable(
 
 def _is_deleted(uri: str, run_id: str) -> bool:
     """Whether the server holds the run as deleted; not while it is away, nor where it never was."""
+    if not is_made(uri):
+        return False
     try:
         return bool(open_client(uri).get_run(run_id).info.lifecycle_stage != "active")
     except Exception as problem:
@@ -224,6 +229,8 @@ def _unfinished_on_server(
     uri: str, config: TrackingConfig, digest: str, stage: str
 ) -> list[tuple[int, str]]:
     """(start in milliseconds, run id) of each; none while the server is away."""
+    if not is_made(uri):
+        return []
     same = f"tags.`odtrain.config_digest` = '{digest}' and tags.`odtrain.stage` = '{stage}'"
     try:
         client = open_client(uri)

@@ -125,7 +125,7 @@ class Delivery:
     def client(self) -> MlflowClient:
         """MLflow's client of this run's store, opened when first needed."""
         if self._client is None:
-            self._client = open_client(self.record.uri)
+            self._client = open_client(self.record.uri, making=True)
         return self._client
 
     @property

@@ -25,6 +25,7 @@ from odtrain.config.schema import TrackingConfig
 from odtrain.errors import OdtrainError, TrackingError
 from odtrain.io.locks import alone
 from odtrain.secrets import forget, has_secret, masked
+from odtrain.system.progress import doing
 from odtrain.tracking.reach import (
     FULL,
     TAKES_LATER,
@@ -146,18 +147,38 @@ def repeated(overrides: Sequence[str], keys: Sequence[str]) -> str:
     return "".join(words)
 
 
-def open_client(uri: str) -> MlflowClient:
+class NothingYetError(TrackingError):
+    """The database that is asked is not there: nothing was tracked in it yet."""
+
+
+def is_made(uri: str) -> bool:
+    """Whether there is a store to ask; of a server that is not known before."""
+    return not uri.startswith("sqlite:") or _database(uri).exists()
+
+
+def open_client(uri: str, *, making: bool = False) -> MlflowClient:
     """Open the store.
 
     Processes that open a new sqlite database at once break each other's migrations, so they queue.
 
+    Args:
+        uri: of the store.
+        making: whether a database that is not there is made; who only looks leaves none behind.
+
     Raises:
+        NothingYetError: it is not there.
         TrackingError: the store is there but cannot be used.
     """
+    if not (making or is_made(uri) or "MLFLOW_REGISTRY_URI" in os.environ):
+        raise NothingYetError(
+            str(_database(uri)),
+            "is not there: nothing has been tracked yet.",
+            "`odtrain train` makes it. Runs and models that are elsewhere: tracking.uri=URI.",
+        )
     _calm_mlflow()
     check_there(uri)
     try:
-        with _alone(uri), warnings.catch_warnings():
+        with doing("Opening the store of the runs"), _alone(uri), warnings.catch_warnings():
             warnings.filterwarnings(
                 "ignore", "The ``noload`` loader strategy"
             )  # SQLAlchemy 2.1 on MLflow's mappings
@@ -337,12 +358,12 @@ def download(uri: str, to: Path, store: str) -> Path:
         StoreAwayError: the store cannot be reached.
         TrackingError: there is nothing there.
     """
-    to.mkdir(parents=True, exist_ok=True)
     try:
-        with hurried(store):
+        with hurried(store), doing(f"Fetching {uri}"):
             open_client(store)
+            to.mkdir(parents=True, exist_ok=True)
             return Path(download_artifacts(artifact_uri=uri, dst_path=str(to), tracking_uri=store))
-    except StoreAwayError:
+    except (StoreAwayError, NothingYetError):
         raise
     except Exception as problem:
         forget(problem)

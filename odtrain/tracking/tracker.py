@@ -34,6 +34,7 @@ from odtrain.errors import OdtrainError, TrackingError
 from odtrain.secrets import masked, without_secrets
 from odtrain.structures import UInt8Image
 from odtrain.system.logs import also_in
+from odtrain.system.progress import doing
 from odtrain.tracking.begin import begin_run, claim_folder, run_made_by_mlflow
 from odtrain.tracking.names import (
     LONGEST_DIGEST,
@@ -215,7 +216,8 @@ class Tracker:
         if problem is not None:
             bug = not isinstance(problem, OdtrainError | KeyboardInterrupt | Terminated)
             logger.debug(f"ended by {type(problem).__name__}: {problem}", exc_info=bug)
-        self.finish(_status_after(problem))
+        with doing("Ending the run"):
+            self.finish(_status_after(problem))
 
     @property
     def run_id(self) -> str | None:

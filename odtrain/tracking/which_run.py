@@ -19,7 +19,7 @@ from odtrain.secrets import masked
 from odtrain.tracking.reach import StoreAwayError
 from odtrain.tracking.runs import run_folders
 from odtrain.tracking.sender import RunRecord
-from odtrain.tracking.store import experiments_of, is_run_store, reaching, tracking_uri
+from odtrain.tracking.store import experiments_of, is_made, is_run_store, reaching, tracking_uri
 
 Search = Callable[[MlflowClient], Iterable[Run]]
 LATEST = "latest"
@@ -96,7 +96,7 @@ def _known(runs: Runs, search: Search) -> dict[str, KnownRun]:
     """
     uri = tracking_uri(runs.tracking)
     found, away = [], True
-    if not uri.startswith("sqlite:///") or Path(uri.removeprefix("sqlite:///")).exists():
+    if is_made(uri):
         with contextlib.suppress(StoreAwayError), reaching(uri) as client:
             found, away = [_of_server(run) for run in search(client)], False
     here = [
@@ -159,7 +159,9 @@ def no_run(name: str, runs: Runs) -> TrackingError:
     """What is said of a run that is not there, with those whose names or ids come near, else the newest."""
     problem = f"there is none in {masked(tracking_uri(runs.tracking))}."
     near = nearest_runs(name, runs)
-    remedy = f"There are:\n{near}" if near else "It holds no runs yet."
+    remedy = (
+        f"There are:\n{near}" if near else "It holds no runs yet; `odtrain train` makes the first."
+    )
     return TrackingError(f'run "{name}"', problem, remedy)
 
 

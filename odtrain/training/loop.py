@@ -23,13 +23,13 @@ import tensorflow as tf
 import tf_keras
 from official.core import base_task, base_trainer
 from official.core.config_definitions import ExperimentConfig
-from tqdm import tqdm
 
 from odtrain.config.schema import TrainConfig
 from odtrain.errors import TrainingError
 from odtrain.io.atomic import sync
 from odtrain.models.ssd import SSD
 from odtrain.system import timing_lock as turns
+from odtrain.system.progress import Bar
 from odtrain.training.input_pipeline import Batch
 from odtrain.training.losses import training_loss
 from odtrain.training.optimizers import build_optimizer
@@ -242,7 +242,8 @@ class Fit:
         trainer = _trainer(task, self.detector, self.optimizer)
         trainer.global_step.assign(start)
         stopped = self._caught_up(start, validate, validate_every, listener)
-        with tqdm(total=self.config.steps, initial=start, unit="step", desc="train") as bar:
+        with Bar[None](doing="train", unit="step", total=self.config.steps, done=start) as bar:
+            bar.note("the first step builds the graph")
             while (step := int(self.step.numpy())) < self.config.steps and not stopped:
                 turns.give_way()
                 began = time.monotonic()
@@ -254,9 +255,7 @@ class Fit:
                 speed = chunk * self.config.batch_size / (time.monotonic() - began)
                 # The first chunk builds the graph: its speed is not that of a step.
                 self._log(logs, speed if bar.n > start else None, step, listener)
-                bar.set_postfix_str(
-                    f"loss {float(logs['training_loss']):.3f}, {speed:.1f} images/s"
-                )
+                bar.note(f"loss {float(logs['training_loss']):.3f}, {speed:.1f} images/s")
                 bar.update(chunk)
                 stopped = self._after_chunk(step, began, validate, validate_every, listener)
         last = self.progress

@@ -22,6 +22,7 @@ def _webcam(given: Composed) -> int:
 SERVE = Action(
     with_config(_serve),
     settings=("source", "trust_source", "serve", "predict", "tracking", "outputs"),
+    stays=True,
 )
 WEBCAM = Action(
     with_config(_webcam),
@@ -35,5 +36,6 @@ WEBCAM = Action(
         "tracking",
         "outputs",
     ),
+    stays=True,
 )
 COMMANDS = {"serve": Command({"": SERVE}), "webcam": Command({"": WEBCAM})}

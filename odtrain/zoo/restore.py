@@ -19,6 +19,7 @@ from odtrain.io.download import Wanted, download, file_in
 from odtrain.model_files.strangers import what_it_is
 from odtrain.models.ssd import SSD
 from odtrain.structures import FloatArray, UInt8Image
+from odtrain.system.progress import doing
 from odtrain.zoo.checkpoints import RANGES, describe_checkpoint, read_checkpoint
 from odtrain_runtime.graph_operators import check_graph
 
@@ -164,6 +165,7 @@ def aligned(lines: Sequence[tuple[str, str, str, str, str]]) -> list[str]:
     ]
 
 
+@doing("Loading the weights")
 def restore(detector: SSD, checkpoint: str | Path, what: str = "all") -> LoadReport:
     """Give the detector every variable that the checkpoint has for it, or none and raise.
 

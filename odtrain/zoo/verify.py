@@ -19,6 +19,7 @@ from odtrain.models import retinanet
 from odtrain.models.build import build_detector
 from odtrain.models.ssd import SSD
 from odtrain.structures import Detections, UInt8Image
+from odtrain.system.progress import doing
 from odtrain.zoo.checkpoints import read_checkpoint
 from odtrain.zoo.restore import Verification, fetch, gives_raw_detections, restore, verify
 from odtrain_runtime.model_files import load_detector
@@ -46,6 +47,7 @@ def fetch_weights(config: Config) -> Path:
     return fetch(model.zoo, model.name, config.zoo.mirrors)
 
 
+@doing("Comparing network and weights")
 def verify_weights(config: Config, archive: Path) -> str:
     """Prove a tarball or folder of the configured model equal to the frozen graph in it.
 

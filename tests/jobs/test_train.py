@@ -70,7 +70,14 @@ def test_the_run_is_finished_and_named_by_data_model_and_size(run):
 
 def test_it_ends_with_the_numbers_and_where_to_look_next(trained):
     said = trained.done.stdout
-    assert said.startswith("Registered models:/shapes/1 is @champion.\n\nmAP ")
+    assert said.startswith("Registered models:/shapes/1 is @champion.\n")
+    first, second = said.splitlines()[1:4:2]
+    assert re.fullmatch(
+        r"frozen_inference_graph\.pb finds (none|\d) of 6 objects in the 4 test pictures, at scores "
+        r"from 0\.5.*\.|model\.tflite finds .*",
+        first,
+    )
+    assert second.startswith("mAP ")
     for line in (
         "| model_int8.tflite | ",
         f"mlflow ui --backend-store-uri {trained.uri} --port 5000",
@@ -86,6 +93,17 @@ def test_it_ends_with_the_numbers_and_where_to_look_next(trained):
         "the best of many       odtrain sweep",
     ):
         assert line in said
+
+
+def test_the_page_of_the_run_has_the_same_sentence(trained, run):
+    sentence = trained.done.stdout.splitlines()[1]
+    assert run.data.tags["mlflow.note.content"].split("\n\n")[1].endswith(f"`). {sentence}")
+
+
+def test_without_a_terminal_every_line_is_plain(trained):
+    said = trained.done.stderr
+    assert ("\r" in said, "\x1b" in said, "cuInit" in said) == (False, False, False)
+    assert re.search(r"^export: 3 of 3 files in \d+ s$", said, re.MULTILINE)
 
 
 def test_reasons_to_doubt_are_said_at_the_end_and_on_the_page_of_the_run(trained, run):

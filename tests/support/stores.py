@@ -30,7 +30,7 @@ QUIET = section(TrackingConfig, experiment="tests", system_metrics=False, flush_
 
 def migrated_database(folder: Path) -> Path:
     """A new MLflow database; making one takes seconds, copying it none."""
-    open_client(f"sqlite:///{folder}/mlflow.db")
+    open_client(f"sqlite:///{folder}/mlflow.db", making=True)
     return folder / "mlflow.db"
 
 

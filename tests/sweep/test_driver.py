@@ -59,7 +59,7 @@ def trainings(monkeypatch, requests):
     done = []
     monkeypatch.setattr(driver, "decided", lambda corners: "fp32")
 
-    def train(job, request):
+    def train(job, request, heard):
         requests.append(request)
         done.append(point_of(request))
         return made_up(done[-1])

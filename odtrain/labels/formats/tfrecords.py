@@ -13,8 +13,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from odtrain.errors import DataError
 from odtrain.findings import Finding
 from odtrain.io.atomic import read_json, write_bytes
@@ -35,6 +33,7 @@ from odtrain.labels.formats.reading import (
     size_of,
 )
 from odtrain.labels.label_map import read_label_map
+from odtrain.system.progress import Bar
 
 RECORD_NAME = re.compile(
     r"(?P<part>.+?)(\.(tfrecords?|records?)(-\d{5}-of-\d{5})?|-\d{5}-of-\d{5}(\.(tfrecords?|records?))?)",
@@ -309,8 +308,8 @@ def unpack(files: Sequence[Path], folder: Path) -> list[Path]:
         return [folder / name for name in written]
     pictures: dict[str, int] = {}
     names = _Names()
-    for name, encoded in tqdm(
-        _pictures(files, names), desc="unpacking records", unit=" pictures", delay=1, leave=False
+    for name, encoded in Bar(
+        _pictures(files, names), doing="unpacking records", delay=1, leave=False
     ):
         _write(folder / name, encoded)
         pictures[name] = len(encoded)
