@@ -26,7 +26,10 @@ FINDINGS = (ROOT / "docs" / "findings.md").read_text(encoding="utf-8")
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 GUIDE = "\n".join(
     (ROOT / name).read_text(encoding="utf-8")
-    for name in ("README.md", *(f"docs/{each}.md" for each in ("training", "models", "sweeps", "team")))
+    for name in (
+        "README.md",
+        *(f"docs/{each}.md" for each in ("training", "models", "sweeps", "team")),
+    )
 )
 """What users read first: its choices are names of conf/, never placeholders."""
 
