@@ -27,9 +27,6 @@ IOU_THRESHOLDS: Float64Array = np.linspace(0.5, 0.95, 10)
 RECALLS: Float64Array = np.linspace(0.0, 1.0, 101)
 """COCO's recall levels, at which precision is averaged."""
 
-NEXT_RECALLS: Float64Array = np.append(RECALLS[1:], np.inf)
-"""The level after each."""
-
 MAX_DETECTIONS = 100
 """Detections COCO counts per picture and class."""
 
@@ -324,11 +321,12 @@ def _average_precision(matches: Matches, weights: NDArray[np.int32]) -> Float64A
     at = np.flatnonzero(matches.hits.any(axis=0))  # (H,)
     drawn = weights[matches.pictures[at]]  # (H, B)
     reported = _sums(weights, matches.pictures, at) + np.spacing(1)
+    levels, places = _levels(boxes, int(drawn.sum(axis=0).max(initial=0)))
     for t, hits in enumerate(matches.hits[:, at]):
         found = _accumulate(np.add, drawn[hits])
         precision = found / reported[hits]
-        share = np.diff(_levels(found / boxes), axis=0, prepend=0)
         highest_from_here = _accumulate(np.maximum, precision[::-1])[::-1]
+        share = np.diff(levels[found + places], axis=0, prepend=np.int8(0))
         by_resample = np.multiply(share.T, highest_from_here.T, order="C")
         result[present, t] = by_resample.sum(axis=1) / len(RECALLS)
     return result
@@ -354,7 +352,17 @@ def _accumulate(step: np.ufunc, rows: Numbers) -> Numbers:
     return rows
 
 
-def _levels(recall: Float64Array) -> IntArray:
-    """How many of `RECALLS` each recall reaches: guessed, and put right by the levels beside the guess."""
-    guess = np.minimum((recall * (len(RECALLS) - 1)).astype(np.intp), len(RECALLS) - 1)
-    return guess + (RECALLS[guess] <= recall) + (NEXT_RECALLS[guess] <= recall)
+def _levels(boxes: IntArray, most: int) -> tuple[NDArray[np.int8], IntArray]:
+    """How many of `RECALLS` are reached with so many found of so many boxes.
+
+    Args:
+        boxes: (B,) in each resample.
+        most: that are found in any.
+
+    Returns:
+        A table, and (B,) where in it each resample's row starts, from none found to `most`.
+    """
+    counts, row = np.unique(boxes, return_inverse=True)
+    recall = np.arange(most + 1) / counts[:, None]
+    table = np.searchsorted(RECALLS, recall, side="right").astype(np.int8)
+    return table.ravel(), row * (most + 1)
