@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import gc
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -12,6 +10,7 @@ from faster_coco_eval import COCO, COCOeval_faster
 from odtrain.errors import DataError
 from odtrain.evaluation.matching import Float64Array
 from odtrain.structures import Detections, FloatArray, GroundTruth, IntArray
+from odtrain.system.garbage import seldom_collecting
 
 CocoDict = dict[str, object]
 Pictures = Sequence[GroundTruth] | Sequence[Detections]
@@ -43,25 +42,13 @@ def run_coco(
             "there are no pictures to evaluate.",
             "Choose a split that has pictures (evaluate.split), or give it some.",
         )
-    with _without_collecting():
+    with seldom_collecting():
         truth = coco_truth(truths, ids)
         found = truth | {"annotations": coco_results(truths, detections)}
         sides = (COCO(side, print_function=_silent) for side in (truth, found))
         coco = COCOeval_faster(*sides, "bbox", print_function=_silent)
         coco.run()
     return coco
-
-
-@contextlib.contextmanager
-def _without_collecting() -> Iterator[None]:
-    """A dictionary for each box would have the garbage collector look through all of them again and again."""
-    was = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was:
-            gc.enable()
 
 
 def coco_truth(truths: Sequence[GroundTruth], ids: IntArray) -> CocoDict:

@@ -261,10 +261,9 @@ def test_average_precision_is_that_of_the_plain_definition_to_the_last_digit(res
 
 
 def test_an_evaluation_leaves_the_garbage_collector_as_it_was():
-    truths, detections = scene(0)
-    assert gc.isenabled()
-    evaluate(truths, detections, THREE, bootstrap=0, seed=0)
-    assert gc.isenabled()
+    usual = gc.get_threshold()
+    evaluate(*scene(0), THREE, bootstrap=0, seed=0)
+    assert gc.get_threshold() == usual
 
 
 def test_of_two_boxes_overlapped_alike_the_later_is_taken_as_in_coco():
