@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks import (
+    before,
     evaluation,
     inputs,
     latency,
@@ -57,6 +58,9 @@ class Section(NamedTuple):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmarks that the command line asks for; the exit status."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == ["before"]:
+        return _compare(arguments[1:])
     flags = _parser().parse_args(arguments)
     choose_onednn()
     pages = [machine()]
@@ -85,6 +89,35 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--to", type=Path, metavar="FILE.md", help="write the tables there too")
     parser.add_argument("--quick", action="store_true", help="small: to see that it works")
     return parser
+
+
+def _compare(arguments: Sequence[str]) -> int:
+    """`before COMMIT`: this version beside that one; the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks before",
+        description="Run this version and an earlier one in turn, and print the ratios.",
+    )
+    parser.add_argument("commit", help="the version before, as git names it")
+    topics = list(before.TOPICS)
+    parser.add_argument(
+        "--only", action="append", choices=topics, help="may be given several times"
+    )
+    parser.add_argument("--rounds", type=int, default=before.ROUNDS, help="pairs of each case")
+    parser.add_argument("--quick", action="store_true", help="small: to see that it works")
+    flags = parser.parse_args(arguments)
+    print(machine(), flush=True)
+    try:
+        rows = before.measure(flags.commit, flags.only or topics, flags.rounds, flags.quick)
+    except (OdtrainError, ProcessError) as error:
+        print(f"not measured: {error}")
+        return 1
+    text = (
+        f"{flags.rounds} pairs, in turn. Ratio: how many times as fast this version is, the median of the "
+        "pairs and between which they lie. Same: whether both gave the same result."
+    )
+    title = _titled(f"This version beside {flags.commit}", flags.quick)
+    print(markdown(Section(title, text, BEFORE, rows)))
+    return 0
 
 
 def machine() -> str:
@@ -372,6 +405,19 @@ NOISE: Columns = {
     "median": lambda row: f"{row.median:.2f} ms",
     "nine of ten within": lambda row: f"{row.within(0.9):.1%}",
     "farthest": lambda row: f"{row.within(1):.1%}",
+    "load": lambda row: f"{row.load:.1f}",
+}
+
+
+BEFORE: Columns = {
+    "what": lambda row: row.name,
+    "before, s": lambda row: f"{row.seconds[0]:.2f}",
+    "now, s": lambda row: f"{row.seconds[1]:.2f}",
+    "ratio": lambda row: before.spread(row.ratios),
+    "before, CPU s": lambda row: f"{row.cpu_seconds[0]:.2f}",
+    "now, CPU s": lambda row: f"{row.cpu_seconds[1]:.2f}",
+    "ratio by CPU time": lambda row: before.spread(row.cpu_ratios),
+    "same": lambda row: "yes" if row.same else "NO",
     "load": lambda row: f"{row.load:.1f}",
 }
 

@@ -48,8 +48,15 @@ class Finished:
     load: float
 
 
-def run(function: Callable[..., Any], **arguments: Any) -> Finished:
+def run(
+    function: Callable[..., Any], checkout: Path | None = None, /, **arguments: Any
+) -> Finished:
     """Call a function of a module with `arguments` in a fresh process.
+
+    Args:
+        function: of a module of `benchmarks`.
+        checkout: whose odtrain it imports; this one by default.
+        arguments: of the function.
 
     Raises:
         ProcessError: the process ended with another status than 0.
@@ -59,7 +66,8 @@ def run(function: Callable[..., Any], **arguments: Any) -> Finished:
         command = [sys.executable, "-m", "benchmarks.processes", _module(function)]
         command += [function.__qualname__, json.dumps(arguments), str(out)]
         load, used, start = os.getloadavg()[0], _cpu_seconds_of_children(), time.perf_counter()
-        done = subprocess.run(command, env=_environment(), capture_output=True, text=True)
+        place, environment = _place(checkout, Path(folder))
+        done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True)
         seconds = time.perf_counter() - start
         if done.returncode:
             last = "\n".join(done.stderr.strip().splitlines()[-MESSAGE_LINES:])
@@ -73,10 +81,18 @@ def run(function: Callable[..., Any], **arguments: Any) -> Finished:
     )
 
 
-def _environment() -> dict[str, str]:
-    """This process's, with the places where it finds modules."""
-    places = os.pathsep.join([str(Path(__file__).parents[1]), *(each for each in sys.path if each)])
-    return os.environ | {"PYTHONPATH": places, "TF_CPP_MIN_LOG_LEVEL": "2"}
+def _place(checkout: Path | None, scratch: Path) -> tuple[Path | None, dict[str, str]]:
+    """Where the process starts, and its environment with the places where it finds modules.
+
+    Of another checkout that is a folder in which nothing but these benchmarks is found before its odtrain.
+    """
+    first = [str(Path(__file__).parents[1])]
+    if checkout is not None:
+        (scratch / "benchmarks").symlink_to(Path(__file__).resolve().parent)
+        first = [str(scratch), str(checkout), str(checkout / "runtime")]
+    places = os.pathsep.join([*first, *(each for each in sys.path if each)])
+    environment = os.environ | {"PYTHONPATH": places, "TF_CPP_MIN_LOG_LEVEL": "2"}
+    return (scratch if checkout else None), environment
 
 
 def _cpu_seconds_of_children() -> float:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from odtrain.structures import IntArray
+from odtrain.structures import BoolArray, IntArray
 
 
 def match_boxes(
@@ -37,12 +37,40 @@ def match_boxes(
     first = -(overlaps if rank is None else rank)[rows, columns]
     ties = columns if of_equals == "first" else -columns
     keys = (ties, first, rows) if order == "rows" else (ties, rows, first)
-    partner = np.full((*least.shape, len(overlaps)), -1)
-    free = np.ones((*least.shape, overlaps.shape[1]), bool)
-    for pair in np.lexsort(keys).tolist():
-        row, column = rows[pair], columns[pair]
-        enough = overlaps[row, column] >= least
-        taken = enough & free[..., column] & (partner[..., row] < 0)
-        partner[..., row] = np.where(taken, column, partner[..., row])
-        free[..., column] &= ~taken
+    turn = np.lexsort(keys)
+    rows, columns = rows[turn], columns[turn]
+    enough = overlaps[rows, columns, None] >= least.reshape(-1)
+    partner = match_pairs(np.zeros_like(rows), rows, columns, enough, overlaps.shape)
+    return partner.T.reshape(*least.shape, len(overlaps))
+
+
+def match_pairs(
+    groups: IntArray, rows: IntArray, columns: IntArray, enough: BoolArray, shape: tuple[int, ...]
+) -> IntArray:
+    """The column that each row is matched with, of many sets of boxes side by side.
+
+    Args:
+        groups: (N,) ascending: which set each pair of boxes is of. No row or column is in two of them.
+        rows: (N,) of each pair; those of a group in the order in which they choose.
+        columns: (N,) of each pair.
+        enough: (N, T) whether the two overlap enough, at each threshold.
+        shape: how many rows and columns there are.
+
+    Returns:
+        (R, T); -1 where a row has no match.
+    """
+    partner = np.full((shape[0], enough.shape[1]), -1)
+    free = np.ones((shape[1], enough.shape[1]), bool)
+    for turn in _turns(groups):
+        row, column = rows[turn], columns[turn]
+        taken = enough[turn] & free[column] & (partner[row] < 0)
+        partner[row] = np.where(taken, column[:, None], partner[row])
+        free[column] &= ~taken
     return partner
+
+
+def _turns(groups: IntArray) -> list[IntArray]:
+    """Which pairs are the first of their group, which the second, and so on."""
+    place = np.arange(len(groups)) - np.searchsorted(groups, groups)
+    order = np.argsort(place, kind="stable")
+    return np.split(order, np.cumsum(np.bincount(place))[:-1]) if len(groups) else []

@@ -6,12 +6,15 @@ Imports nothing heavy: help, completion and refusals know all commands before an
 from __future__ import annotations
 
 import argparse
+import atexit
+import gc
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from odtrain.io.patience import one_patience
 from odtrain.secrets import masked
+from odtrain.system.garbage import seldom_collecting
 from odtrain.system.telemetry import allow_telemetry
 from odtrain_runtime.plain import plain_lines
 
@@ -148,10 +151,14 @@ def prints(text_of: Callable[[Composed], str]) -> Callable[[Invocation], int]:
 
 
 def looks(run: Callable[[Invocation], int]) -> Callable[[Invocation], int]:
-    """For what asks a store and does little else: it is waited for together, however much is asked."""
+    """For what asks a store and does little else: it is waited for together, however much is asked.
+
+    Half of its time goes into imports, whose objects stay: nothing is to be collected, least of all at the end.
+    """
 
     def patient(invocation: Invocation) -> int:
-        with one_patience():
+        atexit.register(gc.freeze)
+        with one_patience(), seldom_collecting():
             return run(invocation)
 
     return patient

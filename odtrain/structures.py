@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from odtrain_runtime.structures import Detect as Detect
 from odtrain_runtime.structures import Detections as Detections
@@ -18,6 +19,8 @@ from odtrain_runtime.structures import IntArray as IntArray
 from odtrain_runtime.structures import UInt8Image as UInt8Image
 from odtrain_runtime.structures import areas as areas
 from odtrain_runtime.structures import class_label as class_label
+
+BoolArray = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)

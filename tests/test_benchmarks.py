@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 from support.pictures import label_picture
 
+from benchmarks import before as earlier
 from benchmarks import noise, preparing, processes, tutorial, zoo
 from benchmarks.__main__ import BENCHMARKS, Section, machine, markdown
 from benchmarks.pictures import Source, make, read_labels, sources
@@ -233,3 +234,51 @@ def test_an_export_that_ends_early_is_told(monkeypatch):
 def test_noise_is_how_far_timings_lie_from_their_median():
     row = noise.Row("pb", "none", (*[10.0] * 8, 11.0, 15.0), load=0.0)
     assert (row.median, row.within(0.8), row.within(0.9), row.within(1)) == (10, 0, 0.1, 0.5)
+
+
+# ---- this version beside one before
+
+
+def checkout_that_says(folder: Path, said: str) -> Path:
+    """A checkout whose `odtrain` prints these words, and where it keeps its files, whatever it is asked."""
+    room = folder / "odtrain" / "cli"
+    room.mkdir(parents=True)
+    (folder / "odtrain" / "__init__.py").touch()
+    (room / "__init__.py").touch()
+    main = f"def main(words):\n    print({said!r}, *words)\n    return 0\n"
+    (room / "main.py").write_text(main)
+    return folder
+
+
+@pytest.mark.parametrize(("now", "same"), [("one", True), ("two", False)])
+def test_each_version_is_run_with_its_own_odtrain(tmp_path, now, same):
+    versions = {
+        "before": checkout_that_says(tmp_path / "v1", "one"),
+        "now": checkout_that_says(tmp_path / "v2", now),
+    }
+    inputs = tmp_path / "inputs"
+    inputs.mkdir()
+    case = earlier.Case("a command", earlier.run_command, {"words": ["out={own}/x"]})
+    row = earlier._compared(case, versions, inputs, rounds=1)
+    assert (row.same, len(row.ratios)) == (same, 1)
+
+
+def test_the_version_before_is_a_worktree_for_the_time_of_the_comparison(tmp_path):
+    def worktrees() -> str:
+        listed = subprocess.run(
+            ["git", "-C", ROOT, "worktree", "list"], capture_output=True, text=True, check=True
+        )
+        return listed.stdout
+
+    known = worktrees()
+    with earlier._worktree("HEAD", tmp_path / "before") as folder:
+        assert (folder / "odtrain" / "__init__.py").is_file()
+    assert worktrees() == known
+
+
+def test_an_unknown_commit_is_told(tmp_path):
+    with pytest.raises(
+        ProcessError, match=r"git worktree add .*: fatal: invalid reference: nowhere"
+    ):
+        with earlier._worktree("nowhere", tmp_path / "before"):
+            pass

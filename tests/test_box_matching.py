@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from odtrain.box_matching import match_boxes
+from odtrain.box_matching import match_boxes, match_pairs
 
 OVERLAPS = arrays(
     np.float32,
@@ -60,3 +60,17 @@ def test_several_thresholds_are_matched_each_by_itself(overlaps):
 def test_of_two_overlaps_the_rank_decides():
     overlaps, rank = np.array([[0.9, 0.8]]), np.array([[0.1, 0.2]])
     assert match_boxes(overlaps, 0.5, order="overlaps", rank=rank).tolist() == [1]
+
+
+@given(sets=st.lists(OVERLAPS, min_size=1, max_size=4))
+def test_sets_side_by_side_are_matched_each_by_itself(sets):
+    pairs, row, column, alone = [], 0, 0, []
+    for group, overlaps in enumerate(sets):
+        for i, j in sorted(np.ndindex(overlaps.shape), key=lambda at: (at[0], -overlaps[at])):
+            pairs.append((group, row + i, column + j, overlaps[i, j] >= 0.5))
+        partner = match_boxes(overlaps, 0.5)
+        alone += np.where(partner < 0, -1, partner + column).tolist()
+        row, column = row + overlaps.shape[0], column + overlaps.shape[1]
+    groups, rows, columns, enough = np.array(pairs, np.int64).reshape(-1, 4).T
+    together = match_pairs(groups, rows, columns, enough.astype(bool)[:, None], (row, column))
+    assert together[:, 0].tolist() == alone

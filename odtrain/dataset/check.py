@@ -28,6 +28,7 @@ from odtrain.findings import Finding, by_severity, errors
 from odtrain.labels.annotations import Entry, LabelledImage
 from odtrain.labels.formats.recognise import read_labels
 from odtrain.media.images import Picture
+from odtrain.system.garbage import seldom_collecting
 from odtrain.system.progress import doing
 from odtrain.system.workers import Workers
 
@@ -86,7 +87,8 @@ def check(
         DataError: a folder or list cannot be read at all.
     """
     files = source_files(config) if files is None else files
-    with nullcontext(workers) if workers else Workers(config.workers) as at_work:
+    given = nullcontext(workers) if workers else Workers(config.workers)
+    with given as at_work, seldom_collecting():
         checked = _line(config, files, at_work, any_case)
     findings = by_severity(checked.findings)
     if not errors(findings):

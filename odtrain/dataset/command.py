@@ -9,6 +9,7 @@ from odtrain.command import Action, Command, Composed, Invocation, flag, prints,
 
 if TYPE_CHECKING:
     from odtrain.dataset.check import Checked
+    from odtrain.dataset.kept_check import Answer
     from odtrain.findings import Finding
 
 
@@ -30,31 +31,32 @@ def _prepare(given: Composed) -> int:
 
 def _check(given: Composed) -> int:
     from odtrain.dataset.check import check
+    from odtrain.dataset.kept_check import answer, answer_of
     from odtrain.dataset.ways_out import ways_out
     from odtrain.findings import errors, findings_json, findings_screen
 
-    flags = given.flags
-    checked = check(given.config.data, given.config.model)
-    findings = checked.findings
+    flags, config = given.flags, given.config
+    checked = None if flags.fix is None else check(config.data, config.model)
+    found = answer_of(checked) if checked else answer(config.data, config.model)
+    findings = found.findings
     if flags.json:
         Path(flags.json).write_text(findings_json(findings), encoding="utf-8")
     if flags.html:
-        _write_page(given.config.data.name, Path(flags.html), checked)
+        _write_page(config.data.name, Path(flags.html), found)
     say(findings_screen(findings))
-    if flags.fix is not None:
+    if checked:
         findings = _repair(given, checked)
     else:
-        for line in ways_out(given.config.data, findings):
+        for line in ways_out(config.data, findings):
             say(line)
     return int(bool(errors(findings)))
 
 
-def _write_page(name: str, file: Path, checked: Checked) -> None:
+def _write_page(name: str, file: Path, found: Answer) -> None:
     from odtrain.reports.findings_page import findings_page
 
-    orientations = {str(file): held.orientation for file, held in checked.pictures.items()}
     heading = f"{name}: what the data check found"
-    page = findings_page(heading, checked.findings, orientations, checked.class_names)
+    page = findings_page(heading, found.findings, found.orientations, found.class_names)
     file.write_text(page, encoding="utf-8")
 
 

@@ -59,7 +59,7 @@ def prepare(config: DataConfig) -> Dataset:
     folder = Path(config.prepared)
     lock = folder.parent / f".{folder.name}.lock"
     waits = f"waiting for another odtrain that prepares {folder}"
-    unchanged, _ = _unchanged_dataset(config, folder)
+    unchanged, _ = unchanged_dataset(config, folder)
     if unchanged is not None:
         return unchanged
     with (
@@ -67,11 +67,11 @@ def prepare(config: DataConfig) -> Dataset:
         alone(lock, waits=waits, after=1),
         Workers(config.workers) as workers,
     ):
-        unchanged, files = _unchanged_dataset(config, folder)
+        unchanged, files = unchanged_dataset(config, folder)
         return unchanged or _renewed(config, folder, files, workers)
 
 
-def _unchanged_dataset(
+def unchanged_dataset(
     config: DataConfig, folder: Path
 ) -> tuple[Dataset | None, dict[Path, FileStat]]:
     """The prepared data set, if config and every size and date are those it was made of; and those."""
@@ -81,13 +81,15 @@ def _unchanged_dataset(
         return None, files
     state = read_json(folder / STATE_FILE)
     key = read_json(folder / DATASET_FILE).get("key")
-    expected = {"key": key, "config": _settings(config), "sources": _sources(files)}
+    expected = {"key": key, **kept_state(config, files)}
     same = all(state.get(name) == value for name, value in expected.items())
     return dataset if same else None, files
 
 
-def _sources(files: dict[Path, FileStat]) -> dict[str, list[int]]:
-    return {str(file): list(stat) for file, stat in files.items()}
+def kept_state(config: DataConfig, files: dict[Path, FileStat]) -> dict[str, Any]:
+    """Settings and files as `state.json` keeps them, to be known again."""
+    sources = {str(file): list(stat) for file, stat in files.items()}
+    return {"config": _settings(config), "sources": sources}
 
 
 def _settings(config: DataConfig) -> dict[str, Any]:
@@ -115,8 +117,7 @@ def _renewed(
     counts = _counts(checked)
     state = {
         "key": key,
-        "config": _settings(config),
-        "sources": _sources(files),
+        **kept_state(config, files),
         "version": STATE_VERSION,
         "pictures": memories_as_json(checked.memories),
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from faster_coco_eval import COCO, COCOeval_faster
@@ -10,11 +10,10 @@ from faster_coco_eval import COCO, COCOeval_faster
 from odtrain.errors import DataError
 from odtrain.evaluation.matching import Float64Array
 from odtrain.structures import Detections, FloatArray, GroundTruth, IntArray
+from odtrain.system.garbage import seldom_collecting
 
 CocoDict = dict[str, object]
-
-MAX_DETECTIONS = 100
-"""Detections COCO counts per picture and class."""
+Pictures = Sequence[GroundTruth] | Sequence[Detections]
 
 
 def class_ids(
@@ -43,10 +42,12 @@ def run_coco(
             "there are no pictures to evaluate.",
             "Choose a split that has pictures (evaluate.split), or give it some.",
         )
-    truth = COCO(coco_truth(truths, ids), print_function=_silent)
-    found = truth.loadRes(coco_results(truths, detections))
-    coco = COCOeval_faster(truth, found, "bbox", print_function=_silent)
-    coco.run()
+    with seldom_collecting():
+        truth = coco_truth(truths, ids)
+        found = truth | {"annotations": coco_results(truths, detections)}
+        sides = (COCO(side, print_function=_silent) for side in (truth, found))
+        coco = COCOeval_faster(*sides, "bbox", print_function=_silent)
+        coco.run()
     return coco
 
 
@@ -57,22 +58,20 @@ def coco_truth(truths: Sequence[GroundTruth], ids: IntArray) -> CocoDict:
         truths: one per picture.
         ids: (K,) the categories.
     """
-    annotations: list[CocoDict] = []
-    for image_id, truth in enumerate(truths, start=1):
-        # A hundredth of a pixel undoes the rounding to float32 fractions: a box labelled
-        # 32 x 32 is again exactly that, which decides whether it is small or medium.
-        xywh = to_xywh(truth.boxes, truth).round(2)
-        for box, class_id in zip(xywh.tolist(), truth.classes.tolist(), strict=True):
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": image_id,
-                    "category_id": class_id,
-                    "bbox": box,
-                    "area": box[2] * box[3],
-                    "iscrowd": 0,
-                }
-            )
+    # A hundredth of a pixel undoes the rounding to float32 fractions: a box labelled
+    # 32 x 32 is again exactly that, which decides whether it is small or medium.
+    boxes = _all_xywh(truths, truths).round(2)
+    annotations: list[CocoDict] = [
+        {
+            "id": number,
+            "image_id": image_id,
+            "category_id": class_id,
+            "bbox": box,
+            "area": area,
+            "iscrowd": 0,
+        }
+        for number, image_id, class_id, box, area in _rows(truths, boxes)
+    ]
     return {
         "images": [
             {"id": i, "height": truth.height, "width": truth.width}
@@ -84,17 +83,39 @@ def coco_truth(truths: Sequence[GroundTruth], ids: IntArray) -> CocoDict:
 
 
 def coco_results(truths: Sequence[GroundTruth], detections: Sequence[Detections]) -> list[CocoDict]:
-    """The detections as a COCO results file has them, their pictures counted from 1."""
+    """The detections as a COCO results file has them, their pictures counted from 1, with id and area."""
+    rows = _rows(detections, _all_xywh(detections, truths))
+    scores = np.concatenate([found.scores for found in detections]).tolist()
     return [
-        {"image_id": image_id, "category_id": class_id, "bbox": box, "score": score}
-        for image_id, (truth, found) in enumerate(zip(truths, detections, strict=True), start=1)
-        for box, class_id, score in zip(
-            to_xywh(found.boxes, truth).tolist(),
-            found.classes.tolist(),
-            found.scores.tolist(),
-            strict=True,
-        )
+        {
+            "id": number,
+            "image_id": image_id,
+            "category_id": class_id,
+            "bbox": box,
+            "area": area,
+            "iscrowd": 0,
+            "score": score,
+        }
+        for (number, image_id, class_id, box, area), score in zip(rows, scores, strict=True)
     ]
+
+
+def _rows(
+    pictures: Pictures, xywh: Float64Array
+) -> Iterator[tuple[int, int, int, list[float], float]]:
+    """Number, picture, class, box and area of each box, counted from 1."""
+    picture = np.repeat(np.arange(1, len(pictures) + 1), [len(each.classes) for each in pictures])
+    classes = np.concatenate([each.classes for each in pictures])
+    columns = (np.arange(1, len(xywh) + 1), picture, classes, xywh, xywh[:, 2] * xywh[:, 3])
+    return zip(*(column.tolist() for column in columns), strict=True)
+
+
+def _all_xywh(pictures: Pictures, truths: Sequence[GroundTruth]) -> Float64Array:
+    """`to_xywh` of the boxes of all pictures."""
+    pixels = np.array([[truth.width, truth.height] * 2 for truth in truths])
+    counts = [len(each.classes) for each in pictures]
+    boxes = np.concatenate([each.boxes for each in pictures])
+    return _scaled(boxes, np.repeat(pixels, counts, axis=0))
 
 
 def to_xywh(boxes: FloatArray, truth: GroundTruth) -> Float64Array:
@@ -108,9 +129,12 @@ def to_xywh(boxes: FloatArray, truth: GroundTruth) -> Float64Array:
     Returns:
         (N, 4) left, top, width, height in pixels of the original picture.
     """
+    return _scaled(boxes, np.array([truth.width, truth.height] * 2))
+
+
+def _scaled(boxes: FloatArray, pixels: IntArray) -> Float64Array:
     top, left, bottom, right = boxes.astype(np.float64).T
     sides = np.maximum(right - left, 0), np.maximum(bottom - top, 0)
-    pixels = np.array([truth.width, truth.height] * 2)
     xywh: Float64Array = np.stack([left, top, *sides], axis=1) * pixels
     return xywh
 
@@ -132,6 +156,11 @@ def curves(coco: COCOeval_faster) -> Float64Array:
     precision: Float64Array = np.array(coco.eval["precision"][:, :, :, 0, -1], np.float64)
     precision[precision < 0] = np.nan
     return precision
+
+
+def overlaps(coco: COCOeval_faster) -> list[Float64Array]:
+    """(D, G) IoU of detections, best score first, and boxes of each picture and class that has both."""
+    return [ious for ious in coco.ious.values() if len(ious)]
 
 
 COCO_METRICS: dict[str, str] = {

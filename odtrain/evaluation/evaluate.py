@@ -16,14 +16,14 @@ from odtrain.errors import DataError
 from odtrain.evaluation import matching
 from odtrain.evaluation.coco import (
     COCO_METRICS,
-    MAX_DETECTIONS,
     class_ids,
     curves,
     finite,
+    overlaps,
     run_coco,
     to_xywh,
 )
-from odtrain.evaluation.matching import Float64Array, Matches, PictureMatches
+from odtrain.evaluation.matching import MAX_DETECTIONS, Float64Array, Matches
 from odtrain.structures import Detections, GroundTruth, IntArray, class_label
 from odtrain.system.progress import doing
 
@@ -167,10 +167,10 @@ def evaluate(
     labels = tuple(class_label(class_names, class_id) for class_id in ids.tolist())
     coco = run_coco(truths, detections, ids)
     precision = curves(coco)
-    matches = _matches(coco, truths, detections, ids)
+    matches = matching.match_detections(truths, detections, ids, overlaps(coco))
     metrics, missing = _metrics(coco, precision, labels)
     bounds, no_bounds = map_bounds(matches, len(truths), bootstrap, seed)
-    pairings = _pairings(truths, detections, ids, threshold)
+    pairing = _pairing(truths, detections, ids, threshold)
     return Evaluation(
         metrics=metrics | bounds,
         missing=missing | no_bounds,
@@ -178,9 +178,9 @@ def evaluate(
         per_class=tuple(
             _class_result(label, precision[:, :, k], matches[k]) for k, label in enumerate(labels)
         ),
-        images=_image_results(truths, pairings, ids),
+        images=_image_results(truths, pairing, ids),
         precision=precision,
-        confusion=matching.confusion_matrix(pairings, len(ids)),
+        confusion=matching.confusion_matrix(pairing, len(ids)),
         matches=matches,
         bootstrap=bootstrap,
         threshold=threshold,
@@ -196,28 +196,25 @@ def count_shown(
     """`Evaluation.counts` alone, of detections of the same pictures in the same order."""
     detections = [finite(found) for found in detections]
     ids = class_ids(truths, detections, class_names)
-    pairings = _pairings(truths, detections, ids, threshold)
-    return _together(_image_results(truths, pairings, ids))
+    pairing = _pairing(truths, detections, ids, threshold)
+    return _together(_image_results(truths, pairing, ids))
 
 
-def _pairings(
+def _pairing(
     truths: Sequence[GroundTruth],
     detections: Sequence[Detections],
     ids: IntArray,
     threshold: float,
-) -> list[matching.Pairing]:
-    return [
-        matching.pair_up(truth, found.above(threshold), ids)
-        for truth, found in zip(truths, detections, strict=True)
-    ]
+) -> matching.Pairing:
+    return matching.pair_up(truths, [found.above(threshold) for found in detections], ids)
 
 
 def _image_results(
-    truths: Sequence[GroundTruth], pairings: Sequence[matching.Pairing], ids: IntArray
+    truths: Sequence[GroundTruth], pairing: matching.Pairing, ids: IntArray
 ) -> tuple[ImageResult, ...]:
+    counts = pairing.counts(len(truths), background=len(ids)).tolist()
     return tuple(
-        ImageResult(truth.name, *pairing.counts(background=len(ids)))
-        for truth, pairing in zip(truths, pairings, strict=True)
+        ImageResult(truth.name, *counted) for truth, counted in zip(truths, counts, strict=True)
     )
 
 
@@ -238,7 +235,8 @@ def match_classes(
     """
     detections = [_of_classes(finite(found), len(class_names)) for found in detections]
     ids = class_ids(truths, detections, class_names)
-    return _matches(run_coco(truths, detections, ids), truths, detections, ids)
+    met = overlaps(run_coco(truths, detections, ids))
+    return matching.match_detections(truths, detections, ids, met)
 
 
 def _of_classes(found: Detections, count: int) -> Detections:
@@ -302,27 +300,6 @@ def check_evaluator(truths: Sequence[GroundTruth], class_names: Sequence[str]) -
     score = quick_map(truths, perfect, class_names)["mAP"]
     if score < 1 - 1e-6:
         raise _not_perfect(truths, class_names, score)
-
-
-def _matches(
-    coco: COCOeval_faster,
-    truths: Sequence[GroundTruth],
-    detections: Sequence[Detections],
-    ids: IntArray,
-) -> tuple[Matches, ...]:
-    """(K,) the matches of each class, on the overlaps that COCO's evaluation has computed."""
-    boxes = np.zeros((len(ids), len(truths)), np.int64)
-    pictures: list[list[PictureMatches]] = [[] for _ in ids]
-    for picture, (truth, found) in enumerate(zip(truths, detections, strict=True)):
-        boxes[:, picture] = np.sum(truth.classes == ids[:, None], axis=1)
-        for class_id in np.unique(found.classes).tolist():
-            scores = found.scores[found.classes == class_id].astype(np.float64)
-            scores = np.sort(scores)[::-1][:MAX_DETECTIONS]
-            ious = np.reshape(coco.ious[picture + 1, class_id], (len(scores), -1))
-            hits = matching.match_picture(ious)
-            place = int(np.searchsorted(ids, class_id))
-            pictures[place].append(PictureMatches(picture, scores, hits))
-    return tuple(matching.join(p, b) for p, b in zip(pictures, boxes, strict=True))
 
 
 def _metrics(

@@ -6,18 +6,20 @@ resample of them follows from counts. A comparison of two runs can draw the same
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from odtrain.box_matching import match_boxes
+from odtrain.box_matching import match_pairs
+from odtrain.structures import BoolArray as BoolArray
 from odtrain.structures import Detections, GroundTruth, IntArray, pairwise_iou
 
 Float64Array = NDArray[np.float64]
-BoolArray = NDArray[np.bool_]
+Numbers = TypeVar("Numbers", NDArray[np.int32], NDArray[np.float64])
 
 IOU_THRESHOLDS: Float64Array = np.linspace(0.5, 0.95, 10)
 """COCO's ten, .50:.05:.95."""
@@ -25,8 +27,17 @@ IOU_THRESHOLDS: Float64Array = np.linspace(0.5, 0.95, 10)
 RECALLS: Float64Array = np.linspace(0.0, 1.0, 101)
 """COCO's recall levels, at which precision is averaged."""
 
-CELLS_AT_ONCE = 8_000_000
-"""Bound on resamples x detections held in memory at a time."""
+MAX_DETECTIONS = 100
+"""Detections COCO counts per picture and class."""
+
+PAIR_UP_IOU = 0.5
+"""Overlap from which a detection is on a box, for the confusion matrix."""
+
+CELLS_AT_ONCE = 4_000_000
+"""Bound on resamples x detections that found a box, held in memory at a time."""
+
+NARROW = 32
+"""Resamples up to which NumPy accumulates down a column faster than row by row."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,68 +57,94 @@ class Matches:
     boxes: IntArray
 
 
-class PictureMatches(NamedTuple):
-    """How the detections of one class met its ground truth in one picture.
-
-    Attributes:
-        picture: its index.
-        scores: (D,) best first.
-        hits: (T, D) as in `Matches`.
-    """
-
-    picture: int
-    scores: Float64Array
-    hits: BoolArray
-
-
 @dataclass(frozen=True, eq=False)
 class Pairing:
-    """What became of the boxes and detections of one picture above a score threshold.
+    """What became of the boxes and detections of all pictures above a score threshold.
 
     Attributes:
-        truth: (N,) row of the confusion matrix of each pair, missed box or needless detection.
+        pictures: (N,) which picture each pair, missed box or needless detection is in.
+        truth: (N,) its row of the confusion matrix.
         found: (N,) its column. The last row and column are the background.
     """
 
+    pictures: IntArray
     truth: IntArray
     found: IntArray
 
-    def counts(self, background: int) -> tuple[int, int, int]:
-        """How many boxes were found, were missed, and detections that found none of their class."""
-        right = int(np.sum(self.truth == self.found))
-        return (
-            right,
-            int(np.sum(self.truth != background)) - right,
-            int(np.sum(self.found != background)) - right,
-        )
+    def counts(self, pictures: int, background: int) -> IntArray:
+        """(P, 3) boxes found, boxes missed, and detections that found none of their class, by picture."""
+        right = self.truth == self.found
+        kinds = right, ~right & (self.truth != background), ~right & (self.found != background)
+        counted = [np.bincount(self.pictures[kind], minlength=pictures) for kind in kinds]
+        return np.stack(counted, axis=1)
 
 
-def match_picture(ious: Float64Array) -> BoolArray:
-    """COCO's greedy matching of one picture and class.
+def match_detections(
+    truths: Sequence[GroundTruth],
+    detections: Sequence[Detections],
+    ids: IntArray,
+    overlaps: Sequence[Float64Array],
+) -> tuple[Matches, ...]:
+    """(K,) COCO's greedy matching, of each class in each picture.
 
-    Args:
-        ious: (D, G) overlap of each detection, best score first, with each ground truth box.
-
-    Returns:
-        (T, D) whether the detection takes the free box it overlaps most, at least by the threshold;
-        of equal overlaps the later box is taken, as pycocotools does.
-    """
-    return match_boxes(ious, IOU_THRESHOLDS, of_equals="last") >= 0
-
-
-def join(pictures: Sequence[PictureMatches], boxes: IntArray) -> Matches:
-    """One class's pictures together, best score first and, where equal, in the pictures' order.
+    Of the free boxes, a detection takes the one it overlaps most, at least by the threshold; of equal
+    overlaps the later box is taken, as pycocotools does.
 
     Args:
-        pictures: those with detections of the class, in ascending order.
-        boxes: (P,) ground truth boxes of the class in each picture.
+        truths: one per picture.
+        detections: of the same pictures.
+        ids: (K,) ascending class ids.
+        overlaps: (D, G) of each picture and each class that has both boxes and detections there, in
+            ascending order: IoU of each detection, best score first, with each box.
     """
-    scores = np.concatenate([np.zeros(0), *(p.scores for p in pictures)])
-    origin = np.repeat([p.picture for p in pictures], [len(p.scores) for p in pictures])
-    none = np.zeros((len(IOU_THRESHOLDS), 0), bool)
-    hits = np.concatenate([none, *(p.hits for p in pictures)], axis=1)
-    order = np.argsort(-scores, kind="stable")
-    return Matches(origin.astype(np.int64)[order], scores[order], hits[:, order], boxes)
+    picture, place, scores = _counted(detections, ids)
+    boxes = _boxes(truths, ids)  # (P, K)
+    group = picture * len(ids) + place
+    width = boxes.ravel()[group]  # (D,) how many boxes each may meet
+    ious = np.concatenate([np.zeros(0), *(np.ravel(each) for each in overlaps)])
+    met = np.flatnonzero(ious >= IOU_THRESHOLDS[0])
+    ends = np.cumsum(width)
+    row = np.searchsorted(ends, met, side="right")
+    first = np.cumsum(boxes) - boxes.ravel()
+    column = first[group[row]] + met - (ends - width)[row]
+    order = np.lexsort((-column, -ious[met], row))  # row by row, so group by group
+    row, column, iou = row[order], column[order], ious[met[order]]
+    enough = iou[:, None] >= IOU_THRESHOLDS
+    shape = len(scores), int(boxes.sum())
+    hits = match_pairs(group[row], row, column, enough, shape) >= 0
+    best_first = np.lexsort((-scores, place))
+    bounds = np.searchsorted(place[best_first], np.arange(len(ids) + 1))
+    own = [best_first[start:end] for start, end in itertools.pairwise(bounds)]
+    return tuple(
+        Matches(picture[rows], scores[rows], hits[rows].T.copy(), boxes[:, k].copy())
+        for k, rows in enumerate(own)
+    )
+
+
+def _counted(
+    detections: Sequence[Detections], ids: IntArray
+) -> tuple[IntArray, IntArray, Float64Array]:
+    """(D,) picture, place in `ids` and score of what COCO counts, class by class and best score first."""
+    picture = _origin(detections)
+    place = np.searchsorted(ids, np.concatenate([found.classes for found in detections]))
+    scores = np.concatenate([found.scores for found in detections]).astype(np.float64)
+    order = np.lexsort((-scores, place, picture))
+    picture, place, scores = picture[order], place[order], scores[order]
+    group = picture * len(ids) + place
+    kept = np.arange(len(group)) - np.searchsorted(group, group) < MAX_DETECTIONS
+    return picture[kept], place[kept], scores[kept]
+
+
+def _boxes(truths: Sequence[GroundTruth], ids: IntArray) -> IntArray:
+    """(P, K) ground truth boxes of each class in each picture."""
+    place = np.searchsorted(ids, np.concatenate([truth.classes for truth in truths]))
+    group = _origin(truths) * len(ids) + place
+    return np.bincount(group, minlength=len(truths) * len(ids)).reshape(len(truths), -1)
+
+
+def _origin(pictures: Sequence[GroundTruth] | Sequence[Detections]) -> IntArray:
+    """(N,) which picture each box or detection is in."""
+    return np.repeat(np.arange(len(pictures)), [len(each.classes) for each in pictures])
 
 
 def draw_resamples(pictures: int, count: int, seed: int) -> IntArray:
@@ -122,18 +159,29 @@ def draw_resamples(pictures: int, count: int, seed: int) -> IntArray:
 
 
 def average_precision(matches: Matches, weights: IntArray) -> Float64Array:
-    """COCO's 101-point interpolated average precision of one class for weighted pictures.
+    """(B, T) `average_precisions` of one class alone."""
+    curves: Float64Array = average_precisions([matches], weights)[0]
+    return curves
+
+
+def average_precisions(classes: Sequence[Matches], weights: IntArray) -> Float64Array:
+    """COCO's 101-point interpolated average precision of each class for weighted pictures.
 
     Args:
-        matches: of the class.
+        classes: matches of each class.
         weights: (B, P) how often each picture counts.
 
     Returns:
-        (B, T) from 0 to 1, NaN where the weighted pictures hold no box of the class.
+        (K, B, T) from 0 to 1, NaN where the weighted pictures hold no box of the class.
     """
-    size = max(1, CELLS_AT_ONCE // max(1, len(matches.scores)))
-    chunks = [weights[start : start + size] for start in range(0, len(weights), size)]
-    return np.concatenate([_average_precision(matches, chunk) for chunk in chunks])
+    by_picture = np.ascontiguousarray(weights.T, np.int32)  # a row holds all resamples of a picture
+    result = np.full((len(classes), len(weights), len(IOU_THRESHOLDS)), np.nan)
+    for matches, curves in zip(classes, result, strict=True):
+        size = max(1, CELLS_AT_ONCE // max(1, int(matches.hits.any(axis=0).sum())))
+        for start in range(0, len(weights), size):
+            chunk = by_picture[:, start : start + size]
+            curves[start : start + size] = _average_precision(matches, chunk)
+    return result
 
 
 def mean_average_precision(classes: Sequence[Matches], weights: IntArray) -> Float64Array:
@@ -146,11 +194,16 @@ def mean_average_precision(classes: Sequence[Matches], weights: IntArray) -> Flo
     Returns:
         (B,) from 0 to 1, NaN where the weighted pictures hold no box at all.
     """
-    by_class = np.stack([average_precision(m, weights).mean(axis=1) for m in classes])  # (K, B)
+    return mean_over_classes(average_precisions(classes, weights))
+
+
+def mean_over_classes(curves: Float64Array) -> Float64Array:
+    """(B,) mean of (K, B, T) over thresholds and those classes that have boxes, NaN where none has."""
+    by_class = curves.mean(axis=2)
     present = ~np.isnan(by_class)
-    total = np.where(present, by_class, 0).sum(axis=0)
     count = present.sum(axis=0)
-    mean: Float64Array = np.divide(total, count, out=np.full(len(weights), np.nan), where=count > 0)
+    total = np.where(present, by_class, 0).sum(axis=0)
+    mean: Float64Array = np.divide(total, count, out=np.full(len(count), np.nan), where=count > 0)
     return mean
 
 
@@ -195,57 +248,121 @@ def at_precision(matches: Matches, precision: float) -> tuple[float, float, floa
     return float(matches.scores[last]), float(reached[last]), float(found[last] / boxes)
 
 
-def pair_up(truth: GroundTruth, detections: Detections, ids: IntArray) -> Pairing:
-    """Boxes and detections of one picture paired at IoU .5, for the confusion matrix.
+def pair_up(
+    truths: Sequence[GroundTruth], detections: Sequence[Detections], ids: IntArray
+) -> Pairing:
+    """Boxes and detections paired at IoU .5, for the confusion matrix.
 
     Detections of a box's own class come first, best score first, as in COCO; what is left over is
     then paired across classes, which are the confusions. The rest is missed, or background.
 
     Args:
-        truth: what is there.
+        truths: what is there, one per picture.
         detections: those that count, best score first.
         ids: (K,) ascending class ids, the rows and columns of the matrix.
     """
-    rows = np.searchsorted(ids, truth.classes)
-    columns = np.searchsorted(ids, detections.classes)
-    ious = pairwise_iou(detections.boxes, truth.boxes)  # (D, G)
-    partner = match_boxes(np.where(columns[:, None] == rows[None, :], ious, 0))
-    left = (partner < 0)[:, None] & ~np.isin(np.arange(len(rows)), partner)  # (D, G)
-    partner = np.maximum(partner, match_boxes(np.where(left, ious, 0)))
     background = len(ids)
-    own_rows = np.append(rows, background)[partner]  # partner -1 takes the background
-    missed = rows[~np.isin(np.arange(len(rows)), partner)]
+    classes = np.searchsorted(ids, np.concatenate([truth.classes for truth in truths]))
+    names = np.searchsorted(ids, np.concatenate([found.classes for found in detections]))
+    pairs = _overlapping(truths, detections)
+    shape = len(names), len(classes)
+    partner = _match_in_order(pairs[:, names[pairs[1]] == classes[pairs[2]]], shape)
+    free = ~np.isin(np.arange(len(classes)), partner)
+    left = (partner < 0)[pairs[1]] & free[pairs[2]]
+    partner = np.maximum(partner, _match_in_order(pairs[:, left], shape))
+    missed = ~np.isin(np.arange(len(classes)), partner)
     return Pairing(
-        np.concatenate([own_rows, missed]),
-        np.concatenate([columns, np.full(len(missed), background)]),
+        np.concatenate([_origin(detections), _origin(truths)[missed]]),
+        np.concatenate([np.append(classes, background)[partner], classes[missed]]),
+        np.concatenate([names, np.full(missed.sum(), background)]),
     )
 
 
-def confusion_matrix(pairings: Sequence[Pairing], classes: int) -> IntArray:
+def _overlapping(truths: Sequence[GroundTruth], detections: Sequence[Detections]) -> IntArray:
+    """(3, N) picture, detection and box of each pair on each other, in the order in which they choose."""
+    pairs = [np.zeros((3, 0), np.int64)]
+    row = column = 0
+    for picture, (truth, found) in enumerate(zip(truths, detections, strict=True)):
+        ious = pairwise_iou(found.boxes, truth.boxes)  # (D, G)
+        rows, columns = np.nonzero(ious >= PAIR_UP_IOU)
+        order = np.lexsort((-ious[rows, columns], rows))
+        picture_of = np.full(len(rows), picture)
+        pairs.append(np.stack([picture_of, rows[order] + row, columns[order] + column]))
+        row, column = row + len(found), column + len(truth.classes)
+    return np.concatenate(pairs, axis=1)
+
+
+def _match_in_order(pairs: IntArray, shape: tuple[int, int]) -> IntArray:
+    """(D,) the box of each detection, from pairs as `_overlapping` has them; -1 for none."""
+    groups, rows, columns = pairs
+    return match_pairs(groups, rows, columns, np.ones((len(rows), 1), bool), shape)[:, 0]
+
+
+def confusion_matrix(pairing: Pairing, classes: int) -> IntArray:
     """(classes + 1, classes + 1) counts: rows what is there, columns what was found."""
-    matrix = np.zeros((classes + 1, classes + 1), np.int64)
-    for pairing in pairings:
-        np.add.at(matrix, (pairing.truth, pairing.found), 1)
-    return matrix
+    side = classes + 1
+    counts = np.bincount(pairing.truth * side + pairing.found, minlength=side * side)
+    return counts.reshape(side, side)
 
 
-def _average_precision(matches: Matches, weights: IntArray) -> Float64Array:
-    """`average_precision` of as many resamples as fit into memory.
+def _average_precision(matches: Matches, weights: NDArray[np.int32]) -> Float64Array:
+    """(B, T) average precision of one class, for (P, B) weights.
 
     A picture that counts twice doubles its detections in place. Between two hits precision only
     falls, and within a doubled hit it only rises, so the precision at recall r is the highest one
     right after a hit that reaches r: only hits need be looked at.
     """
-    boxes = weights @ matches.boxes  # (B,)
-    reported = np.cumsum(weights[:, matches.pictures], axis=1)  # (B, D)
-    result = np.full((len(weights), len(IOU_THRESHOLDS)), np.nan)
+    result = np.full((weights.shape[1], len(IOU_THRESHOLDS)), np.nan)
+    holding = np.flatnonzero(matches.boxes)
+    boxes = matches.boxes[holding] @ weights[holding]  # (B,)
     present = boxes > 0
-    for t, hits in enumerate(matches.hits):
-        at = np.flatnonzero(hits)
-        found = np.cumsum(weights[:, matches.pictures[at]], axis=1)[present]
-        precision = found / (reported[:, at][present] + np.spacing(1))
-        highest_from_here = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-        levels = np.searchsorted(RECALLS, found / boxes[present, None], side="right")
-        share = np.diff(levels, axis=1, prepend=0)
-        result[present, t] = (share * highest_from_here).sum(axis=1) / len(RECALLS)
+    if not present.all():
+        boxes, weights = boxes[present], weights[:, present]
+    at = np.flatnonzero(matches.hits.any(axis=0))  # (H,)
+    drawn = weights[matches.pictures[at]]  # (H, B)
+    reported = _sums(weights, matches.pictures, at) + np.spacing(1)
+    levels, places = _levels(boxes, int(drawn.sum(axis=0).max(initial=0)))
+    for t, hits in enumerate(matches.hits[:, at]):
+        found = _accumulate(np.add, drawn[hits])
+        precision = found / reported[hits]
+        highest_from_here = _accumulate(np.maximum, precision[::-1])[::-1]
+        share = np.diff(levels[found + places], axis=0, prepend=np.int8(0))
+        by_resample = np.multiply(share.T, highest_from_here.T, order="C")
+        result[present, t] = by_resample.sum(axis=1) / len(RECALLS)
     return result
+
+
+def _sums(weights: NDArray[np.int32], pictures: IntArray, at: IntArray) -> NDArray[np.int32]:
+    """(H, B) how many detections the weighted pictures have, up to and with each of those at `at`."""
+    starts = [0, *(at[:-1] + 1)]
+    steps = [
+        weights[pictures[start : end + 1]].sum(axis=0, dtype=np.int32)
+        for start, end in zip(starts, at, strict=False)
+    ]
+    return _accumulate(np.add, np.array(steps, np.int32).reshape(len(at), weights.shape[1]))
+
+
+def _accumulate(step: np.ufunc, rows: Numbers) -> Numbers:
+    """Each row joined to those before it, in place."""
+    if rows.shape[1] <= NARROW:
+        step.accumulate(rows, axis=0, out=rows)
+        return rows
+    for above, row in itertools.pairwise(rows):
+        step(above, row, out=row)
+    return rows
+
+
+def _levels(boxes: IntArray, most: int) -> tuple[NDArray[np.int8], IntArray]:
+    """How many of `RECALLS` are reached with so many found of so many boxes.
+
+    Args:
+        boxes: (B,) in each resample.
+        most: that are found in any.
+
+    Returns:
+        A table, and (B,) where in it each resample's row starts, from none found to `most`.
+    """
+    counts, row = np.unique(boxes, return_inverse=True)
+    recall = np.arange(most + 1) / counts[:, None]
+    table = np.searchsorted(RECALLS, recall, side="right").astype(np.int8)
+    return table.ravel(), row * (most + 1)

@@ -17,12 +17,12 @@ import numpy as np
 from odtrain.evaluation.evaluate import match_classes
 from odtrain.evaluation.matching import (
     Float64Array,
-    Matches,
-    average_precision,
+    average_precisions,
     draw_resamples,
     interval,
+    mean_over_classes,
 )
-from odtrain.structures import Detections, GroundTruth, IntArray
+from odtrain.structures import Detections, GroundTruth
 
 OVERALL: dict[str, slice] = {"mAP": slice(None), "mAP_50": slice(0, 1), "mAP_75": slice(5, 6)}
 """Which of COCO's ten IoU thresholds each number is the mean over."""
@@ -148,14 +148,14 @@ def compare_detections(
     sides = [match_classes(truths, found, class_names) for found in (a, b)]
     once = np.ones((1, pictures), np.int64)
     drawn = draw_resamples(pictures, bootstrap if pictures > 1 else 0, seed)
-    exact = [_curves(side, once) for side in sides]
-    resampled = [_curves(side, drawn) for side in sides]
+    exact = [average_precisions(side, once) for side in sides]
+    resampled = [average_precisions(side, drawn) for side in sides]
     boxes = [int(matches.boxes.sum()) for matches in sides[0]]
     overall = {
         name: _difference(
             name,
-            [_mean_over_classes(curves, at) for curves in exact],
-            [_mean_over_classes(curves, at) for curves in resampled],
+            [mean_over_classes(curves[:, :, at]) for curves in exact],
+            [mean_over_classes(curves[:, :, at]) for curves in resampled],
             sum(boxes),
             enough=pictures >= least.pictures and sum(boxes) >= least.boxes,
         )
@@ -199,23 +199,6 @@ def in_words(row: Difference, pictures: int, names: Mapping[str, str] | None = N
 
 def _tenths(value: float) -> str:
     return f"{value + 0:.1f}".replace("-0.0", "0.0")
-
-
-def _curves(classes: Sequence[Matches], weights: IntArray) -> Float64Array:
-    """(K, B, T) average precision of each class in each resample."""
-    if not len(weights):
-        return np.zeros((len(classes), 0, 10))
-    return np.stack([average_precision(matches, weights) for matches in classes])
-
-
-def _mean_over_classes(curves: Float64Array, at: slice) -> Float64Array:
-    """(B,) mean over those classes that have boxes, NaN where none has."""
-    by_class = curves[:, :, at].mean(axis=2)
-    present = ~np.isnan(by_class)
-    count = present.sum(axis=0)
-    total = np.where(present, by_class, 0).sum(axis=0)
-    mean: Float64Array = np.divide(total, count, out=np.full(len(count), np.nan), where=count > 0)
-    return mean
 
 
 def _difference(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import gc
 import io
 import json
 from importlib.metadata import version
@@ -230,6 +231,39 @@ def test_the_chunks_that_fit_into_memory_change_nothing(monkeypatch):
     whole = matching.mean_average_precision(matches, weights)
     monkeypatch.setattr(matching, "CELLS_AT_ONCE", 1000)
     assert np.array_equal(matching.mean_average_precision(matches, weights), whole)
+
+
+def plain_average_precision(matches, weights):
+    """As written down: the highest precision from each recall level on, of all weighted detections."""
+    boxes = weights @ matches.boxes
+    reported = np.cumsum(weights[:, matches.pictures], axis=1)
+    result = np.full((len(weights), 10), np.nan)
+    for b, t in np.argwhere(np.repeat(boxes > 0, 10).reshape(-1, 10)):
+        at = np.flatnonzero(matches.hits[t])
+        found = np.cumsum(weights[b, matches.pictures[at]])
+        precision = found / (reported[b, at] + np.spacing(1))
+        highest = np.maximum.accumulate(precision[::-1])[::-1]
+        levels = np.searchsorted(matching.RECALLS, found / boxes[b], side="right")
+        result[b, t] = (np.diff(levels, prepend=0) * highest).sum() / 101
+    return result
+
+
+@pytest.mark.parametrize("resamples", [3, 100])  # few are summed in another order than many
+def test_average_precision_is_that_of_the_plain_definition_to_the_last_digit(resamples):
+    truths, detections = scene(2, pictures=40)
+    weights = matching.draw_resamples(len(truths), resamples, seed=1)
+    for matches in evaluate(truths, detections, THREE, bootstrap=0, seed=0).matches:
+        assert np.array_equal(
+            matching.average_precision(matches, weights),
+            plain_average_precision(matches, weights),
+            equal_nan=True,
+        )
+
+
+def test_an_evaluation_leaves_the_garbage_collector_as_it_was():
+    usual = gc.get_threshold()
+    evaluate(*scene(0), THREE, bootstrap=0, seed=0)
+    assert gc.get_threshold() == usual
 
 
 def test_of_two_boxes_overlapped_alike_the_later_is_taken_as_in_coco():

@@ -177,6 +177,8 @@ def text(parent: etree._Element, tag: str) -> str:
 
 def own_text(element: etree._Element) -> str:
     """All text in an element."""
+    if not len(element):  # nearly every one
+        return (element.text or "").strip()
     return "".join(str(part) for part in element.itertext()).strip()
 
 
