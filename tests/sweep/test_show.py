@@ -15,7 +15,7 @@ from odtrain.sweep.worker import last_line, train_in_process
     [
         (
             "train: 500 of 2,000 steps, about 9 s left, loss 1.2",
-            "step 500 of 2,000 of the first training, about 19 min left for all",
+            "step 500 of 2,000 of the first training, about 20 min left for all",
         ),
         ("train: 0 of 2,000 steps", "step 0 of 2,000 of the first training"),
         ("Loading TensorFlow: 4 s so far", "Loading TensorFlow: 4 s so far"),
@@ -40,10 +40,10 @@ json.dump({"state": "done"}, open(sys.argv[2], "w"))
 """
 
 
-def test_what_a_training_says_is_heard_while_it_lasts(monkeypatch):
+def test_what_a_training_says_is_heard_while_it_lasts(monkeypatch, tmp_path):
     monkeypatch.setattr(worker, "write_request", lambda request, file: file.write_text("{}"))
     job = SimpleNamespace(
-        uri="sqlite:///x.db", threads=None, program=[sys.executable, "-c", TRAINS]
+        uri=f"sqlite:///{tmp_path}/x.db", threads=None, program=[sys.executable, "-c", TRAINS]
     )
     heard = []
     assert train_in_process(job, {}, heard.append).state == "done"
