@@ -15,7 +15,7 @@ from odtrain.sweep.worker import last_line, train_in_process
     [
         (
             "train: 500 of 2,000 steps, about 9 s left, loss 1.2",
-            "step 500 of 2,000 of the first training, about 19 min left for all",
+            "step 500 of 2,000 of the first training, about 20 min left for all",
         ),
         ("train: 0 of 2,000 steps", "step 0 of 2,000 of the first training"),
         ("Loading TensorFlow: 4 s so far", "Loading TensorFlow: 4 s so far"),
