@@ -18,7 +18,7 @@ PAGES = ("tutorial.md", "tutorial.ko.md")
 SHOWN_AS = "/home/you"
 STEP = re.compile(r"```sh\n(?P<command>[^`]*?)\n```\n\n```\n(?P<printed>.*?)\n```", re.DOTALL)
 """A command, and what it prints; commands that are only shown have nothing below them."""
-LEFT_OUT = "\n\nWhere to look next:"
+LEFT_OUT = "\n\nWhere to look:"
 """What is printed from here on is the same behind every training."""
 
 

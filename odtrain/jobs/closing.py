@@ -11,6 +11,7 @@ from odtrain.evaluation.evaluate import Counts, Evaluation, count_shown
 from odtrain.export.parity import Proof, exports_table
 from odtrain.export_formats import served_format
 from odtrain.jobs.context import RunContext
+from odtrain.jobs.stages import stages_in_words
 from odtrain.secrets import without_secrets
 from odtrain.tracking.store import UI, repeated, ui_command
 from odtrain.training.loop import Fitted
@@ -141,6 +142,7 @@ def after_training(result: TrainResult, overrides: Sequence[str]) -> str:
             result.in_words,
             "",
             on_test(result.evaluation, result.proofs),
+            stages_in_words(result.seconds),
             *(f"\nLook here: {doubt}" for doubt in result.doubts),
             "",
             "Where to look:",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from odtrain.jobs.fitting import (
 from odtrain.jobs.kept_test import with_kept_test
 from odtrain.jobs.resume import beginning, begun_with, resumed
 from odtrain.jobs.speed import with_precision
+from odtrain.jobs.stages import Stages
 from odtrain.jobs.steps import (
     Evaluated,
     evaluate_split,
@@ -59,6 +60,7 @@ class TrainResult:
         doubts: a sentence for each reason to doubt the result, with what to do.
         version: the registered model's name and number; None where none was registered.
         in_words: how good the served file is on the test pictures, in a sentence.
+        seconds: that each stage took, in their order.
     """
 
     run_id: str
@@ -72,6 +74,7 @@ class TrainResult:
     doubts: Sequence[str] = ()
     version: tuple[str, str] | None = None
     in_words: str = ""
+    seconds: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -92,7 +95,8 @@ def train(config: Config, overrides: Sequence[str]) -> TrainResult:
         KeyboardInterrupt, Terminated: a signal ended training behind a checkpoint; the run is marked
             KILLED and can be resumed.
     """
-    with beginning(config):
+    stages = Stages()
+    with beginning(config), stages.timed("prepare"):
         context, findings = _begin(config, overrides)
     tracker = context.tracker
     with tracker:
@@ -100,15 +104,20 @@ def train(config: Config, overrides: Sequence[str]) -> TrainResult:
             check_registry(tracker.client, tracker.uri, context.config.registry.name)
         record_inputs(context, findings)
         record_pictures(context)
-        trained = train_detector(context)
+        with stages.timed("train"):
+            trained = train_detector(context)
         context = context.at(trained.fitted.step)
-        evaluated = evaluate_split(context, trained.detector.as_detect(), "test")
-        doubtful = _doubts(context, trained, evaluated)
-        proofs = proven_before(context, trained.detector, evaluated)
-        if proofs is None:
-            proofs = export_and_prove(context, trained.detector, evaluated)
+        with stages.timed("evaluate"):
+            evaluated = evaluate_split(context, trained.detector.as_detect(), "test")
+            doubtful = _doubts(context, trained, evaluated)
+        with stages.timed("export"):
+            proofs = proven_before(context, trained.detector, evaluated)
+            if proofs is None:
+                proofs = export_and_prove(context, trained.detector, evaluated)
         tracker.describe(description(context, trained.fitted, evaluated, proofs, doubtful))
-        registered = register_files(context, evaluated.evaluation, proofs)
+        with stages.timed("register"):
+            registered = register_files(context, evaluated.evaluation, proofs)
+        tracker.log(stages.metrics(), context.step)
         return TrainResult(
             run_id=tracker.name,
             folder=tracker.folder,
@@ -121,6 +130,7 @@ def train(config: Config, overrides: Sequence[str]) -> TrainResult:
             doubts=doubtful,
             version=registered.version,
             in_words=served_in_words(evaluated, proofs, context.config.registry.format),
+            seconds=stages.seconds,
         )
 
 

@@ -95,6 +95,17 @@ def test_it_ends_with_the_numbers_and_where_to_look_next(trained):
         assert line in said
 
 
+def test_it_says_and_logs_where_the_time_went(trained, run):
+    stages = ("prepare", "train", "evaluate", "export", "register")
+    seconds = [run.data.metrics[f"seconds/{stage}"] for stage in stages]
+    assert all(each > 0 for each in seconds)
+    parts = ", ".join(
+        f"{stage} {each:.0f} s" if each < 100 else rf"{stage} \d+ min"
+        for stage, each in zip(stages, seconds, strict=True)
+    )
+    assert re.search(rf"^It took \d+ (s|min): {parts}\.$", trained.done.stdout, re.MULTILINE)
+
+
 def test_the_page_of_the_run_has_the_same_sentence(trained, run):
     sentence = trained.done.stdout.splitlines()[1]
     assert run.data.tags["mlflow.note.content"].split("\n\n")[1].endswith(f"`). {sentence}")
