@@ -171,7 +171,7 @@ def test_the_configuration_is_logged_whole(store, tracker_of):
     assert settings["train.resume"] == "null"
     assert settings["augment.flip"] == "true"
     assert params["predict.label_map"] == "x" * 6000
-    assert params["train.steps"] == "1500"
+    assert params["train.steps"] == "800"
     assert not [key for key in params if key.startswith("sweep.")]
     assert (
         settings.items()
