@@ -52,6 +52,12 @@ def shared() -> Path:
     return SHARED
 
 
+@pytest.fixture(autouse=True)
+def nothing_is_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is said of slow things depends on the machine: in this process it is not said by itself."""
+    monkeypatch.setattr("odtrain.system.progress.SOON", 3600.0)
+
+
 @pytest.fixture
 def tiny_voc(tmp_path: Path) -> Path:
     """Four pictures with labelImg XML beside them, in one folder: see `TINY`."""

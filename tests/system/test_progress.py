@@ -30,6 +30,7 @@ def clock(monkeypatch):
     handlers, level = list(logs.ROOT.handlers), logs.ROOT.level
     clock = Clock()
     monkeypatch.setattr(progress, "time", clock)
+    monkeypatch.setattr(progress, "SOON", 1.0)
     monkeypatch.setattr(logs, "time", clock)
     monkeypatch.setattr(progress._Watch, "_look", lambda watch: None)
     monkeypatch.setattr(progress, "_WATCH", progress._Watch())
