@@ -99,13 +99,14 @@ class Bar(Generic[Item]):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """End it; of what broke off nothing more is said."""
+        """End it; of what broke off, and of what nobody waited for, nothing more is said."""
         with self._lock:
             if self._closed:
                 return
             self._closed = True
             self._erase(self._leave)
-            if self._leave and kind is None and not is_drawn() and self._is_told():
+            waited = self._shown or self._lasted >= SOON
+            if waited and self._leave and kind is None and not is_drawn() and self._is_told():
                 logger.info(self._last_line())
         _WATCH.drop(self)
 

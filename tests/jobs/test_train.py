@@ -195,6 +195,7 @@ def test_metrics_have_the_names_that_people_sort_by(run):
         | {f"val/{name}" for name in ("mAP", "mAP_50", "mAP_75", "AR_100")}
         | {f"eval/{name}" for name in COCO | {"mAP_lo", "mAP_hi", "AP/circle", "AP/square"}}
         | {f"export/{name}/{metric}" for name in FORMATS for metric in OF_AN_EXPORT}
+        | {f"seconds/{stage}" for stage in ("prepare", "train", "evaluate", "export", "register")}
     )
 
 

@@ -28,6 +28,7 @@ from support.commands import TINY_RUN
 from odtrain.io import markdown
 
 KILLED_RUN = Path(__file__).parent / "killed_run.py"
+WITH_BARS = Path(__file__).parent / "with_bars.py"
 SETTINGS = (*TINY_RUN, "export.formats=[tflite_fp32]")
 WHOLE = "1 run FINISHED, 1 version, 1 model READY, each metric once, nothing temporary"
 TEMPORARY = re.compile(r"\..*\.new-|.*_temp$|.*\.(tmp|part)$")
@@ -85,7 +86,7 @@ class Training:
     def begin(
         self,
         *overrides: str,
-        program: Sequence[str] = ("-m", "odtrain"),
+        program: Sequence[str] = (str(WITH_BARS),),
         limits: Callable[[], None] | None = None,
         **environment: str,
     ) -> Command:
@@ -97,7 +98,7 @@ class Training:
     def command(
         self,
         *arguments: str,
-        program: Sequence[str] = ("-m", "odtrain"),
+        program: Sequence[str] = (str(WITH_BARS),),
         limits: Callable[[], None] | None = None,
         **environment: str,
     ) -> Command:

@@ -31,6 +31,7 @@ from mlflow import MlflowClient
 from tensorflow.python.checkpoint import functional_saver
 
 from odtrain.jobs import fitting
+from odtrain.system import progress
 from odtrain.training import input_pipeline as inputs
 from odtrain.training import loop as train
 
@@ -109,6 +110,7 @@ MOMENTS: dict[str, Callable[[str], None]] = {
 if __name__ == "__main__":
     moment, _, at = sys.argv.pop(1).partition(":")
     MOMENTS[moment](at)
+    progress.is_drawn = lambda: True  # so that the last step before the end is seen
     if "ODTRAIN_RESTORED" in os.environ:
         keep_what_is_restored(Path(os.environ["ODTRAIN_RESTORED"]))
     runpy.run_module("odtrain", run_name="__main__", alter_sys=True)

@@ -67,10 +67,16 @@ def test_without_a_terminal_a_line_says_how_much_is_done_and_how_long_the_rest_t
     ]
 
 
-def test_what_is_quick_says_one_line_and_what_leaves_nothing_none(clock, capsys):
+def test_what_is_quick_says_nothing(clock, capsys):
     assert list(Bar("abc", doing="look")) == ["a", "b", "c"]
-    assert list(Bar("abc", doing="drawing", leave=False)) == ["a", "b", "c"]
-    assert capsys.readouterr().err == "look: 3 of 3 pictures in 0 s\n"
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("leave", "said"), [(True, "look: 1 of 1 picture in 3 s\n"), (False, "")])
+def test_what_lasted_ends_with_a_line_unless_it_leaves_nothing(clock, capsys, leave, said):
+    for _ in Bar("a", doing="look", leave=leave):
+        clock.now += 3
+    assert capsys.readouterr().err == said
 
 
 def test_what_breaks_off_is_not_said_to_be_done(clock, capsys):
@@ -169,6 +175,7 @@ with progress.doing("Loading"):
     time.sleep(0.3)
 for each in progress.Bar(range(3), doing="export", unit="file"):
     progress.logger.info("a line")
+    time.sleep(0.03)
 """
 
 
