@@ -105,7 +105,7 @@ def open_source(
         raise ConfigError(
             "source",
             "is not given.",
-            "Name a run id, models:/NAME@ALIAS, a .pb, a SavedModel folder or a .tflite: source=...",
+            "Name a run, models:/NAME@ALIAS, a .pb, a SavedModel folder or a .tflite: source=...",
         )
     threads = threads or config.benchmark.threads
     given = config.predict.label_map

@@ -109,6 +109,7 @@ def closing(overrides, version=("panels", "1")):
         model="models:/panels@champion" if version else "/x/export/model.tflite",
         version=version,
         folder=Path("/x"),
+        seconds={"train": 61.0, "export": 9.0},
     )
     return after_training(result, overrides).splitlines()
 
@@ -142,3 +143,7 @@ def test_while_the_server_is_away_the_files_are_where_they_were_written():
     said = closing([], version=None)
     assert said[0] == "Made /x/export/model.tflite"
     assert said[-2] == "  take the files         /x/export"
+
+
+def test_it_says_where_the_time_went():
+    assert "It took 70 s: train 61 s, export 9 s." in closing([])

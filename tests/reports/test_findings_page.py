@@ -121,7 +121,9 @@ def test_names_of_files_and_classes_cannot_bring_markup():
     assert not re.search("https?:", page.replace("http://www.w3.org/2000/svg", ""))
 
 
-def test_many_findings_are_cut_and_counted(grey):
+def test_many_findings_are_cut_and_counted(grey, monkeypatch):
+    monkeypatch.chdir(grey.parent)
+    grey = Path(grey.name)  # the page has a bound in bytes, and long paths reach it sooner
     findings = [Finding.of("OD204", grey, f"number {i}.") for i in range(SHOWN_OF_EACH + 7)]
     page = findings_page("x", findings, {})
     assert len(pictures_of(page)) == DRAWN_OF_EACH

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -30,15 +31,22 @@ TINY_RUN = (
 """Settings of a training that takes seconds: checkpoints at 3, 5, 6, 9, 10, 12, 14, validated at 5, 10, 14."""
 
 
+LASTING = re.compile(r"^[^,\n]+(?: \.\.\.|: \d+ (?:s|min) so far)\n", re.MULTILINE)
+"""Lines such as `Loading MLflow ...` and `Working: 8 s so far`."""
+
+
 def odtrain(
     arguments: Sequence[str],
     cwd: Path,
     program: Sequence[str] = ("-m", "odtrain"),
     **environment: str,
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command in a process of its own, as a user would in the folder `cwd`."""
+    """Run a command in a process of its own, as a user would in the folder `cwd`.
+
+    What is said of things that last depends on the machine, and is left out.
+    """
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
-    return subprocess.run(
+    done = subprocess.run(
         [sys.executable, *program, *arguments],
         cwd=cwd,
         env={**inherited, **environment},
@@ -46,6 +54,8 @@ def odtrain(
         text=True,
         check=False,
     )
+    done.stderr = LASTING.sub("", done.stderr)
+    return done
 
 
 @dataclass(frozen=True)

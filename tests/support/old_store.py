@@ -30,6 +30,7 @@ SETTINGS = (
 )
 KILLED_SETTINGS = (
     *SETTINGS,
+    "model=panels_ssd_mobilenet_v1",  # what was taken then where none was named
     "train.seed=1",
     "train.steps=60",
     "export.formats=[tflite_fp32]",

@@ -95,7 +95,8 @@ def test_an_untrained_int8_file_is_not_slowed_by_suppression(shapes, tmp_path):
     config = compose_config(
         [
             *(f"data.images={shapes}", "data.name=shapes", f"data.prepared={tmp_path}"),
-            *("model.input_size=96", "export.formats=[tflite_int8]"),
+            *("model=panels_ssd_mobilenet_v1", "model.input_size=96"),
+            "export.formats=[tflite_int8]",
         ]
     )
     (measured,) = measure_untrained(config).values()
