@@ -52,7 +52,8 @@ def test_no_drawn_picture_and_no_page_tells_it(shapes, trained: TrainedRun, tmp_
     model, here = trained.run / "export/model.tflite", tmp_path
     assert main(["predict", f"source={model}", f"input={shapes}", f"output={here}/drawn"]) == 0
     assert len(list((here / "drawn/drawn").iterdir())) == 20
-    assert main(["report", trained.run.name, "--to", f"{here}/report.html"]) == 0
+    to = [f"tracking.uri={trained.uri}", "--to", f"{here}/report.html"]
+    assert main(["report", trained.run.name, *to]) == 0
     data = [f"data.images={shapes}", "data.name=shapes"]
     assert main(["check", *data, "--html", f"{here}/findings.html"]) == 0
     assert telling(tmp_path) == []
