@@ -29,6 +29,8 @@ def run(commands: Sequence[str], folder: Path) -> Iterator[str]:
             command, shell=True, cwd=folder, stdout=subprocess.PIPE, text=True, check=False
         )
         print(f"{done.returncode}  {command}", file=sys.stderr)
+        if done.returncode and not done.stdout:
+            raise SystemExit("That failed: the pages stay as they are.")
         yield done.stdout.partition(LEFT_OUT)[0].strip("\n").replace(str(folder), SHOWN_AS)
 
 
