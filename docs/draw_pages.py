@@ -155,7 +155,9 @@ def found(looking: Looking) -> None:
     """Pictures of the test split, with what the registered model finds in them."""
     files = [PANELS / f"panel-test-{number:04d}.jpg" for number in FOUND]
     drawn = []
-    for file, each in zip(files, odtrain.load(MODEL).predict(files), strict=True):
+    for file, each in zip(
+        files, odtrain.load(MODEL).predict(files, threshold=SHOWN_FROM), strict=True
+    ):
         picture = np.asarray(Image.open(file).convert("RGB"))
         sheet = draw(fit(picture, 480, 640), each, each.class_names, threshold=SHOWN_FROM)
         drawn.append(Image.fromarray(sheet).resize(SIDES, Image.Resampling.LANCZOS))
@@ -168,6 +170,7 @@ def found(looking: Looking) -> None:
 
 def run(looking: Looking) -> None:
     """A run's page: what made it, its scores, its files."""
+
     def whole() -> None:
         for each in looking.browser.find_elements(By.XPATH, "//*[text()='Show more']")[:1]:
             each.click()
