@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import PurePath
 from typing import Any
 
@@ -73,7 +74,7 @@ def differing(config: Config) -> dict[str, Any]:
 
     What a sweep would try is no setting of a run.
     """
-    values, usual = flattened(as_dict(config)), _usual(config)
+    values, usual = flattened(as_dict(config)), _usual(config.model.name, config.data.name)
     differ = {
         key: value
         for key, value in values.items()
@@ -133,9 +134,12 @@ def _text(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value).replace(" ", "")
 
 
-def _usual(config: Config) -> dict[str, Any]:
-    """The flat settings of a run of the same model and data set in which nothing else was given."""
-    model, data = config.model.name, f'data.name="{config.data.name}"'  # no name holds quotes
+@cache
+def _usual(model: str, data: str) -> Mapping[str, Any]:
+    """The flat settings of a run of a model and data set in which nothing else was given."""
     known = (conf() / "model" / f"{model}.yaml").is_file()
-    overrides = [*([f"model={model}"] if known else []), data]
+    overrides = [
+        *([f"model={model}"] if known else []),
+        f'data.name="{data}"',
+    ]  # no name holds quotes
     return flattened(as_dict(compose_config(overrides))) | {"data.name": DEMO}
