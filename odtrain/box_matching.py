@@ -69,8 +69,13 @@ def match_pairs(
     return partner
 
 
+def place_in_group(groups: IntArray) -> IntArray:
+    """(N,) how many of its group stand before each, of (N,) ascending groups."""
+    return np.arange(len(groups)) - np.searchsorted(groups, groups)
+
+
 def _turns(groups: IntArray) -> list[IntArray]:
     """Which pairs are the first of their group, which the second, and so on."""
-    place = np.arange(len(groups)) - np.searchsorted(groups, groups)
+    place = place_in_group(groups)
     order = np.argsort(place, kind="stable")
     return np.split(order, np.cumsum(np.bincount(place))[:-1]) if len(groups) else []

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from faster_coco_eval import COCO, COCOeval_faster
 
 from odtrain.errors import DataError
-from odtrain.evaluation.matching import Float64Array
+from odtrain.evaluation.matching import Float64Array, Pictures, origin
 from odtrain.structures import Detections, FloatArray, GroundTruth, IntArray
 from odtrain.system.garbage import seldom_collecting
 
 CocoDict = dict[str, object]
-Pictures = Sequence[GroundTruth] | Sequence[Detections]
 
 
 def class_ids(
@@ -61,31 +60,30 @@ def coco_truth(truths: Sequence[GroundTruth], ids: IntArray) -> CocoDict:
     # A hundredth of a pixel undoes the rounding to float32 fractions: a box labelled
     # 32 x 32 is again exactly that, which decides whether it is small or medium.
     boxes = _all_xywh(truths, truths).round(2)
-    annotations: list[CocoDict] = [
-        {
-            "id": number,
-            "image_id": image_id,
-            "category_id": class_id,
-            "bbox": box,
-            "area": area,
-            "iscrowd": 0,
-        }
-        for number, image_id, class_id, box, area in _rows(truths, boxes)
-    ]
     return {
         "images": [
             {"id": i, "height": truth.height, "width": truth.width}
             for i, truth in enumerate(truths, start=1)
         ],
-        "annotations": annotations,
+        "annotations": _annotations(truths, boxes),
         "categories": [{"id": class_id, "name": str(class_id)} for class_id in ids.tolist()],
     }
 
 
 def coco_results(truths: Sequence[GroundTruth], detections: Sequence[Detections]) -> list[CocoDict]:
     """The detections as a COCO results file has them, their pictures counted from 1, with id and area."""
-    rows = _rows(detections, _all_xywh(detections, truths))
+    annotations = _annotations(detections, _all_xywh(detections, truths))
     scores = np.concatenate([found.scores for found in detections]).tolist()
+    for annotation, score in zip(annotations, scores, strict=True):
+        annotation["score"] = score
+    return annotations
+
+
+def _annotations(pictures: Pictures, xywh: Float64Array) -> list[CocoDict]:
+    """Each box as COCO has it, pictures and boxes counted from 1."""
+    classes = np.concatenate([each.classes for each in pictures])
+    columns = (origin(pictures) + 1, classes, xywh, xywh[:, 2] * xywh[:, 3])
+    rows = zip(*(column.tolist() for column in columns), strict=True)
     return [
         {
             "id": number,
@@ -94,28 +92,16 @@ def coco_results(truths: Sequence[GroundTruth], detections: Sequence[Detections]
             "bbox": box,
             "area": area,
             "iscrowd": 0,
-            "score": score,
         }
-        for (number, image_id, class_id, box, area), score in zip(rows, scores, strict=True)
+        for number, (image_id, class_id, box, area) in enumerate(rows, start=1)
     ]
-
-
-def _rows(
-    pictures: Pictures, xywh: Float64Array
-) -> Iterator[tuple[int, int, int, list[float], float]]:
-    """Number, picture, class, box and area of each box, counted from 1."""
-    picture = np.repeat(np.arange(1, len(pictures) + 1), [len(each.classes) for each in pictures])
-    classes = np.concatenate([each.classes for each in pictures])
-    columns = (np.arange(1, len(xywh) + 1), picture, classes, xywh, xywh[:, 2] * xywh[:, 3])
-    return zip(*(column.tolist() for column in columns), strict=True)
 
 
 def _all_xywh(pictures: Pictures, truths: Sequence[GroundTruth]) -> Float64Array:
     """`to_xywh` of the boxes of all pictures."""
     pixels = np.array([[truth.width, truth.height] * 2 for truth in truths])
-    counts = [len(each.classes) for each in pictures]
     boxes = np.concatenate([each.boxes for each in pictures])
-    return _scaled(boxes, np.repeat(pixels, counts, axis=0))
+    return _scaled(boxes, pixels[origin(pictures)])
 
 
 def to_xywh(boxes: FloatArray, truth: GroundTruth) -> Float64Array:

@@ -14,11 +14,12 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from odtrain.box_matching import match_pairs
+from odtrain.box_matching import match_pairs, place_in_group
 from odtrain.structures import BoolArray as BoolArray
 from odtrain.structures import Detections, GroundTruth, IntArray, pairwise_iou
 
 Float64Array = NDArray[np.float64]
+Pictures = Sequence[GroundTruth] | Sequence[Detections]
 Numbers = TypeVar("Numbers", NDArray[np.int32], NDArray[np.float64])
 
 IOU_THRESHOLDS: Float64Array = np.linspace(0.5, 0.95, 10)
@@ -125,24 +126,24 @@ def _counted(
     detections: Sequence[Detections], ids: IntArray
 ) -> tuple[IntArray, IntArray, Float64Array]:
     """(D,) picture, place in `ids` and score of what COCO counts, class by class and best score first."""
-    picture = _origin(detections)
+    picture = origin(detections)
     place = np.searchsorted(ids, np.concatenate([found.classes for found in detections]))
     scores = np.concatenate([found.scores for found in detections]).astype(np.float64)
     order = np.lexsort((-scores, place, picture))
     picture, place, scores = picture[order], place[order], scores[order]
     group = picture * len(ids) + place
-    kept = np.arange(len(group)) - np.searchsorted(group, group) < MAX_DETECTIONS
+    kept = place_in_group(group) < MAX_DETECTIONS
     return picture[kept], place[kept], scores[kept]
 
 
 def _boxes(truths: Sequence[GroundTruth], ids: IntArray) -> IntArray:
     """(P, K) ground truth boxes of each class in each picture."""
     place = np.searchsorted(ids, np.concatenate([truth.classes for truth in truths]))
-    group = _origin(truths) * len(ids) + place
+    group = origin(truths) * len(ids) + place
     return np.bincount(group, minlength=len(truths) * len(ids)).reshape(len(truths), -1)
 
 
-def _origin(pictures: Sequence[GroundTruth] | Sequence[Detections]) -> IntArray:
+def origin(pictures: Pictures) -> IntArray:
     """(N,) which picture each box or detection is in."""
     return np.repeat(np.arange(len(pictures)), [len(each.classes) for each in pictures])
 
@@ -272,7 +273,7 @@ def pair_up(
     partner = np.maximum(partner, _match_in_order(pairs[:, left], shape))
     missed = ~np.isin(np.arange(len(classes)), partner)
     return Pairing(
-        np.concatenate([_origin(detections), _origin(truths)[missed]]),
+        np.concatenate([origin(detections), origin(truths)[missed]]),
         np.concatenate([np.append(classes, background)[partner], classes[missed]]),
         np.concatenate([names, np.full(missed.sum(), background)]),
     )
