@@ -15,7 +15,8 @@ from typing import NamedTuple
 from odtrain import __version__
 from odtrain.config.schema import DataConfig, ModelConfig
 from odtrain.dataset.check import Checked, check
-from odtrain.dataset.prepare import kept_state, unchanged_dataset
+from odtrain.dataset.look import STATE_FILE
+from odtrain.dataset.prepare import unchanged_dataset
 from odtrain.findings import Finding
 from odtrain.io.atomic import read_json, write_text
 
@@ -46,8 +47,8 @@ def answer(config: DataConfig, model: ModelConfig) -> Answer:
     unchanged, files = unchanged_dataset(config, folder)
     if unchanged is None:
         return answer_of(check(config, model, files=files))
-    state = [__version__, asdict(model), kept_state(config, files)]
-    of = hashlib.sha256(json.dumps(state).encode()).hexdigest()
+    network = json.dumps([__version__, asdict(model)]).encode()
+    of = hashlib.sha256(network + (folder / STATE_FILE).read_bytes()).hexdigest()
     kept = read_json(folder / CHECK_FILE)
     if kept.get("of") == of:
         findings = tuple(Finding(**finding) for finding in kept["findings"])

@@ -81,12 +81,12 @@ def unchanged_dataset(
         return None, files
     state = read_json(folder / STATE_FILE)
     key = read_json(folder / DATASET_FILE).get("key")
-    expected = {"key": key, **kept_state(config, files)}
+    expected = {"key": key, **_kept_state(config, files)}
     same = all(state.get(name) == value for name, value in expected.items())
     return dataset if same else None, files
 
 
-def kept_state(config: DataConfig, files: dict[Path, FileStat]) -> dict[str, Any]:
+def _kept_state(config: DataConfig, files: dict[Path, FileStat]) -> dict[str, Any]:
     """Settings and files as `state.json` keeps them, to be known again."""
     sources = {str(file): list(stat) for file, stat in files.items()}
     return {"config": _settings(config), "sources": sources}
@@ -117,7 +117,7 @@ def _renewed(
     counts = _counts(checked)
     state = {
         "key": key,
-        **kept_state(config, files),
+        **_kept_state(config, files),
         "version": STATE_VERSION,
         "pictures": memories_as_json(checked.memories),
     }
