@@ -30,6 +30,7 @@ from odtrain.labels.label_map import read_class_names, read_label_map
 from odtrain.model_files.strangers import what_it_is
 from odtrain.structures import Detect, Detections, FloatArray, UInt8Image
 from odtrain.system.progress import doing
+from odtrain.tracking.names import RUN_ID as BARE_ID
 from odtrain_runtime.model_files import OPENERS, FileDetector, load_detectors
 from odtrain_runtime.tf_graph import SAVED_MODEL_FILE
 
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-RUN_ID = re.compile(r"(?:runs:/)?([0-9a-f]{32}|offline-[0-9a-f]{12})")
+RUN_ID = re.compile(rf"(?:runs:/)?(?:{BARE_ID})")
 RUN_FILE = re.compile(r"runs:/([^/]+)/(.+)")
 NEAR_RUNS = " Runs that may be meant:\n"
 SHOWN_CLASSES = 10

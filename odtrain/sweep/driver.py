@@ -35,7 +35,7 @@ from odtrain.sweep import results as sweep_results
 from odtrain.sweep import space as sweep_space
 from odtrain.sweep import study as sweep_study
 from odtrain.sweep.run import Sweep, begun, other_driver, taken_over
-from odtrain.sweep.show import before_the_first, closing_words, complete, show, tell_news
+from odtrain.sweep.show import before_the_first, closing_words, show, tell_news
 from odtrain.sweep.space import Dimension
 from odtrain.sweep.study import METRICS, patiently
 from odtrain.sweep.worker import Job, last_line, train_in_process, work, write_job
@@ -182,7 +182,8 @@ def _deadline(max_minutes: float | None) -> float | None:
 
 def _run(whole: Sweep) -> None:
     settings, seen = whole.config.sweep, set[int]()
-    before, total = complete(whole), settings.n_trials
+    total = settings.n_trials
+    before = min(total, patiently(lambda: sweep_trials.count(whole.study, TrialState.COMPLETE)))
     with Bar[None](doing="sweep", unit="training", total=total, done=before) as bar:
         tell_news(whole, bar, seen, aloud=False)
 

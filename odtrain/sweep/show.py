@@ -48,13 +48,6 @@ def before_the_first(line: str, seconds: float, rounds: float) -> str:
     return f"{first}{left}"
 
 
-def complete(whole: Sweep) -> int:
-    """How many trainings of the study have ended well, as many as are asked for at most."""
-    trials = patiently(lambda: sweep_trials.asked(whole.study))
-    ended = sum(trial.state == TrialState.COMPLETE for trial in trials)
-    return min(ended, whole.config.sweep.n_trials)
-
-
 def tell_news(whole: Sweep, bar: Bar[None], seen: set[int], aloud: bool = True) -> None:
     """Say what has ended since the last look, and log the front if anything has."""
     trials = patiently(lambda: sweep_trials.asked(whole.study))
@@ -64,7 +57,8 @@ def tell_news(whole: Sweep, bar: Bar[None], seen: set[int], aloud: bool = True) 
     seen |= {trial.number for trial in ended}
     for trial in ended if aloud else []:
         logger.info(_line(trial))
-    bar.update(complete(whole) - bar.n)
+    complete = sum(trial.state == TrialState.COMPLETE for trial in trials)
+    bar.update(min(complete, whole.config.sweep.n_trials) - bar.n)
     show(whole)
     bar.note(f"{len(sweep_results.front(whole.study))} on the front")
 

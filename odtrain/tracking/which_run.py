@@ -16,6 +16,7 @@ from mlflow.entities import Run
 from odtrain.config.schema import Runs
 from odtrain.errors import TrackingError
 from odtrain.secrets import masked
+from odtrain.tracking.names import RUN_ID
 from odtrain.tracking.reach import StoreAwayError
 from odtrain.tracking.runs import run_folders
 from odtrain.tracking.sender import RunRecord
@@ -24,7 +25,6 @@ from odtrain.tracking.store import experiments_of, is_made, is_run_store, reachi
 Search = Callable[[MlflowClient], Iterable[Run]]
 LATEST = "latest"
 """The newest training that stands by itself and ended well; of those to go on with, the newest that did not."""
-RUN_ID = re.compile(r"[0-9a-f]{32}|offline-[0-9a-f]{12}")
 SHORT_ID = re.compile(r"[0-9a-f]{4,31}|offline-[0-9a-f]{4,11}")
 SHOWN = 8
 """Letters of an id, and runs in a message."""
@@ -72,7 +72,7 @@ def run_called(name: str, runs: Runs, finished: bool = True) -> str | None:
         TrackingError: several runs are.
     """
     bare = name.removeprefix("runs:/")
-    if RUN_ID.fullmatch(bare):
+    if re.fullmatch(RUN_ID, bare):
         return bare
     known = _known(runs, lambda client: _search(client, bare, runs))
     if bare == LATEST:
