@@ -6,8 +6,6 @@ Imports nothing heavy: help, completion and refusals know all commands before an
 from __future__ import annotations
 
 import argparse
-import atexit
-import gc
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -153,11 +151,10 @@ def prints(text_of: Callable[[Composed], str]) -> Callable[[Invocation], int]:
 def looks(run: Callable[[Invocation], int]) -> Callable[[Invocation], int]:
     """For what asks a store and does little else: it is waited for together, however much is asked.
 
-    Half of its time goes into imports, whose objects stay: nothing is to be collected, least of all at the end.
+    Half of its time goes into imports, whose objects stay: there is little to be collected.
     """
 
     def patient(invocation: Invocation) -> int:
-        atexit.register(gc.freeze)
         with one_patience(), seldom_collecting():
             return run(invocation)
 

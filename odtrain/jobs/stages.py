@@ -24,7 +24,7 @@ class Stages:
         """Inside, time passes that counts for a stage."""
         began = time.monotonic()
         yield
-        self.seconds[stage] = self.seconds.get(stage, 0.0) + time.monotonic() - began
+        self.seconds[stage] = time.monotonic() - began
 
     def metrics(self) -> dict[str, float]:
         """`seconds/<stage>`."""
