@@ -109,19 +109,23 @@ def differences(path: Path, rows: Sequence[Interval], title: str, axis: str) -> 
         save(figure, path)
 
 
+def weakest_first(precision: Float64Array) -> IntArray:
+    """The columns of (R, K) precision whose classes have boxes, those of the lowest average precision first."""
+    present = np.flatnonzero(~np.isnan(precision).any(axis=0))
+    return present[np.argsort(precision.mean(axis=0)[present], kind="stable")]
+
+
 def _draw_curves(axes: Axes, precision: Float64Array, labels: Sequence[str], title: str) -> None:
     """One chart of (R, K) precision: classes thin, their mean thick; the legend gives the AP."""
-    present = np.flatnonzero(~np.isnan(precision).any(axis=0))
-    ap = precision.mean(axis=0)
-    weakest_first = present[np.argsort(ap[present], kind="stable")]
-    named = weakest_first[:NAMED_CURVES]
-    for k in weakest_first[NAMED_CURVES:]:
+    present, ap = weakest_first(precision), precision.mean(axis=0)
+    named = present[:NAMED_CURVES]
+    for k in present[NAMED_CURVES:]:
         axes.plot(RECALLS, precision[:, k], color="0.8", linewidth=0.8)
     for k in named[::-1]:
         colour, label = css_colour(int(k) + 1), f"{ap[k]:.3f}  {plain(labels[k])}"
         axes.plot(RECALLS, precision[:, k], color=colour, linewidth=1.6, label=label)
     if len(present) > 1:
-        mean = precision[:, present].mean(axis=1)
+        mean = precision[:, np.sort(present)].mean(axis=1)
         axes.plot(
             RECALLS, mean, "k", linewidth=2.6, label=f"{mean.mean():.3f}  mean of {len(present)}"
         )

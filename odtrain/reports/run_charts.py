@@ -10,7 +10,7 @@ import numpy as np
 from odtrain.evaluation.evaluate import Evaluation
 from odtrain.evaluation.matching import RECALLS, Float64Array
 from odtrain.media.palette import css_colour
-from odtrain.reports.charts import NAMED_CURVES
+from odtrain.reports.charts import NAMED_CURVES, weakest_first
 from odtrain.structures import IntArray
 
 MOST_POINTS = 300
@@ -77,19 +77,17 @@ def curves(evaluation: Evaluation) -> dict[str, Any]:
 
 def _lines(precision: Float64Array, names: Sequence[str]) -> list[dict[str, Any]]:
     """(R, K) precision as lines; classes without boxes have none."""
-    present = np.flatnonzero(~np.isnan(precision).any(axis=0))
-    ap = precision.mean(axis=0)
-    weakest = present[np.argsort(ap[present], kind="stable")][:NAMED_CURVES]
+    present, ap = weakest_first(precision), precision.mean(axis=0)
     lines: list[dict[str, Any]] = [
         {
             "name": f"{names[k]} {ap[k]:.3f}",
             "colour": css_colour(int(k) + 1),
             "points": _points(precision[:, k]),
         }
-        for k in weakest
+        for k in present[:NAMED_CURVES]
     ]
     if len(present) > 1:
-        mean = precision[:, present].mean(axis=1)
+        mean = precision[:, np.sort(present)].mean(axis=1)
         name = f"mean of {len(present)} classes {mean.mean():.3f}"
         lines.append({"name": name, "points": _points(mean), "thick": True})
     return lines
