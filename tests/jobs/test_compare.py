@@ -108,7 +108,8 @@ def test_the_comparison_is_a_run_of_its_own(again, trained, kept, capsys, tmp_pa
         assert figure.width > 500
 
 
-def test_a_file_is_run_on_the_pictures_of_the_other_side(again, trained, capsys):
+def test_a_file_is_run_on_the_pictures_of_the_other_side(again, trained, capsys, monkeypatch):
+    monkeypatch.setattr("odtrain.system.progress.is_drawn", lambda: True)
     file = str(trained.run / "export/model.tflite")
     assert main(["models", "compare", file, trained.run.name, "benchmark.runs=2"]) == 0
     said = capsys.readouterr()
