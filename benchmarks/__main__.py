@@ -113,7 +113,7 @@ def _compare(arguments: Sequence[str]) -> int:
         return 1
     text = (
         f"{flags.rounds} pairs, in turn. Ratio: how many times as fast this version is, the median of the "
-        "pairs and between which they lie. Same: whether both gave the same result."
+        "pairs and between which they lie. Memory: the largest of the process."
     )
     title = _titled(f"This version beside {flags.commit}", flags.quick)
     print(markdown(Section(title, text, BEFORE, rows)))
@@ -208,10 +208,9 @@ def _prediction(quick: bool) -> Section:
     text = (
         f"{extent.count} JPEGs ({pictures.source_name()}) to drawn JPEGs and tables, against the bare "
         "interpreters on pictures made ready beforehand; both in one process, in turn, "
-        f"{extent.rounds} rounds. The ratio is to the bare throughput of the same file, interpreters and "
-        f"threads (goal {prediction.GOAL:.0%}); beside it, to that of one interpreter with one thread. "
-        "Where the interpreters take all cores, the rest of the work takes its processor time from them: "
-        "bare by whole CPU ms is then the most that the ratio can be."
+        f"{extent.rounds} rounds. Of its parts: of the throughput that decoding, resizing, invoking, drawing "
+        f"and encoding alone have with as many interpreters and threads (goal {prediction.GOAL:.0%}); beside "
+        "it, of the bare interpreters' and of that of one interpreter with one thread."
     )
     return Section(_titled("Prediction", quick), text, PREDICTION, prediction.measure(extent))
 
@@ -360,7 +359,8 @@ PREDICTION: Columns = {
     "threads of each": lambda row: str(row.threads),
     "bare/s": lambda row: f"{row.bare:.1f}",
     "predict/s": lambda row: f"{row.whole:.1f}",
-    "ratio": lambda row: f"{row.ratio:.0%}",
+    "of its parts": lambda row: f"{row.of_parts:.0%}",
+    "of bare": lambda row: f"{row.ratio:.0%}",
     "to one thread": lambda row: f"{row.of_one:.0%}",
     "bare CPU ms": lambda row: f"{row.bare_cpu_ms:.1f}",
     "predict CPU ms": lambda row: f"{row.whole_cpu_ms:.1f}",
@@ -372,7 +372,8 @@ def _serving(quick: bool) -> Section:
     rows = serving.measure(serving.QUICK if quick else serving.WHOLE)
     text = (
         f"`odtrain serve` on {serving.MODEL} with {NUM_CLASSES} classes and random weights; pictures are sent "
-        "as JPEG by clients on the same cores. Memory is the server's, early in a row and at its end."
+        "as JPEG by clients on the same cores. Of its parts: of the throughput that decoding, resizing and "
+        f"invoking alone have (goal {serving.GOAL:.0%}). Memory is the server's, early in a row and at its end."
     )
     columns: Columns = {
         "file": lambda row: row.format,
@@ -380,6 +381,8 @@ def _serving(quick: bool) -> Section:
         "requests": lambda row: f"{row.requests:,}",
         "errors": lambda row: f"{row.errors}",
         "requests/s": lambda row: f"{row.per_second:.1f}",
+        "of its parts": lambda row: f"{row.of_parts:.0%}",
+        "server's CPU": lambda row: f"{row.cpu_ms:.2f} ms",
         "p50": lambda row: f"{row.p50_ms:.1f} ms",
         "p99": lambda row: f"{row.p99_ms:.1f} ms",
         "memory": lambda row: f"{row.memory_mb[0]:.0f} -> {row.memory_mb[1]:.0f} MB",
@@ -417,9 +420,17 @@ BEFORE: Columns = {
     "before, CPU s": lambda row: f"{row.cpu_seconds[0]:.2f}",
     "now, CPU s": lambda row: f"{row.cpu_seconds[1]:.2f}",
     "ratio by CPU time": lambda row: before.spread(row.cpu_ratios),
-    "same": lambda row: "yes" if row.same else "NO",
+    "memory, MB": lambda row: f"{row.memory_mb[0]:.0f} -> {row.memory_mb[1]:.0f}",
+    "result": lambda row: _result(row),
     "load": lambda row: f"{row.load:.1f}",
 }
+
+
+def _result(row: before.Row) -> str:
+    if row.same:
+        return "the same"
+    first, second = row.values
+    return f"{first:.3f} -> {second:.3f}" if isinstance(first, float) else "DIFFERS"
 
 
 BENCHMARKS: dict[str, Callable[[bool], Section]] = {

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,7 +27,8 @@ from benchmarks import processes
 
 HERE = Path(__file__).resolve().parents[1]
 ROUNDS = 5
-SECONDS, CPU_SECONDS, VALUE = "seconds", "cpu_seconds", "value"
+FILE = "model.tflite"
+SECONDS, CPU_SECONDS, VALUE, MEMORY = "seconds", "cpu_seconds", "value", "memory_mb"
 
 
 class Case(NamedTuple):
@@ -69,6 +70,8 @@ class Row:
         cpu_seconds: the same of processor time.
         ratios: of each pair by the clock, how many times as fast this version is.
         cpu_ratios: of each pair by processor time.
+        memory_mb: medians of the processes' largest resident memory in 10^6 bytes: before, now.
+        values: what each version returned, median where those are numbers, the first one else.
         same: whether all gave the same result.
         load: processes waiting or running over the last minute, before the first.
     """
@@ -78,6 +81,8 @@ class Row:
     cpu_seconds: tuple[float, float]
     ratios: tuple[float, ...]
     cpu_ratios: tuple[float, ...]
+    memory_mb: tuple[float, float]
+    values: tuple[Any, Any]
     same: bool
     load: float
 
@@ -129,7 +134,7 @@ def _compared(case: Case, versions: dict[str, Path], inputs: Path, rounds: int) 
             folders = {"inputs": str(inputs), "own": str(own)}
             done = processes.run(case.run, versions[name], **folders, **case.arguments)
             loads.append(done.load)
-            runs[name].append(_timed(done))
+            runs[name].append({MEMORY: done.peak_memory_mb, **_timed(done)})
     before, now = runs["before"], runs["now"]
 
     def medians(key: str) -> tuple[float, float]:
@@ -145,9 +150,17 @@ def _compared(case: Case, versions: dict[str, Path], inputs: Path, rounds: int) 
         medians(CPU_SECONDS),
         ratios(SECONDS),
         ratios(CPU_SECONDS),
+        medians(MEMORY),
+        (_middle(before), _middle(now)),
         len({repr(run[VALUE]) for run in (*before, *now)}) == 1,
         loads[0],
     )
+
+
+def _middle(runs: Sequence[Mapping[str, Any]]) -> Any:
+    values = [run[VALUE] for run in runs]
+    numbers = all(isinstance(value, int | float) for value in values)
+    return statistics.median(values) if numbers else values[0]
 
 
 def _timed(done: processes.Finished) -> dict[str, Any]:
@@ -204,6 +217,62 @@ def evaluate(inputs: str, own: str, pictures: int, bootstrap: int) -> dict[str, 
     return inside(lambda: evaluate(truths, found, names, bootstrap, seed=0).metrics)
 
 
+def train(inputs: str, own: str, precision: str, freeze: int, quick: bool) -> dict[str, Any]:
+    """Steps of ssd_mobilenet_v1 on the pictures at hand: the median of one, without the first ones."""
+    from benchmarks import training
+
+    extent = training.QUICK if quick else training.Extent()
+    settings = {
+        "train.steps": extent.chunk * (1 + extent.chunks),
+        "train.log_every": extent.chunk,
+        "train.precision": precision,
+        "train.freeze": freeze,
+    }
+    overrides = [*training.prepared(Path(own)), *extent.overrides]
+    overrides += [f"{key}={value}" for key, value in settings.items()]
+    found = training.train(overrides, str(Path(own, "checkpoints")))
+    batch = found["batch_size"]
+    return {
+        SECONDS: batch / statistics.median(found["images_per_second"]),
+        CPU_SECONDS: batch * statistics.median(found["cpu_seconds"]),
+        VALUE: None,
+    }
+
+
+def quickstart(inputs: str, own: str, seed: int, quick: bool) -> float:
+    """README's first command, as MLflow starts it; the mAP of its run."""
+    from benchmarks.way import command
+    from odtrain.tracking.store import open_client
+
+    os.chdir(own)
+    Path("data").symlink_to(Path(sys.modules["odtrain"].__path__[0]).parent / "data")
+    words = ["train", f"train.seed={seed}", *(["train.steps=2"] if quick else [])]
+    with contextlib.redirect_stdout(io.StringIO()):
+        command()(words)
+    (run,) = open_client("sqlite:///mlflow.db").search_runs(["0", "1"])
+    return float(run.data.metrics["mAP"])
+
+
+def predict(inputs: str, own: str, drawn: bool) -> dict[str, Any]:
+    """A prediction over the folder of pictures, its model open."""
+    from benchmarks.prediction import opened_prediction
+
+    file, place = str(Path(inputs, FILE)), str(Path(inputs, "images"))
+    work = opened_prediction(file, place, own, os.cpu_count() or 1, 1, drawn=drawn)
+    work()  # the first is slower
+    return inside(lambda: work() and None)
+
+
+def answer(inputs: str, own: str, clients: int, count: int) -> dict[str, Any]:
+    """What one request of many costs the server, and how long it takes with so many clients."""
+    from benchmarks import serving
+
+    body = next(Path(inputs, "images").iterdir()).read_bytes()
+    with serving.served(Path(inputs, FILE)) as (address, server):
+        row = serving.ask("", address, server, body, clients, count)
+    return {SECONDS: 1 / row.per_second, CPU_SECONDS: row.cpu_ms / 1000, VALUE: row.errors}
+
+
 # ---- the topics
 
 
@@ -257,8 +326,54 @@ def _data(quick: bool) -> list[Case]:
     ]
 
 
+def _training(quick: bool) -> list[Case]:
+    ways = [("fp32", 0), ("fp32", 4), ("bf16", 0), ("bf16", 4)]
+    return [
+        Case(
+            f"a step, {precision}, {freeze} stages frozen",
+            train,
+            {"precision": precision, "freeze": freeze, "quick": quick},
+            fresh=True,
+        )
+        for precision, freeze in (ways[:1] if quick else ways)
+    ]
+
+
+def _quickstart(quick: bool) -> list[Case]:
+    return [
+        Case(f"seed {seed}", quickstart, {"seed": seed, "quick": quick}, fresh=True)
+        for seed in range(1 if quick else 3)
+    ]
+
+
+def _model_and_pictures(folder: Path, quick: bool) -> None:
+    """A .tflite with COCO's weights, or random ones where those are not at hand, and pictures to look at."""
+    from benchmarks import pictures, prediction
+
+    count = 12 if quick else 200
+    pictures.make(folder, count, pictures.sources())
+    prediction.write_file(folder / FILE, quick)
+
+
+def _predict(quick: bool) -> list[Case]:
+    cases = {"boxes alone": False, "drawn and written": True}
+    return [Case(f"predict, {said}", predict, {"drawn": drawn}) for said, drawn in cases.items()]
+
+
+def _serve(quick: bool) -> list[Case]:
+    count = 20 if quick else 1000
+    return [
+        Case(f"serve, {clients} at a time", answer, {"clients": clients, "count": count})
+        for clients in (1, 4)
+    ]
+
+
 TOPICS: dict[str, Topic] = {
     "evaluation": Topic(_nothing, _evaluation),
     "commands": Topic(_registry, _commands),
     "data": Topic(_pictures, _data),
+    "training": Topic(_nothing, _training),
+    "quickstart": Topic(_nothing, _quickstart),
+    "predict": Topic(_model_and_pictures, _predict),
+    "serve": Topic(_model_and_pictures, _serve),
 }

@@ -1,16 +1,16 @@
 """How much of a model's own speed is left when pictures are decoded, resized, drawn and written too.
 
 Each row is a process of its own. In it, bare runs of the file's interpreters on pictures made ready beforehand
-take turns with whole predictions from JPEG files to drawn JPEG files and tables, with as many interpreters and
-threads; the median of the rounds is what counts, so that another process's load meets both alike.
+take turns with whole predictions from JPEG files to drawn JPEG files and tables, and with the parts of these
+alone (`benchmarks.parts`), with as many interpreters and threads; the median of the rounds is what counts, so
+that another process's load meets all alike.
 """
 
 from __future__ import annotations
 
 import shutil
 import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +19,10 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
-from benchmarks import latency, pictures, processes
+from benchmarks import latency, parts, pictures, processes
 
-GOAL = 0.85
-"""Least share of the bare interpreter's throughput, on the same file and threads."""
+GOAL = 0.8
+"""Least share of the throughput that the parts alone have, on the same file and threads."""
 
 
 class Choice(NamedTuple):
@@ -70,6 +70,7 @@ class Row:
         bare: pictures a second of the interpreters alone.
         whole: pictures a second from file to drawn file.
         ratio: median of the rounds' `whole` by `bare`.
+        of_parts: median of the rounds' `whole` by what the parts alone come to.
         of_one: `whole` by the bare throughput of one interpreter with one thread.
         bare_cpu_ms: processor time of a picture, alone.
         whole_cpu_ms: the same from file to drawn file.
@@ -82,6 +83,7 @@ class Row:
     bare: float
     whole: float
     ratio: float
+    of_parts: float
     of_one: float
     bare_cpu_ms: float
     whole_cpu_ms: float
@@ -127,21 +129,42 @@ def measure(extent: Extent = WHOLE) -> list[Row]:
         return rows
 
 
+def write_file(to: Path, quick: bool) -> None:
+    """One .tflite of the network that is measured.
+
+    Raises:
+        ProcessError: exporting failed.
+    """
+    file = _exported(QUICK if quick else WHOLE, to.parent, ["tflite_fp32"])["tflite_fp32"]
+    shutil.move(file, to)
+
+
 def _files(extent: Extent, folder: Path) -> dict[str, Path]:
-    checkpoint = extent.network.checkpoint
-    network = extent.network if checkpoint is None or checkpoint.exists() else latency.FULL
-    written = processes.run(
-        latency.write_files,
-        overrides=list(network.overrides),
-        checkpoint=str(network.checkpoint or ""),
-        formats=list(extent.formats),
-        nms="builtin",
-        folder=str(folder / "exported"),
-    ).value
-    files = {f"{network.name}, {name}": Path(written[name]) for name in extent.formats}
+    written = _exported(extent, folder, extent.formats)
+    name = _at_hand(extent).name
+    files = {f"{name}, {format}": Path(written[format]) for format in extent.formats}
     if STRANGER.exists():
         files = {"depth 0.75, published uint8 .tflite": STRANGER, **files}
     return files
+
+
+def _exported(extent: Extent, folder: Path, formats: Sequence[str]) -> dict[str, str]:
+    network = _at_hand(extent)
+    written: dict[str, str] = processes.run(
+        latency.write_files,
+        overrides=list(network.overrides),
+        checkpoint=str(network.checkpoint or ""),
+        formats=list(formats),
+        nms="builtin",
+        folder=str(folder / "exported"),
+    ).value
+    return written
+
+
+def _at_hand(extent: Extent) -> latency.Network:
+    """The network, or one with random weights where its own are not there."""
+    checkpoint = extent.network.checkpoint
+    return extent.network if checkpoint is None or checkpoint.exists() else latency.FULL
 
 
 # ---- what runs in a process of its own
@@ -152,26 +175,28 @@ def take_turns(file: str, place: str, workers: int, threads: int, rounds: int) -
     from odtrain_runtime.model_files import load_detector
     from odtrain_runtime.pictures import read_upright
 
-    images = [read_upright(path) for path in sorted(Path(place).iterdir())]
+    files = sorted(Path(place).iterdir())
     detectors = [load_detector(Path(file), threads) for _ in range(workers)]
-    ready = [detectors[0].prepare(image) for image in images]
+    ready = [detectors[0].prepare(read_upright(file)) for file in files]
     _bare(detectors, ready)  # warm-up
     with tempfile.TemporaryDirectory() as output:
-        predict = _prediction(file, place, output, workers, threads)
+        predict = opened_prediction(file, place, output, workers, threads, drawn=True)
         predict()
-        bare = []
-        whole = []
+        bare: list[parts.Cost] = []
+        whole: list[parts.Cost] = []
+        alone: list[parts.Cost] = []
         for _ in range(rounds):
-            bare.append(_timed(lambda: _bare(detectors, ready)))
-            whole.append(_timed(predict))
-    count = len(images)
+            bare.append(parts.timed(lambda: _bare(detectors, ready), len(files)))
+            whole.append(parts.timed(predict, len(files)))
+            alone.append(parts.cost(files, detectors, drawn=True))
     return {
         "threads": detectors[0].threads,
-        "bare": median(count / seconds for seconds, _ in bare),
-        "whole": median(count / seconds for seconds, _ in whole),
-        "ratio": median(a[0] / b[0] for a, b in zip(bare, whole, strict=True)),
-        "bare_cpu_ms": median(1000 * cpu / count for _, cpu in bare),
-        "whole_cpu_ms": median(1000 * cpu / count for _, cpu in whole),
+        "bare": median(1 / one.seconds for one in bare),
+        "whole": median(1 / one.seconds for one in whole),
+        "ratio": median(a.seconds / b.seconds for a, b in zip(bare, whole, strict=True)),
+        "of_parts": median(a.seconds / b.seconds for a, b in zip(alone, whole, strict=True)),
+        "bare_cpu_ms": median(1000 * one.cpu_seconds for one in bare),
+        "whole_cpu_ms": median(1000 * one.cpu_seconds for one in whole),
     }
 
 
@@ -186,8 +211,8 @@ def _bare(detectors: list[Any], ready: list[Any]) -> None:
         )
 
 
-def _prediction(
-    file: str, place: str, output: str, workers: int, threads: int
+def opened_prediction(
+    file: str, place: str, output: str, workers: int, threads: int, *, drawn: bool
 ) -> Callable[[], object]:
     """`odtrain predict` without opening the model, which is done once for however many pictures."""
     from odtrain.config.compose import compose_config
@@ -200,14 +225,8 @@ def _prediction(
             f"output={output}",
             f"predict.workers={workers}",
             f"predict.threads={threads}",
+            f"predict.drawn={drawn}",
         ]
     )
     source = open_source(file, config, workers, threads)
     return lambda: predict.predict(config, source)
-
-
-def _timed(work: Callable[[], object]) -> tuple[float, float]:
-    """Seconds on the wall, and of processor time of all threads."""
-    begun, used = time.perf_counter(), time.process_time()
-    work()
-    return time.perf_counter() - begun, time.process_time() - used

@@ -1,12 +1,15 @@
 """How many pictures a second `odtrain serve` answers, how long each waits, and whether memory stays flat.
 
 The server runs in a process of its own, as the command starts it; clients are threads of this one, which
-share its cores. Every answer is checked.
+share its cores: they write the bytes of a request and read those of its answer, and nothing more. The parts of
+an answer (`benchmarks.parts`) are timed on the same cores before. Every answer is checked.
 """
 
 from __future__ import annotations
 
 import os
+import re
+import socket
 import subprocess
 import sys
 import tempfile
@@ -14,19 +17,22 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import numpy as np
 import psutil
-import requests
 from tqdm import tqdm
 
-from benchmarks import pictures, processes, zoo
+from benchmarks import parts, pictures, processes, zoo
 from odtrain.predict.runner import jpeg
 
 MODEL = "ssd_mobilenet_v1_0.25_depth_192"
 FORMATS = ("tflite_fp32", "saved_model")
+LENGTH = re.compile(rb"(?i)\r\ncontent-length: (\d+)")
+GOAL = 0.8
+"""Least share of the throughput that the parts of an answer alone have."""
 SETTLED = 500
 """Requests before memory is looked at the first time."""
 
@@ -60,6 +66,8 @@ class Row:
         requests: in all.
         errors: answers of another status than 200, or without the picture's size.
         per_second: answers.
+        of_parts: share of the throughput that decoding, resizing and invoking alone have.
+        cpu_ms: processor time of the server for one request.
         p50_ms: median of the time to an answer.
         p99_ms: 99th percentile of it.
         memory_mb: of the server in 10^6 bytes, after `SETTLED` requests, and at the end.
@@ -71,6 +79,8 @@ class Row:
     requests: int
     errors: int
     per_second: float
+    of_parts: float
+    cpu_ms: float
     p50_ms: float
     p99_ms: float
     memory_mb: tuple[float, float]
@@ -92,14 +102,20 @@ def measure(extent: Extent = WHOLE) -> list[Row]:
             zoo.write_files, model=MODEL, formats=list(FORMATS), nms="builtin", folder=folder
         )
         for format, file in done.value["written"]:
-            with _served(Path(file)) as (address, server):
-                for clients, requests_ in tqdm(jobs, desc=f"serving {format}", unit="load"):
-                    rows.append(_ask(format, address, server, body, clients, requests_))
+            picture = Path(folder, "picture.jpg")
+            picture.write_bytes(body)
+            parts_alone = processes.run(
+                cost_of_parts, file=file, picture=str(picture), count=extent.requests
+            ).value
+            with served(Path(file)) as (address, server):
+                for clients, count in tqdm(jobs, desc=f"serving {format}", unit="load"):
+                    row = ask(format, address, server, body, clients, count)
+                    rows.append(replace(row, of_parts=parts_alone * row.per_second))
     return rows
 
 
 @contextmanager
-def _served(file: Path) -> Iterator[tuple[str, psutil.Process]]:
+def served(file: Path) -> Iterator[tuple[str, psutil.Process]]:
     """The address and the process of `odtrain serve` on a free port."""
     command = [sys.executable, "-m", "odtrain", "serve", f"source={file}", "serve.port=0"]
     process = subprocess.Popen(
@@ -114,18 +130,26 @@ def _served(file: Path) -> Iterator[tuple[str, psutil.Process]]:
         process.wait()
 
 
-def _ask(
+def ask(
     format: str, address: str, server: psutil.Process, body: bytes, clients: int, count: int
 ) -> Row:
+    """Ask a server for one picture again and again, by so many clients at a time.
+
+    Raises:
+        OSError: it closed a connection.
+    """
     load = os.getloadavg()[0]
     seconds: list[float] = []
-    errors: list[str] = []
+    errors: list[bytes] = []
     settled: list[float] = []
     turns = iter(range(count))
     lock = threading.Lock()
+    place = urlsplit(address)
+    head = f"POST /detect HTTP/1.1\r\nHost: {place.netloc}\r\nContent-Length: {len(body)}\r\n\r\n"
+    request = head.encode() + body
 
     def client() -> None:
-        with requests.Session() as session:
+        with socket.create_connection((place.hostname, place.port or 80), 120) as connection:
             while True:
                 with lock:
                     turn = next(turns, None)
@@ -134,20 +158,57 @@ def _ask(
                 if turn == min(SETTLED, count // 2):
                     settled.append(server.memory_info().rss / 1e6)
                 begun = time.perf_counter()
-                answer = session.post(f"{address}detect", data=body, timeout=120)
+                connection.sendall(request)
+                status, answer = _answer(connection)
                 seconds.append(time.perf_counter() - begun)
-                if answer.status_code != 200 or "width" not in answer.json():
-                    errors.append(answer.text[:200])
+                if status != b"200" or b'"width"' not in answer:
+                    errors.append(answer[:200])
 
     threads = [threading.Thread(target=client) for _ in range(clients)]
-    begun = time.perf_counter()
+    used, begun = _cpu_seconds(server), time.perf_counter()
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     elapsed = time.perf_counter() - begun
-    p50, p99 = np.percentile(seconds, [50, 99]) * 1000
+    cpu_ms = 1000 * (_cpu_seconds(server) - used) / count
+    p50, p99 = (float(number) for number in np.percentile(seconds, [50, 99]) * 1000)
     memory = settled[0], server.memory_info().rss / 1e6
-    return Row(
-        format, clients, count, len(errors), count / elapsed, float(p50), float(p99), memory, load
-    )
+    per_second = count / elapsed
+    return Row(format, clients, count, len(errors), per_second, 0.0, cpu_ms, p50, p99, memory, load)
+
+
+def _answer(connection: socket.socket) -> tuple[bytes, bytes]:
+    """The status and the body of the answer that comes next."""
+    got = b""
+    while b"\r\n\r\n" not in got:
+        got += _more(connection)
+    head, _, body = got.partition(b"\r\n\r\n")
+    (length,) = LENGTH.findall(head)
+    while len(body) < int(length):
+        body += _more(connection)
+    return head.split(b" ", 2)[1], body
+
+
+def _more(connection: socket.socket) -> bytes:
+    if block := connection.recv(1 << 16):
+        return block
+    raise OSError("the server closed the connection")
+
+
+def _cpu_seconds(process: psutil.Process) -> float:
+    used = process.cpu_times()
+    return float(used.user + used.system)
+
+
+# ---- what runs in a process of its own
+
+
+def cost_of_parts(file: str, picture: str, count: int) -> float:
+    """Seconds for one picture, all cores, where nothing is done but its parts."""
+    from odtrain_runtime.model_files import load_detector
+
+    detectors = [load_detector(Path(file), 1) for _ in range(os.cpu_count() or 1)]
+    files = [Path(picture)] * count
+    parts.cost(files[: count // 10], detectors, drawn=False)  # warm-up
+    return parts.cost(files, detectors, drawn=False).seconds

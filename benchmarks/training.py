@@ -115,15 +115,15 @@ def measure(extent: Extent = Extent()) -> list[Row]:
     """
     with tempfile.TemporaryDirectory(prefix="odtrain-benchmark-") as scratch:
         folder = Path(scratch)
-        overrides = [*_prepared(folder), *extent.overrides]
+        overrides = [*prepared(folder), *extent.overrides]
         return [
             _measured(folder, variant, overrides, extent)
             for variant in tqdm(extent.variants, desc="training", unit="variant")
         ]
 
 
-def _prepared(folder: Path) -> list[str]:
-    """Prepare the pictures at hand; return the overrides that use them."""
+def prepared(folder: Path) -> list[str]:
+    """Prepare the pictures at hand in a folder; return the overrides that use them."""
     images, labels = (path.parent for path in pictures.sources()[0])
     overrides = [
         "model=ssd_mobilenet_v1_coco",

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
+import json
 import logging
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from subprocess import CompletedProcess
+from typing import TypeAlias
 
 import numpy as np
 import pytest
@@ -17,6 +23,8 @@ from odtrain.config.schema import DataConfig, TrackingConfig
 from odtrain.dataset.prepare import prepare
 from odtrain.dataset.read import Dataset
 from odtrain.system import logs
+
+Made: TypeAlias = AbstractContextManager[tuple[Path, bool]]
 
 pytest_plugins = ["support.tiny_models", "support.videos"]
 
@@ -53,6 +61,12 @@ def shared() -> Path:
 
 
 @pytest.fixture(autouse=True)
+def nothing_is_synced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No power is cut while tests run: what this process writes need not reach the disk at once."""
+    monkeypatch.setattr(os, "fsync", lambda handle: None)
+
+
+@pytest.fixture(autouse=True)
 def nothing_is_slow(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is said of slow things depends on the machine: in this process it is not said by itself."""
     monkeypatch.setattr("odtrain.system.progress.SOON", 3600.0)
@@ -68,12 +82,39 @@ def tiny_voc(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def of_all(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Callable[[str], Made]:
+    """A folder of this name that all processes of pytest share, and whether it is there already.
+
+    Whoever asks first makes what is in it; the others wait.
+    """
+    own = tmp_path_factory.getbasetemp()
+    common = own if worker_id == "master" else own.parent
+
+    @contextmanager
+    def made(name: str) -> Iterator[tuple[Path, bool]]:
+        with (common / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            done = common / f"{name}.done"
+            yield common / name, done.exists()
+            done.touch()
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def shapes(of_all: Callable[[str], Made]) -> Path:
     """Twenty pictures of 96 x 80 with one or two large boxes of two classes, XML beside them.
 
     The JPEGs say in EXIF whose camera took them, and where.
     """
-    folder = tmp_path_factory.mktemp("shapes")
+    with of_all("shapes") as (folder, there):
+        if not there:
+            draw_shapes(folder)
+    return folder
+
+
+def draw_shapes(folder: Path) -> None:
+    folder.mkdir()
     random = np.random.default_rng(5)
     for i, name in enumerate(SHAPES):
         objects: list[Labelled] = []
@@ -84,7 +125,6 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
         label_picture(folder / name, (96, 80), objects, seed=i)
         if name.endswith(".jpg"):
             with_exif(folder / name)
-    return folder
 
 
 @pytest.fixture(scope="session")
@@ -134,16 +174,21 @@ def own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="session")
-def trained(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainedRun:
+def trained(shapes: Path, of_all: Callable[[str], Made]) -> TrainedRun:
     """One tiny training, exported as pb, fp32 and an int8 file that no gate lets through."""
-    folder = tmp_path_factory.mktemp("trained")
     overrides = (
         f"data.images={shapes}",
         *TINY_RUN,
         "export.formats=[pb,tflite_fp32,tflite_int8]",
         "export.max_map_drop=-1",
     )
-    done = odtrain(["train", *overrides], folder)
-    assert done.returncode == 0, done.stderr
+    with of_all("trained") as (folder, there):
+        said = folder / "said.json"
+        if not there:
+            folder.mkdir()
+            done = odtrain(["train", *overrides], folder)
+            assert done.returncode == 0, done.stderr
+            said.write_text(json.dumps([done.args, done.returncode, done.stdout, done.stderr]))
+        done = CompletedProcess(*json.loads(said.read_text()))
     (run,) = (folder / "outputs/Default").iterdir()
     return TrainedRun(folder, overrides, done, run)

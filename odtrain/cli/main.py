@@ -37,6 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     hide_in_tracebacks()
     if arguments is None:
         hide_arguments()
+        # Else TensorFlow looks for the Keras that odtrain does not use, and imports it: a second or two.
+        os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
         # Python would look through all objects of TensorFlow once more as it ends, for seconds.
         atexit.register(gc.freeze)
     arguments = list(sys.argv[1:] if arguments is None else arguments)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from typing import Any
 
 from odtrain.config.schema import Config, replaced
 from odtrain.errors import ConfigError
 from odtrain.jobs.context import RunContext
-from odtrain.models.build import DENSE
+from odtrain.models.build import DENSE, INVERTED
 from odtrain.system.progress import doing
 from odtrain.training.bound import PASSES, gflop_of_training, time_matrix_product
-from odtrain.training.precision import fastest, steps_here, this_place
+from odtrain.training.precision import Kind, fastest, steps_here, this_place
 from odtrain.zoo.costs import cost_of
 
 logger = logging.getLogger(__name__)
@@ -39,14 +40,28 @@ def decided(configs: list[Config]) -> str:
 
     One that is slow in bf16 decides for all: it loses more than the others gain.
     """
-    steps = steps_here(all(config.model.architecture in DENSE for config in configs))
+    measured = [steps_here(kind) for kind in narrowest(map(kind_of, configs))]
+    steps = max(measured, key=lambda each: each.factor)
     precision = fastest(this_place(), steps)
     logger.info(f"{PRECISION}=auto is {precision} here: {steps}.")
     return precision
 
 
+def kind_of(config: Config) -> Kind:
+    """The kind of network of which the configured one is."""
+    model = config.model
+    kinds = {"dense": DENSE, "inverted": INVERTED}
+    blocks = (name for name, members in kinds.items() if model.architecture in members)
+    return Kind(next(blocks, "separable"), min(1.0, model.depth_multiplier))
+
+
+def narrowest(kinds: Iterable[Kind]) -> list[Kind]:
+    """Of each blocks that there are, the kind in which bf16 gains the least."""
+    return list({kind.blocks: kind for kind in sorted(kinds, reverse=True)}.values())
+
+
 def _check_bf16(config: Config) -> None:
-    place, steps = this_place(), steps_here(config.model.architecture in DENSE)
+    place, steps = this_place(), steps_here(kind_of(config))
     how = f"{place.name}, {place.instructions}"
     if steps.bf16 is None:
         raise ConfigError(

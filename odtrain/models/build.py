@@ -86,3 +86,12 @@ DENSE = {
     retinanet.RESNET50_FPN,
 }
 """Architectures whose multiplications are mostly in dense kernels of 3x3 cells and more."""
+INVERTED = {
+    "ssd_mobilenet_v2",
+    "ssdlite_mobilenet_v2",
+    "ssdlite_mobilenet_v3_large",
+    "ssdlite_mobilenet_v3_small",
+    "ssdlite_mobiledet_cpu",
+    retinanet.SPINENET_MOBILE,
+}
+"""Architectures of inverted residuals: many channels inside the blocks, few between them."""

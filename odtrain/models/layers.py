@@ -9,7 +9,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import tensorflow as tf
@@ -17,7 +17,9 @@ import tf_keras
 
 from odtrain.config.schema import ModelConfig
 from odtrain.errors import choose
+from odtrain.models import bfloat16
 
+Scale: TypeAlias = Callable[[], tf.Tensor]
 POLICIES = {"fp32": "float32", "bf16": "mixed_bfloat16"}
 
 
@@ -89,18 +91,20 @@ class Layers:
         padding: str = "same",
     ) -> tf.Tensor:
         """Convolution without bias, batch norm, activation: `name/weights`, `name/BatchNorm/*`."""
-        layer = tf_keras.layers.Conv2D(
+        batch_norm = self._batch_norm(name, channels=filters)
+        layer = Conv2D(
             filters,
             kernel,
             _strides(x, stride),
             padding=padding,
             use_bias=False,
             kernel_initializer=self._kernel(name),
+            scale=_scale_of(batch_norm),
             **self._common(name),
         )
         x = layer(x)
         self.record.add(f"{name}/weights", layer.kernel, decayed=True)
-        return self._normalised(x, name)
+        return self._normalised(x, batch_norm, name)
 
     def shared_conv(
         self, maps: Sequence[tf.Tensor], name: str, filters: int, kernel: int
@@ -119,7 +123,11 @@ class Layers:
         )
         outputs = [layer(x) for x in maps]
         self.record.add(f"{name}/weights", layer.kernel, decayed=True)
-        return [self._normalised(x, name, f"BatchNorm/feature_{i}") for i, x in enumerate(outputs)]
+        scopes = [f"BatchNorm/feature_{i}" for i in range(len(maps))]
+        return [
+            self._normalised(x, self._batch_norm(name, scope), name, scope)
+            for x, scope in zip(outputs, scopes, strict=True)
+        ]
 
     def separable(
         self, x: tf.Tensor, name: str, filters: int, kernel: int, stride: int, multiplier: int
@@ -143,23 +151,25 @@ class Layers:
         depthwise, pointwise = layer.depthwise_kernel, layer.pointwise_kernel
         self.record.add(f"{name}/depthwise_weights", depthwise, decayed=self.depthwise_decayed)
         self.record.add(f"{name}/pointwise_weights", pointwise, decayed=True)
-        return self._normalised(x, name)
+        return self._normalised(x, self._batch_norm(name), name)
 
     def depthwise(self, x: tf.Tensor, name: str, kernel: int = 3, stride: int = 1) -> tf.Tensor:
         """Depthwise convolution, batch norm, activation: `name/{depthwise_weights,BatchNorm/*}`."""
-        layer = tf_keras.layers.DepthwiseConv2D(
+        batch_norm = self._batch_norm(name, channels=x.shape[-1])
+        layer = DepthwiseConv2D(
             kernel,
             max(_strides(x, stride)),
             padding="same",
             use_bias=False,
             depthwise_initializer=self._kernel(name, fan_in=kernel * kernel),
+            scale=_scale_of(batch_norm),
             **self._common(name),
         )
         x = layer(x)
         self.record.add(
             f"{name}/depthwise_weights", layer.depthwise_kernel, decayed=self.depthwise_decayed
         )
-        return self._normalised(x, name)
+        return self._normalised(x, batch_norm, name)
 
     def plain_conv(
         self, x: tf.Tensor, name: str, filters: int, kernel: int, biases: np.ndarray[Any, Any]
@@ -197,10 +207,19 @@ class Layers:
         """The sum of two maps of one shape."""
         return tf_keras.layers.Add(name=name, dtype=self.dtype)([x, shortcut])
 
-    def _normalised(self, x: tf.Tensor, name: str, scope: str = "BatchNorm") -> tf.Tensor:
-        layer = tf_keras.layers.BatchNormalization(
-            momentum=self.decay, epsilon=self.epsilon, **self._common(f"{name}/{scope}")
-        )
+    def _batch_norm(self, name: str, scope: str = "BatchNorm", channels: int | None = None) -> Any:
+        """Batch norm; folded into the convolution of so many `channels` before it where its statistics stay."""
+        folded = channels is not None and not (self.trainable and self.batch_norm_trained)
+        kind = FoldedBatchNorm if folded else tf_keras.layers.BatchNormalization
+        layer = kind(momentum=self.decay, epsilon=self.epsilon, **self._common(f"{name}/{scope}"))
+        if folded:
+            with tf.name_scope(layer.name):
+                layer.build((None, None, None, channels))
+        return layer
+
+    def _normalised(
+        self, x: tf.Tensor, layer: Any, name: str, scope: str = "BatchNorm"
+    ) -> tf.Tensor:
         x = layer(x) if self.batch_norm_trained else layer(x, training=False)
         for weight in ("gamma", "beta", "moving_mean", "moving_variance"):
             self.record.add(f"{name}/{scope}/{weight}", getattr(layer, weight))
@@ -236,6 +255,63 @@ def _strides(x: tf.Tensor, stride: int) -> tuple[int, int]:
     """
     rows, columns = (1 if side == 1 else stride for side in x.shape[1:3])
     return rows, columns
+
+
+class FoldedBatchNorm(tf_keras.layers.BatchNormalization):  # type: ignore[misc]
+    """Batch norm whose statistics stay as they are, the scale of which the convolution before it has.
+
+    So no pass over the map is left: the offset and the activation are added while it is computed (Jacob et
+    al. 2018, "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
+    Inference", section 3.2).
+    """
+
+    def scale_of_kernel(self) -> tf.Tensor:
+        """(C,) factors of the kernels before it: gamma / sqrt(moving_variance + epsilon)."""
+        return self.gamma * tf.math.rsqrt(self.moving_variance + self.epsilon)
+
+    def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        """(B, H, W, C) plus the offset, beta - moving_mean * scale."""
+        offset = self.beta - self.moving_mean * self.scale_of_kernel()
+        return tf.nn.bias_add(inputs, tf.cast(offset, inputs.dtype))
+
+
+def _scale_of(batch_norm: Any) -> Scale | None:
+    return batch_norm.scale_of_kernel if isinstance(batch_norm, FoldedBatchNorm) else None
+
+
+class Conv2D(tf_keras.layers.Conv2D):  # type: ignore[misc]
+    """A convolution that may have the scale of the batch norm behind it in its kernel."""
+
+    def __init__(self, *arguments: Any, scale: Scale | None, **more: Any) -> None:
+        """`scale` gives (C,) factors of the output's channels."""
+        super().__init__(*arguments, **more)
+        self._scale = scale
+
+    def convolution_op(self, inputs: tf.Tensor, kernel: tf.Variable) -> tf.Tensor:
+        """(B, H, W, C)."""
+        if self._scale is not None:
+            kernel = kernel * tf.cast(self._scale(), kernel.dtype)
+        if inputs.dtype == tf.bfloat16 and (*self.kernel_size, *self.strides) == (1, 1, 1, 1):
+            return bfloat16.pointwise_conv2d(inputs, tf.convert_to_tensor(kernel))
+        return super().convolution_op(inputs, kernel)
+
+
+class DepthwiseConv2D(tf_keras.layers.DepthwiseConv2D):  # type: ignore[misc]
+    """A depthwise convolution that may have the scale of the batch norm behind it in its kernel."""
+
+    def __init__(self, *arguments: Any, scale: Scale | None, **more: Any) -> None:
+        """`scale` gives (C,) factors of the channels."""
+        super().__init__(*arguments, **more)
+        self._scale = scale
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        """(B, H, W, C)."""
+        kernel = tf.convert_to_tensor(self.depthwise_kernel)
+        if self._scale is not None:
+            kernel = kernel * tf.cast(self._scale(), kernel.dtype)[:, tf.newaxis]
+        strided = inputs.dtype == tf.bfloat16 and self.strides != (1, 1)
+        conv = bfloat16.depthwise_conv2d if strided else tf.nn.depthwise_conv2d
+        return conv(inputs, kernel, (1, *self.strides, 1), self.padding.upper())
 
 
 class StageEnd(tf_keras.layers.Layer):  # type: ignore[misc]

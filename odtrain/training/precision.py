@@ -1,7 +1,7 @@
-"""Which precision is the fastest here: small networks of either kind are trained for a second in both.
+"""Which precision is the fastest here: a small network of the kind is trained for a second in both.
 
-What the instructions promise is not what training gets: with bfloat16 matrix instructions a network of
-depthwise and pointwise convolutions still takes longer than in fp32, one of dense convolutions half as long.
+What the instructions promise is not what training gets: with bfloat16 matrix instructions a wide network of
+dense or of pointwise convolutions takes half to two thirds as long as in fp32, a narrow one twice as long.
 The seconds are remembered for a week for this machine, its instructions and the variables that they follow
 from. A kernel, a hypervisor or a neighbour that changes what no name shows is noticed then.
 """
@@ -29,6 +29,7 @@ import tf_keras
 from odtrain import __version__
 from odtrain.io.archives import cache_folder
 from odtrain.io.atomic import write_text
+from odtrain.models.blocks import divisible
 from odtrain.models.layers import POLICIES, Layers, Record
 from odtrain.system.processor import onednn_is_on, this_processor
 from odtrain.system.workers import cores
@@ -38,12 +39,27 @@ MARGIN = 1.05
 SECONDS = 1.0
 """That the steps of one measurement take together, where single ones do not take longer."""
 KEPT_SECONDS = 7 * 24 * 3600
-VARIABLES = re.compile("ONEDNN|DNNL|OMP_|CUDA_VISIBLE|TF_(?!CPP_)")
+VARIABLES = re.compile("ONEDNN|DNNL|OMP_|CUDA_VISIBLE|TF_(?!CPP_|USE_LEGACY)")
 """How environment variables begin that the speed follows from."""
 WITH_BF16 = (8, 0)
 """The compute capability from which GPUs have instructions for it."""
 
-_ready: dict[bool, Steps] = {}
+COMPUTED = 2
+"""Counted up where odtrain computes otherwise than before: what was measured then is no longer so."""
+
+_ready: dict[Kind, Steps] = {}
+
+
+class Kind(NamedTuple):
+    """What a network is made of, as far as its speed follows from it.
+
+    Attributes:
+        blocks: a key of `BLOCKS`.
+        width: its depth multiplier, at most 1.
+    """
+
+    blocks: str
+    width: float = 1.0
 
 
 class Place(NamedTuple):
@@ -126,26 +142,22 @@ def this_place() -> Place:
     return Place(processor.name, processor.instructions, bf16, onednn, threads)
 
 
-def steps_here(dense: bool) -> Steps:
-    """How long steps take in this process; measured, or remembered.
-
-    Args:
-        dense: of a network of dense convolutions, not of depthwise and pointwise ones.
-    """
-    if dense not in _ready:
-        file = _file(dense)
-        _ready[dense] = _remembered(file) or _remember(file, measure_steps(dense))
-    return _ready[dense]
+def steps_here(kind: Kind) -> Steps:
+    """How long steps of a network of this kind take in this process; measured, or remembered."""
+    if kind not in _ready:
+        file = _file(kind)
+        _ready[kind] = _remembered(file) or _remember(file, measure_steps(kind))
+    return _ready[kind]
 
 
 # ---- remembering
 
 
-def _file(dense: bool) -> Path:
+def _file(kind: Kind) -> Path:
     """Where the seconds of this machine, and of all else that they follow from, are kept."""
     variables = {key: text for key, text in os.environ.items() if VARIABLES.match(key)}
     versions = [__version__, version("tensorflow")]
-    key = [dense, platform.node(), this_place(), sorted(variables.items()), versions]
+    key = [kind, COMPUTED, platform.node(), this_place(), sorted(variables.items()), versions]
     digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
     return cache_folder().parent / "speed" / f"{digest}.json"
 
@@ -168,16 +180,16 @@ def _remember(file: Path, steps: Steps) -> Steps:
 # ---- measuring
 
 
-def measure_steps(dense: bool) -> Steps:
-    """Train small networks in both precisions for a second, in turns; the best of each counts.
+def measure_steps(kind: Kind) -> Steps:
+    """Train a small network in both precisions for a second, in turns; the best of each counts.
 
     Other work on the machine disturbs both alike, and the best step the least.
     """
-    fp32 = _step("fp32", dense)
+    fp32 = _step("fp32", kind)
     steps, best = {"fp32": fp32}, {"fp32": float("inf")}
     fp32()
     with suppress(tf.errors.OpError):  # oneDNN refuses what it has no instructions for
-        bf16 = _step("bf16", dense)
+        bf16 = _step("bf16", kind)
         bf16()
         steps["bf16"] = bf16
     end = time.perf_counter() + SECONDS
@@ -189,10 +201,10 @@ def measure_steps(dense: bool) -> Steps:
     return Steps(best["fp32"], best.get("bf16"), time.time())
 
 
-def _step(precision: str, dense: bool) -> Callable[[], object]:
+def _step(precision: str, kind: Kind) -> Callable[[], object]:
     """A function that takes a training step without an update, and waits for it."""
     make = Layers(Record(), POLICIES[precision], 0, "he", 0.03, 0.99, 0.001)
-    network = _dense(make) if dense else _separable(make)
+    network = BLOCKS[kind.blocks](make, kind.width)
     size = (2, *network.input_shape[1:])
     # NumPy's: TensorFlow's random numbers are the training's.
     picture = tf.constant(np.random.default_rng(0).random(size, np.float32))
@@ -207,17 +219,37 @@ def _step(precision: str, dense: bool) -> Callable[[], object]:
     return lambda: step().numpy()
 
 
-def _separable(make: Layers) -> tf_keras.Model:
-    """The middle of a MobileNet."""
-    x = images = tf_keras.Input((75, 75, 64), name="images")
+def _separable(make: Layers, width: float) -> tf_keras.Model:
+    """The middle of a MobileNet v1."""
+    x = images = tf_keras.Input((75, 75, int(64 * width)), name="images")
     for i, (filters, stride) in enumerate([(128, 1), (256, 2), (512, 2), (512, 1)]):
-        x = make.conv(make.depthwise(x, f"depthwise{i}", 3, stride), f"pointwise{i}", filters, 1)
+        x = make.depthwise(x, f"depthwise{i}", 3, stride)
+        x = make.conv(x, f"pointwise{i}", int(filters * width), 1)
     return tf_keras.Model(images, x, name="separable")
 
 
-def _dense(make: Layers) -> tf_keras.Model:
+def _inverted(make: Layers, width: float) -> tf_keras.Model:
+    """The first half of a MobileNet v2: six times as many channels inside each block as between them."""
+    linear = make.with_activation(None)
+    x = images = tf_keras.Input((75, 75, divisible(24 * width, 8)), name="images")
+    for i, (filters, stride) in enumerate([(24, 1), (32, 2), (32, 1), (64, 2), (64, 1)]):
+        x = make.conv(x, f"expand{i}", 6 * x.shape[-1], 1)
+        x = make.depthwise(x, f"depthwise{i}", 3, stride)
+        x = linear.conv(x, f"project{i}", divisible(filters * width, 8), 1)
+    return tf_keras.Model(images, x, name="inverted")
+
+
+def _dense(make: Layers, width: float) -> tf_keras.Model:
     """What a ResNet and the heads of an FPN are made of."""
-    x = images = tf_keras.Input((38, 38, 64), name="images")
+    x = images = tf_keras.Input((38, 38, int(64 * width)), name="images")
     for i, (filters, stride) in enumerate([(128, 2), (128, 1), (256, 2), (256, 1)]):
-        x = make.conv(x, f"conv{i}", filters, 3, stride)
+        x = make.conv(x, f"conv{i}", int(filters * width), 3, stride)
     return tf_keras.Model(images, x, name="dense")
+
+
+BLOCKS: dict[str, Callable[[Layers, float], tf_keras.Model]] = {
+    "separable": _separable,
+    "inverted": _inverted,
+    "dense": _dense,
+}
+"""Small networks that stand for the kinds."""

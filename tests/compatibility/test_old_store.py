@@ -151,6 +151,7 @@ def test_its_unfinished_run_is_found_by_its_settings_and_goes_on(store):
     assert after[: len(batches)] == batches
 
 
+@pytest.mark.long
 def test_its_run_goes_on_from_its_artifacts_alone(store):
     shutil.rmtree(store / "outputs/odtrain" / KILLED / "checkpoints")
     said(store, "train", f"train.resume={KILLED}", *KILLED_SETTINGS)
@@ -158,6 +159,7 @@ def test_its_run_goes_on_from_its_artifacts_alone(store):
     assert run.info.status == "FINISHED"
 
 
+@pytest.mark.long
 def test_its_study_goes_on_and_its_front_is_picked_from(store):
     said(store, "sweep", "--config-dir", "conf", *SWEEP_SETTINGS, "sweep.n_trials=3")
     picked = said(store, "sweep", "pick", "data.name=shapes", "--max-latency-ms", "1000")

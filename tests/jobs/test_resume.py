@@ -5,8 +5,8 @@ import shlex
 import shutil
 import signal
 import subprocess
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -21,11 +21,11 @@ pytestmark = pytest.mark.slow
 KILLED_RUN = Path(__file__).parents[1] / "support/killed_run.py"
 
 
-ROUNDS = {
-    "in a step": ("batch:3", "batch:9"),
-    "while it writes": ("evaluation:1", "checkpoint:12"),
-}
+EARLY, LATE = ("batch:3", "checkpoint:12"), ("evaluation:1", "batch:4")
 """Two trainings, each killed twice and then gone on with to its end; moments as in killed_run.py."""
+NEVER = "batch:99"
+LONG = [pytest.mark.long]
+ROUNDS = [pytest.param(EARLY, id="early"), pytest.param(LATE, id="late", marks=LONG)]
 
 
 @dataclass
@@ -67,7 +67,7 @@ class KilledRun:
 
     def work_on(self, shapes, moment, *overrides):
         restored = self.folder / f"restored {moment}"
-        program = [str(KILLED_RUN), moment] if moment else ["-m", "odtrain"]
+        program = [str(KILLED_RUN), moment or NEVER]
         arguments = ["train", f"data.images={shapes}", *TINY_RUN, "export.formats=[tflite_fp32]"]
         done = odtrain(
             [*arguments, *overrides], self.folder, program, ODTRAIN_RESTORED=str(restored)
@@ -81,35 +81,36 @@ class KilledRun:
 
 @pytest.fixture(scope="module")
 def rounds(shapes, database, tmp_path_factory):
-    """The runs of `ROUNDS`, done side by side."""
+    """The run of each of `ROUNDS`, made when it is asked for."""
 
-    def go(name):
+    @cache
+    def go(moments):
         killed = KilledRun(tmp_path_factory.mktemp("killed"))
         shutil.copy(database, killed.folder / "mlflow.db")
-        first, second = ROUNDS[name]
+        first, second = moments
         killed.work_on(shapes, first)
         killed.work_on(shapes, second, "train.resume=auto")
         killed.work_on(shapes, "", f"train.resume={killed.run_id}")
         return killed
 
-    with ThreadPoolExecutor() as pool:
-        return dict(zip(ROUNDS, pool.map(go, ROUNDS), strict=True))
+    return go
 
 
 @pytest.fixture(params=ROUNDS)
 def killed(request, rounds):
-    return rounds[request.param]
+    return rounds(request.param)
 
 
 @pytest.fixture
 def session(request, rounds):
     """The process that was killed at the moment by which the test is parametrized."""
-    runs = [one for one in rounds.values() if request.param in one.sessions]
-    return runs[0].sessions[request.param]
+    moments = EARLY if request.param in EARLY else LATE
+    return rounds(moments).sessions[request.param]
 
 
 def at(*moments):
-    return pytest.mark.parametrize("session", moments, indirect=True)
+    marked = [pytest.param(one, marks=LONG if one in LATE else []) for one in moments]
+    return pytest.mark.parametrize("session", marked, indirect=True)
 
 
 def batches(file):
@@ -124,7 +125,7 @@ def tensors(prefix):
     return {key: reader.get_tensor(key) for key in keys if not key.startswith("save_counter")}
 
 
-@at("batch:3", "batch:9", "evaluation:1", "checkpoint:12")
+@at(*EARLY, *LATE)
 def test_the_process_was_killed(session):
     assert session.done.returncode == -signal.SIGKILL, session.done.stderr
     assert session.status == "RUNNING"
@@ -136,7 +137,7 @@ def test_one_kill_came_before_there_was_any_checkpoint(session):
     assert "1/14 [" in session.done.stderr
 
 
-@at("batch:9")
+@at("batch:4")
 def test_one_kill_came_in_the_middle_of_a_step(session):
     assert "ckpt-6.index" in session.checkpoints
     assert "8/14 [" not in session.done.stderr
@@ -155,15 +156,15 @@ def test_one_kill_came_while_a_checkpoint_was_written(session):
 
 
 @pytest.mark.parametrize(
-    ("name", "moment", "said"),
+    ("moments", "moment", "said"),
     [
-        ("in a step", "", "Going on after step 6 of 14."),
-        ("while it writes", "checkpoint:12", "Going on after step 5 of 14."),
-        ("while it writes", "", "Going on after step 10 of 14."),
+        (EARLY, "", "Going on after step 10 of 14."),
+        pytest.param(LATE, "batch:4", "Going on after step 5 of 14.", marks=LONG),
+        pytest.param(LATE, "", "Going on after step 6 of 14.", marks=LONG),
     ],
 )
-def test_the_next_process_goes_on_behind_the_last_checkpoint(rounds, name, moment, said):
-    assert said in rounds[name].sessions[moment].done.stderr
+def test_the_next_process_goes_on_behind_the_last_checkpoint(rounds, moments, moment, said):
+    assert said in rounds(moments).sessions[moment].done.stderr
 
 
 def test_the_last_process_finishes_the_same_run(killed):
@@ -200,8 +201,8 @@ def test_every_batch_holds_the_pictures_of_an_uninterrupted_run(killed, trained)
 
 
 def test_every_variable_slot_and_counter_is_restored_bit_for_bit(rounds):
-    folder = rounds["while it writes"].sessions["checkpoint:12"].restored
-    found, saved = tensors(folder / "restored"), tensors(folder / "last/ckpt-5")
+    folder = rounds(EARLY).sessions[""].restored
+    found, saved = tensors(folder / "restored"), tensors(folder / "last/ckpt-10")
     assert found.keys() == saved.keys()
     assert sum("/_variables/" in key for key in saved) > 100
     for key, value in saved.items():
@@ -218,7 +219,7 @@ def test_the_data_set_is_named_once(killed):
 
 
 def test_nothing_of_the_torn_checkpoint_is_logged(rounds):
-    killed = rounds["while it writes"]
+    killed = rounds(EARLY)
     artifacts = killed.client.list_artifacts(killed.run_id, "checkpoints/last")
     names = {Path(artifact.path).name for artifact in artifacts}
     assert names == {

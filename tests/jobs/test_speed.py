@@ -17,7 +17,7 @@ from odtrain.errors import ConfigError
 from odtrain.jobs import speed
 from odtrain.jobs.speed import with_precision
 from odtrain.training import precision
-from odtrain.training.precision import Place, Steps, steps_here, this_place
+from odtrain.training.precision import Kind, Place, Steps, steps_here, this_place
 
 AMX = Place("A Processor", "AVX512_CORE_AMX", True, True, 2)
 AVX2 = Place("A Processor", "AVX2", False, True, 2)
@@ -28,10 +28,12 @@ RESNET = "model=ssd_resnet_50_fpn_coco"
 def measured(monkeypatch):
     """Have steps of networks of depthwise and of dense convolutions measured as given."""
 
-    def have(place, separable, dense=(1.0, 1.0)):
-        kinds = {False: Steps(*separable, 0.0), True: Steps(*dense, 0.0)}
+    def have(place, depthwise, dense=(1.0, 1.0)):
+        def steps(kind):
+            return Steps(*(dense if kind.blocks == "dense" else depthwise), 0.0)
+
         monkeypatch.setattr(speed, "this_place", lambda: place)
-        monkeypatch.setattr(speed, "steps_here", kinds.__getitem__)
+        monkeypatch.setattr(speed, "steps_here", steps)
 
     return have
 
@@ -41,7 +43,7 @@ def precision_of(*overrides):
 
 
 def test_auto_is_decided_for_the_kind_of_network_and_said(measured, said):
-    measured(AMX, separable=(0.0346, 0.0530), dense=(0.0129, 0.0093))
+    measured(AMX, depthwise=(0.0346, 0.0530), dense=(0.0129, 0.0093))
     assert (precision_of(), precision_of(RESNET)) == ("fp32", "bf16")
     assert said == [
         "train.precision=auto is fp32 here: a step of a small network of this kind takes 34.6 ms in fp32 "
@@ -51,8 +53,34 @@ def test_auto_is_decided_for_the_kind_of_network_and_said(measured, said):
     ]
 
 
+@pytest.mark.parametrize(
+    ("overrides", "blocks", "width"),
+    [
+        (["model=ssd_mobilenet_v1_coco"], "separable", 1.0),
+        (["model=ssd_mobilenet_v1_coco", "model.depth_multiplier=0.25"], "separable", 0.25),
+        ([], "inverted", 0.35),
+        ([RESNET], "dense", 1.0),
+    ],
+)
+def test_a_network_is_of_a_kind_and_as_wide_as_its_depth_multiplier_says(overrides, blocks, width):
+    assert speed.kind_of(compose_config(overrides)) == Kind(blocks, width)
+
+
+def test_of_several_networks_the_one_that_is_slowest_in_bf16_decides(measured, said):
+    measured(AMX, depthwise=(0.03, 0.05), dense=(0.03, 0.02))
+    configs = [compose_config([RESNET]), compose_config([])]
+    assert speed.decided(configs) == "fp32"
+    assert "takes 30.0 ms in fp32 and 50.0 ms in bf16" in said[0]
+    assert speed.decided(configs[:1]) == "bf16"
+
+
+def test_of_one_blocks_the_narrowest_is_measured():
+    kinds = [Kind("inverted", 1.0), Kind("dense", 1.0), Kind("inverted", 0.35)]
+    assert sorted(speed.narrowest(kinds)) == [Kind("dense", 1.0), Kind("inverted", 0.35)]
+
+
 def test_the_recipes_leave_it_to_the_processor(measured):
-    measured(AMX, separable=(0.0346, 0.0530))
+    measured(AMX, depthwise=(0.0346, 0.0530))
     assert precision_of("experiment=small_data") == "fp32"
     assert compose_config(["sweep=speed_accuracy"]).sweep.overrides == [
         "train.steps=300",
@@ -62,7 +90,7 @@ def test_the_recipes_leave_it_to_the_processor(measured):
 
 
 def test_a_precision_that_is_asked_for_stays(measured, said):
-    measured(AMX, separable=(0.05, 0.03))
+    measured(AMX, depthwise=(0.05, 0.03))
     assert precision_of("train.precision=fp32") == "fp32"
     assert precision_of("train.precision=bf16") == "bf16"
     assert said == []
@@ -81,7 +109,7 @@ def test_a_precision_that_is_asked_for_stays(measured, said):
 def test_a_wish_for_a_slow_bf16_is_granted_and_warned_of_with_the_factor(
     measured, said, place, text
 ):
-    measured(place, separable=(0.1, 0.6))
+    measured(place, depthwise=(0.1, 0.6))
     assert precision_of("train.precision=bf16") == "bf16"
     assert said == [
         f"train.precision=bf16 {text} as long as fp32: a step of a small network of this kind takes "
@@ -90,7 +118,7 @@ def test_a_wish_for_a_slow_bf16_is_granted_and_warned_of_with_the_factor(
 
 
 def test_a_bf16_that_cannot_be_computed_is_refused(measured):
-    measured(AVX2, separable=(0.1, None))
+    measured(AVX2, depthwise=(0.1, None))
     with pytest.raises(ConfigError) as error:
         precision_of("train.precision=bf16")
     assert str(error.value) == (
@@ -110,7 +138,7 @@ import json, os
 import tensorflow
 from odtrain.config.compose import compose_config
 from odtrain.errors import OdtrainError
-from odtrain.jobs.speed import with_precision
+from odtrain.jobs.speed import kind_of, with_precision
 from odtrain.system import logs
 from odtrain.system.processor import choose_onednn
 from odtrain.training.precision import steps_here, this_place
@@ -123,7 +151,7 @@ except OdtrainError as error:
     print(error)
 os.environ.pop("TF_ENABLE_ONEDNN_OPTS", None)
 choose_onednn()
-print(json.dumps([auto, this_place(), steps_here(False).factor]))
+print(json.dumps([auto, this_place(), steps_here(kind_of(compose_config([]))).factor]))
 """
 
 
@@ -163,7 +191,8 @@ def test_the_decision_follows_from_the_numbers_that_are_said(
 ):
     monkeypatch.setattr(precision, "_ready", {})
     decided = precision_of(model)
-    follows(decided, this_place(), steps_here(model == RESNET).factor, said)
+    kind = speed.kind_of(compose_config([model]))
+    follows(decided, this_place(), steps_here(kind).factor, said)
 
 
 def follows(precision, place, factor, said):

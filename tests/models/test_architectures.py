@@ -75,7 +75,20 @@ def test_a_model_names_itself_its_architecture_and_where_its_weights_are(model):
         assert (config.model.zoo.speed_ms or 0) > 20 or of_model_garden
 
 
-@pytest.fixture(params=[name for name in ARCHITECTURES if name not in EXPERIMENTS])
+NAMES_OF_ALL = [name for name in ARCHITECTURES if name not in EXPERIMENTS]
+ALWAYS = ("ssd_mobilenet_v1", "ssdlite_mobilenet_v2", "ssd_mobilenet_v1_ppn")
+EACH_OR_LONG = pytest.mark.parametrize(
+    "architecture",
+    [
+        pytest.param(name, marks=[] if name in ALWAYS else [pytest.mark.long])
+        for name in NAMES_OF_ALL
+    ],
+    indirect=True,
+)
+"""One of each kind of heads at every run; the others take five to ten seconds each."""
+
+
+@pytest.fixture(params=NAMES_OF_ALL)
 def architecture(request):
     return request.param
 
@@ -98,6 +111,7 @@ def test_one_predictor_for_all_maps_needs_as_many_anchors_everywhere():
     )
 
 
+@EACH_OR_LONG
 def test_frozen_stages_neither_learn_nor_follow_the_batches(architecture):
     free = build_detector(small(architecture), 2)
     detector = build_detector(small(architecture), 2, frozen_stages=3)
@@ -159,6 +173,7 @@ def exported(architecture, formats, folder):
 
 
 @pytest.mark.slow
+@EACH_OR_LONG
 def test_a_tflite_finds_what_the_network_finds(architecture, tmp_path):
     detector, files = exported(architecture, ["tflite_fp32"], tmp_path)
     check(detector, files)

@@ -89,6 +89,13 @@ FIRST_OR_LONG = pytest.mark.parametrize(
     indirect=True,
 )
 """Summing row after row takes ten seconds a network."""
+ALWAYS = ("ssd_mobilenet_v1", "ssdlite_mobilenet_v2", "ssd_resnet50_v1_fpn")
+"""One of each kind of heads and losses; the others take ten to twenty seconds each."""
+EACH_OR_LONG = pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[] if name in ALWAYS else [pytest.mark.long]) for name in OPTIONS],
+    indirect=True,
+)
 
 
 def aspect_ratios(config: ModelConfig, pipeline: str) -> list[float]:
@@ -265,6 +272,7 @@ def in_any_order(values: list[np.ndarray], image: int) -> np.ndarray:
     return rows[np.lexsort(np.round(rows, 3).T[::-1])]
 
 
+@EACH_OR_LONG
 def test_training_losses(trained, golden):
     for name in ("localization", "classification"):
         expected = float(golden[f"train/Loss/{name}_loss"])
@@ -272,6 +280,7 @@ def test_training_losses(trained, golden):
     assert float(trained["total"]) == pytest.approx(float(golden["train/total_loss"]), abs=2e-3)
 
 
+@EACH_OR_LONG
 def test_moving_statistics_after_one_update(trained, golden):
     names = [key for key in golden.files if key.startswith("bn_after_1_update/")]
     assert len(names) == sum("/moving_" in str(name) for name in golden["variable_names"])

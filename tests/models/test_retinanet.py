@@ -389,11 +389,6 @@ def check(images, reference, files):
             assert np.mean(gaps) <= 0.05, name
 
 
-@pytest.mark.slow
-def test_a_tflite_finds_what_the_network_finds(model, tmp_path):
-    check(*exported(model, ["tflite_fp32"], tmp_path))
-
-
 @pytest.mark.long
 def test_every_exported_file_finds_what_the_network_finds(model, tmp_path):
     check(*exported(model, list(FORMATS), tmp_path))

@@ -7,10 +7,11 @@ import time
 import pytest
 
 from odtrain.training import precision
-from odtrain.training.precision import Place, Steps, fastest, steps_here
+from odtrain.training.precision import Kind, Place, Steps, fastest, steps_here
 
 AMX = Place("A Processor", "AVX512_CORE_AMX", True, True, 2)
 AVX2 = Place("A Processor", "AVX2", False, True, 2)
+INVERTED, DENSE = Kind("inverted", 0.35), Kind("dense")
 MEASURED = Steps(0.03, 0.05, 1e9)
 
 
@@ -37,10 +38,10 @@ def test_bf16_is_taken_where_there_are_instructions_and_it_was_measured_faster(
 @pytest.fixture
 def measured(monkeypatch, own_environment):
     """Kinds of networks that were measured, in order; none is."""
-    kinds: list[bool] = []
+    kinds: list[Kind] = []
 
-    def measure(dense):
-        kinds.append(dense)
+    def measure(kind):
+        kinds.append(kind)
         return Steps(0.03, 0.05, time.time())
 
     monkeypatch.setattr(precision, "measure_steps", measure)
@@ -54,27 +55,27 @@ def in_another_process(monkeypatch):
 
 
 def test_a_process_measures_a_kind_of_network_once(measured):
-    assert steps_here(False) is steps_here(False)
-    steps_here(True)
-    assert measured == [False, True]
+    assert steps_here(INVERTED) is steps_here(INVERTED)
+    steps_here(DENSE)
+    assert measured == [INVERTED, DENSE]
 
 
 def test_another_process_remembers_and_says_so(measured, monkeypatch):
-    first = steps_here(False)
+    first = steps_here(INVERTED)
     in_another_process(monkeypatch)
-    second = steps_here(False)
-    assert measured == [False]
+    second = steps_here(INVERTED)
+    assert measured == [INVERTED]
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime(first.at))
     text = "a step of a small network of this kind takes 30.0 ms in fp32 and 50.0 ms in bf16, "
     assert (str(first), str(second)) == (f"{text}measured now", f"{text}remembered from {when}")
 
 
 def test_after_a_week_it_is_measured_again(measured, monkeypatch):
-    steps_here(False)
+    steps_here(INVERTED)
     in_another_process(monkeypatch)
     later = time.time() + 8 * 24 * 3600
     monkeypatch.setattr(time, "time", lambda: later)
-    assert not steps_here(False).remembered
+    assert not steps_here(INVERTED).remembered
 
 
 @pytest.mark.parametrize(
@@ -86,21 +87,21 @@ def test_after_a_week_it_is_measured_again(measured, monkeypatch):
     ],
 )
 def test_under_other_variables_it_is_measured_again(measured, monkeypatch, name, again):
-    steps_here(False)
+    steps_here(INVERTED)
     in_another_process(monkeypatch)
     monkeypatch.setenv(name, "1")
-    assert steps_here(False).remembered is not again
+    assert steps_here(INVERTED).remembered is not again
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[1]", '{"fp32": 0, "bf16": 1, "at": 0}'])
 def test_what_cannot_be_read_is_measured_again(measured, monkeypatch, tmp_path, content):
-    steps_here(False)
+    steps_here(INVERTED)
     (file,) = (tmp_path / "cache/odtrain/speed").iterdir()
     file.write_text(content)
     in_another_process(monkeypatch)
-    assert not steps_here(False).remembered
+    assert not steps_here(INVERTED).remembered
 
 
 def test_where_nothing_can_be_kept_it_is_measured(measured, monkeypatch, tmp_path):
     (tmp_path / "cache").write_text("a file where the folder would be")
-    assert not steps_here(False).remembered
+    assert not steps_here(INVERTED).remembered

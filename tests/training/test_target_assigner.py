@@ -98,7 +98,8 @@ def test_batches_of_any_size_share_one_graph():
             tf.TensorSpec((None, None, 4), tf.float32),
             tf.TensorSpec((None, None), tf.int64),
             tf.TensorSpec((None,), tf.int32),
-        ]
+        ],
+        autograph=False,
     )
     def graph(boxes, classes, counts):
         traces.append(1)

@@ -36,7 +36,10 @@ def settings(shared, model):
 
 @pytest.mark.parametrize(
     ("name", "model"),
-    [(FACES, "ssd_mobilenet_v1_coco"), (COCO, "ssd_mobilenet_v1_0.75_depth_coco")],
+    [
+        pytest.param(FACES, "ssd_mobilenet_v1_coco", marks=pytest.mark.long),
+        (COCO, "ssd_mobilenet_v1_0.75_depth_coco"),
+    ],
 )
 def test_a_tarball_of_any_classes_and_size_is_proven(shared, name, model):
     archive = shared / "zoo" / f"{name}.tar.gz"
