@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
+import anyio
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -83,11 +83,12 @@ class Bodies:
         """
         body, whole = bytearray(), b""
         try:
-            await asyncio.wait_for(self._read(request, body, limit), BODY_SECONDS)
+            with anyio.fail_after(BODY_SECONDS):
+                await self._read(request, body, limit)
             whole = bytes(body)
             body.clear()
             yield whole
-        except asyncio.TimeoutError:
+        except TimeoutError:
             raise SlowError from None
         finally:
             self._held -= len(body) + len(whole)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import socket
 import sys
@@ -10,6 +9,7 @@ import webbrowser
 from collections.abc import Iterable, Sequence
 from contextlib import closing, suppress
 
+import anyio
 import uvicorn
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
@@ -73,11 +73,13 @@ class Guard:
         # Callers who hang up, or never fetch their answer, are no news.
         with suppress(ClientDisconnect):
             try:
-                await asyncio.wait_for(app(scope, receive, send_guarded), ANSWER_SECONDS)
-            except asyncio.TimeoutError:
+                with anyio.fail_after(ANSWER_SECONDS):
+                    await app(scope, receive, send_guarded)
+            except TimeoutError:
                 if not begun:
-                    late = PlainTextResponse(TOO_LONG, 503)
-                    await asyncio.wait_for(late(scope, receive, send_guarded), HEAD_SECONDS)
+                    with anyio.move_on_after(HEAD_SECONDS):
+                        late = PlainTextResponse(TOO_LONG, 503)
+                        await late(scope, receive, send_guarded)
 
 
 def page(name: str) -> Response:
