@@ -292,7 +292,7 @@ def _registry(folder: Path, quick: bool) -> None:
     """A database with three models of five versions each."""
     from odtrain.tracking.store import open_client
 
-    client = open_client(f"sqlite:///{folder / 'mlflow.db'}")
+    client = open_client(f"sqlite:///{folder / 'mlflow.db'}", making=True)
     for name in ("boxes", "gears", "panels"):
         client.create_registered_model(name)
         for _ in range(5):
