@@ -16,7 +16,7 @@ from nbclient import NotebookClient
 from nbformat import NotebookNode
 
 HERE = Path(__file__).resolve().parent
-SHIPPED = ("quickstart", "own_data")
+SHIPPED = ("quickstart", "own_data", "compare_and_promote", "sweep")
 """Those that need neither a camera nor files of the reader's own."""
 MOST_SECONDS = 3600
 

@@ -107,6 +107,31 @@ def test_own_data_are_checked_trained_on_and_shown(commands, tmp_path):
     assert len(outputs(done, "image/png")) == 2
 
 
+@pytest.mark.long
+def test_two_versions_are_compared_on_the_same_pictures(commands, tmp_path):
+    done = run("compare_and_promote.ipynb", tmp_path, FIRST=TINY, SECOND=TINY)
+    assert "models:/lift/1 is @champion." in printed(done)
+    (compared,) = outputs(done, "text/markdown")
+    assert "on 11 pictures" in compared
+    assert "models:/lift/2" in compared
+    assert len(outputs(done, "image/png")) == 1
+
+
+@pytest.mark.long
+def test_a_sweep_ends_with_a_front_and_a_model(commands, shapes, tmp_path):
+    settings = [
+        *TINY_RUN,
+        f"data.images={shapes}",
+        "sweep.n_trials=2",
+        "data.validation_fraction=0.2",
+    ]
+    done = run("sweep.ipynb", tmp_path, SETTINGS=settings, SHOWN=2)
+    front, picked = outputs(done, "text/markdown")
+    assert front.startswith("2 trainings, ")
+    assert "registered as models:/shapes" in picked
+    assert len(outputs(done, "image/png")) == 2
+
+
 @pytest.mark.parametrize("name", SHIPPED)
 def test_a_shipped_notebook_is_small_enough_to_open(name):
     assert (NOTEBOOKS / name).stat().st_size < 600_000
