@@ -6,6 +6,8 @@ Imports nothing heavy: help, completion and refusals know all commands before an
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -119,7 +121,15 @@ def say(text: str) -> None:
     from odtrain.system.progress import aside
 
     with aside():
-        print(masked(plain_lines(text)), flush=True)
+        show(masked(plain_lines(text)))
+
+
+def show(text: str) -> None:
+    """Print what may be long; who reads it may stop before the end, as `head` does."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still buffered
 
 
 def with_config(run: Callable[[Composed], int]) -> Callable[[Invocation], int]:
@@ -130,7 +140,7 @@ def with_config(run: Callable[[Composed], int]) -> Callable[[Invocation], int]:
 
         config = compose_config(invocation.overrides, invocation.flags.config_dir, aloud=True)
         if invocation.flags.cfg:
-            print(as_yaml(config), end="")
+            show(as_yaml(config).rstrip("\n"))
             return 0
         allow_telemetry(config.tracking.telemetry)
         return run(Composed(invocation.flags, invocation.overrides, config))

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from odtrain import __version__
 from odtrain.cli.parse import parse
+from odtrain.command import show
 from odtrain.errors import OdtrainError, is_of_memory, os_remedy
 from odtrain.secrets import hide_arguments, hide_in_tracebacks, masked
 from odtrain.system.processor import choose_onednn
@@ -45,9 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         from odtrain.cli.help import overview
 
-        return _print(overview())
+        return _shown(overview())
     if arguments[0] == "--version":
-        return _print(f"odtrain {__version__}")
+        return _shown(f"odtrain {__version__}")
     choose_onednn()
     try:
         return _run(arguments)
@@ -97,12 +98,12 @@ def _run(arguments: Sequence[str]) -> int:
     if arguments[0] == "--complete":
         from odtrain.cli.completion import candidates
 
-        return _print("\n".join(candidates(arguments[1:])))
+        return _shown("\n".join(candidates(arguments[1:])))
     asked = parse(arguments)
     if asked.typed.help:
         from odtrain.cli.help import of_command
 
-        return _print(of_command(asked))
+        return _shown(of_command(asked))
     invocation = asked.invocation()
     from odtrain.system import loading, logs, progress
 
@@ -114,10 +115,6 @@ def _run(arguments: Sequence[str]) -> int:
         return asked.action.run(invocation)
 
 
-def _print(text: str) -> int:
-    """Print what may be long; who reads it may stop before the end, as `head` does."""
-    try:
-        print(text, flush=True)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still buffered
+def _shown(text: str) -> int:
+    show(text)
     return 0
