@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
+import json
 import subprocess
 import sys
 import types
@@ -15,7 +17,7 @@ from support.pictures import label_picture
 
 from benchmarks import before as earlier
 from benchmarks import noise, preparing, processes, tutorial, zoo
-from benchmarks.__main__ import BENCHMARKS, Section, machine, markdown
+from benchmarks.__main__ import BEFORE, BENCHMARKS, Section, machine, markdown
 from benchmarks.pictures import Source, make, read_labels, sources
 from benchmarks.processes import ProcessError
 from odtrain.errors import ModelFileError
@@ -261,6 +263,26 @@ def test_each_version_is_run_with_its_own_odtrain(tmp_path, now, same):
     case = earlier.Case("a command", earlier.run_command, {"words": ["out={own}/x"]})
     row = earlier._compared(case, versions, inputs, rounds=1)
     assert (row.same, len(row.ratios)) == (same, 1)
+
+
+@pytest.mark.parametrize("topic", earlier.TOPICS)
+@pytest.mark.parametrize("quick", [True, False])
+def test_every_case_has_the_arguments_that_its_function_takes(topic, quick):
+    for case in earlier.TOPICS[topic].cases(quick):
+        folders = {"inputs": "a", "own": "b"}
+        inspect.signature(case.run).bind(**folders, **json.loads(json.dumps(case.arguments)))
+
+
+def test_of_numbers_the_median_is_shown_and_of_others_whether_they_differ():
+    def shown(before, now, same):
+        runs = [[{earlier.VALUE: value} for value in values] for values in (before, now)]
+        values = tuple(map(earlier._middle, runs))
+        row = earlier.Row("a", (1, 1), (1, 1), (1,), (1,), (1, 1), values, same, 0.0)
+        return BEFORE["result"](row)
+
+    assert shown([0.5, 0.6, 0.1], [0.7, 0.6, 0.8], same=False) == "0.500 -> 0.700"
+    assert shown(["a"], ["b"], same=False) == "DIFFERS"
+    assert shown(["a"], ["a"], same=True) == "the same"
 
 
 def test_the_version_before_is_a_worktree_for_the_time_of_the_comparison(tmp_path):
