@@ -24,6 +24,7 @@ from odtrain.export.suppression import BUILTIN, COSTS, KINDS
 from odtrain.export_formats import FORMATS
 from odtrain.labels.label_map import label_map_text
 from odtrain.models.build import build_detector
+from odtrain.models.layers import FoldedBatchNorm
 from odtrain.models.ssd import SSD
 from odtrain.structures import UInt8Image
 from odtrain.system import timing_lock as turns
@@ -72,7 +73,7 @@ def export(
     folder.mkdir(parents=True, exist_ok=True)
     (folder / provenance.LABELS_FILE).write_text(provenance.write_labels(class_names), "utf-8")
     (folder / LABEL_MAP_FILE).write_text(label_map_text(tuple(class_names)), "utf-8")
-    source = _Source(in_float32(detector), class_names, calibration, nms, passport)
+    source = _Source(as_exported(detector), class_names, calibration, nms, passport)
     written = {}
     for name in turns.giving_way(Bar(formats, doing="export", unit="file")):
         written[name] = folder / FORMATS[name].file
@@ -94,9 +95,12 @@ def _told_only_of_failures() -> Iterator[None]:
             raise
 
 
-def in_float32(detector: SSD) -> SSD:
-    """The detector; where it computes in less than float32, a copy that does not."""
-    if not any(layer.compute_dtype == "bfloat16" for layer in detector.network._flatten_layers()):
+def as_exported(detector: SSD) -> SSD:
+    """The detector; where it computes in less than float32 or has folded batch norm, a copy that does not."""
+    layers = detector.network._flatten_layers()
+    if not any(
+        layer.compute_dtype == "bfloat16" or isinstance(layer, FoldedBatchNorm) for layer in layers
+    ):
         return detector
     copy = build_detector(detector.config, detector.num_classes)
     values = detector.variables_by_name()

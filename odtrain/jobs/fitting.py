@@ -16,7 +16,7 @@ from odtrain.dataset.prepare import prepare
 from odtrain.dataset.read import Dataset, labelled_images, read_names
 from odtrain.errors import ConfigError, DataError
 from odtrain.evaluation.evaluate import quick_map
-from odtrain.export.writers import in_float32
+from odtrain.export.writers import as_exported
 from odtrain.findings import Finding, by_severity, findings_table
 from odtrain.io.tfrecord import index_records
 from odtrain.jobs.context import RunContext, Split
@@ -171,7 +171,7 @@ def train_detector(context: RunContext, judge: Judge | None = None) -> Trained:
         raise KeyboardInterrupt if fitted.stopped == STOPPED_BY_SIGNAL[0] else Terminated
     fit.load_best()
     log_checkpoints()
-    return Trained(in_float32(detector), fitted)
+    return Trained(as_exported(detector), fitted)
 
 
 def _with_share(log: Log, bound: float) -> Log:

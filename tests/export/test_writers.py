@@ -21,7 +21,7 @@ from odtrain.errors import ConfigError
 from odtrain.export.benchmark import agreement, measure
 from odtrain.export.parity import not_exact, prove
 from odtrain.export.raw_outputs import raw_difference, raw_of, raw_reader
-from odtrain.export.writers import WRITERS, export
+from odtrain.export.writers import WRITERS, as_exported, export
 from odtrain.export_formats import FORMATS
 from odtrain.models.build import SSD, build_detector
 from odtrain.structures import Detections, GroundTruth, UInt8Image, pairwise_iou
@@ -425,6 +425,21 @@ def test_a_network_trained_in_bfloat16_is_exported_in_float32(
     files = export(trained, NAMES, ["pb"], tmp_path, [], "builtin", {})
     found = load_detector(files["pb"])
     compared = agreement(expected, [found(picture) for picture in pictures])
+    assert (compared.within_tolerance, compared.unmatched) == (True, 0)
+
+
+def test_a_network_whose_batch_norm_is_folded_is_exported_with_the_layers_of_its_architecture(
+    detector, pictures, expected
+):
+    trained = build_detector(CONFIG, len(NAMES), batch_norm_trained=False)
+    for name, variable in trained.variables_by_name().items():
+        variable.assign(detector.variables_by_name()[name])
+    copy = as_exported(trained)
+    kinds = [type(layer) for layer in detector.network.layers]
+    assert [type(layer) for layer in copy.network.layers] == kinds
+    assert [type(layer) for layer in trained.network.layers] != kinds
+    detect = copy.as_detect()
+    compared = agreement(expected, [detect(picture) for picture in pictures])
     assert (compared.within_tolerance, compared.unmatched) == (True, 0)
 
 
