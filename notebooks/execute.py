@@ -7,6 +7,7 @@ Each runs in an empty folder; nothing but the notebook is changed.
 
 from __future__ import annotations
 
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -19,6 +20,8 @@ HERE = Path(__file__).resolve().parent
 SHIPPED = ("quickstart", "own_data", "compare_and_promote", "sweep")
 """Those that need neither a camera nor files of the reader's own."""
 MOST_SECONDS = 3600
+NOT_SHOWN = re.compile(r"\r(?!\r*\n?$)|^INFO:")
+"""Lines of progress bars, and of logs."""
 
 
 def execute(file: Path) -> None:
@@ -39,7 +42,7 @@ def _to_show(output: NotebookNode) -> NotebookNode | None:
     """An output without what only matters while it runs; None if nothing is left."""
     if output.output_type == "stream":
         lines = output.text.splitlines(keepends=True)
-        output.text = "".join(line for line in lines if "\r" not in line.rstrip("\r\n"))
+        output.text = "".join(line for line in lines if not NOT_SHOWN.search(line))
         return output if output.name == "stdout" and output.text else None
     if "image/jpeg" in output.get("data", {}):
         output.data.pop("image/png", None)  # the same picture, larger

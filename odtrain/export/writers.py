@@ -85,14 +85,19 @@ def export(
 @contextmanager
 def _told_only_of_failures() -> Iterator[None]:
     """What TensorFlow prints past Python's `sys.stderr` is shown where an export fails, else dropped."""
+    logger = tf.get_logger()  # it names the temporary folder that it writes to
+    level = logger.level
     with tempfile.TemporaryFile() as said:
         try:
+            logger.setLevel(logging.WARNING)
             with stderr_into(said):
                 yield
         except Exception:
             said.seek(0)
             os.write(STDERR, said.read())
             raise
+        finally:
+            logger.setLevel(level)
 
 
 def as_exported(detector: SSD) -> SSD:
