@@ -17,7 +17,7 @@ from support.pictures import label_picture
 
 from benchmarks import before as earlier
 from benchmarks import noise, preparing, processes, tutorial, zoo
-from benchmarks.__main__ import BEFORE, BENCHMARKS, Section, machine, markdown
+from benchmarks.__main__ import BEFORE, BENCHMARKS, Section, machine, main, markdown
 from benchmarks.pictures import Source, make, read_labels, sources
 from benchmarks.processes import ProcessError
 from odtrain.errors import ModelFileError
@@ -188,12 +188,13 @@ def test_the_command_prints_its_tables_and_writes_them(tmp_path):
     assert faster.split(" | ")[4] == "0.0e+00"
 
 
-def test_an_unknown_benchmark_lists_those_there_are():
-    command = [sys.executable, "-m", "benchmarks", "--only", "speed"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 2
-    assert "argument --only: invalid choice: 'speed'" in done.stderr
-    assert all(name in done.stderr.splitlines()[-1] for name in BENCHMARKS)
+def test_an_unknown_benchmark_lists_those_there_are(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["--only", "speed"])
+    said = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert "argument --only: invalid choice: 'speed'" in said
+    assert all(name in said.splitlines()[-1] for name in BENCHMARKS)
 
 
 # ---- the zoo's models
