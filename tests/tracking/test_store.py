@@ -4,7 +4,7 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-from support.stores import migrated_database, store_at
+from support.stores import store_at
 
 from odtrain.config.compose import section
 from odtrain.config.schema import TrackingConfig
@@ -24,11 +24,6 @@ from odtrain.tracking.store import (
 def in_a_folder_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture(scope="session")
-def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return migrated_database(tmp_path_factory.mktemp("migrated"))
 
 
 SERVER = "http://server:5000"

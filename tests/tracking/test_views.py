@@ -10,8 +10,13 @@ from odtrain.tracking.views import KIND, RUNS, SHARED, share, view
 
 
 @pytest.fixture
-def client(tmp_path, database):
-    return open_client(str(store_at(tmp_path, database).uri))
+def uri(tmp_path, database):
+    return str(store_at(tmp_path, database).uri)
+
+
+@pytest.fixture
+def client(uri):
+    return open_client(uri)
 
 
 def tags(client, name="Default"):
@@ -19,8 +24,8 @@ def tags(client, name="Default"):
 
 
 @pytest.mark.parametrize("name", ["Default", "new"])
-def test_an_experiment_is_one_of_training_runs(client, name):
-    experiment_id(client, "sqlite:///x.db", name)
+def test_an_experiment_is_one_of_training_runs(client, uri, name):
+    experiment_id(client, uri, name)
     assert tags(client, name)[KIND] == "custom_model_development"
 
 
@@ -32,25 +37,25 @@ def test_an_experiment_is_one_of_training_runs(client, name):
         ("no_inferred_type", "custom_model_development"),
     ],
 )
-def test_a_kind_that_somebody_has_chosen_stays(client, chosen, after):
+def test_a_kind_that_somebody_has_chosen_stays(client, uri, chosen, after):
     client.set_experiment_tag("0", KIND, chosen)
-    experiment_id(client, "sqlite:///x.db", "Default")
+    experiment_id(client, uri, "Default")
     assert tags(client)[KIND] == after
 
 
-def test_a_store_that_takes_no_tags_of_experiments_takes_runs(client, monkeypatch):
+def test_a_store_that_takes_no_tags_of_experiments_takes_runs(client, uri, monkeypatch):
     from mlflow.exceptions import MlflowException
 
     def refuse(*_):
         raise MlflowException("not yours", 403)
 
     monkeypatch.setattr(client, "set_experiment_tag", refuse)
-    assert experiment_id(client, "sqlite:///x.db", "Default") == "0"
+    assert experiment_id(client, uri, "Default") == "0"
     assert share(client, client.get_experiment("0"), view({"val/a.jpg": 0})) is None
 
 
-def test_the_table_has_the_numbers_that_people_compare(client):
-    experiment_id(client, "sqlite:///x.db", "Default")
+def test_the_table_has_the_numbers_that_people_compare(client, uri):
+    experiment_id(client, uri, "Default")
     kept = json.loads(tags(client)[f"{SHARED}{RUNS}"])
     assert kept["selectedColumns"] == [
         "metrics.`eval/mAP`",
