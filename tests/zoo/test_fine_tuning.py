@@ -17,10 +17,6 @@ from odtrain.export_formats import FORMATS
 
 FOCAL = [name for name, options in OPTIONS.items() if "encode_background_as_zeros" in options]
 
-INT8_LOSES = {"ssd_mobilenet_v1_fpn": 0.1}
-"""By how much mAP a file in int8 may lose, where that is more than 0.05: trained in float32 this network was
-seen to lose 0.095 of 0.132, and its file is refused for it; trained in bfloat16 it lost less."""
-
 
 def settings(name: str) -> list[str]:
     """The golden's network as overrides."""
@@ -71,5 +67,4 @@ def test_fifty_steps_lower_the_loss_and_every_file_agrees(shared, tmp_path, name
     int8 = said.pop("tflite_int8")  # so young a network may lose more than the allowed 0.02
     assert said == dict.fromkeys(said, "passed")
     assert int8 == "passed" or int8.startswith("loses 0.0")
-    lost = data.metrics["eval/mAP"] - data.metrics["export/tflite_int8/mAP"]
-    assert lost < INT8_LOSES.get(name, 0.05)
+    assert data.metrics["export/tflite_int8/mAP"] > data.metrics["eval/mAP"] - 0.05
