@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
@@ -22,6 +21,7 @@ from odtrain.config.compose import section
 from odtrain.config.schema import DataConfig, TrackingConfig
 from odtrain.dataset.prepare import prepare
 from odtrain.dataset.read import Dataset
+from odtrain.io.locks import alone
 from odtrain.system import logs
 
 Made: TypeAlias = AbstractContextManager[tuple[Path, bool]]
@@ -92,8 +92,7 @@ def of_all(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Callable
 
     @contextmanager
     def made(name: str) -> Iterator[tuple[Path, bool]]:
-        with (common / f"{name}.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with alone(common / f"{name}.lock"):
             done = common / f"{name}.done"
             yield common / name, done.exists()
             done.touch()
@@ -150,11 +149,15 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def database(of_all: Callable[[str], Made]) -> Path:
     """An MLflow database without runs, to be copied: making one takes seconds."""
     from support.stores import migrated_database
 
-    return migrated_database(tmp_path_factory.mktemp("migrated"))
+    with of_all("migrated") as (folder, there):
+        if not there:
+            folder.mkdir()
+            migrated_database(folder)
+    return folder / "mlflow.db"
 
 
 @pytest.fixture

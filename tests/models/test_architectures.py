@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import tensorflow as tf
+from support.often import long_but
 
 from odtrain.config.compose import compose_config, section
 from odtrain.config.schema import AnchorConfig, ModelConfig, PyramidConfig, SharedPredictorConfig
@@ -78,12 +79,7 @@ def test_a_model_names_itself_its_architecture_and_where_its_weights_are(model):
 NAMES_OF_ALL = [name for name in ARCHITECTURES if name not in EXPERIMENTS]
 ALWAYS = ("ssd_mobilenet_v1", "ssdlite_mobilenet_v2", "ssd_mobilenet_v1_ppn")
 EACH_OR_LONG = pytest.mark.parametrize(
-    "architecture",
-    [
-        pytest.param(name, marks=[] if name in ALWAYS else [pytest.mark.long])
-        for name in NAMES_OF_ALL
-    ],
-    indirect=True,
+    "architecture", long_but(NAMES_OF_ALL, ALWAYS), indirect=True
 )
 """One of each kind of heads at every run; the others take five to ten seconds each."""
 

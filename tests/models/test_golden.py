@@ -24,6 +24,7 @@ from support.golden_training import (
     train,
 )
 from support.made_up_model import made_up_model
+from support.often import long_but
 
 from odtrain.config.schema import ModelConfig
 from odtrain.models.build import build_detector
@@ -83,19 +84,11 @@ PIPELINE = {
 
 FIRST = pytest.mark.parametrize("name", ["ssd_mobilenet_v1"], indirect=True)
 """Of one golden only are there five training steps."""
-FIRST_OR_LONG = pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=[pytest.mark.long] if i else []) for i, name in enumerate(OPTIONS)],
-    indirect=True,
-)
+FIRST_OR_LONG = pytest.mark.parametrize("name", long_but(OPTIONS, list(OPTIONS)[:1]), indirect=True)
 """Summing row after row takes ten seconds a network."""
 ALWAYS = ("ssd_mobilenet_v1", "ssdlite_mobilenet_v2", "ssd_resnet50_v1_fpn")
 """One of each kind of heads and losses; the others take ten to twenty seconds each."""
-EACH_OR_LONG = pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=[] if name in ALWAYS else [pytest.mark.long]) for name in OPTIONS],
-    indirect=True,
-)
+EACH_OR_LONG = pytest.mark.parametrize("name", long_but(OPTIONS, ALWAYS), indirect=True)
 
 
 def aspect_ratios(config: ModelConfig, pipeline: str) -> list[float]:
