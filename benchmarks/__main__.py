@@ -377,16 +377,18 @@ def _serving(quick: bool) -> Section:
     )
     columns: Columns = {
         "file": lambda row: row.format,
-        "clients": lambda row: f"{row.clients}",
-        "requests": lambda row: f"{row.requests:,}",
-        "errors": lambda row: f"{row.errors}",
-        "requests/s": lambda row: f"{row.per_second:.1f}",
+        "clients": lambda row: f"{row.answered.clients}",
+        "requests": lambda row: f"{row.answered.requests:,}",
+        "errors": lambda row: f"{row.answered.errors}",
+        "requests/s": lambda row: f"{row.answered.per_second:.1f}",
         "of its parts": lambda row: f"{row.of_parts:.0%}",
-        "server's CPU": lambda row: f"{row.cpu_ms:.2f} ms",
-        "p50": lambda row: f"{row.p50_ms:.1f} ms",
-        "p99": lambda row: f"{row.p99_ms:.1f} ms",
-        "memory": lambda row: f"{row.memory_mb[0]:.0f} -> {row.memory_mb[1]:.0f} MB",
-        "load": lambda row: f"{row.load:.1f}",
+        "server's CPU": lambda row: f"{row.answered.cpu_ms:.2f} ms",
+        "p50": lambda row: f"{row.answered.p50_ms:.1f} ms",
+        "p99": lambda row: f"{row.answered.p99_ms:.1f} ms",
+        "memory": lambda row: (
+            f"{row.answered.memory_mb[0]:.0f} -> {row.answered.memory_mb[1]:.0f} MB"
+        ),
+        "load": lambda row: f"{row.answered.load:.1f}",
     }
     return Section("Serving", text, columns, rows)
 

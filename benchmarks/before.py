@@ -241,11 +241,12 @@ def train(inputs: str, own: str, precision: str, freeze: int, quick: bool) -> di
 
 def quickstart(inputs: str, own: str, seed: int, quick: bool) -> float:
     """README's first command, as MLflow starts it; the mAP of its run."""
+    import odtrain
     from benchmarks.way import command
     from odtrain.tracking.store import open_client
 
     os.chdir(own)
-    Path("data").symlink_to(Path(sys.modules["odtrain"].__path__[0]).parent / "data")
+    Path("data").symlink_to(Path(odtrain.__file__).parents[1] / "data")
     words = ["train", f"train.seed={seed}", *(["train.steps=2"] if quick else [])]
     with contextlib.redirect_stdout(io.StringIO()):
         command()(words)
@@ -269,8 +270,8 @@ def answer(inputs: str, own: str, clients: int, count: int) -> dict[str, Any]:
 
     body = next(Path(inputs, "images").iterdir()).read_bytes()
     with serving.served(Path(inputs, FILE)) as (address, server):
-        row = serving.ask("", address, server, body, clients, count)
-    return {SECONDS: 1 / row.per_second, CPU_SECONDS: row.cpu_ms / 1000, VALUE: row.errors}
+        done = serving.ask(address, server, body, clients, count)
+    return {SECONDS: 1 / done.per_second, CPU_SECONDS: done.cpu_ms / 1000, VALUE: done.errors}
 
 
 # ---- the topics

@@ -8,8 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-DRAWN_QUALITY = 92
-"""Of `odtrain predict`'s drawn pictures."""
 THRESHOLD = 0.5
 
 
@@ -43,7 +41,7 @@ def timed(work: Callable[[], object], count: int) -> Cost:
 
 def _look(detector: Any, files: Sequence[Path], drawn: bool) -> None:
     from odtrain.media.draw import draw
-    from odtrain.predict.runner import jpeg
+    from odtrain.predict.runner import DRAWN_QUALITY, jpeg
     from odtrain_runtime.detector import detections_of
     from odtrain_runtime.pictures import read_upright
 

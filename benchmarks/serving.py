@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -57,16 +57,14 @@ QUICK = Extent((1, 4), 40, 60)
 
 
 @dataclass(frozen=True)
-class Row:
+class Answered:
     """One load on one server.
 
     Attributes:
-        format: of the file that is served.
         clients: that ask at a time, each for one picture after the other.
         requests: in all.
         errors: answers of another status than 200, or without the picture's size.
         per_second: answers.
-        of_parts: share of the throughput that decoding, resizing and invoking alone have.
         cpu_ms: processor time of the server for one request.
         p50_ms: median of the time to an answer.
         p99_ms: 99th percentile of it.
@@ -74,17 +72,30 @@ class Row:
         load: processes waiting or running over the last minute, before the row.
     """
 
-    format: str
     clients: int
     requests: int
     errors: int
     per_second: float
-    of_parts: float
     cpu_ms: float
     p50_ms: float
     p99_ms: float
     memory_mb: tuple[float, float]
     load: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """One load on the server of one file.
+
+    Attributes:
+        format: of the file that is served.
+        of_parts: share of the throughput that decoding, resizing and invoking alone have.
+        answered: what came of it.
+    """
+
+    format: str
+    of_parts: float
+    answered: Answered
 
 
 def measure(extent: Extent = WHOLE) -> list[Row]:
@@ -109,8 +120,8 @@ def measure(extent: Extent = WHOLE) -> list[Row]:
             ).value
             with served(Path(file)) as (address, server):
                 for clients, count in tqdm(jobs, desc=f"serving {format}", unit="load"):
-                    row = ask(format, address, server, body, clients, count)
-                    rows.append(replace(row, of_parts=parts_alone * row.per_second))
+                    answered = ask(address, server, body, clients, count)
+                    rows.append(Row(format, parts_alone * answered.per_second, answered))
     return rows
 
 
@@ -130,9 +141,7 @@ def served(file: Path) -> Iterator[tuple[str, psutil.Process]]:
         process.wait()
 
 
-def ask(
-    format: str, address: str, server: psutil.Process, body: bytes, clients: int, count: int
-) -> Row:
+def ask(address: str, server: psutil.Process, body: bytes, clients: int, count: int) -> Answered:
     """Ask a server for one picture again and again, by so many clients at a time.
 
     Raises:
@@ -174,8 +183,7 @@ def ask(
     cpu_ms = 1000 * (_cpu_seconds(server) - used) / count
     p50, p99 = (float(number) for number in np.percentile(seconds, [50, 99]) * 1000)
     memory = settled[0], server.memory_info().rss / 1e6
-    per_second = count / elapsed
-    return Row(format, clients, count, len(errors), per_second, 0.0, cpu_ms, p50, p99, memory, load)
+    return Answered(clients, count, len(errors), count / elapsed, cpu_ms, p50, p99, memory, load)
 
 
 def _answer(connection: socket.socket) -> tuple[bytes, bytes]:
