@@ -138,8 +138,6 @@ def _text(value: Any) -> str:
 def _usual(model: str, data: str) -> Mapping[str, Any]:
     """The flat settings of a run of a model and data set in which nothing else was given."""
     known = (conf() / "model" / f"{model}.yaml").is_file()
-    overrides = [
-        *([f"model={model}"] if known else []),
-        f'data.name="{data}"',
-    ]  # no name holds quotes
+    named = f'data.name="{data}"'  # no name holds quotes
+    overrides = [*([f"model={model}"] if known else []), named]
     return flattened(as_dict(compose_config(overrides))) | {"data.name": DEMO}

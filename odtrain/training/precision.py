@@ -1,7 +1,7 @@
 """Which precision is the fastest here: a small network of the kind is trained for a second in both.
 
 What the instructions promise is not what training gets: with bfloat16 matrix instructions a wide network of
-dense or of pointwise convolutions takes half to two thirds as long as in fp32, a narrow one twice as long.
+dense or of pointwise convolutions takes 0.6 to 0.9 times as long as in fp32, a narrow one up to twice as long.
 The seconds are remembered for a week for this machine, its instructions and the variables that they follow
 from. A kernel, a hypervisor or a neighbour that changes what no name shows is noticed then.
 """
