@@ -416,11 +416,11 @@ NOISE: Columns = {
 
 BEFORE: Columns = {
     "what": lambda row: row.name,
-    "before, s": lambda row: f"{row.seconds[0]:.2f}",
-    "now, s": lambda row: f"{row.seconds[1]:.2f}",
+    "before, s": lambda row: f"{row.seconds[0]:.3g}",
+    "now, s": lambda row: f"{row.seconds[1]:.3g}",
     "ratio": lambda row: before.spread(row.ratios),
-    "before, CPU s": lambda row: f"{row.cpu_seconds[0]:.2f}",
-    "now, CPU s": lambda row: f"{row.cpu_seconds[1]:.2f}",
+    "before, CPU s": lambda row: f"{row.cpu_seconds[0]:.3g}",
+    "now, CPU s": lambda row: f"{row.cpu_seconds[1]:.3g}",
     "ratio by CPU time": lambda row: before.spread(row.cpu_ratios),
     "memory, MB": lambda row: f"{row.memory_mb[0]:.0f} -> {row.memory_mb[1]:.0f}",
     "result": lambda row: _result(row),

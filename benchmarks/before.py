@@ -250,8 +250,8 @@ def quickstart(inputs: str, own: str, seed: int, quick: bool) -> float:
     words = ["train", f"train.seed={seed}", *(["train.steps=2"] if quick else [])]
     with contextlib.redirect_stdout(io.StringIO()):
         command()(words)
-    (run,) = open_client("sqlite:///mlflow.db").search_runs(["0", "1"])
-    return float(run.data.metrics["mAP"])
+    (run,) = open_client(f"sqlite:///{own}/mlflow.db").search_runs(["0", "1"])
+    return float(run.data.metrics["eval/mAP"])
 
 
 def predict(inputs: str, own: str, drawn: bool) -> dict[str, Any]:
