@@ -248,8 +248,10 @@ def checkout_that_says(folder: Path, said: str) -> Path:
     room.mkdir(parents=True)
     (folder / "odtrain" / "__init__.py").touch()
     (room / "__init__.py").touch()
-    main = f"def main(words):\n    print({said!r}, *words)\n    return 0\n"
+    main = f"import sys\n\ndef main():\n    print({said!r}, *sys.argv[1:])\n    return 0\n"
     (room / "main.py").write_text(main)
+    started = "from odtrain.cli.main import main\n\nraise SystemExit(main())\n"
+    (folder / "odtrain" / "__main__.py").write_text(started)
     return folder
 
 
