@@ -1,4 +1,4 @@
-"""Every architecture, from its own TF1 checkpoint through 50 steps on real photographs to files that agree."""
+"""Every architecture, from its own TF1 checkpoint through a short training to files that agree."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ from odtrain.config.compose import flattened
 from odtrain.export_formats import FORMATS
 
 FOCAL = [name for name, options in OPTIONS.items() if "encode_background_as_zeros" in options]
+LONGER = {"ssd_mobilenet_v1_fpn": 150}
+"""Steps, where 50 leave moving statistics (decay 0.997) that are 86 % of what they began with: what the int8
+file loses then is chance, 0.04 to 0.10 of mAP 0.12 by seed and precision. After 150 it lost nothing."""
 
 
 def settings(name: str) -> list[str]:
@@ -27,8 +30,9 @@ def settings(name: str) -> list[str]:
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", OPTIONS)
-def test_fifty_steps_lower_the_loss_and_every_file_agrees(shared, tmp_path, name):
+def test_fine_tuning_lowers_the_loss_and_every_file_agrees(shared, tmp_path, name):
     raccoon, golden = shared / "data" / "raccoon", shared / "golden" / name
+    steps = LONGER.get(name, 50)
     done = odtrain(
         [
             "train",
@@ -42,7 +46,7 @@ def test_fifty_steps_lower_the_loss_and_every_file_agrees(shared, tmp_path, name
             f"train.checkpoint={golden}",
             "train.restore=backbone",
             f"train.loss={'focal' if name in FOCAL else 'hard_mining'}",
-            "train.steps=50",
+            f"train.steps={steps}",
             "train.batch_size=8",
             "train.optimizer=adam",
             "train.learning_rate=0.001",
@@ -60,8 +64,8 @@ def test_fifty_steps_lower_the_loss_and_every_file_agrees(shared, tmp_path, name
     (run,) = Path(tmp_path / "outputs/Default").iterdir()
     history = client.get_metric_history(run.name, "train/loss")
     losses = [each.value for each in sorted(history, key=lambda each: each.step)]
-    assert len(losses) == 50
-    assert np.mean(losses[-10:]) < 0.9 * np.mean(losses[:5])
+    assert len(losses) == steps
+    assert np.mean(losses[40:50]) < 0.9 * np.mean(losses[:5])
     data = client.get_run(run.name).data
     said = {f: data.tags[f"odtrain.export.{f}"] for f in FORMATS}
     int8 = said.pop("tflite_int8")  # so young a network may lose more than the allowed 0.02
