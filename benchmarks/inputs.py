@@ -155,7 +155,7 @@ def steps(overrides: list[str], seconds: float) -> float:
         try:
             Fit(detector, settings, Path(checkpoints)).run(
                 lambda first_step: tf.data.Dataset.from_tensors(batch).repeat(),
-                lambda ids: [str(number) for number in ids],
+                lambda step: [str(step)],
                 None,
                 0,
                 Listener(note, lambda: None, lambda step: None),

@@ -216,7 +216,7 @@ def train(overrides: list[str], checkpoints: str) -> dict[str, Any]:
             first_step=first_step,
             cache_mb=config.train.cache_mb,
         ),
-        lambda ids: [str(number) for number in ids],
+        lambda step: [str(step)],
         None,
         0,
         Listener(note, lambda: None, lambda step: None),

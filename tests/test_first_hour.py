@@ -68,7 +68,7 @@ def test_an_own_folder_becomes_a_detector_that_finds_in_an_own_picture(clone, ow
     script = commands.replace("experiment=small_data", weights)
     said = bash(f". .venv/bin/activate\n{script}", clone)
     assert "Registered models:/raccoon/1 is @champion." in said
-    drawn = clone / "drawn/drawn/raccoon-1.jpg"
+    drawn = clone / "drawn/drawn/raccoon-1-jpg.jpg"
     assert drawn.read_bytes() != (own / "raccoon-1.jpg").read_bytes()
     with (clone / "drawn/predictions.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))

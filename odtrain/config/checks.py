@@ -51,12 +51,18 @@ def _check_value(key: str, value: Any, rules: Rules) -> None:
         raise ConfigError(f"{key}={value}", "too small.", f"Give at least {least}.")
     if most is not None and value > most:
         raise ConfigError(f"{key}={value}", "too large.", f"Give at most {most}.")
+    if (word := rules.get("number_or")) and value != word and not _is_count(value):
+        raise ConfigError(f"{key}={value}", "no such choice.", f"Give {word}, or 1 or more.")
     if "folder_name" in rules and not is_folder_name(value):
         shown = value if len(value) <= SHOWN_LENGTH else f"{value[:SHOWN_LENGTH]}..."
         problem = "cannot be the name of a folder."
         raise ConfigError(f"{key}={shown}", problem, "Give one word, such as raccoon.")
     if "fraction" in rules:
         _check_fraction(key, value, rules["fraction"])
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
 def _check_fraction(key: str, value: float, of: str) -> None:

@@ -45,6 +45,8 @@ FRACTION: Rules = {"fraction": "all"}
 """A number from 0 to 1."""
 PART: Rules = {"fraction": "part"}
 """A fraction that leaves something of the whole."""
+DEVICES: Rules = {"number_or": "auto"}
+"""A number of devices, or `auto`."""
 FOLDER_NAME: Rules = {"folder_name": True}
 """The name of one folder, on any system."""
 
@@ -203,7 +205,7 @@ class TrainConfig:
     schedule_steps: int | None
     clip_norm: float | None
     ema_decay: float | None
-    batch_norm: str = field(metadata=one_of("trained", "frozen"))
+    batch_norm: str = field(metadata=one_of("trained", "synchronized", "frozen"))
     freeze: int = field(metadata=at_least(0))
     precision: str = field(metadata=one_of("auto", "fp32", "bf16"))
     seed: int = field(metadata=at_least(0))
@@ -213,6 +215,7 @@ class TrainConfig:
     log_every: int = field(metadata=at_least(1))
     checkpoint_every: int = field(metadata=at_least(1))
     cache_mb: int = field(metadata=at_least(0))
+    devices: Any = field(metadata=DEVICES)
     trace_batches: bool
 
 

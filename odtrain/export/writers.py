@@ -23,7 +23,7 @@ from odtrain.export.lite import LiteWriter
 from odtrain.export.suppression import BUILTIN, COSTS, KINDS
 from odtrain.export_formats import FORMATS
 from odtrain.labels.label_map import label_map_text
-from odtrain.models.build import build_detector
+from odtrain.models.build import plain_copy
 from odtrain.models.layers import FoldedBatchNorm
 from odtrain.models.ssd import SSD
 from odtrain.structures import UInt8Image
@@ -101,17 +101,13 @@ def _told_only_of_failures() -> Iterator[None]:
 
 
 def as_exported(detector: SSD) -> SSD:
-    """The detector; where it computes in less than float32 or has folded batch norm, a copy that does not."""
+    """The detector; a plain copy where it computes in less than float32, has folded batch norm or replicas."""
     layers = detector.network._flatten_layers()
-    if not any(
-        layer.compute_dtype == "bfloat16" or isinstance(layer, FoldedBatchNorm) for layer in layers
-    ):
-        return detector
-    copy = build_detector(detector.config, detector.num_classes)
-    values = detector.variables_by_name()
-    for name, variable in copy.variables_by_name().items():
-        variable.assign(values[name])
-    return copy
+    folded = (isinstance(layer, FoldedBatchNorm) for layer in layers)
+    shared = isinstance(detector.network.variables[0], tf.distribute.DistributedValues)
+    if shared or any(layer.compute_dtype == "bfloat16" for layer in layers) or any(folded):
+        return plain_copy(detector)
+    return detector
 
 
 @dataclass(frozen=True, eq=False)

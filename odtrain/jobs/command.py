@@ -10,8 +10,13 @@ from odtrain.command import Action, Command, Composed, flag, looks, prints
 def _train(given: Composed) -> str:
     from odtrain.jobs.closing import after_training
     from odtrain.jobs.train import train
+    from odtrain.jobs.workers import follow
+    from odtrain.training.team import join
 
-    return after_training(train(given.config, given.overrides), given.overrides)
+    team = join(given.config.train.devices)
+    if not team.chief:
+        return follow(given.config, team)
+    return after_training(train(given.config, given.overrides, team), given.overrides)
 
 
 def _evaluate(given: Composed) -> str:

@@ -7,7 +7,11 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
+
+import numpy as np
+import tensorflow as tf
 
 from odtrain.config.differing import in_a_name
 from odtrain.config.schema import Config
@@ -26,11 +30,12 @@ from odtrain.media.draw import fit as fit_size
 from odtrain.model_source import load_first_weights
 from odtrain.models.build import build_detector
 from odtrain.models.ssd import SSD
-from odtrain.structures import Detections, GroundTruth, UInt8Image
+from odtrain.structures import Detections, FloatArray, GroundTruth, UInt8Image
 from odtrain.system import timing_lock
 from odtrain.tracking.tracker import Terminated, Tracker
-from odtrain.training.input_pipeline import training_batches
+from odtrain.training.input_pipeline import pictures_of_step, training_batches
 from odtrain.training.loop import Fit, Fitted, Listener
+from odtrain.training.team import ALONE, Team
 
 logger = logging.getLogger(__name__)
 
@@ -124,8 +129,8 @@ class Trained:
     fitted: Fitted
 
 
-def train_detector(context: RunContext, judge: Judge | None = None) -> Trained:
-    """Train, or go on training; `judge` may end it at any validation.
+def train_detector(context: RunContext, judge: Judge | None = None, team: Team = ALONE) -> Trained:
+    """Train, or go on training; `judge` may end it at any validation. The chief's part, where several train.
 
     Raises:
         TrainingError: the loss left the numbers, or a checkpoint cannot be written or read.
@@ -134,17 +139,13 @@ def train_detector(context: RunContext, judge: Judge | None = None) -> Trained:
     tracker, config, dataset = context.tracker, context.config, context.dataset
     checkpoints = context.checkpoints
     validation = Split.read(dataset, "validation")
-    detector = build_detector(
-        config.model,
-        len(dataset.class_names),
-        frozen_stages=config.train.freeze,
-        batch_norm_trained=config.train.batch_norm == "trained",
-        precision=config.train.precision,
-        seed=config.train.seed,
-    )
-    bound = record_speed(context, detector.network)
-    _fetch_or_begin(context, detector)
-    fit = Fit(detector, config.train, checkpoints)
+    team.hear({})
+    detector = detector_to_train(config, dataset, team)
+    with team.telling():
+        bound = team.workers * record_speed(context, detector.network)
+        _fetch_or_begin(context, detector)
+    team.hear({})
+    fit = Fit(detector, config.train, checkpoints, team)
 
     def log_checkpoints(step: int = 0) -> None:
         tracker.log_folder(checkpoints, "checkpoints", mirror=True)
@@ -153,25 +154,42 @@ def train_detector(context: RunContext, judge: Judge | None = None) -> Trained:
     if begun:
         logger.info(f"Going on after step {begun} of {config.train.steps}.")
     else:  # MLflow's image grid opens at step 0
-        first = map(detector.as_detect(), validation.images[:SHOWN_PER_VALIDATION])
+        first = map(fit.as_detect(), validation.images[:SHOWN_PER_VALIDATION])
         _log_found(context, validation, list(first))
-    with _stop_on_signals(fit):
+    with stop_on_signals(fit):
         fitted = fit.run(
-            lambda first_step: _batches(context, detector, first_step),
-            lambda ids: _names(dataset, ids),
+            lambda first: batches_of(config, dataset, detector, first, tracker.folder, team),
+            lambda step: names_of_step(config, dataset, step),
             _validation(context, validation, fit, judge) if validation.truths else None,
             validated_every(config),
             Listener(_with_share(tracker.log, bound), tracker.flush, log_checkpoints),
         )
     if fitted.stopped in STOPPED_BY_SIGNAL:
+        team.leave()
         log_checkpoints()
         logger.info(
             f"Stopped after step {fitted.step}. Go on: odtrain train train.resume={tracker.name}"
         )
         raise KeyboardInterrupt if fitted.stopped == STOPPED_BY_SIGNAL[0] else Terminated
     fit.load_best()
+    trained = Trained(as_exported(detector), fitted)
+    team.leave()
     log_checkpoints()
-    return Trained(as_exported(detector), fitted)
+    return trained
+
+
+def detector_to_train(config: Config, dataset: Dataset, team: Team) -> SSD:
+    """The configured network with its first random weights, the same in all replicas."""
+    with team.scope():
+        return build_detector(
+            config.model,
+            len(dataset.class_names),
+            frozen_stages=config.train.freeze,
+            batch_norm_trained=config.train.batch_norm != "frozen",
+            synchronized=config.train.batch_norm == "synchronized",
+            precision=config.train.precision,
+            seed=config.train.seed,
+        )
 
 
 def _with_share(log: Log, bound: float) -> Log:
@@ -205,16 +223,21 @@ def _has_logged(tracker: Tracker, folder: str) -> bool:
     return tracker.online and bool(tracker.client.list_artifacts(tracker.name, folder))
 
 
-def _names(dataset: Dataset, source_ids: Sequence[int]) -> list[str]:
-    """File names of training pictures by the numbers that the records give them."""
-    names = read_names(dataset, "train")
-    return [names[number] for number in source_ids]
+def names_of_step(config: Config, dataset: Dataset, step: int) -> list[str]:
+    """File names of the training pictures in the batch of a step, which is 1 or more."""
+    names, train = read_names(dataset, "train"), config.train
+    index = index_records(dataset.records("train"))
+    return [names[one] for one in pictures_of_step(index, train.batch_size, train.seed, step)]
 
 
-def _batches(context: RunContext, detector: SSD, first_step: int) -> object:
-    config = context.config
+def batches_of(
+    config: Config, dataset: Dataset, detector: SSD, first_step: int, folder: Path, team: Team
+) -> tf.data.Dataset:
+    """This process's shares of the batches from a step on; `folder` is where they are noted on request."""
+    if config.train.trace_batches:
+        folder.mkdir(parents=True, exist_ok=True)
     return training_batches(
-        index_records(context.dataset.records("train")),
+        index_records(dataset.records("train")),
         detector.resize,
         config.augment,
         extent=detector.extent,
@@ -222,7 +245,8 @@ def _batches(context: RunContext, detector: SSD, first_step: int) -> object:
         seed=config.train.seed,
         first_step=first_step,
         cache_mb=config.train.cache_mb,
-        trace=context.tracker.folder / "batches.csv" if config.train.trace_batches else None,
+        trace=folder / "batches.csv" if config.train.trace_batches else None,
+        team=team,
     )
 
 
@@ -231,14 +255,45 @@ def _validation(
 ) -> Callable[[], dict[str, float]]:
     def validate() -> dict[str, float]:
         step = int(fit.step.numpy())
-        found = list(map(fit.detector.as_detect(), timing_lock.giving_way(split.images)))
+        found, scores = quick_scores(fit, split)
         _log_found(context.at(step), split, found[:SHOWN_PER_VALIDATION])
-        scores = quick_map(split.truths, found, context.dataset.class_names)
         if judge is not None and (why := judge(step, scores["mAP"])):
             fit.ask_to_stop(why)
         return scores
 
     return validate
+
+
+def quick_scores(fit: Fit, split: Split) -> tuple[list[Detections], dict[str, float]]:
+    """What the network finds in the pictures of a split, looked at by all workers, and its mAP and mAP_50."""
+    found = find(fit, split.images)
+    return found, quick_map(split.truths, found, split.dataset.class_names)
+
+
+def find(fit: Fit, images: Sequence[UInt8Image]) -> list[Detections]:
+    """Detections of every picture; of several workers each looks at its share."""
+    detect, team = fit.as_detect(), fit.team
+    numbers = range(team.rank, len(images), team.workers)
+    found = {number: detect(images[number]) for number in timing_lock.giving_way(numbers)}
+    if team.workers == 1:
+        return list(found.values())
+    rows = [_as_rows(number, one) for number, one in found.items()]
+    return _of_rows(team.rows(np.concatenate([NO_ROWS, *rows])), len(images))
+
+
+NO_ROWS = np.empty((0, 7), np.float32)
+"""Number of the picture, box, score and class of each detection."""
+
+
+def _as_rows(number: int, found: Detections) -> FloatArray:
+    numbers = np.full(len(found.scores), number)
+    columns = (numbers, *found.boxes.T, found.scores, found.classes)
+    return np.stack(columns, axis=1).astype(np.float32)
+
+
+def _of_rows(rows: FloatArray, pictures: int) -> list[Detections]:
+    each = (rows[rows[:, 0] == number] for number in range(pictures))
+    return [Detections(one[:, 1:5], one[:, 5], one[:, 6].astype(np.int64)) for one in each]
 
 
 def _log_found(context: RunContext, split: Split, found: Sequence[Detections]) -> None:
@@ -260,7 +315,7 @@ def _beside_truth(
 
 
 @contextmanager
-def _stop_on_signals(fit: Fit) -> Iterator[None]:
+def stop_on_signals(fit: Fit) -> Iterator[None]:
     """The first Ctrl-C or SIGTERM ends training behind a checkpoint; a second Ctrl-C at once."""
 
     def stop(number: int, frame: FrameType | None) -> None:

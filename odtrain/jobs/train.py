@@ -35,11 +35,13 @@ from odtrain.jobs.steps import (
     record_pictures,
     register_files,
 )
+from odtrain.jobs.workers import agree
 from odtrain.model_source import with_named_weights
 from odtrain.registry.register import check_name, check_registry
 from odtrain.tracking.runs import config_digest
 from odtrain.tracking.tracker import Tracker
 from odtrain.tracking.views import Pages
+from odtrain.training.team import Team, join
 
 logger = logging.getLogger(__name__)
 
@@ -87,8 +89,13 @@ class TrainResult:
         return {one.format: one.file for one in self.proofs}
 
 
-def train(config: Config, overrides: Sequence[str]) -> TrainResult:
+def train(config: Config, overrides: Sequence[str], team: Team | None = None) -> TrainResult:
     """The main job: prepare, train, evaluate, export, prove every export, record, register.
+
+    Args:
+        config: composed.
+        overrides: that it was composed of.
+        team: who trains, where that is known already; this process is the chief.
 
     Raises:
         OdtrainError: something the user can put right; the run, if begun, is marked FAILED.
@@ -96,16 +103,19 @@ def train(config: Config, overrides: Sequence[str]) -> TrainResult:
             KILLED and can be resumed.
     """
     stages = Stages()
-    with beginning(config), stages.timed("prepare"):
-        context, findings = _begin(config, overrides)
+    team = join(config.train.devices) if team is None else team
+    team.pictures(config.train.batch_size)
+    with team.together(), team.telling(), beginning(config), stages.timed("prepare"):
+        context, findings = _begin(config, overrides, team)
     tracker = context.tracker
     with tracker:
-        if tracker.online:
-            check_registry(tracker.client, tracker.uri, context.config.registry.name)
-        record_inputs(context, findings)
-        record_pictures(context)
-        with stages.timed("train"):
-            trained = train_detector(context)
+        with team.together(), team.telling():
+            if tracker.online:
+                check_registry(tracker.client, tracker.uri, context.config.registry.name)
+            record_inputs(context, findings)
+            record_pictures(context)
+        with team.together(), stages.timed("train"):
+            trained = train_detector(context, team=team)
         context = context.at(trained.fitted.step)
         with stages.timed("evaluate"):
             evaluated = evaluate_split(context, trained.detector.as_detect(), "test")
@@ -134,9 +144,11 @@ def train(config: Config, overrides: Sequence[str]) -> TrainResult:
         )
 
 
-def _begin(config: Config, overrides: Sequence[str]) -> tuple[RunContext, Sequence[Finding]]:
+def _begin(
+    asked: Config, overrides: Sequence[str], team: Team
+) -> tuple[RunContext, Sequence[Finding]]:
     """A run that has begun or goes on, and what the data check found; all that can be refused is."""
-    config, resume = resumed(with_kept_test(with_named_weights(config)), overrides)
+    config, resume = resumed(with_kept_test(with_named_weights(asked)), overrides)
     begun = begun_with(resume, config.runs) if resume else None
     check_name(config.registry.name)
     dataset, findings = data_to_train_on(config)
@@ -152,9 +164,12 @@ def _begin(config: Config, overrides: Sequence[str]) -> tuple[RunContext, Sequen
             "COCO."
         )
     config = with_precision(config)
+    agree(team, asked, config, dataset)
     tracker = Tracker(config.tracking, Path(config.outputs))
     tracker.start("train", name, resume=resume, digest=config_digest(config))
     say_run(tracker)
+    folder = tracker.folder.relative_to(config.outputs)
+    team.hear({"name": tracker.name, "folder": folder.as_posix()})
     return RunContext(tracker, config, dataset, begun_as), findings
 
 

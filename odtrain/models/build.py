@@ -34,6 +34,7 @@ def build_detector(
     *,
     frozen_stages: int = 0,
     batch_norm_trained: bool = True,
+    synchronized: bool = False,
     precision: str = "fp32",
     seed: int = 0,
 ) -> SSD:
@@ -46,6 +47,7 @@ def build_detector(
             where the map is halved. Their batch norm keeps its moving statistics and no gradient is
             computed for them.
         batch_norm_trained: False keeps all moving statistics, and uses them in training too.
+        synchronized: trained batch norm uses the statistics of the whole batch where replicas share it.
         precision: `fp32`, or `bf16` for computing in bfloat16 with float32 variables and outputs.
         seed: of the random kernels.
 
@@ -57,12 +59,27 @@ def build_detector(
         config,
         frozen_stages=frozen_stages,
         batch_norm_trained=batch_norm_trained,
+        synchronized=synchronized,
         precision=precision,
         seed=seed,
     )
     images = tf_keras.Input((*config.size, 3), name="images")
     parts = ARCHITECTURES[architecture](config, num_classes, make, images)
     return SSD(config, num_classes, images, parts, make.record)
+
+
+def plain_copy(detector: SSD) -> SSD:
+    """A detector with the same weights that computes in float32, on one device, with plain layers."""
+    copy = build_detector(detector.config, detector.num_classes)
+    copy_weights(detector, copy)
+    return copy
+
+
+def copy_weights(detector: SSD, copy: SSD) -> None:
+    """Give `copy` the weights of a detector; where workers share those, reading them takes all workers."""
+    values = detector.variables_by_name()
+    for name, variable in copy.variables_by_name().items():
+        variable.assign(values[name].numpy())
 
 
 ARCHITECTURES: dict[str, Builder] = {

@@ -18,6 +18,7 @@ import tf_keras
 from odtrain.config.schema import ModelConfig
 from odtrain.errors import choose
 from odtrain.models import bfloat16
+from odtrain.models.replicas import replicas_in_sync, summed
 
 Scale: TypeAlias = Callable[[], tf.Tensor]
 POLICIES = {"fp32": "float32", "bf16": "mixed_bfloat16"}
@@ -54,6 +55,7 @@ class Layers:
         decay: of batch norm's moving statistics, per step.
         epsilon: added to batch norm's variance.
         batch_norm_trained: whether batch norm uses and follows the batches' statistics in training.
+        synchronized: whether the statistics are those of the whole batch where replicas share it.
         depthwise_decayed: whether the L2 regulariser holds depthwise kernels.
         frozen_stages: how many stages of the backbone, counted from the picture, do not learn.
         trainable: whether the layers learn.
@@ -68,6 +70,7 @@ class Layers:
     decay: float
     epsilon: float
     batch_norm_trained: bool = True
+    synchronized: bool = False
     depthwise_decayed: bool = True
     frozen_stages: int = 0
     trainable: bool = True
@@ -209,8 +212,11 @@ class Layers:
 
     def _batch_norm(self, name: str, scope: str = "BatchNorm", channels: int | None = None) -> Any:
         """Batch norm; folded into the convolution of so many `channels` before it where its statistics stay."""
-        folded = channels is not None and not (self.trainable and self.batch_norm_trained)
-        kind = FoldedBatchNorm if folded else tf_keras.layers.BatchNormalization
+        learns = self.trainable and self.batch_norm_trained
+        folded = channels is not None and not learns
+        shared = learns and self.synchronized and replicas_in_sync() > 1
+        plain = SynchronizedBatchNorm if shared else tf_keras.layers.BatchNormalization
+        kind = FoldedBatchNorm if folded else plain
         layer = kind(momentum=self.decay, epsilon=self.epsilon, **self._common(f"{name}/{scope}"))
         if folded:
             with tf.name_scope(layer.name):
@@ -275,6 +281,33 @@ class FoldedBatchNorm(tf_keras.layers.BatchNormalization):  # type: ignore[misc]
         return tf.nn.bias_add(inputs, tf.cast(offset, inputs.dtype))
 
 
+class SynchronizedBatchNorm(tf_keras.layers.BatchNormalization):  # type: ignore[misc]
+    """Batch norm by the statistics of the whole batch, of which each replica has a share.
+
+    They are what TensorFlow's fused kernel computes of a batch on one device: the variance about the mean,
+    and for the moving one that divided by one less than the number of cells.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        """Make one; the fused kernel sees the share alone."""
+        super().__init__(fused=False, **options)
+
+    def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        """(B, H, W, C) of the same."""
+        if not self._get_training_value(training):
+            return super().call(inputs, training=False)
+        x = tf.cast(inputs, tf.float32)
+        cells = summed(tf.cast(tf.size(x) / tf.shape(x)[-1], tf.float32))
+        mean = summed(tf.reduce_sum(x, [0, 1, 2])) / cells
+        centred = x - mean
+        variance = summed(tf.reduce_sum(tf.square(centred), [0, 1, 2])) / cells
+        seen = variance * cells / tf.maximum(cells - 1, 1)
+        for moving, value in ((self.moving_mean, mean), (self.moving_variance, seen)):
+            moving.assign_sub((moving - value) * (1 - self.momentum))
+        scale = self.gamma * tf.math.rsqrt(variance + self.epsilon)
+        return tf.cast(centred * scale + self.beta, inputs.dtype)
+
+
 def _scale_of(batch_norm: Any) -> Scale | None:
     return batch_norm.scale_of_kernel if isinstance(batch_norm, FoldedBatchNorm) else None
 
@@ -332,7 +365,13 @@ class StageEnd(tf_keras.layers.Layer):  # type: ignore[misc]
 
 
 def layers_for(
-    config: ModelConfig, *, frozen_stages: int, batch_norm_trained: bool, precision: str, seed: int
+    config: ModelConfig,
+    *,
+    frozen_stages: int,
+    batch_norm_trained: bool,
+    precision: str,
+    seed: int,
+    synchronized: bool = False,
 ) -> Layers:
     """The layers that a model's configuration asks for, with an empty record.
 
@@ -348,6 +387,7 @@ def layers_for(
         decay=config.batch_norm_decay,
         epsilon=config.batch_norm_epsilon,
         batch_norm_trained=batch_norm_trained,
+        synchronized=synchronized,
         frozen_stages=frozen_stages,
     )
 

@@ -21,6 +21,7 @@ import tf_keras
 from odtrain.config.schema import ModelConfig
 from odtrain.errors import ConfigError
 from odtrain.models.layers import Layers
+from odtrain.models.replicas import replicas_in_sync
 from odtrain.models.ssd import Parts
 from odtrain.structures import FloatArray
 
@@ -56,7 +57,8 @@ def build(config: ModelConfig, num_classes: int, make: Layers, images: tf.Tensor
     """
     tf_keras.utils.set_random_seed(make.seed)  # Model Garden's initializers have no seeds
     with _policy(make.dtype):
-        model = task(config, num_classes).build_model()
+        shared = make.synchronized and replicas_in_sync() > 1
+        model = task(config, num_classes, synchronized=shared).build_model()
         _freeze(model.backbone, config.architecture, make.frozen_stages)
         network = _flat(model, num_classes)
     objects = {key: item for key, item in model.checkpoint_items.items() if item is not None}
@@ -70,7 +72,7 @@ def build(config: ModelConfig, num_classes: int, make: Layers, images: tf.Tensor
     return Parts(encodings, logits, _fractions(config), (), objects)
 
 
-def task(config: ModelConfig, num_classes: int) -> Any:
+def task(config: ModelConfig, num_classes: int, *, synchronized: bool = False) -> Any:
     """Model Garden's `RetinaNetTask` of the experiment, with what `config` says of it.
 
     Its classes count the background in, under index 0, which no anchor is ever asked for.
@@ -105,7 +107,7 @@ def task(config: ModelConfig, num_classes: int) -> Any:
                     "num_filters": config.shared_predictor.depth,
                 },
                 "norm_activation": {
-                    "use_sync_bn": False,  # the same on one device, by a slower kernel
+                    "use_sync_bn": synchronized,  # the same on one device, by a slower kernel
                     "norm_momentum": config.batch_norm_decay,
                     "norm_epsilon": config.batch_norm_epsilon,
                 },

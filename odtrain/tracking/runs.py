@@ -48,6 +48,7 @@ UNFINISHED = ("RUNNING", "FAILED", "KILLED")
 NOT_OF_THE_RESULT = (
     "train.resume",
     "train.max_minutes",
+    "train.devices",
     "tracking",
     "predict",
     "sweep",

@@ -46,9 +46,10 @@ class MachineMetrics:
     def _sample(self) -> None:
         while not self._stop.wait(self._every):
             step = round((time.time() - self._started / 1000) / self._every)
-            self._log({f"system/{name}": value for name, value in self._read().items()}, step)
+            self._log({f"system/{name}": value for name, value in self.read().items()}, step)
 
-    def _read(self) -> dict[str, float]:
+    def read(self) -> dict[str, float]:
+        """How busy the machine is now, by name."""
         memory = psutil.virtual_memory()
         disk = psutil.disk_usage(str(Path.cwd()))
         return {

@@ -22,6 +22,7 @@ from odtrain.dataset.read import parse_example
 from odtrain.io.tfrecord import Index, index_records
 from odtrain.structures import IntArray, UInt8Image
 from odtrain.training.augment import augment
+from odtrain.training.team import ALONE, Team
 
 Batch = dict[str, tf.Tensor]
 """images (B, h, w, 3) float32 0-255; boxes (B, N, 4) yxyx, fractions of those, padded with 0; classes
@@ -65,31 +66,32 @@ def training_batches(
     cache_mb: float = 0,
     extent: Callable[[tf.Tensor], tf.Tensor | float] = lambda picture: 1.0,
     trace: Path | None = None,
+    team: Team = ALONE,
 ) -> tf.data.Dataset:
-    """Endless batches from step `first_step` (0-based) on.
+    """Endless batches from step `first_step` (0-based) on: of each the shares of this process's replicas.
 
     Args:
         index: the training records.
         resize: (H, W, 3) uint8 to (h, w, 3) float32 0-255, the network's own.
         augment_config: what is changed in a picture.
-        batch_size: pictures a step.
+        batch_size: pictures a step, of all replicas.
         seed: of order and augmentation.
         first_step: steps already trained.
         cache_mb: memory for decoded pictures, in 10^6 bytes; the batches are the same without.
         extent: the network's own: what boxes are multiplied by to be fractions of its input.
-        trace: a CSV to which `step,hash,source ids` of every batch is appended.
+        trace: a CSV to which `step,hash,source ids` of every batch is appended, of this process's shares of
+            it; the hash is the sum of those of its pictures, so that shares add up to the batch.
+        team: who trains.
+
+    Raises:
+        ConfigError: the batch cannot be shared out evenly.
     """
-
-    @lru_cache(maxsize=2)
-    def order(epoch: int) -> IntArray:
-        return np.random.default_rng([seed, epoch]).permutation(len(index))
-
+    order = _order(len(index), seed)
     decoded = DecodedPictures(cache_mb)
 
-    def read(position: IntArray) -> tuple[IntArray, bytes, UInt8Image]:
-        epoch, place = divmod(int(position), len(index))
-        number = order(epoch)[place]
-        return number, index.read(int(number)), decoded.get(int(number))
+    def read(position: IntArray) -> tuple[np.int64, bytes, UInt8Image]:
+        number = order(int(position))
+        return np.int64(number), index.read(number), decoded.get(number)
 
     @tf.autograph.experimental.do_not_convert  # type: ignore[untyped-decorator]
     def load(position: tf.Tensor) -> Batch:
@@ -120,35 +122,72 @@ def training_batches(
             "source_ids": example["source_id"],
         }
 
+    each = team.pictures(batch_size)
+    here = each * team.here
+
+    def position(number: tf.Tensor) -> tf.Tensor:
+        """Of the pictures of this process, which stand side by side in every batch."""
+        return number // here * batch_size + each * team.first + number % here
+
     # Between steps one batch is trained on while the next is read: two batches in memory, not more.
     batches = (
-        tf.data.Dataset.range(first_step * batch_size, np.iinfo(np.int64).max)
-        .map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-        .padded_batch(batch_size, drop_remainder=True)
+        tf.data.Dataset.range(first_step * here, np.iinfo(np.int64).max)
+        .map(lambda number: load(position(number)), tf.data.AUTOTUNE, deterministic=True)
+        .padded_batch(each, drop_remainder=True)
     )
     if trace is not None:
-        batches = _traced(batches, trace, first_step)
-    return batches.prefetch(1)
+        batches = _traced(batches, trace, first_step, team.here)
+    return batches.prefetch(team.here)
 
 
-def _traced(batches: tf.data.Dataset, trace: Path, first_step: int) -> tf.data.Dataset:
-    def append(step: IntArray, *values: np.ndarray) -> np.int64:
-        images, boxes, classes, source_ids = values
-        crc = 0
-        for value in (images, boxes, classes, source_ids):
-            crc = zlib.crc32(np.ascontiguousarray(value).tobytes(), crc)
+def _order(pictures: int, seed: int) -> Callable[[int], int]:
+    """The number of the picture at a position: each epoch shows all of them in an order of its own."""
+
+    @lru_cache(maxsize=2)
+    def of_epoch(epoch: int) -> IntArray:
+        return np.random.default_rng([seed, epoch]).permutation(pictures)
+
+    def at(position: int) -> int:
+        epoch, place = divmod(position, pictures)
+        return int(of_epoch(epoch)[place])
+
+    return at
+
+
+def pictures_of_step(index: Index, batch_size: int, seed: int, step: int) -> list[int]:
+    """Source ids of the batch of `step` (1-based), as `training_batches` gives it."""
+    order = _order(len(index), seed)
+    positions = range((step - 1) * batch_size, step * batch_size)
+    read = (parse_example(index.read(order(position))) for position in positions)
+    return [int(example["source_id"]) for example in read]
+
+
+def _traced(batches: tf.data.Dataset, trace: Path, first_step: int, shares: int) -> tf.data.Dataset:
+    def append(number: IntArray, *values: np.ndarray) -> np.int64:
+        *_, source_ids = values
+        hashed = sum(map(_hash, zip(*values, strict=True))) % 2**32
+        step = first_step + int(number) // shares + 1
         with trace.open("a") as file:
-            file.write(f"{int(step)},{crc:08x},{' '.join(map(str, source_ids))}\n")
+            file.write(f"{step},{hashed:08x},{' '.join(map(str, source_ids))}\n")
         return np.int64(step)
 
     @tf.autograph.experimental.do_not_convert  # type: ignore[untyped-decorator]
-    def note(step: tf.Tensor, batch: Batch) -> Batch:
-        values = [batch[key] for key in ("images", "boxes", "classes", "source_ids")]
-        written = tf.numpy_function(append, [step, *values], tf.int64)
+    def note(number: tf.Tensor, batch: Batch) -> Batch:
+        values = [batch[key] for key in ("counts", "images", "boxes", "classes", "source_ids")]
+        written = tf.numpy_function(append, [number, *values], tf.int64)
         with tf.control_dependencies([written]):
             return {key: tf.identity(value) for key, value in batch.items()}
 
-    return batches.enumerate(first_step + 1).map(note)
+    return batches.enumerate().map(note)
+
+
+def _hash(picture: tuple[np.ndarray, ...]) -> int:
+    """Of one picture and what is labelled in it, whatever it is padded with."""
+    count, image, boxes, classes, source_id = picture
+    crc = 0
+    for value in (image, boxes[:count], classes[:count], source_id):
+        crc = zlib.crc32(np.ascontiguousarray(value).tobytes(), crc)
+    return crc
 
 
 class Pictures(Sequence[UInt8Image]):

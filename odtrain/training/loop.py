@@ -4,6 +4,9 @@ A checkpoint holds the network, the optimizer's slots, the averaged weights, the
 (best score, patience, time spent); the batches follow from the step alone
 (`odtrain.training.input_pipeline`). Whatever
 happens between two checkpoints is done again after a resume, and nothing else.
+
+Where several workers train (`odtrain.training.team`), each runs all of this: saving and reading the moving
+statistics takes all of them. The chief's checkpoints are the training's; those of the others are thrown away.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ import json
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from glob import escape
@@ -27,13 +30,17 @@ from official.core.config_definitions import ExperimentConfig
 from odtrain.config.schema import TrainConfig
 from odtrain.errors import TrainingError
 from odtrain.io.atomic import sync
+from odtrain.models.build import copy_weights, plain_copy
+from odtrain.models.replicas import replicas_in_sync, summed
 from odtrain.models.ssd import SSD
+from odtrain.structures import Detect
 from odtrain.system import timing_lock as turns
 from odtrain.system.progress import Bar
 from odtrain.training.input_pipeline import Batch
 from odtrain.training.losses import training_loss
 from odtrain.training.optimizers import build_optimizer
 from odtrain.training.schedules import learning_rate
+from odtrain.training.team import ALONE, LOST, Team
 
 EXPLODED = 1e5
 """A total loss above this is taken for divergence: healthy runs start at 10 to 200."""
@@ -91,11 +98,13 @@ class Listener:
         before_checkpoint: called before a checkpoint is written, so that nothing logged can be lost
             that the checkpoint counts as done.
         after_evaluation: called when the checkpoints of an evaluated step are on disk.
+        machine: says how busy the machine of a worker is, for the chief's `metrics`.
     """
 
     metrics: Callable[[dict[str, float], int], None]
     before_checkpoint: Callable[[], object]
     after_evaluation: Callable[[int], None]
+    machine: Callable[[], Mapping[str, float]] = dict
 
 
 class DetectionTask(base_task.Task):  # type: ignore[misc]
@@ -106,9 +115,9 @@ class DetectionTask(base_task.Task):  # type: ignore[misc]
         self._detector = detector
         self._config = config
         self._batches = batches
-        self.diverged_step = tf.Variable(-1, dtype=tf.int64, trainable=False)
-        self.diverged_loss = tf.Variable(0.0, trainable=False)
-        self.diverged_ids = tf.Variable(tf.zeros([config.batch_size], tf.int64), trainable=False)
+        same = tf.VariableAggregation.ONLY_FIRST_REPLICA
+        self.diverged_step = tf.Variable(-1, dtype=tf.int64, trainable=False, aggregation=same)
+        self.diverged_loss = tf.Variable(0.0, trainable=False, aggregation=same)
 
     def build_model(self) -> SSD:
         """The detector under training."""
@@ -123,11 +132,14 @@ class DetectionTask(base_task.Task):  # type: ignore[misc]
         return [tf_keras.metrics.Mean(name) for name in LOSSES]
 
     def losses(self, batch: Batch, training: bool = True) -> dict[str, tf.Tensor]:
-        """The parts of the loss of one batch, by name, and `loss`, their sum."""
+        """The parts of the loss of a replica's share of a batch, by name, and `loss`, their sum.
+
+        Those of all replicas add up to the batch's.
+        """
         detector = self._detector
         encodings, logits = detector.network(detector.normalize(batch["images"]), training=training)
         parts = training_loss(detector, batch, encodings, logits, self._config.loss)
-        values = (*parts, detector.regularization())
+        values = (*parts, detector.regularization() / replicas_in_sync())
         return dict(zip(LOSSES, values, strict=True)) | {"loss": tf.add_n(values)}
 
     @tf.autograph.experimental.do_not_convert  # type: ignore[untyped-decorator]
@@ -147,39 +159,46 @@ class DetectionTask(base_task.Task):  # type: ignore[misc]
             losses["loss"], variables, unconnected_gradients=tf.UnconnectedGradients.ZERO
         )
         optimizer.apply_gradients(zip(gradients, variables, strict=True))
-        self._watch(losses["loss"], optimizer.iterations, inputs["source_ids"])
+        whole = tf.unstack(summed(tf.stack(list(losses.values()))), num=len(losses))
+        losses = dict(zip(losses, whole, strict=True))
+        self._watch(losses["loss"], optimizer.iterations)
         for metric in metrics:
             metric.update_state(losses[metric.name])
         return losses
 
-    def _watch(self, loss: tf.Tensor, step: tf.Tensor, source_ids: tf.Tensor) -> None:
+    def _watch(self, loss: tf.Tensor, step: tf.Tensor) -> None:
         healthy = tf.math.is_finite(loss) & (loss < EXPLODED)
         first = ~healthy & (self.diverged_step < 0)
         self.diverged_loss.assign(tf.where(first, loss, self.diverged_loss))
-        self.diverged_ids.assign(tf.where(first, source_ids, self.diverged_ids))
         self.diverged_step.assign(tf.where(first, tf.cast(step, tf.int64), self.diverged_step))
 
 
 class Fit:
     """A training that can be stopped at any moment and goes on from its last checkpoint."""
 
-    def __init__(self, detector: SSD, config: TrainConfig, folder: Path) -> None:
+    def __init__(
+        self, detector: SSD, config: TrainConfig, folder: Path, team: Team = ALONE
+    ) -> None:
         """Build optimizer and checkpoints around a detector whose weights are loaded.
 
         Args:
-            detector: what is trained; its variables are changed in place.
+            detector: what is trained, made in the team's scope; its variables are changed in place.
             config: how.
             folder: where `last/` and `best/` checkpoints are kept.
+            team: who trains.
         """
         for torn in folder.glob("*/*_temp"):  # by a kill while it was written
             shutil.rmtree(torn)
         self.detector = detector
         self.config = config
+        self.team = team
         self._learning_rate = learning_rate(config)
-        self.optimizer = build_optimizer(config, self._learning_rate)
-        self.optimizer.build(detector.network.trainable_variables)
+        with team.scope():
+            self.optimizer = build_optimizer(config, self._learning_rate)
+            self.optimizer.build(detector.network.trainable_variables)
         self.progress = Progress()
         self.step = tf.Variable(0, dtype=tf.int64, trainable=False)
+        self._plain: SSD | None = None
         everything = tf.train.Checkpoint(
             step=self.step,
             network=detector.network,
@@ -190,6 +209,7 @@ class Fit:
         network = tf.train.Checkpoint(network=detector.network)
         self._best = tf.train.CheckpointManager(network, folder / "best", max_to_keep=1)
         self._stop_asked: str | None = None
+        self._agreed: str | None = None
 
     def ask_to_stop(self, reason: str) -> None:
         """End after the steps under way, with a checkpoint; safe to call from a signal handler."""
@@ -198,9 +218,20 @@ class Fit:
     def resume(self) -> int:
         """Take over the newest readable checkpoint, if there is one; return the steps it holds.
 
+        The other workers take over what the chief has then, first weights included.
+
         Raises:
             TrainingError: there are checkpoints, and none can be read.
         """
+        if self.team.chief:
+            self._restore_newest()
+        self.progress.deserialize(self.team.said(self.progress.serialize())[0])
+        self.team.take_over(
+            [*self.detector.network.variables, *self.optimizer.variables, self.step]
+        )
+        return int(self.step.numpy())
+
+    def _restore_newest(self) -> None:
         checkpoints = self._last.checkpoints
         for checkpoint in reversed(checkpoints):
             try:
@@ -208,19 +239,32 @@ class Fit:
             except (tf.errors.OpError, *NOT_TRANSLATED):
                 continue
             status.assert_existing_objects_matched()
-            return int(self.step.numpy())
+            return
         if checkpoints:
             raise TrainingError(
                 self._last.directory,
                 "none of its checkpoints can be read.",
                 "Begin a new run without train.resume.",
             )
-        return 0
+
+    def as_detect(self) -> Detect:
+        """The network as it is now, as a function of one picture.
+
+        Where replicas share the training it is a copy: reading their moving statistics takes all workers, and
+        what each of them looks at is its own affair.
+        """
+        if self.team.strategy is None:
+            return self.detector.as_detect()
+        if self._plain is None:
+            self._plain = plain_copy(self.detector)
+        else:
+            copy_weights(self.detector, self._plain)
+        return self._plain.as_detect()
 
     def run(
         self,
         batches: Callable[[int], tf.data.Dataset],
-        file_names: Callable[[list[int]], list[str]],
+        file_names: Callable[[int], list[str]],
         validate: Callable[[], dict[str, float]] | None,
         validate_every: int,
         listener: Listener,
@@ -228,18 +272,31 @@ class Fit:
         """Train to the last step, or until patience or time run out.
 
         Args:
-            batches: the batches from a step on.
-            file_names: of pictures by source id, for messages.
+            batches: the batches from a step on, of each this process's shares.
+            file_names: of the pictures of a step, for messages.
             validate: scores the network on the validation split; must hold `mAP`.
             validate_every: steps between validations, 0 = at the end only.
             listener: told as it goes.
 
         Raises:
-            TrainingError: the loss left the numbers.
+            TrainingError: the loss left the numbers, or a worker is lost.
         """
+        with self.team.together():
+            return self._run(batches, file_names, validate, validate_every, listener)
+
+    def _run(
+        self,
+        batches: Callable[[int], tf.data.Dataset],
+        file_names: Callable[[int], list[str]],
+        validate: Callable[[], dict[str, float]] | None,
+        validate_every: int,
+        listener: Listener,
+    ) -> Fitted:
         start = int(self.step.numpy())
-        task = DetectionTask(self.detector, self.config, batches(start))
-        trainer = _trainer(task, self.detector, self.optimizer)
+        with self.team.scope():
+            shares = self.team.distribute(lambda: batches(start))
+            task = DetectionTask(self.detector, self.config, shares)
+            trainer = _trainer(task, self.detector, self.optimizer)
         trainer.global_step.assign(start)
         stopped = self._caught_up(start, validate, validate_every, listener)
         with Bar[None](doing="train", unit="step", total=self.config.steps, done=start) as bar:
@@ -255,7 +312,7 @@ class Fit:
                 speed = chunk * self.config.batch_size / (time.monotonic() - began)
                 # The first chunk builds the graph: its speed is not that of a step.
                 self._log(logs, speed if bar.n > start else None, step, listener)
-                bar.note(f"loss {float(logs['training_loss']):.3f}, {speed:.1f} images/s")
+                bar.note(f"loss {_number(logs['training_loss']):.3f}, {speed:.1f} images/s")
                 bar.update(chunk)
                 stopped = self._after_chunk(step, began, validate, validate_every, listener)
         last = self.progress
@@ -269,8 +326,11 @@ class Fit:
         Raises:
             TrainingError: the chosen weights cannot be written to `best/`.
         """
-        if self.progress.best_step and self._best.latest_checkpoint:
-            self._best.checkpoint.restore(self._best.latest_checkpoint).assert_consumed()
+        kept = self.progress.best_step and self._best.latest_checkpoint
+        if self.team.said("kept" if kept else "")[0]:
+            if self.team.chief:
+                self._best.checkpoint.restore(self._best.latest_checkpoint).assert_consumed()
+            self.team.take_over(self.detector.network.variables)
             return
         if self.config.ema_decay:
             self.optimizer.finalize_variable_values(self.detector.network.trainable_variables)
@@ -299,20 +359,43 @@ class Fit:
     ) -> str | None:
         """Checkpoint and validate where due; the reason to stop, if there is one."""
         self.progress.seconds += time.monotonic() - began
+        self._agree(step, listener)
         due = self._is_due(step, validate_every) or self._out_of_time()
-        if self._stop_asked or due or self._is_due(step, self.config.checkpoint_every):
+        if self._stop or due or self._is_due(step, self.config.checkpoint_every):
             listener.before_checkpoint()
             self._save(self._last, step)
-        if validate and due and not self._stop_asked:
+        if validate and due and not self._stop:
             began = time.monotonic()
             self._validate(validate, step, listener)
             self.progress.seconds += time.monotonic() - began
+            self._agree(step, listener)
         return self._reason_to_stop(step)
+
+    def _agree(self, step: int, listener: Listener) -> None:
+        """All workers stop for the first reason that one has, and take the chief's time.
+
+        Here a worker that is lost is noticed, and the chief hears how busy the machines of the others are.
+        """
+        if self.team.workers == 1:
+            return
+        mine = [self._stop_asked, self.progress.seconds, listener.machine()]
+        said = [json.loads(each) for each in self.team.said(json.dumps(mine))]
+        self._agreed = next((reason for reason, *_ in said if reason), None)
+        self.progress.seconds = said[0][1]
+        for rank, (*_, machine) in enumerate(said):
+            if machine:
+                values = {f"system/worker_{rank}/{name}": one for name, one in machine.items()}
+                listener.metrics(values, step)
+
+    @property
+    def _stop(self) -> str | None:
+        """Why to stop, as all workers have agreed: what only one knows of comes with the next chunk."""
+        return self._stop_asked if self.team.workers == 1 else self._agreed
 
     def _reason_to_stop(self, step: int) -> str | None:
         """A signal counts at the last step too: what comes after training is not begun then."""
-        if self._stop_asked or step == self.config.steps:
-            return self._stop_asked
+        if self._stop or step == self.config.steps:
+            return self._stop
         patience = self.config.patience
         if patience and self.progress.evaluations_without_gain >= patience:
             return f"no better mAP in {patience} evaluations"
@@ -323,6 +406,8 @@ class Fit:
             manager.save(checkpoint_number=step, options=ON_DISK)
             sync(Path(manager.directory, "checkpoint"))
         except (tf.errors.OpError, OSError) as error:
+            if self.team.workers > 1 and isinstance(error, LOST):
+                raise
             raise TrainingError(
                 manager.directory,
                 f"the checkpoint of step {step} cannot be written: {_first_sentence(error)}",
@@ -379,19 +464,19 @@ class Fit:
     def _log(
         self, logs: dict[str, tf.Tensor], speed: float | None, step: int, listener: Listener
     ) -> None:
-        values = {f"train/{name}": float(logs[name]) for name in (*LOSSES, "learning_rate")}
-        values["train/loss"] = float(logs["training_loss"])
+        values = {f"train/{name}": _number(logs[name]) for name in (*LOSSES, "learning_rate")}
+        values["train/loss"] = _number(logs["training_loss"])
         if speed is not None:
             values["train/images_per_second"] = speed
         listener.metrics(values, step)
 
     def _raise_if_diverged(
-        self, task: DetectionTask, file_names: Callable[[list[int]], list[str]]
+        self, task: DetectionTask, file_names: Callable[[int], list[str]]
     ) -> None:
         step = int(task.diverged_step.numpy())
         if step < 0:
             return
-        names = ", ".join(file_names([int(number) for number in task.diverged_ids.numpy()]))
+        names = ", ".join(file_names(step))
         rate = float(self._learning_rate(step - 1))
         raise TrainingError(
             f"step {step}",
@@ -401,6 +486,11 @@ class Fit:
             f"{self.config.learning_rate / 10:g}, or train.clip_norm=10. If it returns with the same "
             "pictures, look at their labels: odtrain check. The last good checkpoint is kept.",
         )
+
+
+def _number(value: tf.Tensor) -> float:
+    """Of a scalar, which every replica has where there are several."""
+    return float(tf.convert_to_tensor(value))
 
 
 def _on_disk(prefix: str) -> None:

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from odtrain.config.schema import ModelConfig
 from odtrain.errors import choose
+from odtrain.models.replicas import summed
 from odtrain.models.ssd import SSD
 from odtrain.training.hard_mining import mine
 from odtrain.training.retinanet_loss import retinanet_loss
@@ -83,6 +84,8 @@ def detection_loss(
 ) -> Losses:
     """The two losses, divided by the number of anchors with objects in the batch, and weighted.
 
+    Where replicas share a batch, its anchors with objects are those of all: their losses add up to the batch's.
+
     Args:
         targets: what the network should have said.
         encodings: (B, A, 4) of the network.
@@ -139,7 +142,7 @@ def _reduce(
 
     `class_losses` holds the kept anchors alone, in any shape.
     """
-    positives = tf.maximum(tf.reduce_sum(tf.cast(targets.positive, tf.float32)), 1.0)
+    positives = tf.maximum(summed(tf.reduce_sum(tf.cast(targets.positive, tf.float32))), 1.0)
     return Losses(
         config.localization_weight * tf.reduce_sum(tf.where(kept, box_losses, 0.0)) / positives,
         config.classification_weight * tf.reduce_sum(class_losses) / positives,

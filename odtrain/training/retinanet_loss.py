@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from odtrain.errors import ConfigError
 from odtrain.models import retinanet
+from odtrain.models.replicas import summed
 from odtrain.models.ssd import SSD
 
 
@@ -15,6 +16,8 @@ def retinanet_loss(
     detector: SSD, batch: Mapping[str, tf.Tensor], encodings: tf.Tensor, logits: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """The losses of boxes and of classes, divided by the anchors with objects and one, and weighted.
+
+    Where replicas share a batch, its anchors with objects are those of all: their losses add up to the batch's.
 
     Args:
         detector: one of Model Garden's.
@@ -33,13 +36,15 @@ def retinanet_loss(
             "Give train.loss=hard_mining or train.loss=focal.",
         )
     task = retinanet.task(config, detector.num_classes)
+    asked = labels(detector, batch)
     _, classification, localization, _ = task.build_losses(
-        outputs={"box_outputs": {"all": encodings}, "cls_outputs": {"all": logits}},
-        labels=labels(detector, batch),
+        outputs={"box_outputs": {"all": encodings}, "cls_outputs": {"all": logits}}, labels=asked
     )
+    positives = tf.reduce_sum(asked["box_weights"])
+    share = (positives + 1) / (summed(positives) + 1)
     return (
-        config.localization_weight * localization,
-        config.classification_weight * classification,
+        share * config.localization_weight * localization,
+        share * config.classification_weight * classification,
     )
 
 

@@ -13,7 +13,7 @@ from odtrain.config.schema import AugmentConfig, ModelConfig, TrainConfig
 from odtrain.errors import TrainingError
 from odtrain.io.tfrecord import index_records
 from odtrain.models.build import build_detector
-from odtrain.training.input_pipeline import training_batches
+from odtrain.training.input_pipeline import pictures_of_step, training_batches
 from odtrain.training.loop import Fit, Listener
 
 pytestmark = [
@@ -67,13 +67,15 @@ def detector_for(config=None):
 def batches(prepared_shapes):
     """The batches of a size from the first step on, as a training gets them."""
 
+    index = index_records(prepared_shapes.records("train"))
+
     @functools.cache
     def of_size(batch_size):
-        index = index_records(prepared_shapes.records("train"))
         resize = built(0, True, "fp32")[0].resize
         options = {"batch_size": batch_size, "seed": 0, "first_step": 0}
         return training_batches(index, resize, section(AugmentConfig), **options)
 
+    of_size.ids = lambda config, step: pictures_of_step(index, config.batch_size, 0, step)
     return of_size
 
 
@@ -120,7 +122,7 @@ def run(fit, batches, told=None, validate=None, every=0, change=lambda batches: 
     def from_step(step):
         return change(batches(fit.config.batch_size).skip(step))
 
-    names = lambda ids: [f"img{number}.jpg" for number in ids]  # noqa: E731
+    names = lambda step: [f"img{number}.jpg" for number in batches.ids(fit.config, step)]  # noqa: E731
     return fit.run(from_step, names, validate, every, (told or Told()).listener())
 
 
