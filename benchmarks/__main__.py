@@ -24,6 +24,7 @@ from benchmarks import (
     sweep,
     tracking,
     training,
+    workers,
     zoo,
 )
 from benchmarks.processes import ProcessError
@@ -159,6 +160,16 @@ def _training(quick: bool) -> Section:
     return Section(_titled("Training", quick), text, columns, rows)
 
 
+def _workers(quick: bool) -> Section:
+    extent = workers.QUICK if quick else workers.Extent()
+    text = (
+        "ssd_mobilenet_v1, 300x300, in fp32, as above; the workers share out batch and cores of this machine. "
+        f"{extent.rounds} rounds, in turn. Pictures per processor second, as a share of one worker's: the "
+        "median of the rounds, and between which they lie."
+    )
+    return Section(_titled("Workers", quick), text, WORKERS, workers.measure(extent))
+
+
 def _preparing(quick: bool) -> Section:
     count, rounds = (200, 1) if quick else (preparing.PICTURES, preparing.ROUNDS)
     text = (
@@ -277,6 +288,13 @@ def _milliseconds(format: str, nms: str) -> Callable[[zoo.Row], str]:
     return cell
 
 
+WORKERS: Columns = {
+    "workers": lambda row: str(row.workers),
+    "images/s": lambda row: f"{row.images_per_second:.1f}",
+    "CPU s/image": lambda row: f"{row.cpu_seconds:.3f}",
+    "pictures a CPU second": lambda row: f"{row.share:.2f} ({row.lowest:.2f} to {row.highest:.2f})",
+    "load": lambda row: f"{row.load:.1f}",
+}
 TRAINING: Columns = {
     "precision": lambda row: row.variant.precision,
     "frozen stages": lambda row: str(row.variant.freeze),
@@ -437,6 +455,7 @@ def _result(row: before.Row) -> str:
 
 BENCHMARKS: dict[str, Callable[[bool], Section]] = {
     "training": _training,
+    "workers": _workers,
     "preparing": _preparing,
     "inputs": _inputs,
     "evaluation": _evaluation,

@@ -102,7 +102,7 @@ def _told_only_of_failures() -> Iterator[None]:
 
 def as_exported(detector: SSD) -> SSD:
     """The detector; a plain copy where it computes in less than float32, has folded batch norm or replicas."""
-    layers = detector.network._flatten_layers()
+    layers = list(detector.network._flatten_layers())
     folded = (isinstance(layer, FoldedBatchNorm) for layer in layers)
     shared = isinstance(detector.network.variables[0], tf.distribute.DistributedValues)
     if shared or any(layer.compute_dtype == "bfloat16" for layer in layers) or any(folded):

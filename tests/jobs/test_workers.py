@@ -193,7 +193,8 @@ def test_a_worker_without_the_data_ends_all_before_a_run_begins(shapes, tmp_path
     with Workers(tmp_path, command(shapes), nowhere) as workers:
         assert workers.wait(120) == [1, 1]
     for rank in (0, 1):
-        assert "worker 1 of 2: nowhere: is not a folder." in workers.said(rank)
+        problem = f"worker 1 of 2: nowhere: is not a folder, taken from {tmp_path}."
+        assert problem in workers.said(rank)
     assert not Path(tmp_path, "mlflow.db").exists()
 
 
