@@ -9,6 +9,7 @@ from pathlib import Path
 
 from odtrain.config.schema import Config
 from odtrain.dataset.read import read_truths
+from odtrain.errors import ConfigError
 from odtrain.evaluation.evaluate import Evaluation, check_evaluator
 from odtrain.export.parity import Proof
 from odtrain.findings import Finding
@@ -104,6 +105,9 @@ def train(config: Config, overrides: Sequence[str], team: Team | None = None) ->
     """
     stages = Stages()
     team = join(config.train.devices) if team is None else team
+    if not team.chief:
+        problem = f"makes this {team.name}, which has no run to return."
+        raise ConfigError("The environment", problem, "Start the workers by `odtrain train`.")
     team.pictures(config.train.batch_size)
     with team.together(), team.telling(), beginning(config), stages.timed("prepare"):
         context, findings = _begin(config, overrides, team)

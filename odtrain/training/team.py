@@ -269,8 +269,6 @@ def join(devices: str | int, environment: Mapping[str, str] = os.environ) -> Tea
 
 def _devices(wanted: str | int, gpus: list[Any]) -> list[str]:
     """Names of this process's devices; none where TensorFlow's own choice is meant."""
-    for gpu in gpus:
-        tf.config.experimental.set_memory_growth(gpu, True)
     if gpus:
         count = len(gpus) if wanted == "auto" else int(wanted)
         if count > len(gpus):
@@ -278,21 +276,37 @@ def _devices(wanted: str | int, gpus: list[Any]) -> list[str]:
             raise ConfigError(
                 f"train.devices={wanted}", f"here are {there}.", f"Give {len(gpus)} or less."
             )
-        tf.config.set_visible_devices(gpus[:count], "GPU")
+        _before_start(lambda: _choose_gpus(gpus, count), "GPU", count)
         return [f"GPU:{number}" for number in range(count)]
     count = 1 if wanted == "auto" else int(wanted)
     if count > 1:
-        _divide_cpu(count)
+        _before_start(lambda: _divide_cpu(count), "CPU", count)
     return [f"CPU:{number}" for number in range(count)]
+
+
+def _choose_gpus(gpus: list[Any], count: int) -> None:
+    """Take the first so many, and of their memory what is needed: TensorFlow would take all of it."""
+    for gpu in gpus:
+        tf.config.experimental.set_memory_growth(gpu, True)
+    tf.config.set_visible_devices(gpus[:count], "GPU")
 
 
 def _divide_cpu(count: int) -> None:
     (cpu,) = tf.config.list_physical_devices("CPU")
     parts = [tf.config.LogicalDeviceConfiguration() for _ in range(count)]
+    tf.config.set_logical_device_configuration(cpu, parts)
+
+
+def _before_start(configure: Callable[[], None], kind: str, count: int) -> None:
+    """Configure devices; where TensorFlow is at work already, it must have just these.
+
+    Raises:
+        ConfigError: it has others.
+    """
     try:
-        tf.config.set_logical_device_configuration(cpu, parts)
+        configure()
     except RuntimeError as error:
-        if len(tf.config.list_logical_devices("CPU")) != count:
+        if len(tf.config.list_logical_devices(kind)) != count:
             problem = "TensorFlow is at work in this process with other devices."
             raise ConfigError(
                 f"train.devices={count}", problem, "Train in a new process."
