@@ -25,7 +25,7 @@ class Asked:
 )
 def test_a_signal_asks_training_to_stop(number, reason, capsys):
     fit, before = Asked(), signal.getsignal(number)
-    with fitting._stop_on_signals(fit):
+    with fitting.stop_on_signals(fit):
         os.kill(os.getpid(), number)
     assert fit.reasons == [reason]
     assert signal.getsignal(number) == before
@@ -35,7 +35,7 @@ def test_a_signal_asks_training_to_stop(number, reason, capsys):
 
 
 def test_a_second_ctrl_c_stops_at_once():
-    with pytest.raises(KeyboardInterrupt), fitting._stop_on_signals(Asked()):
+    with pytest.raises(KeyboardInterrupt), fitting.stop_on_signals(Asked()):
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)
 

@@ -25,7 +25,7 @@ from odtrain.models.build import build_detector
 from odtrain.models.layers import SynchronizedBatchNorm
 from odtrain.models.replicas import summed
 from odtrain.training.input_pipeline import training_batches
-from odtrain.training.loop import DetectionTask
+from odtrain.training.task import DetectionTask
 from odtrain.training.team import ALONE, join
 
 BATCH = 8

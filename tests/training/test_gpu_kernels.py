@@ -7,9 +7,9 @@ from tensorflow.python.framework.kernels import get_registered_kernels_for_op
 from odtrain.config.compose import section
 from odtrain.config.schema import ModelConfig, TrainConfig
 from odtrain.models.build import build_detector
-from odtrain.training.loop import DetectionTask
 from odtrain.training.optimizers import build_optimizer
 from odtrain.training.schedules import learning_rate
+from odtrain.training.task import DetectionTask
 
 pytestmark = pytest.mark.slow
 
