@@ -53,6 +53,7 @@ NOT_IN_NAMES = (
     "train.log_every",
     "train.checkpoint_every",
     "train.cache_mb",
+    "train.devices",
     "train.trace_batches",
 )
 """What a name says elsewhere, or what changes no result."""

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import optuna
 
+from odtrain.config.compose import compose_config
 from odtrain.config.schema import Config
 from odtrain.errors import TrackingError
 from odtrain.jobs.context import say_run
@@ -54,7 +55,7 @@ def begun(
         logger.info("Another driver shows this study; this one joins its trainings.")
         return Sweep(config, study, replace(job, parent=parent, fixed=fixed), None)
     stack.enter_context(showing(study, config.sweep.grace))
-    tracker = _tracker(config, study)
+    tracker = _tracker(config, study, job)
     stack.enter_context(tracker)
     _enqueue_baselines(study, config)
     study.set_user_attr("experiment", tracker.experiment)
@@ -68,9 +69,11 @@ def begun(
     return Sweep(config, study, job, tracker)
 
 
-def _tracker(config: Config, study: optuna.Study) -> Tracker:
+def _tracker(config: Config, study: optuna.Study, job: Job) -> Tracker:
     tracker = Tracker(config.tracking, Path(config.outputs))
-    name = f"sweep {config.sweep.name} of {config.data.name} {config.model.name}"
+    name = f"sweep {config.sweep.name} of {config.data.name}"
+    if "model" not in config.sweep.space:  # all trainings have the one that the sweep gives them
+        name = f"{name} {compose_config(job.fixed, job.config_dir).model.name}"
     return tracker.start("sweep", name, resume=study.user_attrs.get("run_id"))
 
 

@@ -20,7 +20,7 @@ CROP_ATTEMPTS = 100
 def augment(
     image: tf.Tensor, boxes: tf.Tensor, classes: tf.Tensor, seed: tf.Tensor, config: AugmentConfig
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Flip, crop and re-colour one picture, in the reference's order: flip first, crop at full size.
+    """Flip and crop one picture, in the reference's order: flip first, crop at full size.
 
     Args:
         image: (H, W, 3) uint8.
@@ -32,12 +32,17 @@ def augment(
     Returns:
         (h, w, 3) uint8, (M, 4) and (M,), M <= N: a crop can lose objects, even all of them.
     """
-    seeds = tf.unstack(tf.random.split(tf.cast(seed, tf.int32), 5))
+    flip, crop, *_ = _seeds(seed)
     if config.flip:
-        image, boxes = _flip(image, boxes, seeds[0])
+        image, boxes = _flip(image, boxes, flip)
     if config.crop:
-        image, boxes, classes = _ssd_random_crop(image, boxes, classes, seeds[1], config.crop_area)
-    return _recolour(image, seeds[2:], config), boxes, classes
+        image, boxes, classes = _ssd_random_crop(image, boxes, classes, crop, config.crop_area)
+    return image, boxes, classes
+
+
+def _seeds(seed: tf.Tensor) -> list[tf.Tensor]:
+    """One for each change: flip, crop, brightness, contrast, saturation."""
+    return list(tf.unstack(tf.random.split(tf.cast(seed, tf.int32), 5)))
 
 
 def _flip(image: tf.Tensor, boxes: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -97,22 +102,46 @@ def _into_window(
     return tf.boolean_mask(inside, keep), tf.boolean_mask(classes, keep)
 
 
-def _recolour(image: tf.Tensor, seeds: list[tf.Tensor], config: AugmentConfig) -> tf.Tensor:
-    """Brightness by up to ± its fraction of the range; contrast and saturation by up to ± theirs."""
+def recolour(
+    image: tf.Tensor, extent: tf.Tensor | float, seed: tf.Tensor, config: AugmentConfig
+) -> tf.Tensor:
+    """Change the colours of a picture at the network's size, where there are fewer pixels to change.
+
+    Brightness by up to ± its fraction of the range; contrast about the picture's mean, and saturation about
+    each pixel's, by up to ± theirs.
+
+    Args:
+        image: (h, w, 3) float32, 0-255.
+        extent: (4,) yxyx, the fraction of it that is the picture; the rest is padding, and stays.
+        seed: (2,) int64, as `augment` takes it.
+        config: which changes, and how strong.
+
+    Returns:
+        (h, w, 3) float32, 0-255, not rounded.
+    """
     if not (config.brightness or config.contrast or config.saturation):
         return image
-    pixels = tf.cast(image, tf.float32)
+    *_, brightness, contrast, saturation = _seeds(seed)
+    inside, pixels = _inside(image, extent), image
     if config.brightness:
-        shift = tf.random.stateless_uniform([], seeds[0], -config.brightness, config.brightness)
-        pixels += 255.0 * shift
+        pixels += 255.0 * _within(config.brightness, brightness)
     if config.contrast:
-        factor = tf.random.stateless_uniform([], seeds[1], 1 - config.contrast, 1 + config.contrast)
-        mean = tf.reduce_mean(pixels, axis=[0, 1], keepdims=True)
-        pixels = mean + factor * (pixels - mean)
+        mean = tf.reduce_sum(pixels * inside, axis=[0, 1]) / tf.reduce_sum(inside)
+        pixels = mean + (1 + _within(config.contrast, contrast)) * (pixels - mean)
     if config.saturation:
-        factor = tf.random.stateless_uniform(
-            [], seeds[2], 1 - config.saturation, 1 + config.saturation
-        )
         grey = tf.reduce_mean(pixels, axis=2, keepdims=True)
-        pixels = grey + factor * (pixels - grey)
-    return tf.cast(tf.clip_by_value(pixels, 0.0, 255.0), tf.uint8)
+        pixels = grey + (1 + _within(config.saturation, saturation)) * (pixels - grey)
+    return tf.where(inside > 0, tf.clip_by_value(pixels, 0.0, 255.0), image)
+
+
+def _within(most: float, seed: tf.Tensor) -> tf.Tensor:
+    return tf.random.stateless_uniform([], seed, -most, most)
+
+
+def _inside(image: tf.Tensor, extent: tf.Tensor | float) -> tf.Tensor:
+    """(h, w, 1), 1 where the picture is."""
+    sides = tf.cast(tf.shape(image)[:2], tf.float32)
+    height, width = tf.unstack(tf.round(sides * tf.broadcast_to(extent, [4])[:2]))
+    rows = tf.range(sides[0]) < height
+    columns = tf.range(sides[1]) < width
+    return tf.cast(rows[:, None, None] & columns[None, :, None], tf.float32)

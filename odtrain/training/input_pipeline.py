@@ -21,7 +21,7 @@ from odtrain.config.schema import AugmentConfig
 from odtrain.dataset.read import parse_example
 from odtrain.io.tfrecord import Index, index_records
 from odtrain.structures import IntArray, UInt8Image
-from odtrain.training.augment import augment
+from odtrain.training.augment import augment, recolour
 from odtrain.training.team import ALONE, Team
 
 Batch = dict[str, tf.Tensor]
@@ -106,17 +106,15 @@ def training_batches(
 
         image = tf.cond(tf.size(kept) > 0, lambda: kept, decode)
         image.set_shape([None, None, 3])
+        place = tf.stack([tf.cast(seed, tf.int64), position])
         changed, boxes, classes = augment(
-            image,
-            example["boxes"],
-            example["classes"],
-            tf.stack([tf.cast(seed, tf.int64), position]),
-            augment_config,
+            image, example["boxes"], example["classes"], place, augment_config
         )
         changed.set_shape([None, None, 3])
+        part = extent(changed)
         return {
-            "images": resize(changed),
-            "boxes": boxes * extent(changed),
+            "images": recolour(resize(changed), part, place, augment_config),
+            "boxes": boxes * part,
             "classes": classes,
             "counts": tf.shape(boxes)[0],
             "source_ids": example["source_id"],

@@ -4,11 +4,21 @@ import tensorflow as tf
 
 from odtrain.config.compose import section
 from odtrain.config.schema import AugmentConfig
-from odtrain.training.augment import augment
+from odtrain.training.augment import augment, recolour
 
 NOTHING = section(AugmentConfig, flip=False, crop=False)
 FLIP = section(AugmentConfig, flip=True, crop=False)
 CROP = section(AugmentConfig, flip=False, crop=True)
+
+
+COLOURS = section(AugmentConfig, brightness=0.2, contrast=0.2, saturation=0.2)
+
+
+def recoloured(config, seed, image=None, extent=1.0):
+    """`image`, else one of many colours, changed."""
+    if image is None:
+        image = np.random.default_rng(0).uniform(0, 255, (6, 8, 3))
+    return recolour(tf.constant(image, tf.float32), extent, [0, seed], config).numpy()
 
 
 def marked(height=60, width=90):
@@ -48,9 +58,11 @@ def test_nothing_asked_nothing_changed():
 
 
 def test_the_same_seed_gives_the_same_change():
-    config = section(AugmentConfig, brightness=0.2, contrast=0.2, saturation=0.2)
+    config = section(AugmentConfig)
     for first, second in zip(changed(config, 7), changed(config, 7), strict=True):
         np.testing.assert_array_equal(first, second)
+    np.testing.assert_array_equal(recoloured(COLOURS, 7), recoloured(COLOURS, 7))
+    assert (recoloured(COLOURS, 7) != recoloured(COLOURS, 8)).any()
 
 
 def test_half_of_the_pictures_are_flipped_and_their_boxes_follow():
@@ -103,10 +115,35 @@ def test_a_picture_without_objects_is_changed_too(config):
 
 
 def test_light_stays_within_its_bounds():
-    image = np.full((8, 8, 3), 128, np.uint8)
-    boxes = np.zeros((0, 4), np.float32)
-    config = section(AugmentConfig, flip=False, crop=False, brightness=0.1)
-    means = [changed(config, seed, image, boxes)[0].mean() for seed in range(50)]
-    assert min(means) >= 128 - 26
-    assert max(means) <= 128 + 26
+    image = np.full((8, 8, 3), 128)
+    config = section(AugmentConfig, brightness=0.1)
+    means = [recoloured(config, seed, image).mean() for seed in range(50)]
+    assert min(means) >= 128 - 25.5
+    assert max(means) <= 128 + 25.5
     assert max(means) - min(means) > 30
+
+
+@pytest.mark.parametrize("name", ["contrast", "saturation"])
+def test_contrast_and_saturation_leave_a_grey_picture_as_it_is(name):
+    grey = np.full((4, 4, 3), 100.0)
+    config = section(AugmentConfig, brightness=0.0, **{name: 0.5})
+    np.testing.assert_allclose(recoloured(config, 3, grey), grey)
+    assert (recoloured(config, 3) != recoloured(config, 4)).any()
+
+
+def test_padding_keeps_its_colour_and_does_not_count_to_the_picture():
+    picture = np.random.default_rng(0).uniform(50, 200, (4, 8, 3))
+    padded = np.concatenate([picture, np.full((2, 8, 3), 127.0)])
+    part = np.array([4 / 6, 1, 4 / 6, 1], np.float32)
+    for seed in range(5):
+        found = recoloured(COLOURS, seed, padded, part)
+        np.testing.assert_allclose(found[:4], recoloured(COLOURS, seed, picture), rtol=1e-5)
+        np.testing.assert_array_equal(found[4:], padded[4:])
+
+
+def test_colours_stay_colours():
+    wild = section(AugmentConfig, brightness=1.0, contrast=1.0, saturation=1.0)
+    for seed in range(20):
+        found = recoloured(wild, seed)
+        assert found.min() >= 0
+        assert found.max() <= 255
