@@ -122,16 +122,16 @@ def recolour(
     if not (config.brightness or config.contrast or config.saturation):
         return image
     *_, brightness, contrast, saturation = _seeds(seed)
-    inside, pixels = _inside(image, extent), image
-    if config.brightness:
-        pixels += 255.0 * _within(config.brightness, brightness)
-    if config.contrast:
-        mean = tf.reduce_sum(pixels * inside, axis=[0, 1]) / tf.reduce_sum(inside)
-        pixels = mean + (1 + _within(config.contrast, contrast)) * (pixels - mean)
-    if config.saturation:
-        grey = tf.reduce_mean(pixels, axis=2, keepdims=True)
-        pixels = grey + (1 + _within(config.saturation, saturation)) * (pixels - grey)
-    return tf.where(inside > 0, tf.clip_by_value(pixels, 0.0, 255.0), image)
+    shift = 255.0 * _within(config.brightness, brightness)
+    factor = 1.0 + _within(config.contrast, contrast)
+    colourful = 1.0 + _within(config.saturation, saturation)
+    # All three are one affine map of a pixel's three colours: one product of matrices, not a dozen passes.
+    pixels, inside = tf.reshape(image, [-1, 3]), _inside(image, extent)
+    mean = tf.matmul(inside, pixels, transpose_a=True) / tf.reduce_sum(inside) + shift
+    mix = colourful * tf.eye(3) + (1.0 - colourful) / 3.0
+    constant = tf.matmul(factor * shift + (1.0 - factor) * mean, mix)
+    changed = tf.clip_by_value(tf.matmul(pixels, factor * mix) + constant, 0.0, 255.0)
+    return tf.reshape(tf.where(inside > 0, changed, pixels), tf.shape(image))
 
 
 def _within(most: float, seed: tf.Tensor) -> tf.Tensor:
@@ -139,9 +139,9 @@ def _within(most: float, seed: tf.Tensor) -> tf.Tensor:
 
 
 def _inside(image: tf.Tensor, extent: tf.Tensor | float) -> tf.Tensor:
-    """(h, w, 1), 1 where the picture is."""
+    """(h w, 1), 1 where the picture is."""
     sides = tf.cast(tf.shape(image)[:2], tf.float32)
     height, width = tf.unstack(tf.round(sides * tf.broadcast_to(extent, [4])[:2]))
     rows = tf.range(sides[0]) < height
     columns = tf.range(sides[1]) < width
-    return tf.cast(rows[:, None, None] & columns[None, :, None], tf.float32)
+    return tf.reshape(tf.cast(rows[:, None] & columns[None, :], tf.float32), [-1, 1])

@@ -166,6 +166,7 @@ def test_its_study_goes_on_and_its_front_is_picked_from(store):
     assert "file: runs:/" in picked
 
 
+@pytest.mark.long
 def test_its_version_passes_the_gate_as_it_did_where_there_is_no_floor(store):
     answer = said(store, "models", "promote", "shapes", "1", *SETTINGS, "registry.min_recall=0")
     assert "champion" in answer

@@ -66,7 +66,9 @@ def test_groups_come_first_among_the_overrides():
     ]
 
 
-@pytest.mark.parametrize("name", ["quick", "speed_accuracy", "training"])
+@pytest.mark.parametrize(
+    "name", ["quick", "training", pytest.param("speed_accuracy", marks=pytest.mark.long)]
+)
 def test_every_corner_of_a_shipped_space_composes(name):
     config = compose_config([f"sweep={name}"])
     dimensions = read_space(config.sweep.space)

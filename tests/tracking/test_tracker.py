@@ -811,7 +811,7 @@ with Tracker(config, Path("outputs")).start("train") as tracker:
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_four_processes_on_a_new_database_all_succeed(tmp_path):
     children = [python(RACE, tmp_path) for _ in range(4)]
     ends = [child.communicate(timeout=120) for child in children]

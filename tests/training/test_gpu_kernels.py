@@ -93,7 +93,7 @@ def named(node):
     ("architecture", "loss", "optimizer", "precision"),
     [
         ("ssd_mobilenet_v1", "hard_mining", "rmsprop", "fp32"),
-        ("ssdlite_mobilenet_v2", "focal", "adam", "bf16"),
+        pytest.param("ssdlite_mobilenet_v2", "focal", "adam", "bf16", marks=pytest.mark.long),
         pytest.param(
             "retinanet_spinenet_mobile", "retinanet", "momentum", "fp32", marks=pytest.mark.long
         ),
