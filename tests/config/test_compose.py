@@ -132,6 +132,16 @@ def test_an_experiment_comes_after_the_model_and_an_override_after_both(tmp_path
             id="range",
         ),
         pytest.param(
+            "train.devices=0",
+            "train.devices=0: no such choice.\n  Give auto, or 1 or more.",
+            id="no device",
+        ),
+        pytest.param(
+            "train.devices=all",
+            "train.devices=all: no such choice.\n  Give auto, or 1 or more.",
+            id="devices in a word",
+        ),
+        pytest.param(
             "serve.max_megabytes=201",
             "serve.max_megabytes=201.0: too large.\n  Give at most 200.",
             id="upper end of a range",

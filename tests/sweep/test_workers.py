@@ -175,7 +175,7 @@ def test_workers_share_a_study_and_one_that_is_killed_is_replaced(server, place,
     assert (
         complete(server, "short") == 0
     )  # the first look imports and connects: longer than a training
-    driver = drive(overrides(server, shapes, "short", 6, 2.0, workers=2))
+    driver = drive(overrides(server, shapes, "short", 10, 2.0, workers=2))
     until = time.monotonic() + 200
     while not (complete(server, "short") and driver.workers()) and time.monotonic() < until:
         assert driver.process.poll() is None, driver.said()
@@ -183,7 +183,7 @@ def test_workers_share_a_study_and_one_that_is_killed_is_replaced(server, place,
     driver.workers()[0].kill()
     assert driver.process.wait(200) == 0, driver.said()
     study = study_of(server, "short")
-    best = check_accounts(study, 6)
+    best = check_accounts(study, 10)
     owners = {trial.user_attrs["owner"]["process"] for trial in sweep_results.done(study)}
     assert len(owners) >= 2
     client = MlflowClient(f"sqlite:///{place}/mlflow.db")
