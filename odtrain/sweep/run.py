@@ -145,7 +145,7 @@ def _awaited_run(study: optuna.Study, job: Job) -> tuple[str, str]:
 def taken_over(whole: Sweep, stack: ExitStack) -> Sweep:
     """The same, showing what the driver that is gone shows no more."""
     stack.enter_context(showing(whole.study, whole.config.sweep.grace))
-    tracker = _tracker(whole.config, whole.study)
+    tracker = _tracker(whole.config, whole.study, whole.job)
     stack.enter_context(tracker)
     return replace(whole, tracker=tracker)
 
