@@ -89,6 +89,7 @@ def test_the_same_command_goes_on_with_the_study_in_the_same_run(settings, train
     (run,) = client.search_runs(experiments)
     assert run.info.status == "FINISHED"
     assert run.data.tags["odtrain.stage"] == "sweep"
+    assert run.info.run_name == "sweep shapes of shapes panels_ssd_mobilenet_v1"
     names = {artifact.path for artifact in client.list_artifacts(run.info.run_id)}
     assert {"front.json", "front.html", "front.png", "space.json", "config"} <= names
 
