@@ -14,6 +14,7 @@ import itertools
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -187,7 +188,7 @@ def train(overrides: list[str], checkpoints: str) -> dict[str, Any]:
     from odtrain.models.build import build_detector
     from odtrain.training.bound import gflop_of_training
     from odtrain.training.input_pipeline import training_batches
-    from odtrain.training.loop import Fit, Listener
+    from odtrain.training.loop import Fit
 
     config = compose_config(overrides)
     index = index_records(read_dataset(Path(config.data.prepared)).records("train"))
@@ -199,14 +200,8 @@ def train(overrides: list[str], checkpoints: str) -> dict[str, Any]:
         precision=config.train.precision,
         seed=config.train.seed,
     )
-    speeds, cpu = [], []
-
-    def note(metrics: dict[str, float], step: int) -> None:
-        cpu.append(time.process_time())
-        if "train/images_per_second" in metrics:
-            speeds.append(metrics["train/images_per_second"])
-
-    Fit(detector, config.train, Path(checkpoints)).run(
+    found = timed(
+        Fit(detector, config.train, Path(checkpoints)),
         lambda first_step: training_batches(
             index,
             detector.resize,
@@ -216,15 +211,27 @@ def train(overrides: list[str], checkpoints: str) -> dict[str, Any]:
             first_step=first_step,
             cache_mb=config.train.cache_mb,
         ),
-        lambda step: [str(step)],
-        None,
-        0,
-        Listener(note, lambda: None, lambda step: None),
     )
-    images = config.train.log_every * config.train.batch_size
     return {
         "batch_size": config.train.batch_size,
         "gflop": gflop_of_training(detector.network),
-        "images_per_second": speeds,
-        "cpu_seconds": [(end - start) / images for start, end in itertools.pairwise(cpu)],
+        **found,
     }
+
+
+def timed(fit: Any, batches: Callable[[int], Any]) -> dict[str, list[float]]:
+    """Train to the end: the speed, and this process's own time for a picture, of each chunk but the first."""
+    from odtrain.training.loop import Listener
+
+    speeds, cpu = [], []
+
+    def note(metrics: dict[str, float], step: int) -> None:
+        cpu.append(time.process_time())
+        if "train/images_per_second" in metrics:
+            speeds.append(metrics["train/images_per_second"])
+
+    listener = Listener(note, lambda: None, lambda step: None)
+    fit.run(batches, lambda step: [str(step)], None, 0, listener)
+    images = fit.config.log_every * fit.config.batch_size
+    used = [(end - start) / images for start, end in itertools.pairwise(cpu)]
+    return {"images_per_second": speeds, "cpu_seconds": used}

@@ -6,7 +6,6 @@ of each of several machines, their network left out.
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import socket
@@ -147,35 +146,21 @@ def train(
 ) -> dict[str, list[float]]:
     """Train as one of the workers; speed and own processor time of each chunk but the first."""
     os.environ.update(environment)
-    import time
-
     from odtrain.config.compose import compose_config
     from odtrain.dataset.read import read_dataset
     from odtrain.jobs.fitting import batches_of, detector_to_train
-    from odtrain.training.loop import Fit, Listener
+    from odtrain.training.loop import Fit
     from odtrain.training.team import join
 
     config = compose_config(overrides)
     team = join(config.train.devices)
     dataset = read_dataset(Path(config.data.prepared))
     detector = detector_to_train(config, dataset, team)
-    speeds, cpu = [], []
-
-    def note(metrics: dict[str, float], step: int) -> None:
-        cpu.append(time.process_time())
-        if "train/images_per_second" in metrics:
-            speeds.append(metrics["train/images_per_second"])
-
     fit = Fit(detector, config.train, Path(checkpoints), team)
     fit.resume()
-    fit.run(
+    found = training.timed(
+        fit,
         lambda first: batches_of(config, dataset, detector, first, Path(checkpoints), team),
-        lambda step: [str(step)],
-        None,
-        0,
-        Listener(note, lambda: None, lambda step: None),
     )
     team.leave()
-    images = config.train.log_every * config.train.batch_size
-    used = [(end - start) / images for start, end in itertools.pairwise(cpu)]
-    return {"images_per_second": speeds, "cpu_seconds": used}
+    return found

@@ -50,7 +50,11 @@ LEAST_APART = 50
 """Steps between two of these, so that a short training is not spent on validation."""
 WARNINGS_OF_EACH = 3
 """Warnings of one code that a training repeats."""
-STOPPED_BY_SIGNAL = ("interrupted", "terminated")
+STOPPED_BY_SIGNAL: dict[str | None, type[BaseException]] = {
+    "interrupted": KeyboardInterrupt,
+    "terminated": Terminated,
+}
+"""Why training stopped -> what ends the program then."""
 Judge = Callable[[int, float], str | None]
 """Given the step and the mAP of a validation, says why to stop, or None."""
 Log = Callable[[dict[str, float], int], None]
@@ -170,7 +174,7 @@ def train_detector(context: RunContext, judge: Judge | None = None, team: Team =
         logger.info(
             f"Stopped after step {fitted.step}. Go on: odtrain train train.resume={tracker.name}"
         )
-        raise KeyboardInterrupt if fitted.stopped == STOPPED_BY_SIGNAL[0] else Terminated
+        raise STOPPED_BY_SIGNAL[fitted.stopped]
     fit.load_best()
     trained = Trained(as_exported(detector), fitted)
     team.leave()
@@ -319,7 +323,7 @@ def stop_on_signals(fit: Fit) -> Iterator[None]:
     """The first Ctrl-C or SIGTERM ends training behind a checkpoint; a second Ctrl-C at once."""
 
     def stop(number: int, frame: FrameType | None) -> None:
-        fit.ask_to_stop(STOPPED_BY_SIGNAL[number == signal.SIGTERM])
+        fit.ask_to_stop("terminated" if number == signal.SIGTERM else "interrupted")
         signal.signal(signal.SIGINT, signal.default_int_handler)
         logger.info("\nStopping behind a checkpoint; Ctrl-C again stops at once.")
 

@@ -19,10 +19,10 @@ from odtrain.jobs.speed import PRECISION
 from odtrain.model_source import run_config, run_file, run_meant
 from odtrain.secrets import without_secrets
 from odtrain.tracking.runs import (
-    NOT_OF_THE_RESULT,
     config_digest,
     find_resumable,
     is_begun,
+    may_differ,
 )
 
 logger = logging.getLogger(__name__)
@@ -109,9 +109,8 @@ def _refuse_changes(
     named = flattened(as_dict(compose_config([f"data.images={asked['data.images']}"])))
     named["data.images"] = default["data.images"]
     given = given_keys(overrides)
-    may_differ = tuple(f"{key}." for key in NOT_OF_THE_RESULT)
     for key, value in asked.items():
-        if f"{key}.".startswith(may_differ) or value == kept.get(key):
+        if may_differ(key) or value == kept.get(key):
             continue
         if (key, value) == (PRECISION, "auto"):  # what the run has was decided when it began
             continue

@@ -108,8 +108,8 @@ def train(config: Config, overrides: Sequence[str], team: Team | None = None) ->
     if not team.chief:
         problem = f"makes this {team.name}, which has no run to return."
         raise ConfigError("The environment", problem, "Start the workers by `odtrain train`.")
-    team.pictures(config.train.batch_size)
     with team.together(), team.telling(), beginning(config), stages.timed("prepare"):
+        team.pictures(config.train.batch_size)
         context, findings = _begin(config, overrides, team)
     tracker = context.tracker
     with tracker:

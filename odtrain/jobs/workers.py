@@ -32,9 +32,8 @@ from odtrain.jobs.fitting import (
     validated_every,
 )
 from odtrain.secrets import without_secrets
-from odtrain.tracking.runs import NOT_OF_THE_RESULT
+from odtrain.tracking.runs import NOT_OF_THE_RESULT, may_differ
 from odtrain.tracking.system_metrics import EVERY_SECONDS, MachineMetrics
-from odtrain.tracking.tracker import Terminated
 from odtrain.training.loop import Fit, Listener
 from odtrain.training.team import DisagreementError, Team
 
@@ -89,8 +88,8 @@ def _raise_problems(team: Team, mine: str) -> None:
 
 def _comparable(config: Config) -> dict[str, Any]:
     values = without_secrets(flattened(as_dict(config)))
-    apart = tuple(f"{key}." for key in (*OF_THE_MACHINE, *NOT_OF_THE_RESULT))
-    return {key: value for key, value in values.items() if not f"{key}.".startswith(apart)}
+    apart = (*OF_THE_MACHINE, *NOT_OF_THE_RESULT)
+    return {key: value for key, value in values.items() if not may_differ(key, apart)}
 
 
 def _differences(mine: Mapping[str, Any], chiefs: Mapping[str, Any]) -> str:
@@ -164,7 +163,7 @@ def _fit(
     if fitted.stopped in STOPPED_BY_SIGNAL:
         team.leave()
         logger.info(f"Stopped after step {fitted.step}. Go on: the same command for every worker.")
-        raise KeyboardInterrupt if fitted.stopped == STOPPED_BY_SIGNAL[0] else Terminated
+        raise STOPPED_BY_SIGNAL[fitted.stopped]
     fit.load_best()
     as_exported(detector)
     team.leave()

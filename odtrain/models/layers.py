@@ -55,7 +55,7 @@ class Layers:
         decay: of batch norm's moving statistics, per step.
         epsilon: added to batch norm's variance.
         batch_norm_trained: whether batch norm uses and follows the batches' statistics in training.
-        synchronized: whether the statistics are those of the whole batch where replicas share it.
+        synchronized: whether replicas share the batch, and the statistics are to be those of all of it.
         depthwise_decayed: whether the L2 regulariser holds depthwise kernels.
         frozen_stages: how many stages of the backbone, counted from the picture, do not learn.
         trainable: whether the layers learn.
@@ -214,7 +214,7 @@ class Layers:
         """Batch norm; folded into the convolution of so many `channels` before it where its statistics stay."""
         learns = self.trainable and self.batch_norm_trained
         folded = channels is not None and not learns
-        shared = learns and self.synchronized and replicas_in_sync() > 1
+        shared = learns and self.synchronized
         plain = SynchronizedBatchNorm if shared else tf_keras.layers.BatchNormalization
         kind = FoldedBatchNorm if folded else plain
         layer = kind(momentum=self.decay, epsilon=self.epsilon, **self._common(f"{name}/{scope}"))
@@ -387,7 +387,7 @@ def layers_for(
         decay=config.batch_norm_decay,
         epsilon=config.batch_norm_epsilon,
         batch_norm_trained=batch_norm_trained,
-        synchronized=synchronized,
+        synchronized=synchronized and replicas_in_sync() > 1,
         frozen_stages=frozen_stages,
     )
 

@@ -21,7 +21,6 @@ import tf_keras
 from odtrain.config.schema import ModelConfig
 from odtrain.errors import ConfigError
 from odtrain.models.layers import Layers
-from odtrain.models.replicas import replicas_in_sync
 from odtrain.models.ssd import Parts
 from odtrain.structures import FloatArray
 
@@ -57,8 +56,7 @@ def build(config: ModelConfig, num_classes: int, make: Layers, images: tf.Tensor
     """
     tf_keras.utils.set_random_seed(make.seed)  # Model Garden's initializers have no seeds
     with _policy(make.dtype):
-        shared = make.synchronized and replicas_in_sync() > 1
-        model = task(config, num_classes, synchronized=shared).build_model()
+        model = task(config, num_classes, synchronized=make.synchronized).build_model()
         _freeze(model.backbone, config.architecture, make.frozen_stages)
         network = _flat(model, num_classes)
     objects = {key: item for key, item in model.checkpoint_items.items() if item is not None}

@@ -152,12 +152,13 @@ def _history(client: MlflowClient, run_id: str, name: str) -> list[tuple[int, fl
 def config_digest(config: Config) -> str:
     """Equal for configurations of which one may continue the other's run."""
     values = without_newer(flattened(without_secrets(as_dict(config))))
-    result = {key: value for key, value in values.items() if not _may_differ(key)}
+    result = {key: value for key, value in values.items() if not may_differ(key)}
     return hashlib.sha256(json.dumps(result, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _may_differ(key: str) -> bool:
-    return any(key == group or key.startswith(f"{group}.") for group in NOT_OF_THE_RESULT)
+def may_differ(key: str, groups: Sequence[str] = NOT_OF_THE_RESULT) -> bool:
+    """Whether a dotted key is one of these, or lies inside one."""
+    return any(key == group or key.startswith(f"{group}.") for group in groups)
 
 
 def is_begun(config: TrackingConfig, run_id: str | None) -> bool:

@@ -88,13 +88,17 @@ def training_batches(
     """
     order = _order(len(index), seed)
     decoded = DecodedPictures(cache_mb)
+    each = team.pictures(batch_size)
+    here = each * team.here
 
     def read(position: IntArray) -> tuple[np.int64, bytes, UInt8Image]:
         number = order(int(position))
         return np.int64(number), index.read(number), decoded.get(number)
 
     @tf.autograph.experimental.do_not_convert  # type: ignore[untyped-decorator]
-    def load(position: tf.Tensor) -> Batch:
+    def load(own: tf.Tensor) -> Batch:
+        """The picture of this number among this process's, which stand side by side in every batch."""
+        position = own // here * batch_size + each * team.first + own % here
         number, serialized, kept = tf.numpy_function(
             read, [position], [tf.int64, tf.string, tf.uint8]
         )
@@ -120,17 +124,10 @@ def training_batches(
             "source_ids": example["source_id"],
         }
 
-    each = team.pictures(batch_size)
-    here = each * team.here
-
-    def position(number: tf.Tensor) -> tf.Tensor:
-        """Of the pictures of this process, which stand side by side in every batch."""
-        return number // here * batch_size + each * team.first + number % here
-
     # Between steps one batch is trained on while the next is read: two batches in memory, not more.
     batches = (
         tf.data.Dataset.range(first_step * here, np.iinfo(np.int64).max)
-        .map(lambda number: load(position(number)), tf.data.AUTOTUNE, deterministic=True)
+        .map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
         .padded_batch(each, drop_remainder=True)
     )
     if trace is not None:

@@ -207,19 +207,9 @@ class Fit:
             listener: told as it goes.
 
         Raises:
-            TrainingError: the loss left the numbers, or a worker is lost.
+            TrainingError: the loss left the numbers.
+            tf.errors.OpError: one of `team.LOST`, where another worker is gone.
         """
-        with self.team.together():
-            return self._run(batches, file_names, validate, validate_every, listener)
-
-    def _run(
-        self,
-        batches: Callable[[int], tf.data.Dataset],
-        file_names: Callable[[int], list[str]],
-        validate: Callable[[], dict[str, float]] | None,
-        validate_every: int,
-        listener: Listener,
-    ) -> Fitted:
         start = int(self.step.numpy())
         with self.team.scope():
             shares = self.team.distribute(lambda: batches(start))

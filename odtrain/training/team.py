@@ -260,7 +260,7 @@ def join(devices: str | int, environment: Mapping[str, str] = os.environ) -> Tea
     names = _devices(devices, gpus)
     if cluster is None or cluster.workers == 1:
         strategy = tf.distribute.MirroredStrategy(names) if len(names) > 1 else None
-        return Team(strategy, max(1, len(names)))
+        return Team(strategy, len(names))
     if len(names) > 1 and not gpus:
         problem = "divides this process's CPU, which several workers do already."
         raise ConfigError(f"train.devices={devices}", problem, "Leave it out.")
@@ -268,7 +268,7 @@ def join(devices: str | int, environment: Mapping[str, str] = os.environ) -> Tea
 
 
 def _devices(wanted: str | int, gpus: list[Any]) -> list[str]:
-    """Names of this process's devices; none where TensorFlow's own choice is meant."""
+    """Names of this process's devices."""
     if gpus:
         count = len(gpus) if wanted == "auto" else int(wanted)
         if count > len(gpus):

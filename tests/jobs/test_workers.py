@@ -15,21 +15,12 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 from support.commands import TINY_RUN, odtrain
+from support.stores import free_ports
 
 FEW_FILES = ("export.formats=[tflite_fp32]", "train.batch_size=4", "train.batch_norm=frozen")
 ENDLESS = ("train.steps=100000", "evaluate.every=100000", "tracking.system_metrics=false")
 WITHIN = 30
 """Seconds in which a worker ends after another was lost."""
-
-
-def free_ports(number):
-    sockets = [socket.socket() for _ in range(number)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
 
 
 class Workers:
@@ -199,9 +190,18 @@ def test_a_worker_without_the_data_ends_all_before_a_run_begins(shapes, tmp_path
 
 
 @pytest.mark.long
-def test_what_keeps_the_chief_from_beginning_ends_the_others_with_its_words(shapes, tmp_path):
-    with Workers(tmp_path, *2 * [command(shapes, "train.batch_size=2000")]) as workers:
+@pytest.mark.parametrize(
+    ("setting", "why"),
+    [
+        ("train.batch_size=2000", "is more than the 15 training pictures of shapes."),
+        ("train.batch_size=5", "cannot be shared out evenly among 2 devices."),
+    ],
+)
+def test_what_keeps_the_chief_from_beginning_ends_the_others_with_its_words(
+    shapes, tmp_path, setting, why
+):
+    with Workers(tmp_path, *2 * [command(shapes, setting)]) as workers:
         assert workers.wait(120) == [1, 1]
-    problem = "train.batch_size=2000: is more than the 15 training pictures of shapes."
+    problem = f"{setting}: {why}"
     assert problem in workers.said(0)
     assert f"worker 0 ended before the first step: {problem}" in workers.said(1)
