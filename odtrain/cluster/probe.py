@@ -1,0 +1,31 @@
+"""Whether a Ray can be joined: asked by a process of its own, as Ray waits for minutes where none is.
+
+python -m odtrain.cluster.probe ADDRESS
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+
+def main(address: str) -> int:
+    """Join and leave; the exit status."""
+    import ray
+
+    try:
+        ray.init(
+            address=address,
+            log_to_driver=False,
+            configure_logging=False,
+            logging_level=logging.ERROR,
+        )
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        print(" ".join(str(error).split()), file=sys.stderr)
+        return 1
+    ray.shutdown()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

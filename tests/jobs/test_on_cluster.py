@@ -1,0 +1,144 @@
+"""A training whose workers Ray places on this machine, by the command."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+from mlflow import MlflowClient
+from support.commands import TINY_RUN
+from support.ray_nodes import processes_of_ray
+
+FEW_FILES = ("export.formats=[tflite_fp32]", "train.batch_size=4", "train.batch_norm=frozen")
+TWO = ("cluster=ray", "cluster.workers=2", "cluster.cpus_per_worker=1")
+ENDLESS = ("train.steps=100000", "evaluate.every=100000")
+
+
+class Command:
+    """`odtrain train` in a folder."""
+
+    def __init__(self, folder, shapes, *more):
+        self.log = folder / "log"
+        words = (*TINY_RUN, *FEW_FILES, *TWO, f"data.images={shapes}", *more)
+        inherited = {key: one for key, one in os.environ.items() if not key.startswith("MLFLOW_")}
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "odtrain", "train", *words],
+                cwd=folder,
+                env=inherited,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.wait()
+
+    def said(self):
+        return self.log.read_text(encoding="utf-8")
+
+    def wait_for_step(self):
+        end = time.monotonic() + 200
+        while not re.search(r"^train: [1-9]", self.said(), re.MULTILINE):
+            assert time.monotonic() < end and self.process.poll() is None, self.said()
+            time.sleep(0.2)
+
+    def trainings(self):
+        """The processes that train."""
+        children = psutil.Process(self.process.pid).children(recursive=True)
+        return [one for one in children if "odtrain.cluster.followed" in one.cmdline()]
+
+
+def runs(folder):
+    return MlflowClient(f"sqlite:///{folder}/mlflow.db").search_runs(["0"])
+
+
+def none_left(seconds=60):
+    end = time.monotonic() + seconds
+    while processes_of_ray() and time.monotonic() < end:
+        time.sleep(0.5)
+    return processes_of_ray() == []
+
+
+@pytest.mark.long
+def test_two_workers_of_ray_end_registered_and_judged_and_leave_nothing(shapes, tmp_path):
+    with Command(tmp_path, shapes) as command:
+        assert command.process.wait(300) == 0, command.said()
+    assert "Ray: 2 workers of 1 core each." in command.said()
+    assert "Registered models:/shapes/1" in command.said()
+    (run,) = runs(tmp_path)
+    assert run.info.status == "FINISHED"
+    assert not any(key.startswith("cluster.") for key in run.data.params)
+    assert none_left()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["Ctrl-C", "SIGTERM"]
+)
+def test_a_signal_stops_all_behind_a_checkpoint_and_leaves_nothing(
+    shapes, tmp_path, number, status
+):
+    with Command(tmp_path, shapes, *ENDLESS) as command:
+        command.wait_for_step()
+        command.process.send_signal(number)
+        assert command.process.wait(120) == status, command.said()
+    assert "Stopped after step" in command.said()
+    (run,) = runs(tmp_path)
+    assert run.info.status == "KILLED"
+    assert none_left()
+
+
+@pytest.mark.long
+def test_a_command_that_is_killed_leaves_no_process(shapes, tmp_path):
+    with Command(tmp_path, shapes, *ENDLESS) as command:
+        command.wait_for_step()
+        command.process.kill()
+        command.process.wait()
+        assert none_left(), processes_of_ray()
+
+
+@pytest.mark.long
+def test_a_worker_that_is_killed_is_begun_again_and_the_run_goes_on(shapes, tmp_path):
+    steps = ("train.steps=300", "evaluate.every=0", "evaluate.bootstrap=0")
+    with Command(tmp_path, shapes, *steps) as command:
+        command.wait_for_step()
+        command.trainings()[-1].kill()
+        assert command.process.wait(400) == 0, command.said()
+    assert "A worker was lost; the others go on from the last checkpoint." in command.said()
+    assert "Going on after step" in command.said()
+    (run,) = runs(tmp_path)
+    assert run.info.status == "FINISHED"
+    assert none_left()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        (
+            "cluster.workers=99",
+            "cluster.workers=99: each takes 1 core, and this machine has room for ",
+        ),
+        (
+            "train.batch_size=5",
+            "train.batch_size=5: cannot be shared out evenly among 2 workers.",
+        ),
+        ("data.images=nowhere", "nowhere: is not a folder, taken from "),
+    ],
+)
+def test_what_cannot_be_is_told_before_a_run_begins(shapes, tmp_path, setting, message):
+    with Command(tmp_path, shapes, setting) as command:
+        assert command.process.wait(120) == 1, command.said()
+    assert message in command.said()
+    assert not (tmp_path / "mlflow.db").exists()
+    assert none_left()
