@@ -13,7 +13,8 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from odtrain.sweep.trial_process import TrialOutcome, follow, read_request
+from odtrain.sweep.trial_process import TrialOutcome, read_request
+from odtrain.system.following import follow
 
 
 def chosen(overrides):
