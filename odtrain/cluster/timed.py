@@ -56,7 +56,7 @@ def main(arguments: Sequence[str]) -> int:
         Path(out).with_name(name).write_bytes(content)
     sys.stderr.write(said)
     ray.shutdown()
-    return status
+    return int(status)
 
 
 def _packed(file: Path) -> bytes:
