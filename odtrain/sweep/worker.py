@@ -39,8 +39,6 @@ MOST_FAILURES = 4
 """Trainings that fail one after the other, two points twice, before a worker gives up."""
 SECONDS_BETWEEN_LOOKS = 1.0
 """At what the others have done, while there is nothing left to begin."""
-
-
 ENDING_SECONDS = 10
 """How long a training may take to end when the sweep does; its run is marked KILLED meanwhile."""
 LAST_BYTES = 4000
@@ -223,6 +221,7 @@ def train_in_process(
         if answer.is_file():
             return read_result(answer)
         last = last_line(said)
+    heard(last)  # ^C reaches the training too, which may end first: then it did not fail
     return TrialOutcome("failed", f"its process ended with status {status}: {last}"[:500])
 
 

@@ -6,6 +6,7 @@ import collections
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -67,11 +68,17 @@ class Driver:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                start_new_session=True,
             )
 
     def is_training(self):
         """Whether a training of it is at work."""
-        return bool(psutil.Process(self.process.pid).children())
+        return self.process.poll() is None and bool(self.trainings())
+
+    def trainings(self):
+        """The processes of its trainings."""
+        children = psutil.Process(self.process.pid).children()
+        return [one for one in children if "made_up_training" in " ".join(one.cmdline())]
 
     def said(self):
         return self.log.read_text("utf-8", "replace")
@@ -167,16 +174,11 @@ def drive(place):
 def test_two_drivers_share_a_study_and_the_trainings_of_one_that_is_killed_are_tried_again(
     server, place, shapes, drive
 ):
-    # The first look imports and connects: longer than a training.
-    assert complete(server, "short") == 0
-    given = overrides(server, shapes, "short", 10, 2.0, workers=2)
-    first = drive(given)
+    given = overrides(server, shapes, "short", 10, 5.0, workers=2)
+    first, second = drive(given), drive(given)
     until = time.monotonic() + 200
-    while not complete(server, "short") and time.monotonic() < until:
-        assert first.process.poll() is None, first.said()
-        time.sleep(0.2)
-    second = drive(given)
-    while not second.is_training() and time.monotonic() < until:
+    while not (complete(server, "short") and first.is_training() and second.is_training()):
+        assert time.monotonic() < until, first.said() + second.said()
         time.sleep(0.2)
     first.process.kill()
     first.process.wait()
@@ -192,6 +194,34 @@ def test_two_drivers_share_a_study_and_the_trainings_of_one_that_is_killed_are_t
         one.run_id for one in best
     ]
     assert client.get_run(run).info.status == "FINISHED"
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_the_trainings_and_none_of_them_counts_as_failed(server, place, shapes, drive):
+    driver = drive(overrides(server, shapes, "interrupted", 10, 60.0, workers=2))
+    until = time.monotonic() + 200
+    while not (driver.is_training() and len(driver.trainings()) == 2):
+        assert time.monotonic() < until, driver.said()
+        time.sleep(0.2)
+    trainings = driver.trainings()
+    os.killpg(driver.process.pid, signal.SIGINT)  # as a terminal does
+    assert driver.process.wait(30) != 0
+    assert psutil.wait_procs(trainings, timeout=5)[1] == []
+    states = {trial.user_attrs.get("state") for trial in study_of(server, "interrupted").trials}
+    assert "failed" not in states
+
+
+@pytest.mark.long
+def test_sigterm_ends_the_trainings(server, place, shapes, drive):
+    driver = drive(overrides(server, shapes, "terminated", 10, 60.0, workers=2))
+    until = time.monotonic() + 200
+    while not (driver.is_training() and len(driver.trainings()) == 2):
+        assert time.monotonic() < until, driver.said()
+        time.sleep(0.2)
+    trainings = driver.trainings()
+    driver.process.terminate()
+    assert driver.process.wait(30) != 0
+    assert psutil.wait_procs(trainings, timeout=5)[1] == []
 
 
 @pytest.mark.long
