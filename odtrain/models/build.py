@@ -107,6 +107,10 @@ DENSE = {
     "ssd_mobilenet_v1_fpn",
     "ssd_resnet50_v1_fpn",
     "ssd_inception_v2",
+    "ssdlite_mobilenet_edgetpu",
+    "ssdlite_mobiledet_dsp",
+    "ssdlite_mobiledet_edgetpu",
+    "ssdlite_mobiledet_gpu",
     retinanet.RESNET50_FPN,
 }
 """Architectures whose multiplications are mostly in dense kernels of 3x3 cells and more."""
@@ -116,6 +120,8 @@ INVERTED = {
     "ssdlite_mobilenet_v3_large",
     "ssdlite_mobilenet_v3_small",
     "ssdlite_mobiledet_cpu",
+    "ssd_mobilenet_v2_fpnlite",
+    "ssd_mobilenet_v2_mnasfpn",
     retinanet.SPINENET_MOBILE,
 }
 """Architectures of inverted residuals: many channels inside the blocks, few between them."""

@@ -81,7 +81,7 @@ def _architecture(ssd: Message) -> str:
     name = EXTRACTORS.get((kind or "", split))
     if name is None:
         known = sorted({each for each, _ in EXTRACTORS})
-        near = difflib.get_close_matches(kind or "", known, n=1)
+        near = difflib.get_close_matches((kind or "").removesuffix("_keras"), known, n=1)
         wrong = f'no network here is a "{kind}" with {"split" if split else "plain"} predictors.'
         remedy = f"Did you mean {near[0]}? " if near and kind not in known else ""
         where = extractor.one("type")
@@ -129,7 +129,9 @@ def _extractor(extractor: Message, found: Imported) -> None:
     if architecture == FPNLITE:
         of_tf2 = extractor.text("type") == TF2_FPNLITE
         found.values["model.last_channels"] = TF2_LAST_CHANNELS if of_tf2 else None
-    if architecture != MNASFPN:  # its extractor does not read them
+    if architecture == MNASFPN:  # its extractor has its own
+        extractor.truth("override_base_feature_extractor_hyperparams")
+    else:
         _base_hyperparameters(extractor, values, found)
         _take_hyperparameters(values, found)
     pyramid = extractor.message("fpn")
