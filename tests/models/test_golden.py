@@ -46,9 +46,21 @@ SENSITIVE = {
 """How many times further off than the others a golden's outputs may be. Moving the input of the first four
 by 1e-7, one unit in the last place, moves their outputs by 2.5e-3, 1.9e-4, 3.6e-4 and 4.0e-4; they were
 off by 1.7e-3, 2.1e-4, 2.5e-4 and 2.5e-4, with oneDNN or without. The last one's boxes were off by 1.09e-5."""
-GRADIENTS = {"ssdlite_mobiledet_cpu": 0.5}
+GRADIENTS = {
+    "ssdlite_mobiledet_cpu": 0.5,
+    "ssdlite_mobiledet_dsp": 0.15,
+    "ssdlite_mobilenet_edgetpu": 0.05,
+    "ssdlite_mobiledet_edgetpu": 0.015,
+    MNASFPN: 0.015,
+}
 """By how much gradient norms may differ, where that is more than `MOST_GRADIENTS`. Moving MobileDet's
-input by 1e-4 gives global norms between 26.8 and 52.5: its coarsest map normalises two numbers."""
+input by 1e-4 gives global norms between 26.8 and 52.5: its coarsest map normalises two numbers. So do those
+of the next two, whose global norms of 1630.7 and 1687.1 were found as 1475.2 and 1654.3; predictors of the
+finer maps, which these do not reach, are held to `MOST_GRADIENTS`."""
+TRAINED = {"ssdlite_mobiledet_dsp": 20, "ssdlite_mobilenet_edgetpu": 10}
+"""How many times further than the others' their outputs in training may be, for the same reason: 0.0135 and
+0.0067 were seen."""
+FINER = ("BoxPredictor_0/", "BoxPredictor_1/")
 MOST_GRADIENTS = 0.003
 
 PIPELINE = {
@@ -315,18 +327,18 @@ def test_training_stays_near_the_reference_s_through_five_steps(trained, folder)
 
 @pytest.mark.slow
 @FIRST_OR_LONG
-def test_training_rounded_as_before(trained_as_before, golden):
+def test_training_rounded_as_before(trained_as_before, golden, name):
     if loss_kind(golden) == "hard_mining":
         for image in range(2):
             kept = mined(trained_as_before["kept"], image)
             assert kept == set(golden[f"train/hem_selected_{image}"].tolist())
-    logits = golden["train/class_predictions_with_background"]
-    np.testing.assert_allclose(
-        trained_as_before["encodings"], golden["train/box_encodings"], atol=1e-3
-    )
-    np.testing.assert_allclose(trained_as_before["logits"], logits, atol=1e-3)
+    encodings, logits = trained_as_before["encodings"], trained_as_before["logits"]
+    times = TRAINED.get(name, 1)
+    np.testing.assert_allclose(encodings, golden["train/box_encodings"], atol=1e-3 * times)
+    expected = golden["train/class_predictions_with_background"]
+    np.testing.assert_allclose(logits, expected, atol=1e-3 * times)
     total = float(golden["train/total_loss"])
-    assert float(trained_as_before["total"]) == pytest.approx(total, abs=1e-4)
+    assert float(trained_as_before["total"]) == pytest.approx(total, abs=1e-4 * times)
 
 
 @pytest.mark.slow
@@ -337,6 +349,9 @@ def test_gradient_norms_rounded_as_before(trained_as_before, golden, name):
     whole, allowed = float(golden["train/global_grad_norm"]), GRADIENTS.get(name, MOST_GRADIENTS)
     assert np.linalg.norm(found) == pytest.approx(whole, rel=allowed)
     np.testing.assert_allclose(found, expected, rtol=allowed, atol=allowed * 0.1 * whole)
+    finer = [str(variable).startswith(FINER) for variable in golden["train/grad_names"]]
+    near = np.array(found)[finer], np.array(expected)[finer]
+    np.testing.assert_allclose(*near, rtol=MOST_GRADIENTS, atol=MOST_GRADIENTS)
 
 
 @pytest.mark.slow
@@ -344,8 +359,8 @@ def test_gradient_norms_rounded_as_before(trained_as_before, golden, name):
 def test_moving_statistics_rounded_as_before(trained_as_before, golden, detector):
     for name in (key for key in golden.files if key.startswith("bn_after_1_update/")):
         found = trained_as_before[name.replace("bn_after_1_update", "after")]
-        # 2.2e-4 of 3.3 was seen on an Intel processor with AMX, for any number of threads.
-        allowed = 2.5e-4 if detector.config.name in GRADIENTS else 1e-4
+        # 2.7e-4 was seen on an Intel processor with AMX, for any number of threads.
+        allowed = 3e-4 if detector.config.name in GRADIENTS else 1e-4
         np.testing.assert_allclose(found, golden[name], rtol=2e-6, atol=allowed, err_msg=name)
 
 
