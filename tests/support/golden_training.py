@@ -62,11 +62,13 @@ OPTIONS: dict[str, dict[str, Any]] = {
         **PYRAMID,
         "input_size": 256,
         "min_depth": 8,
+        "class_bias": -4.6,
         "pyramid": section(PyramidConfig, depth=32),
     },
     "ssd_mobilenet_v2_mnasfpn": {
         **PYRAMID,
         "min_depth": 8,
+        "class_bias": -4.6,
         "pyramid": section(
             PyramidConfig, max_level=6, depth=24, anchor_scale=3.0, scales_per_octave=3
         ),
