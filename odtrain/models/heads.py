@@ -84,7 +84,7 @@ def convolutional_predictors(
     return _joined(encodings, "encodings"), _joined(logits, "logits")
 
 
-SHARED_TOWER = ("PredictionTower",) * 2
+SHARED_TOWER = ("PredictionTower", "PredictionTower")
 """Names of the layers before a shared predictor of boxes and of classes, where both have the same ones."""
 
 

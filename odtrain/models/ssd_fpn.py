@@ -9,7 +9,8 @@ Detection": coarse maps are added to finer ones, and one predictor reads them al
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -81,7 +82,7 @@ def pyramid(
         config: `pyramid.depth` before the depth multiplier.
         separable: the convolutions of 3 x 3 are split into a depthwise and a pointwise one.
     """
-    conv = make.separable if separable else make.conv
+    conv: Callable[..., tf.Tensor] = make.separable if separable else make.conv
     depth = depth_scaler(config.depth_multiplier, config.min_depth)(config.pyramid.depth)
     zeros = np.zeros(depth, np.float32)
     first = config.pyramid.min_level - BACKBONE_LEVELS[0]
@@ -129,6 +130,6 @@ def pyramid_parts(
     """
     anchors = pyramid_anchors(config.pyramid, map_shapes(maps), config.size)
     per_cell = len(pyramid_shapes(config.pyramid))
-    style = {"towers": SHARED_TOWER, "separable": True} if lite else {}
+    style: dict[str, Any] = {"towers": SHARED_TOWER, "separable": True} if lite else {}
     encodings, logits = shared_predictors(make, maps, per_cell, num_classes, config, **style)
     return Parts(encodings, logits, anchors, tuple(maps))

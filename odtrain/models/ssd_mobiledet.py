@@ -256,7 +256,7 @@ def _applied(
         ranks = rounded(taken * block.narrowed), rounded(channels * block.widened)
         return tucker(make, x, name, ranks=ranks, channels=channels, residual=block.residual)
     project = "Conv" if block.expansion == 1 else "Conv_1"
-    apply = (
+    apply: Callable[..., tuple[tf.Tensor, tf.Tensor]] = (
         fused_residual
         if isinstance(block, Fused)
         else partial(inverted_residual, excite=kind.excite)

@@ -194,7 +194,8 @@ def backbone(
             number += 1
             stage = make.stage(number)
         excite = EXCITE if block.excite else None
-        apply = fused_residual if block.fused else partial(inverted_residual, excite=excite)
+        plain = partial(inverted_residual, excite=excite)
+        apply: Callable[..., tuple[tf.Tensor, tf.Tensor]] = fused_residual if block.fused else plain
         x, wide = apply(
             stage.with_activation(hard_swish if block.swish else tf.nn.relu),
             x,
