@@ -186,7 +186,10 @@ def _check_classes(found: Imported) -> None:
 def _model(found: Imported) -> tuple[str, bool]:
     """The choice of `model=` to build on, and whether the checkpoint is the one published with it."""
     models = {name: shipped_model(name) for name in model_names()}
-    folder = PurePosixPath((found.checkpoint or "").replace("\\", "/")).parent.name
+    place = PurePosixPath((found.checkpoint or "").replace("\\", "/")).parent
+    folder = (
+        place.parent if place.name == "checkpoint" else place
+    ).name  # as TensorFlow 2's have it
     architecture = found.values["model.architecture"]
     same = [name for name, model in models.items() if model["architecture"] == architecture]
     for name in same:

@@ -120,10 +120,16 @@ GRIDS: dict[str, Callable[[ModelConfig], list[Grid]]] = {
     "ssdlite_mobilenet_v2": _ssd,
     "ssdlite_mobilenet_v3_large": _ssd,
     "ssdlite_mobilenet_v3_small": _ssd,
+    "ssdlite_mobilenet_edgetpu": _ssd,
     "ssdlite_mobiledet_cpu": _ssd,
+    "ssdlite_mobiledet_dsp": _ssd,
+    "ssdlite_mobiledet_edgetpu": _ssd,
+    "ssdlite_mobiledet_gpu": _ssd,
     "ssd_mobilenet_v1_ppn": _ssd,
     "ssd_inception_v2": _ssd,
     "ssd_mobilenet_v1_fpn": _fpn,
     "ssd_resnet50_v1_fpn": _fpn,
+    "ssd_mobilenet_v2_fpnlite": _fpn,
+    "ssd_mobilenet_v2_mnasfpn": _fpn,
 }
 """The anchors of an architecture, whose network need not be built for them."""

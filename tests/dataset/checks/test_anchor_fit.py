@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from odtrain.config.compose import section
-from odtrain.config.schema import AnchorConfig, ModelConfig
+from odtrain.config.schema import AnchorConfig, ModelConfig, PyramidConfig
 from odtrain.dataset.checks.anchor_fit import GRIDS, best_overlaps, fit_findings
 from odtrain.labels.annotations import LabelledImage, LabelledObject
 from odtrain.structures import pairwise_iou
@@ -84,6 +84,8 @@ def test_the_best_overlap_is_that_with_the_best_anchor_of_the_network(architectu
     from odtrain.models.build import build_detector
 
     values = {**SMALL, "architecture": architecture, "input_size": [100, 150]}
+    if architecture == "ssd_mobilenet_v2_mnasfpn":
+        values["pyramid"] = section(PyramidConfig, max_level=6)
     if architecture == "ssd_mobilenet_v1_ppn":
         values["anchors"] = section(AnchorConfig, reduce_boxes_in_lowest_layer=False)
     corners = np.sort(np.random.default_rng(3).random((200, 2, 2), np.float32), axis=1)
