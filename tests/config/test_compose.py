@@ -52,7 +52,7 @@ def test_a_zoo_model_brings_its_weights_and_hyper_parameters(name):
     assert config.model.name == name
     assert config.train.checkpoint == "zoo"
     assert config.model.zoo is not None
-    assert config.model.zoo.url.startswith("http")
+    assert config.model.zoo.sources[0].startswith("http")
 
 
 @pytest.mark.parametrize(

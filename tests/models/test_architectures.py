@@ -70,7 +70,7 @@ def test_a_model_names_itself_its_architecture_and_where_its_weights_are(model):
     assert (config.train.checkpoint == "zoo") == (config.model.zoo is not None)
     assert (config.model.zoo is not None) == model.endswith("_coco")
     if config.model.zoo is not None:
-        assert config.model.zoo.url.endswith(".tar.gz")
+        assert config.model.zoo.sources[0].endswith(".tar.gz")
         assert 10 < config.model.zoo.coco_map < 40
         of_model_garden = config.model.architecture in EXPERIMENTS
         assert (config.model.zoo.speed_ms or 0) > 20 or of_model_garden

@@ -49,8 +49,8 @@ def test_the_columns_stand_below_each_other():
 
 
 def test_weights_that_are_here_are_shown(tmp_path):
-    url = compose_config(["model=ssd_mobilenet_v2_coco"]).model.zoo.url
-    file = file_in(cache_folder(), url)
+    sources = compose_config(["model=ssd_mobilenet_v2_coco"]).model.zoo.sources
+    file = file_in(cache_folder(), sources)
     file.parent.mkdir(parents=True)
     file.touch()
     assert rows(catalog_table("weights"))[0][0] == "ssd_mobilenet_v2_coco"
