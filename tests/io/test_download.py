@@ -32,7 +32,9 @@ def impatient(monkeypatch) -> None:
 
 
 def wanted(folder: Path, url: str, sha256: str | None = SHA256, mirrors=()) -> Wanted:
-    return Wanted((url,), folder / "cache" / "zoo.tar.gz", sha256, BY_HAND, tuple(map(str, mirrors)))
+    return Wanted(
+        (url,), folder / "cache" / "zoo.tar.gz", sha256, BY_HAND, tuple(map(str, mirrors))
+    )
 
 
 def test_a_file_is_downloaded_once(tmp_path, server):

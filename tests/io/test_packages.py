@@ -131,7 +131,7 @@ def test_the_index_is_asked_for_a_version_alone(wheel, tmp_path):
 @NPM
 def test_npm_s_index_is_asked_too(registry, monkeypatch):
     check(packaged("npm:nets@2.1.0:x"))
-    with pytest.raises(PackageError, match="^npm cannot get it: E404 "):
+    with pytest.raises(PackageError, match=r"^npm cannot get it: E404 "):
         check(packaged("npm:nets@3.0.0:x"))
     monkeypatch.setenv("npm_config_registry", "http://127.0.0.1:9/")
     with pytest.raises(UnreachedError):
