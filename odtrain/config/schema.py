@@ -157,6 +157,7 @@ class ModelConfig:
     shared_predictor: SharedPredictorConfig
     separable_extras: bool | None
     predictor_kernel: int | None
+    last_channels: int | None = field(metadata=at_least(1))
     encode_background_as_zeros: bool
     batch_norm_decay: float
     batch_norm_epsilon: float
