@@ -35,6 +35,7 @@ WITHOUT_CHOICES = ("~model", "~data", "~sweep")
 NEWER = {
     "data.crowd": "ignore",
     "data.faulty": "error",
+    "model.pyramid.from_smoothed": False,
     "registry.min_recall": 0.1,
     "registry.min_pictures": 20,
     "registry.min_objects": 10,

@@ -106,6 +106,7 @@ class PyramidConfig:
     min_level: int
     max_level: int
     depth: int
+    from_smoothed: bool
     anchor_scale: float
     scales_per_octave: int
     aspect_ratios: list[float]

@@ -12,15 +12,18 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
 from odtrain.errors import CheckpointError
-from odtrain.io.archives import cache_folder
+from odtrain.io.archives import cache_folder, unpack
 from odtrain.io.atomic import copy, replacing_folder
 from odtrain.io.checksums import sha256_of
 from odtrain.io.locks import alone
 from odtrain.system.progress import doing
+from odtrain.zoo.tfjs import read_model, unfolded_variables
 
 FROZEN = "frozen_inference_graph.pb"
 """The name of a frozen graph beside a TensorFlow 1 checkpoint."""
 PREFIX = "model.ckpt"
+MODEL = "model.json"
+"""The graph of a TensorFlow.js model."""
 READS = ("/read", "/Read/ReadVariableOp")
 """How the names of the operations end that hand a variable's value on: TensorFlow 1's, and a resource's."""
 
@@ -29,7 +32,7 @@ def adopt(file: Path, folder: Path) -> int:
     """Write a checkpoint, and the graph beside it, into the new folder.
 
     Args:
-        file: a frozen graph.
+        file: a frozen graph, or the model.json of a TensorFlow.js graph model.
         folder: not there yet, or empty.
 
     Returns:
@@ -39,17 +42,22 @@ def adopt(file: Path, folder: Path) -> int:
         CheckpointError: no frozen graph, or one without variables.
         OSError: the disk refuses.
     """
-    graph = read_graph(file)
-    variables = variables_of(graph)
+    of_tfjs = file.suffix == ".json"
+    graph = read_model(file) if of_tfjs else read_graph(file)
+    variables = variables_of(graph) or unfolded_variables(graph)
     if not variables:
         raise CheckpointError(
             file,
             "no constant in it stands for a variable.",
-            "Give a graph as TensorFlow 1 freezes it: NAME and NAME/read of each variable.",
+            "Give a graph as TensorFlow 1 freezes it: NAME and NAME/read of each variable. Of graphs whose "
+            "batch norm\n  is folded, FPNLite's of TensorFlow 2 are known.",
         )
     with replacing_folder(folder) as part:
         write_checkpoint(part / PREFIX, variables)
-        copy(file, part / FROZEN)
+        if of_tfjs:
+            (part / FROZEN).write_bytes(graph.SerializeToString())
+        else:
+            copy(file, part / FROZEN)
         pipeline = file.with_name("pipeline.config")
         if pipeline.is_file():
             copy(pipeline, part / pipeline.name)
@@ -67,7 +75,7 @@ def adopted(file: Path) -> Path:
         folder = cache_folder() / f"{sha256_of(file)[:16]}-checkpoint"
         with alone(folder.with_name(f"{folder.name}.lock")):
             if not folder.is_dir():
-                adopt(file, folder)
+                adopt(unpack(file) / MODEL if file.suffix == ".tar" else file, folder)
     except OSError as error:
         raise CheckpointError(
             file,
@@ -78,8 +86,10 @@ def adopted(file: Path) -> Path:
 
 
 def is_graph(file: Path) -> bool:
-    """Whether `adopt` takes what lies there rather than `locate`."""
-    return file.is_file() and file.suffix in (".pb", ".json")
+    """Whether a checkpoint is to be made of what lies there: a .pb, or a .tar of a TensorFlow.js model."""
+    if file.suffix == ".tar" and file.is_file():
+        return (unpack(file) / MODEL).is_file()
+    return file.is_file() and file.suffix == ".pb"
 
 
 def read_graph(file: Path) -> Any:

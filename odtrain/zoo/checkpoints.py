@@ -46,6 +46,7 @@ NETWORKS: list[tuple[str, tuple[str, ...]]] = [
     ("ssd_mobilenet_v1_fpn", ("MobilenetV1/fpn/",)),
     ("ssd_mobilenet_v1_ppn", ("MobilenetV1/", "WeightSharedConvolutionalBoxPredictor/")),
     ("ssd_mobilenet_v1", ("MobilenetV1/",)),
+    ("ssd_mobilenet_v2_fpnlite", ("MobilenetV2/fpn/", "/PredictionTower/")),
     ("ssdlite_mobilenet_v2", ("MobilenetV2/", "BoxEncodingPredictor_depthwise/")),
     ("ssd_mobilenet_v2", ("MobilenetV2/",)),
     ("ssdlite_mobilenet_v3", ("MobilenetV3/",)),

@@ -20,7 +20,7 @@ from odtrain.model_files.strangers import what_it_is
 from odtrain.models.ssd import SSD
 from odtrain.structures import FloatArray, UInt8Image
 from odtrain.system.progress import doing
-from odtrain.zoo.adopt import FROZEN, adopted, read_graph
+from odtrain.zoo.adopt import FROZEN, adopted, is_graph, read_graph
 from odtrain.zoo.catalog import one_of
 from odtrain.zoo.checkpoints import RANGES, describe_checkpoint, read_checkpoint
 from odtrain_runtime.graph_operators import check_graph
@@ -77,7 +77,7 @@ def fetch(entry: ZooEntry, name: str, mirrors: Sequence[str] = ()) -> Path:
     file = file_in(cache_folder(), entry.sources)
     sources, by_hand = tuple(entry.sources), _closed(entry, name) + _by_hand(entry.sources[0], name)
     found = download(Wanted(sources, file, entry.sha256, by_hand, tuple(mirrors)))
-    return adopted(found) if found.suffix == ".pb" else found
+    return adopted(found) if is_graph(found) else found
 
 
 def _closed(entry: ZooEntry, name: str) -> str:

@@ -71,7 +71,8 @@ def test_a_graph_without_variables_is_refused(tmp_path):
         adopt(file, tmp_path / "made")
     assert str(raised.value) == (
         f"{file}: no constant in it stands for a variable.\n"
-        "  Give a graph as TensorFlow 1 freezes it: NAME and NAME/read of each variable."
+        "  Give a graph as TensorFlow 1 freezes it: NAME and NAME/read of each variable. Of graphs whose "
+        "batch norm\n  is folded, FPNLite's of TensorFlow 2 are known."
     )
     assert not (tmp_path / "made").exists()
 
