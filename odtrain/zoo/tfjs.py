@@ -3,7 +3,7 @@
 `model.json` holds the graph as protobuf's JSON, and in `weightsManifest` where each constant lies in the
 files beside it. TensorFlow.js' converter joins each batch norm to the convolution before it: kernels arrive
 multiplied, with an offset. Taken apart, a batch norm has the mean 0 and the variance that its epsilon completes
-to 1, so that it multiplies by gamma alone; where maps share a kernel, gamma is what each map's is multiplied by.
+to 1, so that it multiplies by gamma alone; where maps share a kernel, gamma is each map's factor of it.
 """
 
 from __future__ import annotations
