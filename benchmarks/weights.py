@@ -50,7 +50,8 @@ def main(arguments: Sequence[str]) -> None:
             found[side] += read_kept(place / f"{EVALUATED}.npz").detections
         split = read_labelled(place)
         truths += split.truths
-        both = compare_detections(truths, *found.values(), split.class_names, BOOTSTRAP, seed=0)
+        a, b = found.values()
+        both = compare_detections(truths, a, b, split.class_names, BOOTSTRAP, seed=0)
         sides = dict(zip("ab", SIDES, strict=True))
         print(f"{fold + 1} of {FOLDS} folds: {both.in_words(sides)}", flush=True)
         write_json(file, _kept(both, overrides, fold + 1))

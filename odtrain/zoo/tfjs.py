@@ -17,7 +17,10 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from google.protobuf.json_format import ParseDict, ParseError
+from google.protobuf.json_format import (  # type: ignore[import-untyped]
+    ParseDict,
+    ParseError,
+)
 from numpy.typing import NDArray
 
 from odtrain.errors import CheckpointError, first_line
