@@ -256,7 +256,13 @@ def weights_of_run(name: str, runs: Runs) -> str | None:
 
     if RUN_ID.fullmatch(name) or name.startswith("models:/"):
         return run_meant(name, runs)
-    other = name == "zoo" or "://" in name or is_there(name) or _looks_like_a_file(name)
+    other = (
+        name == "zoo"
+        or name.startswith(("pypi:", "npm:"))
+        or "://" in name
+        or is_there(name)
+        or _looks_like_a_file(name)
+    )
     return None if other else run_called(name, runs)
 
 

