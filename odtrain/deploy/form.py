@@ -121,7 +121,7 @@ def audit(file: Path) -> list[Operator]:
 def _name(code: Any) -> str:
     custom = code.CustomCode()
     known = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
-    return custom.decode() if custom else NAMES[known]
+    return str(custom.decode() if custom else NAMES[known])
 
 
 def _why(name: str, graph: Any, operator: Any, left: set[int]) -> str | None:
