@@ -72,6 +72,12 @@ def serve(
 
 
 def _check_installed() -> None:
+    if sys.platform == "win32":
+        raise ConfigError(
+            "odtrain server",
+            "does not run on Windows: it needs process groups and a socket of PostgreSQL's.",
+            "Run it on Linux, or give an MLflow server of another kind: tracking.uri=http://...",
+        )
     if importlib.util.find_spec("psycopg2") is None:
         raise ConfigError(
             "odtrain server",
