@@ -8,11 +8,13 @@ from typing import Any
 
 from odtrain.config.data_name import is_folder_name
 from odtrain.config.schema import (
-    STORED_THRESHOLDS,
+    STORED,
+    CutConfig,
     DataConfig,
     ModelConfig,
     PredictConfig,
     Rules,
+    TilesConfig,
     TrainConfig,
 )
 from odtrain.errors import ConfigError
@@ -99,7 +101,7 @@ def _check_folds(data: DataConfig) -> None:
 
 def _check_threshold(predict: PredictConfig) -> None:
     threshold: object = predict.threshold
-    if threshold == STORED_THRESHOLDS:
+    if threshold == STORED:
         return
     scores = list(threshold.values()) if isinstance(threshold, dict) else [threshold]
     numbers = [x for x in scores if isinstance(x, int | float) and not isinstance(x, bool)]
@@ -109,6 +111,29 @@ def _check_threshold(predict: PredictConfig) -> None:
             "not a score.",
             "Give 0 to 1, {CLASS: SCORE, default: SCORE}, or stored.",
         )
+
+
+def _check_cut(cut: CutConfig) -> None:
+    _check_tile("data.tiles.size", cut.size, None)
+
+
+def _check_tiles(tiles: TilesConfig) -> None:
+    _check_tile("tiles.size", tiles.size, STORED)
+
+
+def _check_tile(key: str, size: Any, word: str | None) -> None:
+    sides = size if isinstance(size, list) else [size]
+    whole = all(isinstance(side, int) and not isinstance(side, bool) for side in sides)
+    if size in (None, word) or (
+        whole and len(sides) in (1, 2) and all(32 <= s <= 8192 for s in sides)
+    ):
+        return
+    others = f", {word}" if word else ""
+    raise ConfigError(
+        f"{key}={size}",
+        "not a size in pixels.",
+        f"Give one number from 32 to 8192, [height,width]{others} or null.",
+    )
 
 
 def _check_box_scales(model: ModelConfig) -> None:
@@ -151,7 +176,9 @@ def _check_input_size(model: ModelConfig) -> None:
 
 
 FORMS: dict[type, tuple[Callable[[Any], None], ...]] = {
+    CutConfig: (_check_cut,),
     DataConfig: (_check_folds,),
+    TilesConfig: (_check_tiles,),
     ModelConfig: (_check_input_size, _check_box_scales),
     TrainConfig: (_check_manual,),
     PredictConfig: (_check_threshold,),

@@ -15,9 +15,10 @@ import tensorflow as tf
 
 from odtrain.config.differing import in_a_name
 from odtrain.config.schema import Config
+from odtrain.config.tiles import training_tiles
 from odtrain.dataset.checks.anchor_fit import fit_findings
 from odtrain.dataset.prepare import prepare
-from odtrain.dataset.read import Dataset, labelled_images, read_names
+from odtrain.dataset.read import PIECES, Dataset, labelled_images, read_names
 from odtrain.errors import ConfigError, DataError
 from odtrain.evaluation.evaluate import quick_map
 from odtrain.export.writers import as_exported
@@ -72,7 +73,8 @@ def data_to_train_on(config: Config) -> tuple[Dataset, tuple[Finding, ...]]:
         DataError: the data have errors, or no test pictures.
     """
     dataset, batch_size = prepare(config.data), config.train.batch_size
-    pictures = dataset.counts["train"]["images"]
+    train = dataset.counts["train"]
+    pictures = train.get(PIECES, train["images"])
     if batch_size > pictures:
         raise ConfigError(
             f"train.batch_size={batch_size}",
@@ -85,7 +87,7 @@ def data_to_train_on(config: Config) -> tuple[Dataset, tuple[Finding, ...]]:
             "has no test pictures.",
             "Give data.test_fraction, data.test_list, or a folder test/ beside train/.",
         )
-    fit = fit_findings(config.model, labelled_images(dataset))
+    fit = fit_findings(config.model, labelled_images(dataset), training_tiles(config.data))
     return dataset, by_severity([*dataset.findings, *fit, *_about_validation(config, dataset)])
 
 
