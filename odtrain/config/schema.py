@@ -56,7 +56,7 @@ class CutConfig:
     """How training pictures are cut into tiles."""
 
     size: Any
-    overlap: float = field(metadata=PART)
+    overlap: float = field(metadata=between(0, 0.9))
     whole: bool
     min_visible: float = field(metadata=FRACTION)
     empty: float = field(metadata=at_least(0))
@@ -67,7 +67,7 @@ class TilesConfig:
     """How pictures are looked at tile by tile."""
 
     size: Any
-    overlap: float = field(metadata=PART)
+    overlap: float = field(metadata=between(0, 0.9))
     whole: bool
 
 

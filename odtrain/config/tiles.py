@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from odtrain.config.schema import STORED, CutConfig, DataConfig, TilesConfig
+from odtrain.config.schema import STORED, Config, CutConfig, DataConfig, TilesConfig
 from odtrain_runtime.tiles import Tiles
 
 
@@ -21,6 +21,11 @@ def tiles_in_use(asked: TilesConfig, stored: Tiles | None) -> Tiles | None:
         stored: what the model was trained, or judged, with.
     """
     return stored if asked.size == STORED else _tiles(asked)
+
+
+def judging_tiles(config: Config) -> Tiles | None:
+    """What a training's pictures are looked at by when it is validated, tested and exported."""
+    return tiles_in_use(config.evaluate.tiles, training_tiles(config.data))
 
 
 def _tiles(asked: TilesConfig | CutConfig) -> Tiles | None:

@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 DRAWN, XML = "drawn", "xml"
 JOURNAL = "predictions.part.jsonl"
 LOCK = ".predictions.lock"
-MATTERING = ("threshold", "drawn", "xml", "xml_every_seconds", "label_map")
+MATTERING = ("threshold", "drawn", "xml", "xml_every_seconds", "label_map", "tiles")
 """Settings of prediction that change what is written."""
 
 
@@ -60,7 +60,8 @@ def predict(config: Config, source: Source | None = None) -> str:
     settings, folder = config.predict, Path(config.output or "predictions")
     media = _media(settings, config.input, folder)
     if source is None:
-        source = open_source(config.source, config, settings.workers or cores(), settings.threads)
+        workers = settings.workers or cores()
+        source = open_source(config.source, config, workers, settings.threads, settings.tiles)
         tell_nameless(source)
     camera = camera_number(config.input)
     with _written(folder), _alone(folder):

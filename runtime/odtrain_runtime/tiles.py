@@ -13,10 +13,19 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from odtrain_runtime.structures import Detections, FloatArray, IntArray, UInt8Image, areas
+from odtrain_runtime.structures import (
+    Detect,
+    Detections,
+    FloatArray,
+    IntArray,
+    UInt8Image,
+    areas,
+)
 
 TILES = "tiles"
 """Entry of a passport: JSON of how pictures were cut when the model was judged."""
+SMALLEST, MOST_OVERLAP = 32, 0.9
+"""Pixels of a tile's side, and part of it: a stranger's file shall not ask for millions of tiles."""
 MERGED = 0.5
 """Of the smaller of two boxes of a class, the part that lies in the other one where both are one object."""
 EDGE = 1.0
@@ -96,8 +105,15 @@ def read_tiles(passport: Mapping[str, str]) -> Tiles | None:
         )
     except (ValueError, TypeError, KeyError, RecursionError):
         return None
-    fits = tiles.height > 0 and tiles.width > 0 and 0 <= tiles.overlap < 1
+    fits = min(tiles.height, tiles.width) >= SMALLEST and 0 <= tiles.overlap <= MOST_OVERLAP
     return tiles if fits else None
+
+
+def tiled(detect: Detect, tiles: Tiles | None) -> Detect:
+    """The detector, looking by tiles; as it is where there are none."""
+    if tiles is None:
+        return detect
+    return lambda image: look_by_tiles(lambda views: list(map(detect, views)), image, tiles)
 
 
 def look_by_tiles(detect_all: DetectAll, image: UInt8Image, tiles: Tiles) -> Detections:

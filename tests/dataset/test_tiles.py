@@ -151,8 +151,8 @@ def test_what_was_cut_is_found_and_what_is_lost(large):
 def test_tiles_larger_than_every_picture_are_told(large):
     (finding,) = [f for f in check(data(large, size=1000)).findings if f.code == "OD124"]
     assert str(finding) == (
-        "warning OD124 data.tiles.size=1000: no training picture is larger than such a tile: none was cut. Give a "
-        "smaller data.tiles.size, or null."
+        "warning OD124 data.tiles.size=1000: no training picture is larger than such a tile: none was cut. "
+        "Give a smaller data.tiles.size, or null."
     )
 
 
@@ -200,7 +200,7 @@ def test_a_box_is_seen_in_the_tile_that_shows_most_of_it():
         ),
         (
             {"overlap": 1},
-            "data.tiles.overlap=1.0: not a fraction.\n  Give 0 or more, and less than 1.",
+            "data.tiles.overlap=1.0: too large.\n  Give at most 0.9.",
         ),
         ({"min_visible": 2}, "data.tiles.min_visible=2.0: not a fraction.\n  Give 0 to 1."),
     ],
