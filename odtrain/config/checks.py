@@ -19,6 +19,7 @@ from odtrain.config.schema import (
 )
 from odtrain.errors import ConfigError
 
+LINES = "Give {NAME: [x,y,x,y]} in pixels for a line, with three corners or more for a zone."
 SHOWN_LENGTH = 60
 """Of a value that is refused."""
 
@@ -113,6 +114,24 @@ def _check_threshold(predict: PredictConfig) -> None:
         )
 
 
+def _check_lines(predict: PredictConfig) -> None:
+    if predict.lines is None:
+        return
+    if not isinstance(predict.lines, dict):
+        raise ConfigError(f"predict.lines={predict.lines}", "no names with points.", LINES)
+    for name, numbers in predict.lines.items():
+        listed = numbers if isinstance(numbers, list) else []
+        real = all(isinstance(x, int | float) and not isinstance(x, bool) for x in listed)
+        if not real or len(listed) < 4 or len(listed) % 2 or listed[:2] == listed[2:]:
+            raise ConfigError(
+                f"predict.lines: {name}={numbers}",
+                "no line and no zone.",
+                LINES,
+            )
+    if not predict.track:
+        raise ConfigError("predict.lines", "counts tracks alone.", "Set predict.track=true too.")
+
+
 def _check_cut(cut: CutConfig) -> None:
     _check_tile("data.tiles.size", cut.size, None)
 
@@ -181,6 +200,6 @@ FORMS: dict[type, tuple[Callable[[Any], None], ...]] = {
     TilesConfig: (_check_tiles,),
     ModelConfig: (_check_input_size, _check_box_scales),
     TrainConfig: (_check_manual,),
-    PredictConfig: (_check_threshold,),
+    PredictConfig: (_check_threshold, _check_lines),
 }
 """What goes beyond a rule for one key, by section."""

@@ -40,6 +40,8 @@ NEWER = {
     "data.tiles.whole": True,
     "data.tiles.min_visible": 0.5,
     "data.tiles.empty": 1.0,
+    "predict.track": False,
+    "predict.lines": None,
     **{
         f"{section}.tiles.{key}": value
         for section in ("evaluate", "predict")

@@ -325,6 +325,8 @@ class PredictConfig:
     max_download_mb: float = field(metadata=at_least(0))
     max_download_seconds: float = field(metadata=at_least(0))
     private: bool
+    track: bool
+    lines: Any
 
 
 @dataclass(frozen=True)
