@@ -5,7 +5,7 @@ ByteTrack is that of the package `trackers`, lines and zones are those of `super
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -130,12 +130,12 @@ class Tracks:
         given = self._supervised(part, rows)
         given.tracker_id = numbers[rows]
         for place, (kind, counter) in self._places.items():
+            ways: Iterable[tuple[str, Any]]
             if kind == "line":
                 ways = zip(("in", "out"), counter.trigger(given), strict=True)
             else:
-                ways = iter(
-                    [("entered", self._entering(place, counter.trigger(given), numbers[rows]))]
-                )
+                inside = counter.trigger(given)
+                ways = [("entered", self._entering(place, inside, numbers[rows]))]
             for way, hits in ways:
                 for row in rows[np.asarray(hits, bool)].tolist():
                     class_id, track = int(shown.classes[row]), int(numbers[row])
