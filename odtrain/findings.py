@@ -360,6 +360,14 @@ KINDS: dict[str, Kind] = {
         "validation after the last step alone",
         "Set evaluate.every to a tenth of train.steps.",
     ),
+    "OD124": Kind(
+        "warning", "tiles larger than the pictures", "Give a smaller data.tiles.size, or null."
+    ),
+    "OD125": Kind(
+        "warning",
+        "object larger than the tiles",
+        "Raise data.tiles.size, or train on whole pictures too: data.tiles.whole=true.",
+    ),
     "OD130": Kind(
         "warning",
         "labels in two formats",
@@ -423,4 +431,5 @@ KINDS: dict[str, Kind] = {
         "Nothing to do if the class names look right; else save it as UTF-8.",
     ),
     "OD234": Kind("info", "pictures unpacked", "Nothing to do: your records stay as they are."),
+    "OD235": Kind("info", "pictures cut into tiles", "Nothing to do if that is meant."),
 }

@@ -35,6 +35,18 @@ WITHOUT_CHOICES = ("~model", "~data", "~sweep")
 NEWER = {
     "data.crowd": "ignore",
     "data.faulty": "error",
+    "data.tiles.size": None,
+    "data.tiles.overlap": 0.2,
+    "data.tiles.whole": True,
+    "data.tiles.min_visible": 0.5,
+    "data.tiles.empty": 1.0,
+    "predict.track": False,
+    "predict.lines": None,
+    **{
+        f"{section}.tiles.{key}": value
+        for section in ("evaluate", "predict")
+        for key, value in (("size", "stored"), ("overlap", 0.2), ("whole", True))
+    },
     "model.last_channels": None,
     "model.pyramid.from_smoothed": False,
     "registry.min_recall": 0.1,

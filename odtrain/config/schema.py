@@ -12,8 +12,8 @@ from typing import Any, TypeVar, get_args, get_type_hints
 
 from odtrain.export_formats import FORMATS
 
-STORED_THRESHOLDS = "stored"
-"""`predict.threshold`: the scores that the model's file carries."""
+STORED = "stored"
+"""`predict.threshold`: the scores that the model's file carries; `tiles.size`: the tiles that it names."""
 MOST_REQUEST_MEGABYTES = 200
 """Of all requests to a page that are read at once, and so of one."""
 Rules = Mapping[str, Any]
@@ -52,6 +52,26 @@ FOLDER_NAME: Rules = {"folder_name": True}
 
 
 @dataclass(frozen=True)
+class CutConfig:
+    """How training pictures are cut into tiles."""
+
+    size: Any
+    overlap: float = field(metadata=between(0, 0.9))
+    whole: bool
+    min_visible: float = field(metadata=FRACTION)
+    empty: float = field(metadata=at_least(0))
+
+
+@dataclass(frozen=True)
+class TilesConfig:
+    """How pictures are looked at tile by tile."""
+
+    size: Any
+    overlap: float = field(metadata=between(0, 0.9))
+    whole: bool
+
+
+@dataclass(frozen=True)
 class DataConfig:
     """Which pictures and labels, and how they are split."""
 
@@ -80,6 +100,7 @@ class DataConfig:
     test_list: str | None
     test_fraction: float = field(metadata=PART)
     validation_fraction: float = field(metadata=PART)
+    tiles: CutConfig
     folds: int = field(metadata=at_least(0))
     fold: int = field(metadata=at_least(0))
     seed: int = field(metadata=at_least(0))
@@ -252,6 +273,7 @@ class EvaluateConfig:
     bootstrap: int = field(metadata=at_least(0))
     drawn: int
     precision: float
+    tiles: TilesConfig
     split: str = field(metadata=one_of("train", "validation", "test"))
 
 
@@ -309,12 +331,15 @@ class PredictConfig:
     xml: bool
     xml_every_seconds: float = field(metadata=at_least(0))
     label_map: str | None
+    tiles: TilesConfig
     workers: int | None = field(metadata=at_least(1))
     threads: int = field(metadata=at_least(1))
     max_seconds: float | None = field(metadata=at_least(0))
     max_download_mb: float = field(metadata=at_least(0))
     max_download_seconds: float = field(metadata=at_least(0))
     private: bool
+    track: bool
+    lines: Any
 
 
 @dataclass(frozen=True)
