@@ -121,6 +121,8 @@ LITE = [
     "holds: classes are 0 to 2: close, 문 열림, no: 3",
     "holds: the same with 1, 2, 3 and 4 threads",
 ]
+LIKE_FRIGATE = ("coral", "android")
+"""Kits whose self-test is that of Frigate's, on the same file."""
 SELF_TESTS = {
     "frigate": LITE,
     "coral": LITE,
@@ -141,7 +143,10 @@ SELF_TESTS = {
 }
 
 
-@pytest.mark.parametrize("target", SELF_TESTS)
+@pytest.mark.parametrize(
+    "target",
+    [pytest.param(one, marks=[pytest.mark.long] * (one in LIKE_FRIGATE)) for one in SELF_TESTS],
+)
 def test_the_self_test_of_a_kit_holds(kits, target):
     said = run(kits[target], "selftest.py").splitlines()
     timed = [line for line in said if " ms here " in line]

@@ -16,7 +16,7 @@ from odtrain.model_source import open_source
 from odtrain_runtime.model_files import load_detector
 from odtrain_runtime.tiles import Tiles
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 TILES = Tiles(64, 64, 0.25, whole=True)
 

