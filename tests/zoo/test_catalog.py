@@ -61,7 +61,7 @@ def test_weights_that_are_here_are_shown(tmp_path):
     ("sort", "first", "last"),
     [
         ("map", "retinanet_resnetfpn_coco", None),
-        ("ms", "ssd_mobilenet_v1_0.75_depth_coco", None),
+        ("ms", "ssd_mobilenet_edgetpu_coco", None),
         ("input", "panels_ssd_mobilenet_v1", "ssd_resnet_50_fpn_coco"),
         ("depth", "ssd_mobilenet_v1_0.25_depth_192", None),
         ("parameters", "ssd_mobilenet_v1_0.25_depth_192", "retinanet_resnetfpn_coco"),
@@ -80,8 +80,8 @@ def test_of_weights_behind_a_closed_door_it_is_said_why_and_what_to_take():
     assert table == catalog_table()
     assert said.splitlines()[0] == (
         "retinanet_mobile_coco: closed, since 2026-02 its bucket answers 403, access denied "
-        "(tensorflow/models#13610). Take model=ssd_mobilenet_v3_large_coco or "
-        "model=ssd_mobiledet_cpu_coco instead."
+        "(tensorflow/models#13610). Take model=ssd_mobiledet_dsp_coco or "
+        "model=ssd_mobilenet_v3_large_coco instead."
     )
     closed = [row[0] for row in rows(table) if row[-1] == "closed"]
     assert closed == ["retinanet_mobile_coco", "retinanet_resnetfpn_coco"]
