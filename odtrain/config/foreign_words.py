@@ -50,7 +50,7 @@ WORDS: dict[str, str] = {
     "time": "train.max_minutes=N",
     "optimizer": "train.optimizer=momentum, rmsprop or adam",
     "momentum": "train.momentum={}",
-    "loss": "train.loss=hard_mining, focal or retinanet",
+    "loss": "train.loss=hard_mining, focal, retinanet or efficientdet",
     "seed": SEED,
     "random_state": SEED,
     "random_seed": SEED,

@@ -240,9 +240,10 @@ class Layers:
         )(x)
 
     def _kernel(self, name: str, fan_in: int | None = None) -> Any:
-        return INITIALIZERS[self.initializer](
-            self, zlib.crc32(f"{self.seed}/{name}".encode()), fan_in
-        )
+        return INITIALIZERS[self.initializer](self, self._seed(name), fan_in)
+
+    def _seed(self, name: str) -> int:
+        return zlib.crc32(f"{self.seed}/{name}".encode())
 
     def _common(self, name: str) -> dict[str, Any]:
         return {"name": name, "dtype": self.dtype, "trainable": self.trainable}

@@ -48,6 +48,8 @@ NETWORKS: list[tuple[str, tuple[str, ...]]] = [
     ("ssd_mobilenet_v2", ("MobilenetV2/",)),
     ("ssdlite_mobilenet_v3", ("MobilenetV3/",)),
     ("ssdlite_mobiledet", ("MobileDet",)),
+    ("efficientdet_lite", ("efficientnet-lite", "fpn_cells/", "class_net/")),
+    ("an EfficientDet of automl", ("fpn_cells/", "class_net/")),
     ("a Faster R-CNN", ("FirstStageFeatureExtractor/",)),
     ("ssd_inception_v2", ("InceptionV2/",)),
     ("ssd_resnet50_v1_fpn", ("resnet_v1_50/", "/fpn/")),
@@ -79,6 +81,7 @@ class Checkpoint:
         aliases: keys by the variables' own names, where those differ (object-based checkpoints).
         places: keys by the identity of the network's variables that have the same place among the
             checkpoint's objects.
+        averages: whether moving averages are taken before the variables themselves.
         keys: key of each variable of the network that `shape_of` found.
     """
 
@@ -87,17 +90,20 @@ class Checkpoint:
     shapes: dict[str, Shape]
     aliases: dict[str, str]
     places: dict[int, str] = field(default_factory=dict)
+    averages: bool = False
     keys: dict[str, str] = field(default_factory=dict)
 
     def shape_of(self, name: str, variable: Any) -> Shape | None:
         """The shape kept for the network's variable with the checkpoint name `name`, or None.
 
         Looked for as such, without the detector's scope (slim's classification checkpoints), under
-        the variable's own name, at its place among the objects, and last as a moving average of each.
+        the variable's own name, at its place among the objects, and last, or first with `averages`, as
+        a moving average of each.
         """
         own = self.aliases.get(variable.name.split(":")[0]), self.places.get(id(variable))
         names = [name, name.removeprefix("FeatureExtractor/"), *filter(None, own)]
-        for key in [*names, *(plain + AVERAGE for plain in names)]:
+        averaged = [plain + AVERAGE for plain in names]
+        for key in [*averaged, *names] if self.averages else [*names, *averaged]:
             if key in self.shapes:
                 self.keys[name] = key
                 return self.shapes[key]
@@ -128,7 +134,10 @@ class Checkpoint:
 
 
 def read_checkpoint(
-    prefix: Path, where: Path, objects: Mapping[str, Any] | None = None
+    prefix: Path,
+    where: Path,
+    objects: Mapping[str, Any] | None = None,
+    averages: bool = False,
 ) -> Checkpoint:
     """The checkpoint of that prefix; values are read when they are asked for.
 
@@ -136,6 +145,7 @@ def read_checkpoint(
         prefix: its files.
         where: what the user calls it, for messages.
         objects: parts of a network, by the names that object-based checkpoints give them.
+        averages: whether moving averages are taken before the variables themselves.
 
     Raises:
         CheckpointError: its files are truncated or not a checkpoint's.
@@ -145,8 +155,8 @@ def read_checkpoint(
         shapes = {k: tuple(v) for k, v in reader.get_variable_to_shape_map().items()}
         if objects and OBJECT_GRAPH in shapes:
             places = _places(prefix, reader, objects)
-            return Checkpoint(where, reader, shapes, aliases={}, places=places)
-        return Checkpoint(where, reader, shapes, _aliases(reader, shapes))
+            return Checkpoint(where, reader, shapes, {}, places, averages)
+        return Checkpoint(where, reader, shapes, _aliases(reader, shapes), averages=averages)
     except Exception as error:  # TensorFlow raises bare RuntimeErrors and its own here
         raise broken(where, error) from error
 

@@ -9,7 +9,7 @@ import numpy as np
 from odtrain.config.schema import ModelConfig
 from odtrain.findings import Finding
 from odtrain.labels.annotations import LabelledImage, LabelledObject
-from odtrain.models.anchors import Grid, pyramid_grids, ssd_grids
+from odtrain.models.anchors import Grid, even_pyramid_grids, pyramid_grids, ssd_grids
 from odtrain.structures import FloatArray
 from odtrain_runtime import resizing
 
@@ -32,8 +32,11 @@ def fit_findings(model: ModelConfig, images: Sequence[LabelledImage]) -> Iterato
     if not items:
         return
     boxes = np.array([item.yxyx for _, item in items], np.float32)
-    if model.resize == resizing.PAD:
-        extents = [resizing.extent((image.height, image.width), model.size) for image, _ in items]
+    if model.resize in resizing.FILLS:
+        extents = [
+            resizing.extent((image.height, image.width), model.size, model.resize)
+            for image, _ in items
+        ]
         boxes = boxes * np.array(extents, np.float32)
     sides = (boxes[:, 2:] - boxes[:, :2]) * np.array(model.size, np.float32)
     tiny = sides.min(axis=1) < TINY
@@ -109,6 +112,13 @@ def _fpn(model: ModelConfig) -> list[Grid]:
     return pyramid_grids(model.pyramid, [_cells(model, 2**level) for level in levels], model.size)
 
 
+def _even_fpn(model: ModelConfig) -> list[Grid]:
+    """The same maps, whose cells divide the input evenly."""
+    levels = range(model.pyramid.min_level, model.pyramid.max_level + 1)
+    cells = [_cells(model, 2**level) for level in levels]
+    return even_pyramid_grids(model.pyramid, cells, model.size)
+
+
 def _cells(model: ModelConfig, stride: int) -> tuple[int, int]:
     height, width = (-(-side // stride) for side in model.size)
     return height, width
@@ -125,5 +135,6 @@ GRIDS: dict[str, Callable[[ModelConfig], list[Grid]]] = {
     "ssd_inception_v2": _ssd,
     "ssd_mobilenet_v1_fpn": _fpn,
     "ssd_resnet50_v1_fpn": _fpn,
+    "efficientdet_lite": _even_fpn,
 }
 """The anchors of an architecture, whose network need not be built for them."""

@@ -1,0 +1,328 @@
+"""EfficientDet-Lite against tensors of google/automl's own code, in ../shared/golden/efficientdet_lite0."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from support.golden_efficientdet import (
+    CLASSES,
+    LEVELS,
+    PICTURES,
+    assign,
+    batch,
+    flat,
+    golden_model,
+    golden_weights,
+    picture,
+    write_checkpoint,
+)
+
+from odtrain.config.compose import compose_config
+from odtrain.errors import ConfigError
+from odtrain.models.build import build_detector
+from odtrain.training.efficientdet_loss import targets
+from odtrain.training.losses import training_loss
+from odtrain.training.optimizers import build_optimizer
+from odtrain.zoo.restore import restore
+from odtrain_runtime import resizing
+from odtrain_runtime.tflite import pad
+
+LOSSES = {"frozen_bn": 1e-4, "train": 3e-4, "survival": 3e-4}
+"""Parts of the golden with losses, and how far ours may stray, as a share (its README, section 10)."""
+
+
+@pytest.fixture(scope="module")
+def folder(shared):
+    return shared / "golden" / "efficientdet_lite0"
+
+
+@pytest.fixture(scope="module")
+def golden(folder):
+    return np.load(folder / "golden.npz")
+
+
+@pytest.fixture(scope="module")
+def fresh():
+    return build_detector(golden_model(), CLASSES)
+
+
+@pytest.fixture(scope="module")
+def values(golden, fresh):
+    shapes = {name: v.shape.as_list() for name, v in fresh.variables_by_name().items()}
+    return golden_weights(golden, shapes)
+
+
+@pytest.fixture(scope="module")
+def detector(fresh, values):
+    assign(fresh, values)
+    return fresh
+
+
+@pytest.fixture(scope="module")
+def fed(detector, golden):
+    return batch(detector, golden)
+
+
+@pytest.fixture(scope="module")
+def predictions(detector, fed):
+    return detector.network(detector.normalize(fed["images"]), training=False)
+
+
+def listed(folder, member):
+    return json.loads((folder / f"variables_lite{member}.json").read_text())
+
+
+# ---- the network
+
+
+def test_it_has_the_golden_s_variables_and_values(detector, golden):
+    found = detector.variables_by_name()
+    assert set(found) == set(golden["variable_names"])
+    norms = [np.linalg.norm(found[name].numpy().astype(float)) for name in golden["variable_names"]]
+    np.testing.assert_allclose(norms, golden["variable_norms"], rtol=1e-6)
+    ours = {id(v) for v in detector.trainable_variables}
+    learning = {name for name, v in found.items() if id(v) in ours}
+    assert learning == set(golden["trainable_names"])
+
+
+@pytest.mark.parametrize("member", range(5))
+def test_every_member_has_automl_s_variables(folder, member):
+    expected = {row[0]: row[1] for row in listed(folder, member)["variables"]}
+    detector = build_detector(compose_config([f"model=efficientdet_lite{member}_coco"]).model, 90)
+    found = {name: v.shape.as_list() for name, v in detector.variables_by_name().items()}
+    assert found == expected
+
+
+@pytest.mark.parametrize("member", range(5))
+def test_the_settings_are_automl_s(folder, member):
+    theirs = json.loads((folder / "hparams.json").read_text())[f"efficientdet-lite{member}"]
+    config = compose_config([f"model=efficientdet_lite{member}_coco"])
+    model, train = config.model, config.train
+    expected = {
+        "image_size": model.input_size,
+        "anchor_scale": model.pyramid.anchor_scale,
+        "num_scales": model.pyramid.scales_per_octave,
+        "aspect_ratios": model.pyramid.aspect_ratios,
+        "min_level": model.pyramid.min_level,
+        "max_level": model.pyramid.max_level,
+        "fpn_num_filters": model.pyramid.depth,
+        "fpn_cell_repeats": model.pyramid.cells,
+        "box_class_repeats": model.shared_predictor.layers,
+        "alpha": model.focal_alpha,
+        "gamma": model.focal_gamma,
+        "delta": model.huber_delta,
+        "box_loss_weight": model.localization_weight,
+        "weight_decay": model.l2,
+        "survival_prob": None,
+        "mean_rgb": resizing.GREY,
+        "clip_gradients_norm": train.clip_norm,
+        "moving_average_decay": train.ema_decay,
+        "momentum": train.momentum,
+    }
+    assert {key: theirs[key] for key in expected} == expected
+    assert train.clip_each == train.clip_norm
+    backbone = theirs["backbone_global_params"]
+    assert backbone["survival_prob"] == model.survival_probability
+    assert backbone["width_coefficient"] == model.depth_multiplier
+    assert backbone["depth_coefficient"] == model.repeat_multiplier
+    assert backbone["batch_norm_epsilon"] == model.batch_norm_epsilon
+    assert backbone["batch_norm_momentum"] == model.batch_norm_decay
+
+
+def test_anchors(detector, golden):
+    np.testing.assert_allclose(detector.anchors * 320, golden["anchors"], atol=5e-5)
+
+
+def test_raw_predictions(predictions, golden):
+    encodings, logits = predictions
+    for found, key, width in ((encodings, "box", 4), (logits, "class", CLASSES)):
+        expected = flat(golden, f"infer/{key}_{{}}", width)
+        np.testing.assert_allclose(found, expected, atol=3e-3)
+        assert np.linalg.norm(found - expected) < 1e-2 * np.linalg.norm(expected)
+
+
+def test_decoded_boxes_and_scores(detector, golden):
+    stored = (flat(golden, "infer/box_{}", 4), flat(golden, "infer/class_{}", CLASSES))
+    boxes, scores = detector.decode(tf.constant(stored[0])), detector.scores(stored[1])
+    np.testing.assert_allclose(boxes[:, ::7] * 320, golden["post/boxes_every_7th"], rtol=1e-5, atol=1e-3)
+    best = np.max(scores, axis=-1)[:, ::7]
+    np.testing.assert_allclose(best, golden["post/scores_every_7th"], atol=1e-6)
+
+
+# ---- pictures
+
+
+def test_preprocessing(detector, fed, golden):
+    found = detector.normalize(fed["images"])
+    # The network's first layer brings -1 to 1 to automl's colours.
+    colours = detector.network.get_layer("colours")(found)
+    np.testing.assert_allclose(colours, golden["preprocessed"], atol=1e-6)
+    enlarged = detector.normalize(detector.resize(picture(3, 97, 143)))
+    colours = detector.network.get_layer("colours")(enlarged)
+    np.testing.assert_allclose(colours[::3, ::3], golden["enlarged_97x143_every_3rd"], atol=1e-6)
+
+
+def test_scaled_sizes(detector, golden):
+    for height, width, *scaled, _ in golden["scale_table"].astype(int).tolist():
+        assert resizing.fitted((height, width), (320, 320), resizing.PAD_GREY) == tuple(scaled)
+    sizes = np.array([detector.extent(picture(*which))[:2] * 320 for which in PICTURES])
+    np.testing.assert_allclose(sizes, [golden["scaled_size_0"], golden["scaled_size_1"]], rtol=1e-6)
+
+
+@pytest.mark.parametrize("which", PICTURES)
+def test_a_file_frames_as_the_network(detector, which):
+    image = picture(*which)
+    found = pad(image, (320, 320), resizing.PAD_GREY)
+    np.testing.assert_allclose(found, detector.resize(image), atol=1e-3)
+
+
+# ---- targets, losses, gradients
+
+
+def test_targets(detector, fed, golden):
+    asked = targets(detector, fed)
+    matches = np.asarray(asked.matches)
+    for index in range(2):
+        np.testing.assert_array_equal(matches[index], golden[f"targets/match_{index}"])
+    np.testing.assert_array_equal(np.sum(asked.positive, axis=1), golden["num_positives"])
+    classes = np.where(asked.positive, np.argmax(asked.class_targets, axis=-1) - 1, -1)
+    np.testing.assert_array_equal(classes, flat(golden, "targets/cls_targets_{}", 1)[..., 0])
+    boxes = flat(golden, "targets/box_targets_{}", 4)
+    np.testing.assert_allclose(asked.box_targets, boxes, atol=1e-6)
+    np.testing.assert_array_equal(np.asarray(asked.box_targets) == 0, boxes == 0)
+
+
+def check_losses(found, regularization, golden, part):
+    allowed = LOSSES[part]
+    assert float(found[0]) == pytest.approx(50 * float(golden[f"{part}/box_loss"]), rel=allowed)
+    assert float(found[1]) == pytest.approx(float(golden[f"{part}/class_loss"]), rel=allowed)
+    whole = float(golden[f"{part}/regularization_loss"])
+    assert float(regularization) == pytest.approx(whole, rel=1e-6)
+
+
+def test_losses(detector, fed, predictions, golden):
+    found = training_loss(detector, fed, *predictions, "efficientdet")
+    check_losses(found, detector.regularization(), golden, "frozen_bn")
+
+
+def stepped(detector, fed, training, optimizer=None, steps=1):
+    """What each of the steps lost, and the gradients of the last, before clipping."""
+    variables = detector.trainable_variables
+
+    @tf.function
+    def step():
+        with tf.GradientTape() as tape:
+            said = detector.network(detector.normalize(fed["images"]), training=training)
+            losses = (*training_loss(detector, fed, *said, "efficientdet"), detector.regularization())
+            whole = tf.add_n(losses)
+        gradients = tape.gradient(whole, variables)
+        if optimizer is not None:
+            optimizer.apply_gradients(zip(gradients, variables, strict=True))
+        return losses, gradients, said
+
+    done = [step() for _ in range(steps)]
+    names = {id(v): name for name, v in detector.variables_by_name().items()}
+    gradients = {names[id(v)]: g for v, g in zip(variables, done[-1][1], strict=True)}
+    return [losses for losses, _, _ in done], gradients, done[0][2]
+
+
+def check_gradients(gradients, golden, part):
+    names = golden["trainable_names"]
+    norms = np.array([np.linalg.norm(gradients[name]) for name in names])
+    expected = golden[f"{part}/grad_norm"]
+    whole = float(golden[f"{part}/global_grad_norm"])
+    assert np.linalg.norm(norms) == pytest.approx(whole, rel=0.03)
+    counted = expected > 1e-3 * expected.max()
+    away = np.abs(norms / expected - 1)[counted]
+    assert away.max() < 0.1
+    assert np.median(away) < 0.02
+    compared = 0
+    for key in golden.files:
+        if key.startswith(f"{part}/grad/") and "-predict/" in key:
+            found, stored = gradients[key.removeprefix(f"{part}/grad/")].numpy(), golden[key]
+            assert np.linalg.norm(found - stored) < 1e-3 * np.linalg.norm(stored), key
+            compared += 1
+    assert compared
+
+
+@pytest.fixture
+def trainable(values):
+    network = build_detector(golden_model(), CLASSES)
+    assign(network, values)
+    return network
+
+
+@pytest.mark.long
+def test_gradients_with_frozen_batch_norm(trainable, fed, golden):
+    (losses,), gradients, _ = stepped(trainable, fed, training=False)
+    check_losses(losses[:2], losses[2], golden, "frozen_bn")
+    check_gradients(gradients, golden, "frozen_bn")
+
+
+@pytest.mark.long
+def test_training_forward_losses_and_gradients(trainable, fed, golden):
+    (losses,), gradients, said = stepped(trainable, fed, training=True)
+    check_losses(losses[:2], losses[2], golden, "train")
+    check_gradients(gradients, golden, "train")
+    sides, first = {3: 40, 4: 20, 5: 10, 6: 5, 7: 3}, 0
+    for level in LEVELS:
+        cells = sides[level] ** 2 * 9
+        for found, key, width in zip(said, ("box", "class"), (4, CLASSES), strict=True):
+            of_level = np.reshape(found[:, first : first + cells], (2, *[sides[level]] * 2, 9 * width))
+            thinned = of_level[:, ::3, ::3] if level < 5 else of_level
+            stored = golden[f"train/{key}_{level}"]
+            np.testing.assert_allclose(thinned, stored, atol=2e-2)
+            assert np.linalg.norm(thinned - stored) < 1e-2 * np.linalg.norm(stored)
+        first += cells
+    for key in (key for key in golden.files if key.startswith("train/bn_after_1_update/")):
+        name = key.removeprefix("train/bn_after_1_update/")
+        now = trainable.variables_by_name()[name]
+        np.testing.assert_allclose(now, golden[key], rtol=1e-3, atol=1e-3, err_msg=name)
+
+
+@pytest.mark.long
+def test_stochastic_depth(values, fed, golden, monkeypatch):
+    network = build_detector(golden_model(survival_probability=0.8), CLASSES)
+    assign(network, values)
+    rows = golden["survival/block_p_u0_u1_keep0_keep1"]
+    survivals = [x.probability for x in network.network.layers if "survival" in x.name]
+    np.testing.assert_allclose(survivals, rows[:, 1], rtol=1e-6)
+    draws = iter(rows[:, 2:4].astype(np.float32).tolist())
+    monkeypatch.setattr(tf.random, "uniform", lambda shape: tf.reshape(next(draws), (2, 1, 1, 1)))
+    (losses,), gradients, _ = stepped(network, fed, training=True)
+    check_losses(losses[:2], losses[2], golden, "survival")
+    norm = np.linalg.norm([np.linalg.norm(gradient) for gradient in gradients.values()])
+    assert norm == pytest.approx(float(golden["survival/global_grad_norm"]), rel=0.03)
+
+
+@pytest.mark.long
+def test_three_steps_of_clipping_momentum_and_the_moving_average(trainable, fed, golden):
+    train = compose_config(["model=efficientdet_lite0_coco"]).train
+    rates = tf.constant(golden["steps/learning_rate"], tf.float32)
+
+    class Rates(tf.keras.optimizers.schedules.LearningRateSchedule):
+        def __call__(self, step):
+            return tf.gather(rates, tf.cast(step, tf.int32))
+
+    optimizer = build_optimizer(train, Rates())
+    losses, _, _ = stepped(trainable, fed, training=True, optimizer=optimizer)
+    optimizer_averages = dict(zip(
+        (golden_name(trainable, v) for v in trainable.trainable_variables),
+        optimizer._model_variables_moving_average,
+        strict=True,
+    ))
+    for part, found in (("variable", trainable.variables_by_name()), ("average", optimizer_averages)):
+        keys = [k for k in golden.files if k.startswith(f"steps/after_1/{part}/")]
+        assert keys
+        for key in keys:
+            name = key.removeprefix(f"steps/after_1/{part}/")
+            np.testing.assert_allclose(found[name], golden[key], atol=1e-3, err_msg=name)
+
+
+def golden_name(detector, variable):
+    (name,) = [name for name, v in detector.variables_by_name().items() if v is variable]
+    return name
