@@ -97,9 +97,7 @@ def build(config: ModelConfig, num_classes: int, make: Layers, images: tf.Tensor
     return Parts(encodings, logits, anchors, tuple(maps), as_objects(layers.paths))
 
 
-def backbone(
-    make: EfficientDetLayers, images: tf.Tensor, config: ModelConfig
-) -> list[tf.Tensor]:
+def backbone(make: EfficientDetLayers, images: tf.Tensor, config: ModelConfig) -> list[tf.Tensor]:
     """The (B, H, W, C) outputs of the blocks before a halving and of the last, at strides 8, 16, 32."""
     member = COEFFICIENTS.get((config.depth_multiplier, config.repeat_multiplier), "lite")
     scope, stage = f"efficientnet-{member}", make.stage(1)
@@ -113,7 +111,9 @@ def backbone(
             outputs.append(stage.end_stage(x, f"{scope}/stage_{len(outputs) + 1}"))
             x, stage = outputs[-1], make.stage(len(outputs) + 1)
         survival = 1 - (1 - config.survival_probability) * index / len(blocks)
-        x = _block(stage, x, f"{scope}/blocks_{index}", f"backbone/_blocks/{index}", block, survival)
+        x = _block(
+            stage, x, f"{scope}/blocks_{index}", f"backbone/_blocks/{index}", block, survival
+        )
     outputs.append(stage.end_stage(x, f"{scope}/stage_{len(outputs) + 1}"))
     return outputs[-3:]
 
@@ -176,7 +176,10 @@ def _cell(
     features = list(maps)
     sizes = dict(zip(LEVELS, map_shapes(maps), strict=True))
     for number, (level, inputs) in enumerate(NODES):
-        node, path = f"fpn_cells/cell_{cell}/fnode{number}", f"fpn_cells/cells/{cell}/fnodes/{number}"
+        node, path = (
+            f"fpn_cells/cell_{cell}/fnode{number}",
+            f"fpn_cells/cells/{cell}/fnodes/{number}",
+        )
         count = len(features)
         joined = [
             _joining(

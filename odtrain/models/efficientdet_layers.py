@@ -125,7 +125,9 @@ class EfficientDetLayers(Layers):
         """`x` at (height, width): the largest of neighbouring cells, or each cell repeated."""
         height, width = x.shape[1:3]
         if height > size[0] or width > size[1]:
-            strides = tuple((old - 1) // new + 1 for old, new in zip((height, width), size))
+            strides = tuple(
+                (old - 1) // new + 1 for old, new in zip((height, width), size, strict=True)
+            )
             return tf_keras.layers.MaxPool2D(
                 [stride + 1 for stride in strides], strides, "same", name=name, dtype=self.dtype
             )(x)
@@ -148,9 +150,7 @@ class EfficientDetLayers(Layers):
         self._keep(norm, {part: getattr(layer, part) for part in BATCH_NORM})
         return self.activated(x, norm.name)
 
-    def _keep(
-        self, place: Place, parts: Mapping[str, tf.Variable], decayed: bool = False
-    ) -> None:
+    def _keep(self, place: Place, parts: Mapping[str, tf.Variable], decayed: bool = False) -> None:
         for part, variable in parts.items():
             self.record.add(f"{place.name}/{part}", variable, decayed)
             self.paths[f"{place.path}/{part}"] = variable
@@ -215,5 +215,3 @@ def as_objects(paths: Mapping[str, tf.Variable]) -> dict[str, Any]:
             owner = getattr(owner, part)
         setattr(owner, last, variable)
     return root
-
-

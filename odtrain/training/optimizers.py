@@ -183,9 +183,7 @@ def _rmsprop(config: TrainConfig, rate: Any, options: dict[str, Any]) -> TF1RMSp
     )
 
 
-def _momentum(
-    config: TrainConfig, rate: Any, options: dict[str, Any]
-) -> FusedMomentum:
+def _momentum(config: TrainConfig, rate: Any, options: dict[str, Any]) -> FusedMomentum:
     return FusedMomentum(rate, momentum=config.momentum, jit_compile=False, **options)
 
 

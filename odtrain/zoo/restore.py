@@ -218,9 +218,7 @@ def _plan(
     if there is None:
         return VariableRow(name, "missing", "not in the checkpoint", size)
     if there != here:
-        return VariableRow(
-            name, "re-initialised", _difference(name, there, here, detector), size
-        )
+        return VariableRow(name, "re-initialised", _difference(name, there, here, detector), size)
     return VariableRow(name, "restored", "", size)
 
 

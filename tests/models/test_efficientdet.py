@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from ai_edge_litert.interpreter import Interpreter
 from support.golden_efficientdet import (
     CLASSES,
     LEVELS,
@@ -18,16 +18,14 @@ from support.golden_efficientdet import (
     golden_model,
     golden_weights,
     picture,
-    write_checkpoint,
 )
 
 from odtrain.config.compose import compose_config
-from odtrain.errors import ConfigError
+from odtrain.export.writers import export
 from odtrain.models.build import build_detector
 from odtrain.training.efficientdet_loss import targets
 from odtrain.training.losses import training_loss
 from odtrain.training.optimizers import build_optimizer
-from odtrain.zoo.restore import restore
 from odtrain_runtime import resizing
 from odtrain_runtime.tflite import pad
 
@@ -148,7 +146,9 @@ def test_raw_predictions(predictions, golden):
 def test_decoded_boxes_and_scores(detector, golden):
     stored = (flat(golden, "infer/box_{}", 4), flat(golden, "infer/class_{}", CLASSES))
     boxes, scores = detector.decode(tf.constant(stored[0])), detector.scores(stored[1])
-    np.testing.assert_allclose(boxes[:, ::7] * 320, golden["post/boxes_every_7th"], rtol=1e-5, atol=1e-3)
+    np.testing.assert_allclose(
+        boxes[:, ::7] * 320, golden["post/boxes_every_7th"], rtol=1e-5, atol=1e-3
+    )
     best = np.max(scores, axis=-1)[:, ::7]
     np.testing.assert_allclose(best, golden["post/scores_every_7th"], atol=1e-6)
 
@@ -217,7 +217,10 @@ def stepped(detector, fed, training, optimizer=None, steps=1):
     def step():
         with tf.GradientTape() as tape:
             said = detector.network(detector.normalize(fed["images"]), training=training)
-            losses = (*training_loss(detector, fed, *said, "efficientdet"), detector.regularization())
+            losses = (
+                *training_loss(detector, fed, *said, "efficientdet"),
+                detector.regularization(),
+            )
             whole = tf.add_n(losses)
         gradients = tape.gradient(whole, variables)
         if optimizer is not None:
@@ -272,7 +275,9 @@ def test_training_forward_losses_and_gradients(trainable, fed, golden):
     for level in LEVELS:
         cells = sides[level] ** 2 * 9
         for found, key, width in zip(said, ("box", "class"), (4, CLASSES), strict=True):
-            of_level = np.reshape(found[:, first : first + cells], (2, *[sides[level]] * 2, 9 * width))
+            of_level = np.reshape(
+                found[:, first : first + cells], (2, *[sides[level]] * 2, 9 * width)
+            )
             thinned = of_level[:, ::3, ::3] if level < 5 else of_level
             stored = golden[f"train/{key}_{level}"]
             np.testing.assert_allclose(thinned, stored, atol=2e-2)
@@ -309,13 +314,18 @@ def test_three_steps_of_clipping_momentum_and_the_moving_average(trainable, fed,
             return tf.gather(rates, tf.cast(step, tf.int32))
 
     optimizer = build_optimizer(train, Rates())
-    losses, _, _ = stepped(trainable, fed, training=True, optimizer=optimizer)
-    optimizer_averages = dict(zip(
-        (golden_name(trainable, v) for v in trainable.trainable_variables),
-        optimizer._model_variables_moving_average,
-        strict=True,
-    ))
-    for part, found in (("variable", trainable.variables_by_name()), ("average", optimizer_averages)):
+    stepped(trainable, fed, training=True, optimizer=optimizer)
+    optimizer_averages = dict(
+        zip(
+            (golden_name(trainable, v) for v in trainable.trainable_variables),
+            optimizer._model_variables_moving_average,
+            strict=True,
+        )
+    )
+    for part, found in (
+        ("variable", trainable.variables_by_name()),
+        ("average", optimizer_averages),
+    ):
         keys = [k for k in golden.files if k.startswith(f"steps/after_1/{part}/")]
         assert keys
         for key in keys:
@@ -326,3 +336,83 @@ def test_three_steps_of_clipping_momentum_and_the_moving_average(trainable, fed,
 def golden_name(detector, variable):
     (name,) = [name for name, v in detector.variables_by_name().items() if v is variable]
     return name
+
+
+# ---- weights
+
+
+def moved(values):
+    """Plain values that are none of the network's: it is to get the averages."""
+    return {name: value + 1 for name, value in values.items()}
+
+
+def test_of_a_checkpoint_that_names_variables_it_gets_the_averages(values, tmp_path):
+    averages = {f"{name}/ExponentialMovingAverage": value for name, value in values.items()}
+    step = {"global_step": np.int64(7)}
+    prefix = write_checkpoint(tmp_path / "model.ckpt-7", moved(values) | averages | step)
+    network = build_detector(golden_model(), CLASSES)
+    report = restore(network, prefix)
+    assert {row.status for row in report.rows} == {"restored"}
+    assert report.unused == {"other variables": len(values), "step counter": 1}
+    for name, variable in network.variables_by_name().items():
+        np.testing.assert_array_equal(variable, values[name], err_msg=name)
+
+
+def test_a_checkpoint_that_names_objects_gives_every_variable(values, folder, tmp_path):
+    root = tf.Module()
+    for name, _, _, key in listed(folder, 0)["variables"]:
+        *owners, last = key.split("/")
+        owner = root
+        for part in owners:
+            if not hasattr(owner, part):
+                setattr(owner, part, tf.Module())
+            owner = getattr(owner, part)
+        setattr(owner, last, tf.Variable(values[name]) if name in values else None)
+    prefix = tf.train.Checkpoint(**vars_of(root)).write(str(tmp_path / "ckpt"))
+    network = build_detector(golden_model(), 5)
+    report = restore(network, prefix)
+    fresh = {row.name: row.reason for row in report.rows if row.status != "restored"}
+    why = "3 classes in the checkpoint, 5 here"
+    last = "class_net/class-predict"
+    assert fresh == {f"{last}/pointwise_kernel": why, f"{last}/bias": why}
+    for name, variable in network.variables_by_name().items():
+        if name not in fresh:
+            np.testing.assert_array_equal(variable, values[name], err_msg=name)
+
+
+def vars_of(root):
+    parts = ("backbone", "resample_layers", "fpn_cells", "class_net", "box_net")
+    return {part: getattr(root, part) for part in parts}
+
+
+# ---- files
+
+
+def test_every_operator_before_suppression_is_int8(detector, tmp_path):
+    images = [picture(*which) for which in PICTURES]
+    names = ("a", "b", "c")
+    files = export(detector, names, ["tflite_int8"], tmp_path, images, "fast", {})
+    operators = floats_before_suppression(files["tflite_int8"])
+    assert operators == []
+
+
+def floats_before_suppression(file):
+    """Operators with a float32 tensor among their inputs or outputs, up to those that end in floats."""
+    interpreter = Interpreter(str(file), experimental_preserve_all_tensors=True)
+    types = {each["index"]: each["dtype"] for each in interpreter.get_tensor_details()}
+    ends = ("DEQUANTIZE", "TFLite_Detection_PostProcess")
+    return [
+        each["op_name"]
+        for each in interpreter._get_ops_details()
+        if each["op_name"] not in ends
+        and any(types.get(i) == np.float32 for i in (*each["inputs"], *each["outputs"]))
+    ]
+
+
+def test_another_loss_is_refused(detector, fed, predictions):
+    with pytest.raises(ConfigError) as error:
+        training_loss(detector, fed, *predictions, "focal")
+    assert str(error.value) == (
+        "train.loss=focal: efficientdet_lite0_coco has no background, which this loss needs.\n"
+        "  Give train.loss=efficientdet."
+    )

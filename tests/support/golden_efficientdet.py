@@ -49,7 +49,9 @@ def first_value(name: str, shape: tuple[int, ...]) -> np.ndarray:
     return value.astype(np.float32)
 
 
-def golden_weights(golden: np.lib.npyio.NpzFile, shapes: dict[str, list[int]]) -> dict[str, np.ndarray]:
+def golden_weights(
+    golden: np.lib.npyio.NpzFile, shapes: dict[str, list[int]]
+) -> dict[str, np.ndarray]:
     """Every variable's value by automl's name, for `shapes` by the same."""
     return {
         name: golden[f"weights/{name}"] if "/moving_" in name else first_value(name, tuple(shape))
