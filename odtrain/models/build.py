@@ -1,4 +1,4 @@
-"""The networks, each built so that it is its reference: TF1's SSDs, Model Garden's RetinaNets, EfficientDet-Lite."""
+"""The networks, each built so that it is its reference: TF1's SSDs, RetinaNets, EfficientDet-Lite."""
 
 from __future__ import annotations
 

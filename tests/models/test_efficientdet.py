@@ -18,14 +18,17 @@ from support.golden_efficientdet import (
     golden_model,
     golden_weights,
     picture,
+    write_checkpoint,
 )
 
 from odtrain.config.compose import compose_config
+from odtrain.errors import ConfigError
 from odtrain.export.writers import export
 from odtrain.models.build import build_detector
 from odtrain.training.efficientdet_loss import targets
 from odtrain.training.losses import training_loss
 from odtrain.training.optimizers import build_optimizer
+from odtrain.zoo.restore import restore
 from odtrain_runtime import resizing
 from odtrain_runtime.tflite import pad
 
