@@ -9,7 +9,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import tensorflow as tf
@@ -20,6 +20,7 @@ from odtrain.errors import choose
 from odtrain.models import bfloat16
 from odtrain.models.replicas import replicas_in_sync, summed
 
+Made = TypeVar("Made", bound="Layers")
 Scale: TypeAlias = Callable[[], tf.Tensor]
 POLICIES = {"fp32": "float32", "bf16": "mixed_bfloat16"}
 
@@ -76,7 +77,7 @@ class Layers:
     trainable: bool = True
     activation: Callable[[tf.Tensor], tf.Tensor] | None = tf.nn.relu6
 
-    def stage(self, number: int) -> Layers:
+    def stage(self: Made, number: int) -> Made:
         """Layers for a stage of the backbone, 1 nearest the picture, frozen if that stage is."""
         return replace(self, trainable=number > self.frozen_stages)
 

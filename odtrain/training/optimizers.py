@@ -35,7 +35,7 @@ class Custom:
     def _update_model_variables_moving_average(self, var_list: Any) -> None:
         decay = self.ema_momentum  # type: ignore[has-type]
         if self.ema_warmup:
-            step = tf.cast(self.iterations - 1, tf.float32)  # type: ignore[attr-defined]
+            step = tf.cast(self.iterations, tf.float32)  # type: ignore[attr-defined]
             self.ema_momentum = tf.minimum(decay, (1 + step) / (10 + step))
         super()._update_model_variables_moving_average(var_list)  # type: ignore[misc]
         self.ema_momentum = decay
