@@ -119,9 +119,18 @@ def even_pyramid_anchors(
     They divide the input evenly: cells of a map that its size does not divide are no power of two apart.
     Arguments and result are those of `pyramid_anchors`, but of the anchors of a cell the sizes come first.
     """
-    grids = even_pyramid_grids(config, feature_shapes, input_size)
     size = np.array(input_size, np.float32)
-    return np.concatenate([_tiled(grid) for grid in grids]) * np.tile(1 / size, 2)
+    return even_pyramid_pixels(config, feature_shapes, input_size) * np.tile(1 / size, 2)
+
+
+def even_pyramid_pixels(
+    config: PyramidConfig,
+    feature_shapes: Sequence[tuple[int, int]],
+    input_size: tuple[int, int],
+) -> FloatArray:
+    """The same in pixels of the input."""
+    grids = even_pyramid_grids(config, feature_shapes, input_size)
+    return np.concatenate([_tiled(grid) for grid in grids])
 
 
 def even_pyramid_grids(

@@ -8,8 +8,9 @@ import tensorflow as tf
 
 from odtrain.config.schema import ModelConfig
 from odtrain.errors import ConfigError
+from odtrain.models.anchors import even_pyramid_pixels
 from odtrain.models.replicas import summed
-from odtrain.models.ssd import SSD, have_area
+from odtrain.models.ssd import SSD, have_area, map_shapes
 from odtrain.training.focal import focal_cross_entropy
 from odtrain.training.target_assigner import Targets, assign
 
@@ -56,18 +57,20 @@ def efficientdet_loss(
 
 def targets(detector: SSD, batch: Mapping[str, tf.Tensor]) -> Targets:
     """What a batch asks of every anchor: boxes end in the input's last pixel, those without area are none."""
-    last = 1 - 1 / tf.constant([*detector.config.size] * 2, tf.float32)
-    boxes = tf.clip_by_value(batch["boxes"], 0.0, last)
+    config, sides = detector.config, tf.constant([*detector.config.size] * 2, tf.float32)
+    boxes = tf.clip_by_value(
+        batch["boxes"] * sides, 0.0, sides - 1
+    )  # pixels: what is 0 is exactly 0
     counted = tf.sequence_mask(batch["counts"], tf.shape(boxes)[1])
     kept = have_area(boxes) & counted
     first = tf.argsort(tf.cast(~kept, tf.int32), axis=1, stable=True)
     return assign(
-        detector.anchors,
+        even_pyramid_pixels(config.pyramid, map_shapes(detector.maps), config.size),
         tf.gather(boxes, first, batch_dims=1),
         tf.gather(batch["classes"], first, batch_dims=1),
         tf.reduce_sum(tf.cast(kept, tf.int32), axis=1),
         detector.num_classes,
-        detector.config,
+        config,
     )
 
 
