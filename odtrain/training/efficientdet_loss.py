@@ -16,8 +16,6 @@ from odtrain.training.target_assigner import Targets, assign
 
 CODES = 4
 """Numbers of a box, by which its loss is divided."""
-ZERO = 1e-6
-"""A code below this is 0: automl counts in pixels, where what is 0 has no rounding."""
 
 
 def efficientdet_loss(
@@ -78,4 +76,4 @@ def _box_losses(asked: tf.Tensor, encodings: tf.Tensor, config: ModelConfig) -> 
     """(B, A, 4) Huber losses; of codes that are to be exactly 0 none, also of anchors with an object."""
     error = tf.abs(encodings - asked)
     inside = tf.minimum(error, config.huber_delta)
-    return tf.where(tf.abs(asked) > ZERO, inside * (error - 0.5 * inside), 0.0)
+    return tf.where(asked != 0, inside * (error - 0.5 * inside), 0.0)
