@@ -109,7 +109,7 @@ def prelabel(config: Config) -> str:
     """
     folder = _new_folder(config.output)
     files = find_pictures(config.input)
-    source = open_source(config.source, config)
+    source = open_source(config.source, config, tiles=config.predict.tiles)
     thresholds = _thresholds(config.predict, source)
     known = _known(config.data, source.class_names)
     contents = {held.content for held in known.pictures.values()} if known else set()

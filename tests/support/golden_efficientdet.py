@@ -1,17 +1,29 @@
-"""EfficientDet-Lite0 with the weights of its golden, and the golden's pictures and boxes."""
+"""EfficientDet-Lite0 with the weights of its golden, the golden's pictures and boxes, and training steps on them.
+
+In training mode the kernels that oneDNN brings move the golden's box loss by 4e-4; the golden was made without
+them. So its steps are taken in a process of its own (the caller sets TF_ENABLE_ONEDNN_OPTS=0):
+
+    python tests/support/golden_efficientdet.py GOLDEN_FOLDER train|survival OUTPUT.npz
+"""
 
 from __future__ import annotations
 
+import sys
 import zlib
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import tensorflow as tf
+import tf_keras
 
 from odtrain.config.compose import compose_config
 from odtrain.config.schema import ModelConfig
+from odtrain.models.build import build_detector
 from odtrain.models.ssd import SSD
+from odtrain.training.losses import training_loss
+from odtrain.training.optimizers import build_optimizer
 
 CLASSES = 3
 PICTURES = [(1, 240, 320), (2, 333, 201)]
@@ -72,6 +84,20 @@ def write_checkpoint(prefix: Path, values: dict[str, np.ndarray]) -> Path:
     return prefix
 
 
+def golden_detector(golden: np.lib.npyio.NpzFile, **changes: object) -> SSD:
+    """With the golden's weights."""
+    detector = build_detector(golden_model(**changes), CLASSES)
+    shapes = {name: v.shape.as_list() for name, v in detector.variables_by_name().items()}
+    assign(detector, golden_weights(golden, shapes))
+    return detector
+
+
+def golden_checkpoint(folder: Path, prefix: Path) -> Path:
+    """A checkpoint of the weights of the golden in `folder`."""
+    found = golden_detector(np.load(folder / "golden.npz")).variables_by_name()
+    return write_checkpoint(prefix, {name: v.numpy() for name, v in found.items()})
+
+
 def assign(detector: SSD, values: dict[str, np.ndarray]) -> None:
     for name, variable in detector.variables_by_name().items():
         variable.assign(values[name])
@@ -98,3 +124,88 @@ def flat(golden: np.lib.npyio.NpzFile, key: str, width: int) -> np.ndarray:
     """(2, A, width) of a golden's maps, `key` with a place for the level."""
     levels = [golden[key.format(level)].reshape(2, -1, width) for level in LEVELS]
     return np.concatenate(levels, axis=1)
+
+
+def losses_and_gradients(
+    detector: SSD, fed: dict[str, tf.Tensor], training: bool
+) -> dict[str, tf.Tensor]:
+    """Box, class and regularisation loss, the outputs, and `gradient/NAME` of their sum before clipping."""
+    with tf.GradientTape() as tape:
+        encodings, logits = detector.network(detector.normalize(fed["images"]), training=training)
+        boxes, classes = training_loss(detector, fed, encodings, logits, "efficientdet")
+        losses = tf.stack([boxes, classes, detector.regularization()])
+        whole = tf.reduce_sum(losses)
+    gradients = tape.gradient(whole, detector.trainable_variables)
+    named = zip(names_of(detector), gradients, strict=True)
+    return {"losses": losses, "encodings": encodings, "logits": logits} | {
+        f"gradient/{name}": gradient for name, gradient in named
+    }
+
+
+def names_of(detector: SSD) -> list[str]:
+    """automl's names of the trainable variables, in their order."""
+    names = {id(v): name for name, v in detector.variables_by_name().items()}
+    return [names[id(v)] for v in detector.trainable_variables]
+
+
+class Rates(tf_keras.optimizers.schedules.LearningRateSchedule):
+    """Learning rates, one a step."""
+
+    def __init__(self, rates: np.ndarray) -> None:
+        self.rates = tf.constant(rates, tf.float32)
+
+    def __call__(self, step: tf.Tensor) -> tf.Tensor:
+        return tf.gather(self.rates, tf.cast(step, tf.int32))
+
+
+def trained(detector: SSD, golden: np.lib.npyio.NpzFile, steps: int) -> dict[str, np.ndarray]:
+    """What the first step said, what was there after it, and `losses` (steps, 3) of each."""
+    fed = batch(detector, golden)
+    config = compose_config(["model=efficientdet_lite0_coco"]).train
+    optimizer = build_optimizer(config, Rates(golden["steps/learning_rate"]))
+    optimizer.build(detector.trainable_variables)
+
+    @tf.function
+    def step() -> dict[str, tf.Tensor]:
+        said = losses_and_gradients(detector, fed, training=True)
+        gradients = [said[f"gradient/{name}"] for name in names_of(detector)]
+        optimizer.apply_gradients(zip(gradients, detector.trainable_variables, strict=True))
+        return said
+
+    first = {name: value.numpy() for name, value in step().items()}
+    after = {f"variable/{name}": v.numpy() for name, v in detector.variables_by_name().items()}
+    for kind, slots in (
+        ("average", optimizer._model_variables_moving_average),
+        ("momentum", optimizer.momentums),
+    ):
+        named = zip(names_of(detector), slots, strict=True)
+        after |= {f"{kind}/{name}": slot.numpy() for name, slot in named}
+    later = [step()["losses"].numpy() for _ in range(steps - 1)]
+    return first | after | {"losses": np.stack([first["losses"], *later])}
+
+
+def survived(folder: Path) -> dict[str, np.ndarray]:
+    """One step with stochastic depth, by the draws of the golden."""
+    golden = np.load(folder / "golden.npz")
+    rows = golden["survival/block_p_u0_u1_keep0_keep1"]
+    draws = iter(rows[:, 2:4].astype(np.float32))
+    detector = golden_detector(golden, survival_probability=0.8)
+
+    def draw(shape: object) -> tf.Tensor:
+        return tf.reshape(tf.constant(next(draws)), (2, 1, 1, 1))
+
+    with mock.patch.object(tf.random, "uniform", draw):
+        found = trained(detector, golden, steps=1)
+    assert next(draws, None) is None
+    return found
+
+
+if __name__ == "__main__":
+    source = Path(sys.argv[1])
+    stored = np.load(source / "golden.npz")
+    found = (
+        survived(source)
+        if sys.argv[2] == "survival"
+        else trained(golden_detector(stored), stored, steps=3)
+    )
+    np.savez(sys.argv[3], **found)

@@ -151,7 +151,10 @@ def test_half_a_tarball_is_refused_in_one_screen(shared, tmp_path):
         (["verify", "nix"], "zoo verify nix: no such model, and no such path.\n  Models: "),
         (["verify"], "zoo verify: no such model, and no such path.\n  Models: "),
         (["list", "--sort", "nix"], "--sort nix: no such column.\n  Choose one of: name, "),
-        (["nix"], "zoo nix: no such action.\n  Choose one of: list, fetch, verify.\n"),
+        (
+            ["nix"],
+            "zoo nix: no such action.\n  Choose one of: list, fetch, verify, status, adopt.\n",
+        ),
         (
             ["fetch", "panels_ssd_mobilenet_v1"],
             "model=panels_ssd_mobilenet_v1: it has no published weights.\n"
