@@ -1,4 +1,4 @@
-"""EfficientDet-Lite0 with the weights of its golden, the golden's pictures and boxes, and training steps on them.
+"""EfficientDet-Lite0 with its golden's weights, the golden's pictures and boxes, and training steps on them.
 
 In training mode the kernels that oneDNN brings move the golden's box loss by 4e-4; the golden was made without
 them. So its steps are taken in a process of its own (the caller sets TF_ENABLE_ONEDNN_OPTS=0):
