@@ -144,9 +144,9 @@ def even_pyramid_grids(
     shapes = [(scale, ratio) for scale in octave for ratio in config.aspect_ratios]
     grids = []
     for cells in feature_shapes:
-        stride = size / np.array(cells, np.float32)
+        stride: FloatArray = np.divide(size, np.array(cells, np.float32))
         sides = _sides(shapes, np.float32(config.anchor_scale) * stride)
-        grids.append(Grid(cells, stride, stride / 2, sides, size))
+        grids.append(Grid(cells, stride, np.divide(stride, 2), sides, size))
     return grids
 
 
