@@ -127,6 +127,7 @@ class PyramidConfig:
     min_level: int
     max_level: int
     depth: int
+    cells: int = field(metadata=at_least(1))
     from_smoothed: bool
     anchor_scale: float
     scales_per_octave: int
@@ -171,9 +172,11 @@ class ModelConfig:
     architecture: str
     input_size: Any
     input_multiple: int = field(metadata=at_least(1))
-    resize: str = field(metadata=one_of("stretch", "pad"))
+    resize: str = field(metadata=one_of("stretch", "pad", "pad_grey"))
     depth_multiplier: float = field(metadata=at_least(0.01))
     min_depth: int
+    repeat_multiplier: float = field(metadata=at_least(0.01))
+    survival_probability: float = field(metadata=between(0.01, 1))
     anchors: AnchorConfig
     pyramid: PyramidConfig
     shared_predictor: SharedPredictorConfig
@@ -219,7 +222,7 @@ class TrainConfig:
     batch_size: int = field(metadata=at_least(1))
     checkpoint: str | None
     restore: str = field(metadata=one_of("backbone", "all"))
-    loss: str = field(metadata=one_of("hard_mining", "focal", "retinanet"))
+    loss: str = field(metadata=one_of("hard_mining", "focal", "retinanet", "efficientdet"))
     optimizer: str = field(metadata=one_of("rmsprop", "momentum", "adam"))
     learning_rate: float = field(metadata=at_least(0))
     momentum: float
@@ -238,7 +241,9 @@ class TrainConfig:
     decay_factor: float
     schedule_steps: int | None
     clip_norm: float | None
+    clip_each: float | None = field(metadata=at_least(0))
     ema_decay: float | None
+    ema_warmup: bool
     batch_norm: str = field(metadata=one_of("trained", "synchronized", "frozen"))
     freeze: int = field(metadata=at_least(0))
     precision: str = field(metadata=one_of("auto", "fp32", "bf16"))

@@ -64,7 +64,7 @@ def form_of(file: Path) -> Form:
         tuple(tuple(int(side) for side in np.atleast_1d(shape)) for shape in outputs),
         metadata.output_names,
         operator is not None and operator.safe_threads(MOST_THREADS) < MOST_THREADS,
-        metadata.passport.get(provenance.RESIZE) == resizing.PAD,
+        metadata.passport.get(provenance.RESIZE) in resizing.FILLS,
     )
 
 

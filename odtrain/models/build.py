@@ -1,4 +1,4 @@
-"""The networks, each built so that it is its reference: TF1's SSDs, and Model Garden's RetinaNets."""
+"""The networks, each built so that it is its reference: TF1's SSDs, RetinaNets, EfficientDet-Lite."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import tf_keras
 from odtrain.config.schema import ModelConfig
 from odtrain.errors import choose
 from odtrain.models import (
+    efficientdet,
     retinanet,
     ssd_fpn,
     ssd_inception_v2,
@@ -102,6 +103,7 @@ ARCHITECTURES: dict[str, Builder] = {
     "ssd_inception_v2": ssd_inception_v2.build,
     retinanet.SPINENET_MOBILE: retinanet.build,
     retinanet.RESNET50_FPN: retinanet.build,
+    efficientdet.ARCHITECTURE: efficientdet.build,
 }
 DENSE = {
     "ssd_mobilenet_v1_fpn",
@@ -123,5 +125,6 @@ INVERTED = {
     "ssd_mobilenet_v2_fpnlite",
     "ssd_mobilenet_v2_mnasfpn",
     retinanet.SPINENET_MOBILE,
+    efficientdet.ARCHITECTURE,
 }
 """Architectures of inverted residuals: many channels inside the blocks, few between them."""

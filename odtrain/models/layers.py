@@ -9,7 +9,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import tensorflow as tf
@@ -20,6 +20,7 @@ from odtrain.errors import choose
 from odtrain.models import bfloat16
 from odtrain.models.replicas import replicas_in_sync, summed
 
+Made = TypeVar("Made", bound="Layers")
 Scale: TypeAlias = Callable[[], tf.Tensor]
 POLICIES = {"fp32": "float32", "bf16": "mixed_bfloat16"}
 
@@ -78,7 +79,7 @@ class Layers:
     trainable: bool = True
     activation: Callable[[tf.Tensor], tf.Tensor] | None = tf.nn.relu6
 
-    def stage(self, number: int) -> Layers:
+    def stage(self: Made, number: int) -> Made:
         """Layers for a stage of the backbone, 1 nearest the picture, frozen if that stage is."""
         return replace(self, trainable=number > self.frozen_stages)
 
@@ -270,9 +271,10 @@ class Layers:
         )(x)
 
     def _kernel(self, name: str, fan_in: int | None = None) -> Any:
-        return INITIALIZERS[self.initializer](
-            self, zlib.crc32(f"{self.seed}/{name}".encode()), fan_in
-        )
+        return INITIALIZERS[self.initializer](self, self._seed(name), fan_in)
+
+    def _seed(self, name: str) -> int:
+        return zlib.crc32(f"{self.seed}/{name}".encode())
 
     def _common(self, name: str) -> dict[str, Any]:
         return {"name": name, "dtype": self.dtype, "trainable": self.trainable}

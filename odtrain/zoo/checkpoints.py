@@ -59,6 +59,8 @@ NETWORKS: list[tuple[str, tuple[str, ...]]] = [
     ("ssdlite_mobiledet_dsp", ("MobileDetDSP/",)),
     ("ssdlite_mobiledet_edgetpu", ("MobileDetEdgeTPU/",)),
     ("ssdlite_mobiledet_gpu", ("MobileDetGPU/",)),
+    ("efficientdet_lite", ("efficientnet-lite", "fpn_cells/", "class_net/")),
+    ("an EfficientDet of automl", ("fpn_cells/", "class_net/")),
     ("a Faster R-CNN", ("FirstStageFeatureExtractor/",)),
     ("ssd_inception_v2", ("InceptionV2/",)),
     ("ssd_resnet50_v1_fpn", ("resnet_v1_50/", "/fpn/")),
@@ -92,6 +94,7 @@ class Checkpoint:
         layers: keys by Keras' layer and weight, in checkpoints of the TensorFlow 2 Object Detection API.
         places: keys by the identity of the network's variables that have the same place among the
             checkpoint's objects.
+        averages: whether moving averages are taken before the variables themselves.
         keys: key of each variable of the network that `shape_of` found.
     """
 
@@ -101,6 +104,7 @@ class Checkpoint:
     aliases: dict[str, str]
     layers: dict[str, str] = field(default_factory=dict)
     places: dict[int, str] = field(default_factory=dict)
+    averages: bool = False
     keys: dict[str, str] = field(default_factory=dict)
 
     def shape_of(self, name: str, variable: Any) -> Shape | None:
@@ -108,7 +112,7 @@ class Checkpoint:
 
         Looked for as such, without the detector's scope (slim's classification checkpoints), under
         the variable's own name, at its place among the objects, under the name that the TensorFlow 2
-        Object Detection API has for it, and last as a moving average of each.
+        Object Detection API has for it, and last, or first with `averages`, as a moving average of each.
         """
         own = (
             self.aliases.get(variable.name.split(":")[0]),
@@ -116,7 +120,8 @@ class Checkpoint:
             self.layers.get(tf2_name(name) or ""),
         )
         names = [name, name.removeprefix("FeatureExtractor/"), *filter(None, own)]
-        for key in [*names, *(plain + AVERAGE for plain in names)]:
+        averaged = [plain + AVERAGE for plain in names]
+        for key in [*averaged, *names] if self.averages else [*names, *averaged]:
             if key in self.shapes:
                 self.keys[name] = key
                 return self.shapes[key]
@@ -147,7 +152,10 @@ class Checkpoint:
 
 
 def read_checkpoint(
-    prefix: Path, where: Path, objects: Mapping[str, Any] | None = None
+    prefix: Path,
+    where: Path,
+    objects: Mapping[str, Any] | None = None,
+    averages: bool = False,
 ) -> Checkpoint:
     """The checkpoint of that prefix; values are read when they are asked for.
 
@@ -155,6 +163,7 @@ def read_checkpoint(
         prefix: its files.
         where: what the user calls it, for messages.
         objects: parts of a network, by the names that object-based checkpoints give them.
+        averages: whether moving averages are taken before the variables themselves.
 
     Raises:
         CheckpointError: its files are truncated or not a checkpoint's.
@@ -164,10 +173,10 @@ def read_checkpoint(
         shapes = {k: tuple(v) for k, v in reader.get_variable_to_shape_map().items()}
         if objects and OBJECT_GRAPH in shapes:
             places = _places(prefix, reader, objects)
-            return Checkpoint(where, reader, shapes, aliases={}, places=places)
+            return Checkpoint(where, reader, shapes, {}, places=places, averages=averages)
         names = _names(reader) if OBJECT_GRAPH in shapes else {}
         aliases = {name: key for key, name in names.items() if OWN_KEY.match(key)}
-        return Checkpoint(where, reader, shapes, aliases, _layers(names))
+        return Checkpoint(where, reader, shapes, aliases, _layers(names), averages=averages)
     except Exception as error:  # TensorFlow raises bare RuntimeErrors and its own here
         raise broken(where, error) from error
 

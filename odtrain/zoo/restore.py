@@ -17,6 +17,7 @@ from odtrain.io.archives import EXPORTED, cache_folder, locate
 from odtrain.io.download import Wanted, download, file_in
 from odtrain.io.packages import packaged
 from odtrain.model_files.strangers import what_it_is
+from odtrain.models import efficientdet
 from odtrain.models.ssd import SSD
 from odtrain.structures import FloatArray, UInt8Image
 from odtrain.system.progress import doing
@@ -25,9 +26,9 @@ from odtrain.zoo.catalog import one_of
 from odtrain.zoo.checkpoints import RANGES, describe_checkpoint, read_checkpoint
 from odtrain_runtime.graph_operators import check_graph
 
-BACKBONE = ("FeatureExtractor/", "backbone/")
-"""How names of the backbone's variables begin in TF1's checkpoints, and in Model Garden's."""
-CLASS_PREDICTORS = ("/ClassPredictor/", "head/_classifier/")
+BACKBONE = ("FeatureExtractor/", "backbone/", "efficientnet-")
+"""How names of the backbone's variables begin in TF1's checkpoints, Model Garden's and automl's."""
+CLASS_PREDICTORS = ("/ClassPredictor/", "head/_classifier/", "class_net/class-predict/")
 """What the names of the last layers of the classes have in them."""
 
 RAW_OUTPUTS = (
@@ -36,6 +37,9 @@ RAW_OUTPUTS = (
 )
 """Where a frozen graph has the boxes and scores of all anchors: as outputs since June 2019, and before
 that inside its post-processing, under the names that the reference's code gives these operations."""
+
+AVERAGED = (efficientdet.ARCHITECTURE,)
+"""Architectures whose publishers take a variable's moving average, also of its statistics, where it has one."""
 
 LEAST_SHARE = 0.5
 """A checkpoint that fits less of the backbone's parameters is of another network."""
@@ -166,10 +170,13 @@ class LoadReport:
 
 def part_of(name: str) -> str:
     """The line of the table that a variable belongs to; predictors of all maps share theirs."""
-    if name.startswith((*BACKBONE, "decoder/")):
+    if name.startswith((*BACKBONE, "decoder/", "resample_p6/", "fpn_cells/")):
         return name.partition("/")[0]
     if name.startswith("head/"):
         return "/".join(name.split("/")[:2])
+    if name.startswith(("class_net/", "box_net/")):
+        net, _, layer = name.partition("/")
+        return f"{net}/{layer.partition('/')[0]}" if "-predict/" in layer else net
     return re.sub(r"^(BoxPredictor)_\d+/([^/]+)/.*", r"\1_*/\2", name)
 
 
@@ -188,7 +195,7 @@ def restore(detector: SSD, checkpoint: str | Path, what: str = "all") -> LoadRep
     """Give the detector every variable that the checkpoint has for it, or none and raise.
 
     Weights are taken as they are; a variable's moving average only where the checkpoint has nothing
-    else (the reference evaluates the raw weights too).
+    else (the reference evaluates the raw weights too), or where the architecture is in `AVERAGED`.
 
     Args:
         detector: changed in place.
@@ -202,9 +209,10 @@ def restore(detector: SSD, checkpoint: str | Path, what: str = "all") -> LoadRep
     """
     choose("train.restore", what, ["backbone", "all"])
     prefix = locate(checkpoint)
-    found = read_checkpoint(prefix, Path(checkpoint), detector.objects)
+    averages = detector.config.architecture in AVERAGED
+    found = read_checkpoint(prefix, Path(checkpoint), detector.objects, averages)
     plans = {
-        name: _plan(found.shape_of(name, variable), name, variable, detector.num_classes, what)
+        name: _plan(found.shape_of(name, variable), name, variable, detector, what)
         for name, variable in detector.variables_by_name().items()
     }
     rows = tuple(plans.values())
@@ -216,7 +224,7 @@ def restore(detector: SSD, checkpoint: str | Path, what: str = "all") -> LoadRep
 
 
 def _plan(
-    there: tuple[int, ...] | None, name: str, variable: Any, num_classes: int, what: str
+    there: tuple[int, ...] | None, name: str, variable: Any, detector: SSD, what: str
 ) -> VariableRow:
     """What is to become of one variable, given the shape that the checkpoint has for it."""
     here = tuple(variable.shape)
@@ -228,18 +236,17 @@ def _plan(
     if there is None:
         return VariableRow(name, "missing", "not in the checkpoint", size)
     if there != here:
-        return VariableRow(
-            name, "re-initialised", _difference(name, there, here, num_classes), size
-        )
+        return VariableRow(name, "re-initialised", _difference(name, there, here, detector), size)
     return VariableRow(name, "restored", "", size)
 
 
-def _difference(name: str, there: tuple[int, ...], here: tuple[int, ...], num_classes: int) -> str:
+def _difference(name: str, there: tuple[int, ...], here: tuple[int, ...], detector: SSD) -> str:
     """Why the shapes differ: another number of classes where that explains it."""
-    anchors = here[-1] // (num_classes + 1)
+    anchors = here[-1] // (detector.num_classes + detector.background)
     of_classes = any(part in name for part in CLASS_PREDICTORS)
     if of_classes and there[:-1] == here[:-1] and there[-1] % anchors == 0:
-        return f"{there[-1] // anchors - 1} classes in the checkpoint, {num_classes} here"
+        classes = there[-1] // anchors - detector.background
+        return f"{classes} classes in the checkpoint, {detector.num_classes} here"
     return f"shape {there} in the checkpoint, {here} here"
 
 

@@ -88,7 +88,8 @@ def _network_of(model: ModelConfig, archive: Path, prefix: Path) -> SSD:
     (biases, *_) = [*(shape for name, shape in shapes.items() if _is_class_bias(name)), (0,)]
     probe = build_detector(model, 1)
     (own, *_) = [v.shape for n, v in probe.variables_by_name().items() if _is_class_bias(n)]
-    return build_detector(model, max(1, biases[0] // (int(own[0]) // 2) - 1))
+    columns = int(own[0]) // (1 + probe.background)
+    return build_detector(model, max(1, biases[0] // columns - probe.background))
 
 
 def _size_beside(prefix: Path) -> list[int] | None:
@@ -106,6 +107,7 @@ def _is_class_bias(name: str) -> bool:
     return name.removesuffix("/.ATTRIBUTES/VARIABLE_VALUE") in (
         "BoxPredictor_0/ClassPredictor/biases",
         "WeightSharedConvolutionalBoxPredictor/ClassPredictor/biases",
+        "class_net/class-predict/bias",
         "head/_classifier/bias",
     )
 

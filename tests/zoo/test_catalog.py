@@ -60,7 +60,7 @@ def test_weights_that_are_here_are_shown(tmp_path):
 @pytest.mark.parametrize(
     ("sort", "first", "last"),
     [
-        ("map", "retinanet_resnetfpn_coco", None),
+        ("map", "efficientdet_lite4_coco", None),
         ("ms", "ssd_mobilenet_edgetpu_coco", None),
         ("input", "panels_ssd_mobilenet_v1", "ssd_resnet_50_fpn_coco"),
         ("depth", "ssd_mobilenet_v1_0.25_depth_192", None),

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 from support.commands import odtrain
+from support.golden_efficientdet import golden_checkpoint, golden_model
 from support.golden_training import OPTIONS, golden_config
 
 from odtrain.config.compose import flattened
@@ -24,18 +25,24 @@ FASTER = dict.fromkeys(["ssd_mobilenet_v2_fpnlite", "ssd_mobilenet_v2_mnasfpn"],
 other begin flat, and the loss fell by 5 to 8 %."""
 
 
+EFFICIENTDET = "efficientdet_lite0"
+
+
 def settings(name: str) -> list[str]:
     """The golden's network as overrides."""
-    model = flattened(asdict(golden_config(name)))
+    config = golden_model() if name == EFFICIENTDET else golden_config(name)
+    model = flattened(asdict(config))
     del model["name"], model["zoo"]
     return [f"model.{key}={json.dumps(value)}" for key, value in model.items()]
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize("name", [*OPTIONS, EFFICIENTDET])
 def test_fine_tuning_lowers_the_loss_and_every_file_agrees(shared, tmp_path, name):
     raccoon, golden = shared / "data" / "raccoon", shared / "golden" / name
-    steps = LONGER.get(name, 50)
+    steps, loss = LONGER.get(name, 50), "focal" if name in FOCAL else "hard_mining"
+    if name == EFFICIENTDET:
+        golden, loss = golden_checkpoint(golden, tmp_path / "golden/model.ckpt-0"), "efficientdet"
     done = odtrain(
         [
             "train",
@@ -48,7 +55,7 @@ def test_fine_tuning_lowers_the_loss_and_every_file_agrees(shared, tmp_path, nam
             "data.name=raccoon",
             f"train.checkpoint={golden}",
             "train.restore=backbone",
-            f"train.loss={'focal' if name in FOCAL else 'hard_mining'}",
+            f"train.loss={loss}",
             f"train.steps={steps}",
             "train.batch_size=8",
             "train.optimizer=adam",

@@ -10,7 +10,7 @@ from odtrain.config.schema import ModelConfig
 from odtrain.dataset.tiles import as_seen
 from odtrain.findings import Finding
 from odtrain.labels.annotations import LabelledImage, LabelledObject
-from odtrain.models.anchors import Grid, pyramid_grids, ssd_grids
+from odtrain.models.anchors import Grid, even_pyramid_grids, pyramid_grids, ssd_grids
 from odtrain.structures import FloatArray
 from odtrain_runtime import resizing
 from odtrain_runtime.tiles import Tiles
@@ -45,10 +45,10 @@ def fit_findings(
         boxes = np.array([item.yxyx for _, item in items], np.float32)
     else:
         boxes = np.concatenate([as_seen(image, tiles) for image in images])
-    if model.resize == resizing.PAD:
+    if model.resize in resizing.FILLS:
         shapes = [_shape(image, tiles) for image, _ in items]
         boxes = boxes * np.array(
-            [resizing.extent(shape, model.size) for shape in shapes], np.float32
+            [resizing.extent(shape, model.size, model.resize) for shape in shapes], np.float32
         )
     sides = (boxes[:, 2:] - boxes[:, :2]) * np.array(model.size, np.float32)
     tiny = sides.min(axis=1) < TINY
@@ -158,6 +158,13 @@ def _fpn(model: ModelConfig) -> list[Grid]:
     return pyramid_grids(model.pyramid, [_cells(model, 2**level) for level in levels], model.size)
 
 
+def _even_fpn(model: ModelConfig) -> list[Grid]:
+    """The same maps, whose cells divide the input evenly."""
+    levels = range(model.pyramid.min_level, model.pyramid.max_level + 1)
+    cells = [_cells(model, 2**level) for level in levels]
+    return even_pyramid_grids(model.pyramid, cells, model.size)
+
+
 def _cells(model: ModelConfig, stride: int) -> tuple[int, int]:
     height, width = (-(-side // stride) for side in model.size)
     return height, width
@@ -178,6 +185,7 @@ GRIDS: dict[str, Callable[[ModelConfig], list[Grid]]] = {
     "ssd_inception_v2": _ssd,
     "ssd_mobilenet_v1_fpn": _fpn,
     "ssd_resnet50_v1_fpn": _fpn,
+    "efficientdet_lite": _even_fpn,
     "ssd_mobilenet_v2_fpnlite": _fpn,
     "ssd_mobilenet_v2_mnasfpn": _fpn,
 }
