@@ -48,10 +48,15 @@ NEWER = {
         for key, value in (("size", "stored"), ("overlap", 0.2), ("whole", True))
     },
     "model.last_channels": None,
+    "model.pyramid.cells": 1,
     "model.pyramid.from_smoothed": False,
+    "model.repeat_multiplier": 1.0,
+    "model.survival_probability": 1.0,
     "registry.min_recall": 0.1,
     "registry.min_pictures": 20,
     "registry.min_objects": 10,
+    "train.clip_each": None,
+    "train.ema_warmup": False,
 }
 """Keys that runs and data sets of older versions do not have, and the value that says what was done then."""
 FORMER = {"export.nms": ("builtin", "regular")}

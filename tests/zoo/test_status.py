@@ -99,7 +99,7 @@ def test_every_address_of_a_model_is_asked_and_what_is_closed_is_told(server, tm
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("nix", "zoo status nix: no such model.\n  Models: panels_ssd_mobilenet_v1, "),
+        ("nix", "zoo status nix: no such model.\n  Models: efficientdet_lite0_coco, "),
         (
             "panels_ssd_mobilenet_v1",
             "model=panels_ssd_mobilenet_v1: it has no published weights.\n"

@@ -146,7 +146,7 @@ def test_half_a_tarball_is_refused_in_one_screen(shared, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["fetch", "nix"], "zoo fetch nix: no such model.\n  Models: panels_ssd_mobilenet_v1, "),
+        (["fetch", "nix"], "zoo fetch nix: no such model.\n  Models: efficientdet_lite0_coco, "),
         (["fetch"], "zoo fetch: no such model.\n  Models: "),
         (["verify", "nix"], "zoo verify nix: no such model, and no such path.\n  Models: "),
         (["verify"], "zoo verify: no such model, and no such path.\n  Models: "),
