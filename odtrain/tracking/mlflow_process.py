@@ -64,7 +64,12 @@ def check_port(host: str, port: int, command: str) -> None:
 
 @contextlib.contextmanager
 def served(
-    command: Sequence[str], environment: Mapping[str, str], health: str, log: Path, folder: Path
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    health: str,
+    log: Path,
+    folder: Path,
+    remedy: str,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """The server that answers; it and its workers are stopped at the end.
 
@@ -74,6 +79,7 @@ def served(
         health: the address that answers when it does.
         log: what it says is added to it.
         folder: where it works.
+        remedy: what to do where it does not start.
 
     Raises:
         TrackingError: it does not start.
@@ -90,13 +96,13 @@ def served(
         )
     try:
         with doing("Starting MLflow"):
-            _wait(server, health, log)
+            _wait(server, health, log, remedy)
         yield server
     finally:
         _end(server)
 
 
-def _wait(server: subprocess.Popen[bytes], url: str, log: Path) -> None:
+def _wait(server: subprocess.Popen[bytes], url: str, log: Path, remedy: str) -> None:
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline and server.poll() is None:
         with contextlib.suppress(requests.RequestException):
@@ -105,7 +111,7 @@ def _wait(server: subprocess.Popen[bytes], url: str, log: Path) -> None:
         time.sleep(0.3)
     text = log.read_text(encoding="utf-8", errors="replace").strip()
     last = text.splitlines()[-1] if text else "it said nothing"
-    raise TrackingError(url, f"MLflow's server does not start: {last}", f"Look into {log}.")
+    raise TrackingError(url, f"MLflow's server does not start: {last}", remedy)
 
 
 def _end(server: subprocess.Popen[bytes]) -> None:

@@ -244,13 +244,12 @@ def _run_mlflow(folder: Path, uri: str, options: Sequence[str], host: str, port:
     log.touch(PRIVATE)  # SQLAlchemy's complaints name the database
     command = [sys.executable, "-m", "odtrain.tracking.guarded_mlflow", *options]
     health = f"http://{_own_address(host)}:{port}/health"
-    with served(command, _environment(folder, uri), health, log, folder) as server:
+    look = f"Look into {log}."
+    with served(command, _environment(folder, uri), health, log, folder, look) as server:
         ready()
         print(_greeting(folder, host, port), flush=True)
         status = server.wait()
-        raise TrackingError(
-            folder, f"MLflow's server ended with status {status}.", f"Look into {log}."
-        )
+        raise TrackingError(folder, f"MLflow's server ended with status {status}.", look)
 
 
 def _environment(folder: Path, uri: str) -> dict[str, str]:

@@ -43,15 +43,17 @@ def run_ui(config: TrackingConfig, port: int = 5000) -> int:
     """
     uri = tracking_uri(config)
     shown = _to_open(uri, config, port)
-    if ui_command(uri, port) is None:
+    plain = ui_command(uri, port)
+    if plain is None:
         return _told(shown)
     check_port("127.0.0.1", port, UI)
     # Everybody here can read the arguments of a process, and nobody its environment.
     environment = {**os.environ, **QUIET, "MLFLOW_BACKEND_STORE_URI": uri}
     command = [sys.executable, "-m", "mlflow", "ui", "--port", str(port)]
     with stopped_by_signals(), tempfile.TemporaryDirectory(prefix="odtrain-ui-") as folder:
-        log = Path(folder, "mlflow.log")
-        with served(command, environment, f"{shown.root}/health", log, Path.cwd()) as server:
+        log, remedy = Path(folder, "mlflow.log"), f"To see all that it says: {plain}"
+        health = f"{shown.root}/health"
+        with served(command, environment, health, log, Path.cwd(), remedy) as server:
             ready()
             _told(shown, " (Ctrl-C ends it)")
             return server.wait()

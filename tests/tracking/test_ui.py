@@ -13,6 +13,8 @@ import requests
 from mlflow import MlflowClient
 
 from odtrain.cli.main import main
+from odtrain.errors import TrackingError
+from odtrain.tracking.mlflow_process import served
 from tests.support.stores import free_port
 
 
@@ -59,4 +61,17 @@ def test_a_port_that_is_taken_is_said_before_anybody_waits(store, capsys):
     assert capsys.readouterr().err == (
         f"--host 127.0.0.1 --port {port}: cannot be listened at: Address already in use.\n"
         "  Give another: odtrain ui --port 5001\n"
+    )
+
+
+def test_a_server_that_does_not_start_leaves_its_last_words_and_what_to_do(tmp_path):
+    command = [sys.executable, "-c", "raise SystemExit('no such table')"]
+    health = f"http://127.0.0.1:{free_port()}/health"
+    with (
+        pytest.raises(TrackingError) as error,
+        served(command, dict(os.environ), health, tmp_path / "log", tmp_path, "Look elsewhere."),
+    ):
+        pass
+    assert str(error.value) == (
+        f"{health}: MLflow's server does not start: no such table\n  Look elsewhere."
     )
