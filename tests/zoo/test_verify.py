@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import shutil
-import tarfile
 
 import pytest
 import tensorflow as tf
@@ -20,14 +19,6 @@ COCO = "ssd_mobilenet_v1_0.75_depth_coco_dequantized"
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-
-@pytest.fixture
-def coco(shared, tmp_path):
-    """The COCO tarball, unpacked to a folder that may be changed."""
-    with tarfile.open(shared / "zoo" / f"{COCO}.tar.gz") as archive:
-        archive.extractall(tmp_path, filter="data")
-    return tmp_path / COCO
 
 
 def settings(shared, model):
