@@ -99,16 +99,31 @@ def catalog(sort: str = "name", config_dir: str | None = None) -> str:
 def closed_lines(entries: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Why the weights of some models cannot be fetched any more, and what to take; an empty line before."""
     said = [
-        f"{name}: closed, {entry['closed']}. Take {one_of(entry.get('instead') or ())} instead."
+        closed_line(name, entry["closed"], entry.get("instead") or ())
         for name, entry in entries.items()
         if entry.get("closed")
     ]
     return ["", *said] if said else []
 
 
-def one_of(models: Sequence[str]) -> str:
-    """Models to choose from, as they are typed."""
-    return " or ".join(f"model={name}" for name in models) or "another model"
+def closed_line(name: str, why: str, instead: Sequence[str]) -> str:
+    """Why the weights of a model cannot be fetched any more, and what to take."""
+    models = " or ".join(f"model={each}" for each in instead) or "another model"
+    return f"{name}: closed, {why}. Take {models} instead."
+
+
+def no_model(where: str, problem: str, models: Sequence[str]) -> ConfigError:
+    """What is said where no model has the name that `where` ends with."""
+    return ConfigError(where.rstrip(), problem, f"Models: {', '.join(models)}.")
+
+
+def no_weights(name: str) -> ConfigError:
+    """What is said of a model without published weights, where these are asked for."""
+    return ConfigError(
+        f"model={name}",
+        "it has no published weights.",
+        "Train it from random weights: train.checkpoint=null.",
+    )
 
 
 def catalog_table(sort: str = "name", config_dir: str | None = None) -> str:

@@ -37,23 +37,23 @@ def _list(given: Composed) -> str:
 
 
 def _fetch(given: Composed) -> str:
-    from odtrain.zoo.catalog import model_names
+    from odtrain.zoo.catalog import model_names, no_model
 
     models, name = model_names(given.flags.config_dir), given.flags.name or ""
     if name not in models:
-        raise _no_model(f"zoo fetch {name}", "no such model.", models)
+        raise no_model(f"zoo fetch {name}", "no such model.", models)
     from odtrain.zoo.verify import fetch_weights
 
     return str(fetch_weights(given.config))
 
 
 def _verify(given: Composed) -> str:
-    from odtrain.zoo.catalog import model_names
+    from odtrain.zoo.catalog import model_names, no_model
 
     models, name = model_names(given.flags.config_dir), given.flags.name or ""
     path = Path(name).expanduser()
     if name not in models and (not name or not path.exists()):
-        raise _no_model(f"zoo verify {name}", "no such model, and no such path.", models)
+        raise no_model(f"zoo verify {name}", "no such model, and no such path.", models)
     from odtrain.zoo.verify import fetch_weights, verify_weights
 
     if name in models:
@@ -103,10 +103,6 @@ def _adopt(given: Composed) -> str:
         f"{folder}: {count:,} variables of {file}.\nTo prove it: odtrain zoo verify {folder}\n"
         f"To train from it: odtrain train model=NAME train.checkpoint={folder}"
     )
-
-
-def _no_model(where: str, problem: str, models: list[str]) -> ConfigError:
-    return ConfigError(where.rstrip(), problem, f"Models: {', '.join(models)}.")
 
 
 LIST = Action(

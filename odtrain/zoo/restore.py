@@ -22,7 +22,7 @@ from odtrain.models.ssd import SSD
 from odtrain.structures import FloatArray, UInt8Image
 from odtrain.system.progress import doing
 from odtrain.zoo.adopt import FROZEN, adopted, is_graph, read_graph
-from odtrain.zoo.catalog import one_of
+from odtrain.zoo.catalog import closed_line
 from odtrain.zoo.checkpoints import RANGES, describe_checkpoint, read_checkpoint
 from odtrain_runtime.graph_operators import check_graph
 
@@ -87,7 +87,7 @@ def fetch(entry: ZooEntry, name: str, mirrors: Sequence[str] = ()) -> Path:
 def _closed(entry: ZooEntry, name: str) -> str:
     if entry.closed is None:
         return ""
-    return f"{name}: closed, {entry.closed}. Take {one_of(entry.instead or ())} instead.\n  "
+    return f"{closed_line(name, entry.closed, entry.instead or ())}\n  "
 
 
 def _by_hand(source: str, name: str) -> str:

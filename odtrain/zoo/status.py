@@ -7,13 +7,12 @@ from typing import NamedTuple
 
 import requests
 
-from odtrain.errors import ConfigError
 from odtrain.io.http_errors import reason, status
 from odtrain.io.markdown import table
 from odtrain.io.packages import LockedError, PackageError, UnreachedError, check, packaged
 from odtrain.secrets import masked
 from odtrain.system.progress import Bar
-from odtrain.zoo.catalog import closed_lines, model_names, settings_of
+from odtrain.zoo.catalog import closed_lines, model_names, no_model, no_weights, settings_of
 
 ALIVE, DEAD, CLOSED, UNREACHED = "alive", "dead", "closed", "not reached"
 SECONDS = (10, 20)
@@ -44,17 +43,11 @@ def status_table(names: Sequence[str], config_dir: str | None = None) -> str:
     known = model_names(config_dir)
     for name in names:
         if name not in known:
-            raise ConfigError(
-                f"zoo status {name}", "no such model.", f"Models: {', '.join(known)}."
-            )
+            raise no_model(f"zoo status {name}", "no such model.", known)
     entries = {name: settings_of(name, config_dir)["zoo"] for name in names or known}
     published = {name: entry for name, entry in entries.items() if entry is not None}
     if not published:
-        raise ConfigError(
-            f"model={names[0]}",
-            "it has no published weights.",
-            "Train it from random weights: train.checkpoint=null.",
-        )
+        raise no_weights(names[0])
     asked = [(name, each) for name, entry in published.items() for each in entry["sources"]]
     with Bar[tuple[str, str]](asked, doing="Asking", unit="source") as bar:
         rows = list(_rows(bar))

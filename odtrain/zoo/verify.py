@@ -11,7 +11,7 @@ import numpy as np
 
 from odtrain.config.schema import Config, ModelConfig
 from odtrain.config.shipped import shipped
-from odtrain.errors import CheckpointError, ConfigError
+from odtrain.errors import CheckpointError
 from odtrain.export.benchmark import agreement
 from odtrain.io.archives import locate
 from odtrain.media.find import find_pictures
@@ -21,6 +21,7 @@ from odtrain.models.ssd import SSD
 from odtrain.structures import Detections, UInt8Image
 from odtrain.system.progress import doing
 from odtrain.zoo.adopt import FROZEN, input_size_of, read_graph
+from odtrain.zoo.catalog import no_weights
 from odtrain.zoo.checkpoints import read_checkpoint
 from odtrain.zoo.restore import Verification, fetch, gives_raw_detections, restore, verify
 from odtrain_runtime.model_files import load_detector
@@ -40,11 +41,7 @@ def fetch_weights(config: Config) -> Path:
     """
     model = config.model
     if model.zoo is None:
-        raise ConfigError(
-            f"model={model.name}",
-            "it has no published weights.",
-            "Train it from random weights: train.checkpoint=null.",
-        )
+        raise no_weights(model.name)
     return fetch(model.zoo, model.name, config.zoo.mirrors)
 
 
