@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from socket import create_server
@@ -32,7 +33,7 @@ from selenium.webdriver.remote.webdriver import WebDriver
 
 import odtrain
 from odtrain.media.draw import draw, fit
-from odtrain.tracking.views import RUNS, Pages
+from odtrain.tracking.views import RUNS, SHARED, Pages
 
 ROOT = Path(__file__).resolve().parents[1]
 PANELS, PICTURES = ROOT / "data/panels/images/test", ROOT / "docs/pictures"
@@ -51,6 +52,10 @@ SETTLED, LOADED = 4, 120
 LOADING = "//*[contains(@class, 'skeleton') or contains(@class, 'spin')]"
 BESIDE = "(//*[text()='MLflow Assistant']/ancestor::*[.//button][1]//button)[last()]"
 """Closes what MLflow opens beside its pages at first."""
+
+SEARCH = "//input[@placeholder='Search metric charts']"
+
+SCROLL = "document.querySelector('img[src*=val]').scrollIntoView({block: 'center'})"
 
 
 # ---- what there is to be seen
@@ -138,11 +143,13 @@ class Looking:
         self.browser.get("about:blank")  # an address that differs behind its # alone loads nothing
         self.browser.get(address)
         time.sleep(SETTLED)
-        for each in self.browser.find_elements(By.XPATH, BESIDE):
-            each.click()
         end = time.monotonic() + LOADED
         while self.browser.find_elements(By.XPATH, LOADING) and time.monotonic() < end:
             time.sleep(0.5)
+        for _ in range(2):  # it opens late
+            for each in self.browser.find_elements(By.XPATH, BESIDE):
+                each.click()
+            time.sleep(SETTLED)
         prepare()
         time.sleep(SETTLED)
         self.browser.save_screenshot(str(PICTURES / f"{name}.png"))
@@ -179,8 +186,13 @@ def run(looking: Looking) -> None:
 
 
 def losses(looking: Looking) -> None:
-    """A run's curves."""
-    looking.keep(looking.pages().run(runs("train")[0].info.run_id, "model-metrics"), "losses")
+    """A run's curves of training."""
+
+    def train() -> None:
+        looking.browser.find_element(By.XPATH, SEARCH).send_keys("train/")
+
+    address = looking.pages().run(runs("train")[0].info.run_id, "model-metrics")
+    looking.keep(address, "losses", train)
 
 
 def models(looking: Looking) -> None:
@@ -190,7 +202,16 @@ def models(looking: Looking) -> None:
 
 def detections(looking: Looking) -> None:
     """Charts of the runs, with what was found by step."""
-    looking.keep(looking.pages().charts, "detections")
+    tags = MlflowClient("sqlite:///mlflow.db").get_experiment("0").tags
+    with_pictures = (
+        key for key, text in tags.items() if key.startswith(SHARED) and "IMAGE" in text
+    )
+    shown = replace(looking.pages(), view=min(with_pictures).removeprefix(SHARED))
+
+    def into_view() -> None:
+        looking.browser.execute_script(SCROLL)
+
+    looking.keep(shown.charts, "detections", into_view)
 
 
 def version(looking: Looking) -> None:

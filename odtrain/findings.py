@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -101,6 +102,34 @@ def by_severity(findings: Sequence[Finding]) -> tuple[Finding, ...]:
 def findings_json(findings: Sequence[Finding]) -> str:
     """The findings as a JSON list of objects."""
     return json.dumps([asdict(finding) for finding in findings], indent=1)
+
+
+def findings_annotations(findings: Sequence[Finding]) -> str:
+    """Errors and warnings as GitHub's workflow commands, which a pull request shows at their files.
+
+    Paths are made relative to the current folder, where they lie in it.
+    """
+    shown = (finding for finding in by_severity(findings) if finding.severity != "info")
+    return "\n".join(
+        f"::{finding.severity} file={_property(_from_here(finding.file))},"
+        f"title={_property(f'{finding.code} {finding.title}')}::"
+        f"{_data(plain(f'{finding.cause} {finding.remedy}'))}"
+        for finding in shown
+    )
+
+
+def _from_here(file: str) -> str:
+    here = Path.cwd()
+    path = Path(os.path.normpath(here / file))
+    return path.relative_to(here).as_posix() if path.is_relative_to(here) else file
+
+
+def _data(text: str) -> str:
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _property(text: str) -> str:
+    return _data(plain(text)).replace(":", "%3A").replace(",", "%2C")
 
 
 def findings_table(findings: Sequence[Finding], of_each: int | None = None) -> str:
@@ -331,6 +360,14 @@ KINDS: dict[str, Kind] = {
         "validation after the last step alone",
         "Set evaluate.every to a tenth of train.steps.",
     ),
+    "OD124": Kind(
+        "warning", "tiles larger than the pictures", "Give a smaller data.tiles.size, or null."
+    ),
+    "OD125": Kind(
+        "warning",
+        "object larger than the tiles",
+        "Raise data.tiles.size, or train on whole pictures too: data.tiles.whole=true.",
+    ),
     "OD130": Kind(
         "warning",
         "labels in two formats",
@@ -394,4 +431,5 @@ KINDS: dict[str, Kind] = {
         "Nothing to do if the class names look right; else save it as UTF-8.",
     ),
     "OD234": Kind("info", "pictures unpacked", "Nothing to do: your records stay as they are."),
+    "OD235": Kind("info", "pictures cut into tiles", "Nothing to do if that is meant."),
 }

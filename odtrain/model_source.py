@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,18 +21,22 @@ from odtrain.config.schema import (
     DataConfig,
     ModelConfig,
     Runs,
+    TilesConfig,
     TrackingConfig,
     TrainConfig,
     replaced,
 )
+from odtrain.config.tiles import judging_tiles, tiles_in_use
 from odtrain.errors import CheckpointError, ConfigError, taken_from
 from odtrain.labels.label_map import read_class_names, read_label_map
 from odtrain.model_files.strangers import what_it_is
 from odtrain.structures import Detect, Detections, FloatArray, UInt8Image
 from odtrain.system.progress import doing
 from odtrain.tracking.names import RUN_ID as BARE_ID
+from odtrain_runtime.detector import BATCH
 from odtrain_runtime.model_files import OPENERS, FileDetector, load_detectors
 from odtrain_runtime.tf_graph import SAVED_MODEL_FILE
+from odtrain_runtime.tiles import Tiles, tiled
 
 if TYPE_CHECKING:
     from odtrain.models.ssd import SSD
@@ -43,8 +47,6 @@ RUN_ID = re.compile(rf"(?:runs:/)?(?:{BARE_ID})")
 RUN_FILE = re.compile(r"runs:/([^/]+)/(.+)")
 NEAR_RUNS = " Runs that may be meant:\n"
 SHOWN_CLASSES = 10
-GRAPH_BATCH = 4
-"""A frozen graph took 14 % less processor time a picture in fours than one by one; eights gave no more."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ class Source:
         file: the exported file, if it is one.
         detector: the network, where the source is a run or checkpoint.
         opened: the opened file, if it is one.
+        tiles: that larger pictures are looked at by; None where they are looked at as a whole alone.
     """
 
     name: str
@@ -68,6 +71,7 @@ class Source:
     file: Path | None = None
     detector: SSD | None = None
     opened: FileDetector | None = None
+    tiles: Tiles | None = None
 
     @property
     def passport(self) -> Mapping[str, str]:
@@ -77,7 +81,7 @@ class Source:
     @property
     def batch(self) -> int:
         """How many pictures of one size it is best given at once."""
-        return GRAPH_BATCH if self.opened and self.opened.run_batch else 1
+        return BATCH if self.opened and self.opened.run_batch else 1
 
     def detect_all(self, images: Sequence[UInt8Image]) -> list[Detections]:
         """What is found in each of several (H, W, 3) pictures."""
@@ -85,10 +89,25 @@ class Source:
             return self.opened.detect_all(images)
         return [self.detect(image) for image in images]
 
+    def asked(self, tiles: TilesConfig) -> Source:
+        """The same, looking by the tiles that are asked for, or by its own."""
+        used = tiles_in_use(tiles, self.tiles)
+        if used == self.tiles:
+            return self
+        if self.opened:
+            opened = replace(self.opened, tiles=used)
+            return replace(self, detect=opened, opened=opened, tiles=used)
+        assert self.detector is not None  # what is no file is a network
+        return replace(self, detect=tiled(self.detector.as_detect(), used), tiles=used)
+
 
 @doing("Opening the model")
 def open_source(
-    name: str | None, config: Config, workers: int = 1, threads: int | None = None
+    name: str | None,
+    config: Config,
+    workers: int = 1,
+    threads: int | None = None,
+    tiles: TilesConfig | None = None,
 ) -> Source:
     """The detector of this name.
 
@@ -97,6 +116,7 @@ def open_source(
         config: where runs and models are, and which network a TF1 checkpoint is of.
         workers: threads that may run it at once.
         threads: of each .tflite interpreter; without it, those of a benchmark.
+        tiles: how large pictures are looked at; None as the model was judged.
 
     Raises:
         ConfigError: nothing is named, or it cannot be told what it is.
@@ -118,7 +138,7 @@ def open_source(
     source = _opened(name, config, open_file)
     if names and source.class_names != names:
         logger.warning(f"{name} knows its own classes: predict.label_map={given} is passed over.")
-    return source
+    return source if tiles is None else source.asked(tiles)
 
 
 def _opened(name: str, config: Config, open_file: Callable[[Path], Source]) -> Source:
@@ -256,7 +276,13 @@ def weights_of_run(name: str, runs: Runs) -> str | None:
 
     if RUN_ID.fullmatch(name) or name.startswith("models:/"):
         return run_meant(name, runs)
-    other = name == "zoo" or "://" in name or is_there(name) or _looks_like_a_file(name)
+    other = (
+        name == "zoo"
+        or name.startswith(("pypi:", "npm:"))
+        or "://" in name
+        or is_there(name)
+        or _looks_like_a_file(name)
+    )
     return None if other else run_called(name, runs)
 
 
@@ -335,7 +361,9 @@ def _shown(names: Sequence[str]) -> str:
 def _open_run(name: str, runs: Runs) -> Source:
     run_id = run_of_source(name, runs)
     detector, class_names = rebuild(run_id, runs)
-    return Source(name, detector.as_detect(), class_names, run_id=run_id, detector=detector)
+    tiles = judging_tiles(run_config(run_id, runs))
+    detect = tiled(detector.as_detect(), tiles)
+    return Source(name, detect, class_names, run_id=run_id, detector=detector, tiles=tiles)
 
 
 def run_of_source(name: str, runs: Runs) -> str:
@@ -383,7 +411,8 @@ def _open_file(
     name: str, file: Path, workers: int, threads: int, names: Sequence[str] | None, trusted: bool
 ) -> Source:
     detector = load_detectors(file, workers, threads, names, trusted)
-    return Source(name, detector, detector.class_names, file=file, opened=detector)
+    known = detector.class_names
+    return Source(name, detector, known, file=file, opened=detector, tiles=detector.tiles)
 
 
 def _open_checkpoint(name: str, model: ModelConfig, data: DataConfig) -> Source:

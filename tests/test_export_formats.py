@@ -100,7 +100,9 @@ def opened(monkeypatch):
 
     def load(file, workers, threads=1, class_names=None, trusted=False):
         names.append(file.name)
-        return SimpleNamespace(class_names=("circle", "square"), passport={}, run_batch=None)
+        return SimpleNamespace(
+            class_names=("circle", "square"), passport={}, run_batch=None, tiles=None
+        )
 
     monkeypatch.setattr("odtrain_runtime.pyfunc.load_detectors", load)
     monkeypatch.setattr(sources, "load_detectors", load)

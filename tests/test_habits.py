@@ -35,6 +35,5 @@ def test_contributing_names_what_ci_checks():
 
 def test_the_workflow_runs_ci():
     jobs = yaml.safe_load(read(".github/workflows/ci.yml"))["jobs"]
-    assert [step["run"] for job in jobs.values() for step in job["steps"] if "run" in step] == [
-        ".ci/run"
-    ]
+    must_hold = jobs["everything-that-must-hold"]["steps"]
+    assert [step["run"] for step in must_hold if "run" in step] == [".ci/run"]

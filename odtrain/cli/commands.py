@@ -71,6 +71,10 @@ COMMANDS = {
         "odtrain.registry.command",
         "list | show NAME | compare A B | promote NAME VERSION | rollback NAME | download URI",
     ),
+    "deploy": (
+        "odtrain.deploy.command",
+        "URI --to frigate|coral|raspberry-pi|android|tf-serving --out DIR: the file, and what it needs there",
+    ),
     "prelabel": (
         "odtrain.labelling.command",
         "proposals of source= for new pictures input=, to correct in labelImg; merge: take them",

@@ -12,7 +12,6 @@ import os
 import sys
 from collections.abc import Sequence
 from concurrent.futures import BrokenExecutor
-from contextlib import nullcontext
 from pathlib import Path
 
 from odtrain import __version__
@@ -110,8 +109,7 @@ def _run(arguments: Sequence[str]) -> int:
     logs.show(asked.typed.verbosity)
     loading.calm_tensorflow(asked.typed.verbosity)
     loading.say_what_loads()
-    lasting = nullcontext() if asked.action.stays else progress.doing("Working")
-    with logs.remembering(), lasting:
+    with logs.remembering(), progress.doing("Starting" if asked.action.stays else "Working"):
         return asked.action.run(invocation)
 
 

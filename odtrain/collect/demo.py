@@ -12,6 +12,7 @@ from PIL import Image, ImageEnhance
 from odtrain.config.shipped import shipped
 from odtrain.errors import DataError, told_if_not_written
 from odtrain.io.atomic import replacing_folder
+from odtrain.io.free_names import is_taken
 
 FIRST = range(1, 61)
 LATER = range(61, 121)
@@ -65,7 +66,7 @@ def write_demo(folder: Path, *, labelled: bool = False, later: bool = False) -> 
     Raises:
         DataError: there is something in the folder, or it cannot be written.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if is_taken(folder):
         problem = "is there already and not empty; nothing was written."
         raise DataError(folder, problem, "Give the name of a new folder: --to DIR")
     with (

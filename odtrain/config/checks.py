@@ -8,15 +8,19 @@ from typing import Any
 
 from odtrain.config.data_name import is_folder_name
 from odtrain.config.schema import (
-    STORED_THRESHOLDS,
+    STORED,
+    CutConfig,
     DataConfig,
     ModelConfig,
     PredictConfig,
     Rules,
+    TilesConfig,
     TrainConfig,
 )
 from odtrain.errors import ConfigError
+from odtrain.io.packages import FORM, packaged
 
+LINES = "Give {NAME: [x,y,x,y]} in pixels for a line, with three corners or more for a zone."
 SHOWN_LENGTH = 60
 """Of a value that is refused."""
 
@@ -99,7 +103,7 @@ def _check_folds(data: DataConfig) -> None:
 
 def _check_threshold(predict: PredictConfig) -> None:
     threshold: object = predict.threshold
-    if threshold == STORED_THRESHOLDS:
+    if threshold == STORED:
         return
     scores = list(threshold.values()) if isinstance(threshold, dict) else [threshold]
     numbers = [x for x in scores if isinstance(x, int | float) and not isinstance(x, bool)]
@@ -109,6 +113,47 @@ def _check_threshold(predict: PredictConfig) -> None:
             "not a score.",
             "Give 0 to 1, {CLASS: SCORE, default: SCORE}, or stored.",
         )
+
+
+def _check_lines(predict: PredictConfig) -> None:
+    if predict.lines is None:
+        return
+    if not isinstance(predict.lines, dict):
+        raise ConfigError(f"predict.lines={predict.lines}", "no names with points.", LINES)
+    for name, numbers in predict.lines.items():
+        listed = numbers if isinstance(numbers, list) else []
+        real = all(isinstance(x, int | float) and not isinstance(x, bool) for x in listed)
+        if not real or len(listed) < 4 or len(listed) % 2 or listed[:2] == listed[2:]:
+            raise ConfigError(
+                f"predict.lines: {name}={numbers}",
+                "no line and no zone.",
+                LINES,
+            )
+    if not predict.track:
+        raise ConfigError("predict.lines", "counts tracks alone.", "Set predict.track=true too.")
+
+
+def _check_cut(cut: CutConfig) -> None:
+    _check_tile("data.tiles.size", cut.size, None)
+
+
+def _check_tiles(tiles: TilesConfig) -> None:
+    _check_tile("tiles.size", tiles.size, STORED)
+
+
+def _check_tile(key: str, size: Any, word: str | None) -> None:
+    sides = size if isinstance(size, list) else [size]
+    whole = all(isinstance(side, int) and not isinstance(side, bool) for side in sides)
+    if size in (None, word) or (
+        whole and len(sides) in (1, 2) and all(32 <= s <= 8192 for s in sides)
+    ):
+        return
+    others = f", {word}" if word else ""
+    raise ConfigError(
+        f"{key}={size}",
+        "not a size in pixels.",
+        f"Give one number from 32 to 8192, [height,width]{others} or null.",
+    )
 
 
 def _check_box_scales(model: ModelConfig) -> None:
@@ -150,10 +195,23 @@ def _check_input_size(model: ModelConfig) -> None:
         )
 
 
+def _check_sources(model: ModelConfig) -> None:
+    if model.zoo is None:
+        return
+    form = f"Give http or https addresses, {FORM}."
+    if not model.zoo.sources:
+        raise ConfigError("model.zoo.sources=[]", "names no address.", form)
+    for source in model.zoo.sources:
+        if packaged(source) is None and not source.startswith(("http://", "https://")):
+            raise ConfigError(f"model.zoo.sources: {source}", "no address.", form)
+
+
 FORMS: dict[type, tuple[Callable[[Any], None], ...]] = {
+    CutConfig: (_check_cut,),
     DataConfig: (_check_folds,),
-    ModelConfig: (_check_input_size, _check_box_scales),
+    TilesConfig: (_check_tiles,),
+    ModelConfig: (_check_input_size, _check_box_scales, _check_sources),
     TrainConfig: (_check_manual,),
-    PredictConfig: (_check_threshold,),
+    PredictConfig: (_check_threshold, _check_lines),
 }
 """What goes beyond a rule for one key, by section."""

@@ -22,7 +22,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from odtrain.config.checks import check_values, choices_of
 from odtrain.config.data_name import name_own_data
 from odtrain.config.foreign_words import CHOICES, in_our_words
-from odtrain.config.schema import Config, keys, section_in, sections
+from odtrain.config.schema import Config, ZooEntry, keys, section_in, sections
 from odtrain.config.shipped import choices, conf, conf_folders, shipped
 from odtrain.errors import ConfigError, first_line, taken_from
 from odtrain.secrets import without_secrets
@@ -35,14 +35,37 @@ WITHOUT_CHOICES = ("~model", "~data", "~sweep")
 NEWER = {
     "data.crowd": "ignore",
     "data.faulty": "error",
+    "data.tiles.size": None,
+    "data.tiles.overlap": 0.2,
+    "data.tiles.whole": True,
+    "data.tiles.min_visible": 0.5,
+    "data.tiles.empty": 1.0,
+    "predict.track": False,
+    "predict.lines": None,
+    **{
+        f"{section}.tiles.{key}": value
+        for section in ("evaluate", "predict")
+        for key, value in (("size", "stored"), ("overlap", 0.2), ("whole", True))
+    },
+    "model.last_channels": None,
+    "model.pyramid.cells": 1,
+    "model.pyramid.from_smoothed": False,
+    "model.repeat_multiplier": 1.0,
+    "model.survival_probability": 1.0,
     "registry.min_recall": 0.1,
     "registry.min_pictures": 20,
     "registry.min_objects": 10,
+    "train.clip_each": None,
+    "train.ema_warmup": False,
 }
 """Keys that runs and data sets of older versions do not have, and the value that says what was done then."""
 FORMER = {"export.nms": ("builtin", "regular")}
 """Keys whose default changed without changing what a run learns: today's, and the older one.
 Files that suppress by the detection operator lose a class with several threads."""
+FORMER_KEY, TODAYS_KEY = "model.zoo.url", "model.zoo.sources"
+"""What was one address is a list of them now: in runs and YAML of before it is read as a list of one."""
+NOT_SETTINGS = ("model.zoo.closed", "model.zoo.instead")
+"""What is told of a model's weights, and changes nothing of what is learned."""
 Section = TypeVar("Section")
 
 
@@ -59,6 +82,7 @@ def compose_config(
     Raises:
         ConfigError: an override cannot be read, names an unknown key or choice, or has a wrong type.
     """
+    overrides = [_in_todays_key(override) for override in overrides]
     quoted = [_quoted(override) for override in overrides]
     if config_dir is not None and not Path(config_dir).is_dir():
         raise ConfigError(
@@ -175,7 +199,10 @@ def names_section(overrides: Sequence[str], name: str) -> bool:
 def without_newer(values: Mapping[str, Any]) -> dict[str, Any]:
     """Flat values as an older version had them: without `NEWER` keys that change nothing, by `FORMER`."""
     older = {key: each for key, each in values.items() if key not in NEWER or NEWER[key] != each}
+    older = {key: each for key, each in older.items() if key not in NOT_SETTINGS}
     renamed = {key: old for key, (now, old) in FORMER.items() if older.get(key) == now}
+    if len(older.get(TODAYS_KEY, ())) == 1:
+        renamed[FORMER_KEY] = older.pop(TODAYS_KEY)[0]
     return {**older, **renamed}
 
 
@@ -191,6 +218,11 @@ def _composed(overrides: Sequence[str]) -> DictConfig:
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf()), version_base="1.3"):
         return compose("config", overrides=list(overrides))
+
+
+def _in_todays_key(override: str) -> str:
+    key, _, value = override.partition("=")
+    return f"{TODAYS_KEY}=[{value}]" if key.lstrip("+") == FORMER_KEY and value else override
 
 
 def _variable(name: str, otherwise: str) -> str:
@@ -214,6 +246,8 @@ def _open(kind: type) -> type:
         (each.name, _open_hint(hints[each.name]), field(default=each.default))
         for each in fields(kind)
     ]
+    if kind is ZooEntry:
+        keys.append(("url", Optional[str], field(default=None)))  # noqa: UP045
     return make_dataclass(kind.__name__, keys)
 
 
@@ -226,6 +260,8 @@ def _open_hint(hint: Any) -> Any:
 
 def _typed(node: DictConfig, others: Sequence[str] = WITHOUT_CHOICES) -> Config:
     """The values as dataclasses; those of keys that are missing as composing `others` gives them."""
+    if (url := OmegaConf.select(node, FORMER_KEY)) is not None:
+        OmegaConf.update(node, TODAYS_KEY, [url])
     if OmegaConf.missing_keys(node):
         given = OmegaConf.to_container(_given(conf(), tuple(others)))
         filled = _filled(OmegaConf.to_container(node), Config, given)
@@ -254,7 +290,7 @@ def _filled(values: Any, kind: type, given: Any) -> dict[str, Any]:
 
 def _made(kind: type[Section], values: Any) -> Section:
     """A section, with those that are part of it, of plain values."""
-    own = dict(values)
+    own = {name: each for name, each in values.items() if kind is not ZooEntry or name != "url"}
     for name, hint in get_type_hints(kind).items():
         part = section_in(hint)
         if part is not None and own[name] is not None:
@@ -300,7 +336,8 @@ def _quoted_list(value: str) -> str:
 
 
 def _is_list(key: str) -> bool:
-    return get_origin(keys().get(key.lstrip("+~"))) is list
+    key = key.lstrip("+~")
+    return key == TODAYS_KEY or get_origin(keys().get(key)) is list
 
 
 def _is_text(key: str) -> bool:

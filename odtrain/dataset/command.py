@@ -6,7 +6,17 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from odtrain.command import Action, Command, Composed, Invocation, flag, prints, say, with_config
+from odtrain.command import (
+    Action,
+    Command,
+    Composed,
+    Invocation,
+    flag,
+    prints,
+    say,
+    show,
+    with_config,
+)
 
 if TYPE_CHECKING:
     from odtrain.dataset.check import Checked
@@ -39,7 +49,7 @@ def _check(given: Composed) -> int:
     from odtrain.dataset.check import check
     from odtrain.dataset.kept_check import answer, answer_of
     from odtrain.dataset.ways_out import ways_out
-    from odtrain.findings import errors, findings_json, findings_screen
+    from odtrain.findings import errors, findings_annotations, findings_json, findings_screen
 
     flags, config = given.flags, given.config
     checked = None if flags.fix is None else check(config.data, config.model)
@@ -49,6 +59,8 @@ def _check(given: Composed) -> int:
         Path(flags.json).write_text(findings_json(findings), encoding="utf-8")
     if flags.html:
         _write_page(config.data.name, Path(flags.html), found)
+    if flags.annotations and (told := findings_annotations(findings)):
+        show(told)
     say(findings_screen(findings))
     if checked:
         findings = _repair(given, checked)
@@ -111,6 +123,7 @@ CHECK = Action(
     flags=(
         flag("--json", "write the findings to FILE", metavar="FILE"),
         flag("--html", "the same as a page with pictures", metavar="FILE"),
+        flag("--annotations", "print them as GitHub shows them too", action="store_true"),
         flag(
             "--fix",
             "write a repaired copy to the new folder DIR, or to output=",

@@ -17,6 +17,7 @@ from odtrain.dataset.splits import SPLITS
 from odtrain.errors import ConfigError, DataError, choose, taken_from, told_if_not_written
 from odtrain.findings import Finding
 from odtrain.io.atomic import replacing_folder
+from odtrain.io.free_names import is_taken
 from odtrain.labels.annotations import LabelledImage
 from odtrain.labels.formats import coco, csv_table, voc, yolo
 from odtrain.labels.formats.recognise import FORMATS
@@ -108,7 +109,7 @@ def free_folder(wanted: str | None, data: DataConfig) -> Path:
     if wanted is None:
         raise ConfigError("output", "is not set.", "Give a new folder, such as output=converted.")
     output = Path(wanted)
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+    if is_taken(output):
         problem = "is there already; nothing was written."
         raise DataError(output, problem, "Give the name of a new folder: output=DIR")
     for root in filter(None, (data.images, data.annotations)):

@@ -23,7 +23,14 @@ from odtrain.config.schema import DataConfig
 from odtrain.dataset.check import Checked, check
 from odtrain.dataset.faulty import LEFT_OUT_FILE, left_out_table
 from odtrain.dataset.look import STATE_FILE, STATE_VERSION, FileStat, memories_as_json
-from odtrain.dataset.read import DATASET_FILE, FORMAT_VERSION, OURS, Dataset, intact_dataset
+from odtrain.dataset.read import (
+    DATASET_FILE,
+    FORMAT_VERSION,
+    OURS,
+    PIECES,
+    Dataset,
+    intact_dataset,
+)
 from odtrain.dataset.scan import source_files
 from odtrain.dataset.shards import write_lists, write_records
 from odtrain.dataset.splits import SPLITS
@@ -115,7 +122,7 @@ def _renewed(
     _refuse_foreign_files(folder)
     checked = check(config, files=files, workers=workers)
     refuse_errors(config, checked.findings)
-    digest = content_digest(checked)
+    digest = content_digest(checked, config)
     shards = _shard_counts(checked, config.shards)
     key = _layout_key(config, checked, digest, shards)
     intact = intact_dataset(folder)
@@ -167,21 +174,34 @@ def _layout_key(config: DataConfig, checked: Checked, digest: str, shards: dict[
 def _shard_counts(checked: Checked, asked: int | None) -> dict[str, int]:
     """For each split how many files: `asked`, or so many that each has about `SHARD_BYTES`."""
     counts = {}
+    recorded = checked.cut.area if checked.cut else {}
     for split, images in checked.splits.items():
-        size = sum(checked.memories[str(image.image)].stat[0] for image in images)
+        size = sum(
+            checked.memories[str(image.image)].stat[0] * _times_recorded(image, recorded)
+            for image in images
+        )
         counts[split] = asked or max(1, round(size / SHARD_BYTES))
     return counts
 
 
+def _times_recorded(image: LabelledImage, recorded: dict[str, float]) -> float:
+    """How often the pixels of a picture are recorded, in tiles that overlap."""
+    whole = image.height * image.width
+    return recorded.get(str(image.image), whole) / whole
+
+
 def _counts(checked: Checked) -> dict[str, dict[str, int]]:
-    return {
+    counts = {
         split: {"images": len(images), "boxes": sum(len(image.objects) for image in images)}
         for split, images in checked.splits.items()
     }
+    if checked.cut is not None:
+        counts["train"][PIECES] = len(checked.cut.pieces)
+    return counts
 
 
-def content_digest(checked: Checked) -> str:
-    """sha256 over what training depends on: pixels, boxes, classes, flags, split and class order.
+def content_digest(checked: Checked, config: DataConfig) -> str:
+    """sha256 over what training depends on: pixels, boxes, classes, flags, split, class order and tiles.
 
     File names, dates and the order of files do not enter.
     """
@@ -190,7 +210,8 @@ def content_digest(checked: Checked) -> str:
         for split, images in checked.splits.items()
         for image in images
     )
-    return hashlib.sha256(json.dumps([checked.class_names, lines]).encode()).hexdigest()
+    cut = [] if checked.cut is None else [asdict(config.tiles), config.seed]
+    return hashlib.sha256(json.dumps([checked.class_names, lines, *cut]).encode()).hexdigest()
 
 
 def _objects_digest(image: LabelledImage) -> str:

@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import numpy as np
 
 from odtrain.dataset.look import read_memories
 from odtrain.dataset.splits import SPLITS
+from odtrain.dataset.tiles import TILE, TILE_OF
 from odtrain.errors import DataError
 from odtrain.findings import Finding
 from odtrain.io.atomic import read_json
@@ -29,6 +30,8 @@ from odtrain.system.workers import in_threads
 DATASET_FILE = "dataset.json"
 FORMAT_VERSION = 2
 """Raised whenever the same data set would give other files."""
+PIECES = "pieces"
+"""In the counts of a training split that is cut into tiles: how many records it has."""
 OURS = "odtrain_dataset"
 """The key by which a `dataset.json` of this program is known."""
 
@@ -42,7 +45,8 @@ class Dataset:
         name: what the user calls it.
         digest: sha256 over pixels, boxes, classes and split: what training depends on.
         class_names: the first has id 1.
-        counts: split -> {"images": ..., "boxes": ...}; a split without images has zeros.
+        counts: split -> {"images": ..., "boxes": ...}; a split without images has zeros. Of training
+            pictures that are cut into tiles, `PIECES` too.
         findings: warnings and remarks of the data doctor.
         files: name -> bytes of every file that was written for it.
         label_format: of the label files, a row of `formats.FORMATS`.
@@ -113,6 +117,7 @@ def describe(dataset: Dataset) -> str:
     """The data set on one screen, for people."""
     rows = [
         f"  {split:<12}{count['images']:>7} pictures{count['boxes']:>8} boxes"
+        + (f", in {count[PIECES]} pieces" if PIECES in count else "")
         for split, count in dataset.counts.items()
     ]
     severities = Counter(finding.severity for finding in dataset.findings)
@@ -135,7 +140,7 @@ def read_truths(dataset: Dataset, split: str) -> list[GroundTruth]:
         DataError: a record file is missing or damaged.
     """
     index = index_records(dataset.records(split))
-    return [_truth_of(decode_example(index.read(i))) for i in range(len(index))]
+    return [truth_of(decode_example(index.read(i))) for i in range(len(index))]
 
 
 def read_labelled(dataset: Dataset, split: str) -> LabelledSplit:
@@ -150,7 +155,7 @@ def read_labelled(dataset: Dataset, split: str) -> LabelledSplit:
     counts: Counter[str] = Counter()
     for i in range(len(index)):
         example: dict[str, Any] = decode_example(index.read(i))
-        truths.append(_truth_of(example))
+        truths.append(truth_of(example))
         key = _picture_key(example["image/encoded"][0], truths[-1], dataset.class_names)
         counts[key] += 1
         keys.append(key if counts[key] == 1 else f"{key}-{counts[key]}")
@@ -177,37 +182,68 @@ def read_names(dataset: Dataset, split: str) -> dict[int, str]:
 def labelled_images(dataset: Dataset) -> list[LabelledImage]:
     """Every picture of every split with its objects, as far as the records know them.
 
-    Pictures are called by their path where `state.json` remembers it, else by their name alone.
+    Pictures are called by their path where `state.json` remembers it, else by their name alone. Of a picture
+    that was cut, and is in no record as a whole, the objects are those that lie whole in a tile.
 
     Raises:
         DataError: a record file is missing or damaged.
     """
     paths = {Path(file).name: Path(file) for file in read_memories(dataset.folder)}
-    return [
-        LabelledImage(
-            paths.get(truth.name, Path(truth.name)),
-            None,
-            truth.height,
-            truth.width,
-            tuple(
-                LabelledObject(
-                    dataset.class_names[number - 1], (ymin, xmin, ymax, xmax), False, False
+    pictures: list[LabelledImage] = []
+    parts: dict[str, LabelledImage] = {}
+    for split in SPLITS:
+        index = index_records(dataset.records(split))
+        for i in range(len(index)):
+            example: dict[str, Any] = decode_example(index.read(i))
+            truth = truth_of(example)
+            if TILE in example:
+                name = str(example[TILE_OF][0], "utf-8", "surrogateescape")
+                before = parts.get(name)
+                parts[name] = _with_tile(
+                    before, example, truth, dataset, paths.get(name, Path(name))
                 )
-                for number, (ymin, xmin, ymax, xmax) in zip(
-                    truth.classes.tolist(), truth.boxes.tolist(), strict=True
-                )
-            ),
-        )
-        for split in SPLITS
-        for truth in read_truths(dataset, split)
-    ]
+                continue
+            objects = _objects(truth.boxes.tolist(), truth, dataset)
+            file = paths.get(truth.name, Path(truth.name))
+            pictures.append(LabelledImage(file, None, truth.height, truth.width, objects))
+    whole = {picture.image for picture in pictures}
+    return [*pictures, *(part for part in parts.values() if part.image not in whole)]
+
+
+def _with_tile(
+    before: LabelledImage | None,
+    example: dict[str, Any],
+    truth: GroundTruth,
+    dataset: Dataset,
+    file: Path,
+) -> LabelledImage:
+    """A picture with what lies whole in one more of its tiles."""
+    top, left, _, _, height, width = example[TILE]
+    sides = np.array([truth.height, truth.width] * 2)
+    inside = (truth.boxes > 0).all(axis=1) & (truth.boxes < 1).all(axis=1)
+    pixels = truth.boxes[inside].astype(float) * sides + [top, left, top, left]
+    boxes = np.round(pixels, 2) / [height, width, height, width]
+    shown = replace(truth, classes=truth.classes[inside])
+    known = () if before is None else before.objects
+    objects = dict.fromkeys([*known, *_objects(boxes.tolist(), shown, dataset)])
+    return LabelledImage(file, None, height, width, tuple(objects))
+
+
+def _objects(
+    boxes: Sequence[Sequence[float]], truth: GroundTruth, dataset: Dataset
+) -> tuple[LabelledObject, ...]:
+    return tuple(
+        LabelledObject(dataset.class_names[number - 1], (ymin, xmin, ymax, xmax), False, False)
+        for number, (ymin, xmin, ymax, xmax) in zip(truth.classes.tolist(), boxes, strict=True)
+    )
 
 
 def _name_of(example: dict[str, Any]) -> str:
     return str(example["image/filename"][0], "utf-8", "surrogateescape")
 
 
-def _truth_of(example: dict[str, Any]) -> GroundTruth:
+def truth_of(example: dict[str, Any]) -> GroundTruth:
+    """What is in the picture, or tile, of a decoded record."""
     sides = [example[f"image/object/bbox/{side}"] for side in ("ymin", "xmin", "ymax", "xmax")]
     return GroundTruth(
         name=_name_of(example),
@@ -232,7 +268,7 @@ def read_examples(dataset: Dataset, split: str) -> Iterator[Example]:
         example: dict[str, Any] = decode_example(index.read(i))
         encoded = example["image/encoded"][0]
         image = tf.io.decode_image(encoded, channels=3, expand_animations=False).numpy()
-        return Example(image, _truth_of(example), int(example["image/source_id"][0]))
+        return Example(image, truth_of(example), int(example["image/source_id"][0]))
 
     yield from in_threads(read, range(len(index)))
 

@@ -8,18 +8,27 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
-from itertools import islice
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain, groupby, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from odtrain.dataset.tiles import TILE, TILE_OF, Piece
 from odtrain.errors import DataError
 from odtrain.io.atomic import replacing
 from odtrain.io.tfrecord import BYTES, FLOATS, INTS, FeatureKind, Values, encode_example, frame
 from odtrain.labels.annotations import LabelledImage, normalised
-from odtrain.media.images import Picture, encode, finding_of, record_format
+from odtrain.media.images import (
+    Picture,
+    encode,
+    encode_pixels,
+    finding_of,
+    record_format,
+    upright,
+)
 from odtrain.system.workers import Workers
 from odtrain_runtime.pictures import UnusableError
+from odtrain_runtime.tiles import Window
 
 if TYPE_CHECKING:
     from odtrain.dataset.check import Checked
@@ -30,14 +39,14 @@ class Shard(NamedTuple):
 
     Attributes:
         file: where it is to be.
-        images: in order.
-        pictures: what each of the images holds.
-        source_ids: of each of the images.
+        pieces: pictures or tiles, in order.
+        pictures: what the picture of each of the pieces holds.
+        source_ids: of each of the pieces.
         class_ids: name -> id, 1-based.
     """
 
     file: Path
-    images: list[LabelledImage]
+    pieces: list[Piece]
     pictures: list[Picture]
     source_ids: list[int]
     class_ids: dict[str, int]
@@ -70,22 +79,38 @@ def write_records(
         DataError: a picture changed since it was checked.
     """
     class_ids = {name: number for number, name in enumerate(checked.class_names, start=1)}
-    by_name = sorted(checked.images, key=lambda image: normalised(image.image.name))
-    source_ids = {image.image: number for number, image in enumerate(by_name, start=1)}
+    by_split = {split: pieces_of(checked, split) for split in checked.splits}
+    by_name = sorted(chain.from_iterable(by_split.values()), key=_name_and_place)
+    source_ids = {_place(piece): number for number, piece in enumerate(by_name, start=1)}
 
-    def shard(file: Path, part: list[LabelledImage]) -> Shard:
-        pictures = [checked.pictures[image.image] for image in part]
-        return Shard(file, part, pictures, [source_ids[image.image] for image in part], class_ids)
+    def shard(file: Path, part: list[Piece]) -> Shard:
+        pictures = [checked.pictures[piece.image.image] for piece in part]
+        return Shard(file, part, pictures, [source_ids[_place(piece)] for piece in part], class_ids)
 
     tasks = []
-    for split, images in checked.splits.items():
-        rest = iter(images)
-        lengths = _shard_lengths(len(images), shards[split])
+    for split, pieces in by_split.items():
+        rest = iter(pieces)
+        lengths = _shard_lengths(len(pieces), shards[split])
         for number, length in enumerate(lengths):
             file = folder / f"{split}.record-{number:05d}-of-{len(lengths):05d}"
             tasks.append(shard(file, list(islice(rest, length))))
     for _ in workers.map(write_shard, tasks, "writing records", chunk=1, pictures=len(by_name)):
         pass
+
+
+def pieces_of(checked: Checked, split: str) -> list[Piece]:
+    """What the records of a split are of: its pictures, or what those of training are cut into."""
+    if split == "train" and checked.cut is not None:
+        return checked.cut.pieces
+    return [Piece(image) for image in checked.splits[split]]
+
+
+def _place(piece: Piece) -> tuple[Path, Window | None]:
+    return piece.image.image, piece.window
+
+
+def _name_and_place(piece: Piece) -> tuple[str, tuple[int, ...]]:
+    return normalised(piece.image.image.name), piece.window or ()
 
 
 def _shard_lengths(pictures: int, shards: int) -> list[int]:
@@ -103,31 +128,56 @@ def write_shard(shard: Shard) -> None:
     if shard.file.exists():
         return
     with replacing(shard.file) as part, part.open("wb") as stream:
-        rows = zip(shard.images, shard.pictures, shard.source_ids, strict=True)
-        for image, picture, source_id in rows:
-            stream.write(frame(_serialized(image, picture, source_id, shard.class_ids)))
+        rows = zip(shard.pieces, shard.pictures, shard.source_ids, strict=True)
+        for _, several in groupby(rows, key=lambda row: row[0].image.image):
+            for serialized in _serialized(list(several), shard.class_ids):
+                stream.write(frame(serialized))
 
 
 def _serialized(
-    image: LabelledImage, picture: Picture, source_id: int, class_ids: dict[str, int]
-) -> bytes:
-    """The picture and its boxes as a serialized `tf.train.Example`.
+    rows: Sequence[tuple[Piece, Picture, int]], class_ids: dict[str, int]
+) -> Iterator[bytes]:
+    """Pieces of one picture and their boxes, each as a serialized `tf.train.Example`.
 
     Raises:
         DataError: the picture changed since it was checked.
     """
+    (first, _), picture, _ = rows[0]
     try:
-        data = image.image.read_bytes()
+        data = first.image.read_bytes()
     except OSError as error:
         problem = f"cannot be read any more: {error.strerror}."
-        raise DataError(image.image, problem, "Run the command again.") from None
+        raise DataError(first.image, problem, "Run the command again.") from None
     if hashlib.sha256(data).hexdigest() != picture.content:
-        raise DataError(image.image, "changed while it was read.", "Run the command again.")
+        raise DataError(first.image, "changed while it was read.", "Run the command again.")
     try:
-        encoded = encode(image.image, data, picture)
+        rgb = upright(first.image, data, picture) if any(row[0].window for row in rows) else None
+        for (image, window), _, source_id in rows:
+            if window is None or rgb is None:
+                encoded, verbatim = encode(image.image, data, picture), picture.verbatim
+            else:
+                top, left, height, width = window
+                part = rgb.crop((left, top, left + width, top + height))
+                encoded, verbatim = encode_pixels(part, picture), False
+            content = picture.content if verbatim else hashlib.sha256(encoded).hexdigest()
+            features = _features(image, picture, source_id, class_ids, encoded, content)
+            yield encode_example(features | _of_tile(image, window, picture))
     except UnusableError as error:
-        raise DataError(image.image, error.cause, finding_of(error).remedy) from None
-    return encode_example(_features(image, picture, source_id, class_ids, encoded))
+        raise DataError(first.image, error.cause, finding_of(error).remedy) from None
+
+
+def _of_tile(
+    image: LabelledImage, window: Window | None, picture: Picture
+) -> dict[str, tuple[FeatureKind, Values]]:
+    """What a tile's record has besides, or otherwise: its name, where it lies, and in which picture."""
+    if window is None:
+        return {}
+    name = f"{image.image.stem}-y{window.top}-x{window.left}{image.image.suffix}"
+    return {
+        "image/filename": (BYTES, [_name_bytes(Path(name))]),
+        TILE_OF: (BYTES, [_name_bytes(image.image)]),
+        TILE: (INTS, [*window, picture.height, picture.width]),
+    }
 
 
 def _features(
@@ -136,10 +186,10 @@ def _features(
     source_id: int,
     class_ids: dict[str, int],
     encoded: bytes,
+    sha256: str,
 ) -> dict[str, tuple[FeatureKind, Values]]:
     """The keys that the TF1 Object Detection API and Model Garden read."""
     objects = image.objects
-    sha256 = picture.content if picture.verbatim else hashlib.sha256(encoded).hexdigest()
     ymin, xmin, ymax, xmax = ([item.yxyx[side] for item in objects] for side in range(4))
     return {
         "image/encoded": (BYTES, [encoded]),

@@ -380,6 +380,10 @@ def _peak_memory_mb() -> float:
     if status.exists():
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
         return int(line.split()[1]) * 1024 / 1e6
+    if sys.platform == "win32":
+        import psutil
+
+        return int(psutil.Process().memory_info().peak_wset) / 1e6
     import resource
 
     unit = 1 if sys.platform == "darwin" else 1024

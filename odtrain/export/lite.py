@@ -78,6 +78,7 @@ class _Network(tf.Module):  # type: ignore[misc]
     def __init__(self, detector: SSD, nms: str) -> None:
         super().__init__(name="odtrain")
         self.weights = list(detector.variables_by_name().values())
+        self.background = detector.background
         self.operator = OperatorSuppression(detector, OPERATOR[nms]) if nms in OPERATOR else None
         signature = [tf.TensorSpec((1, *detector.config.size, 3), tf.float32, "images")]
         self.run = tf.function(
@@ -89,7 +90,7 @@ class _Network(tf.Module):  # type: ignore[misc]
     def _after(self, encodings: tf.Tensor, logits: tf.Tensor) -> Any:
         if self.operator is not None:
             return self.operator(encodings, tf.sigmoid(logits))
-        return {ENCODINGS: encodings, SCORES: tf.sigmoid(logits[:, :, 1:])}
+        return {ENCODINGS: encodings, SCORES: tf.sigmoid(logits[:, :, self.background :])}
 
 
 def _keep_float(converter: Any, writer: LiteWriter) -> None:

@@ -136,7 +136,7 @@ def _before(
     centres = scaled[:, :2] * anchors[:, 2:] + anchors[:, :2]
     half_sides = np.exp(scaled[:, 2:]) * anchors[:, 2:] / 2
     boxes = np.concatenate([centres - half_sides, centres + half_sides], axis=1)
-    return boxes, scores[0, :, 1:]
+    return boxes, scores[0, :, -operator.num_classes :]
 
 
 def _graph_tensors(detector: FileDetector) -> Read | None:

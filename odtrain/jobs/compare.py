@@ -319,7 +319,7 @@ def _run_now(
     config = asked.config
     pictures = Pictures(dataset.records(config.evaluate.split))
     if side.file is None:
-        source = open_source(side.given, config)
+        source = open_source(side.given, config, tiles=config.evaluate.tiles)
         shown = Bar(pictures, doing=f"run {side.given[:24]}")
         found = [source.detect(image) for image in shown]
         return replace(side, kept=Kept(split.digest, found, source.class_names), split=split)

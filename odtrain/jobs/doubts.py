@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from odtrain.evaluation.evaluate import quick_map
 from odtrain.jobs.context import RunContext, Split
+from odtrain.jobs.steps import detect_of
 from odtrain.models.ssd import SSD
 from odtrain.system.progress import doing
 from odtrain.training.loop import Fitted
@@ -36,7 +37,7 @@ class Scores:
 @doing("Looking at the training pictures again")
 def learned_map(context: RunContext, detector: SSD) -> float:
     """MAP on some of the training pictures, logged as `train/mAP`."""
-    split, detect = Split.read(context.dataset, "train"), detector.as_detect()
+    split, detect = Split.read(context.dataset, "train"), detect_of(detector, context.config)
     rows = split.images.spread_rows(LEARNED_PICTURES)
     found = [detect(split.images[i]) for i in rows]
     truths = [split.truths[i] for i in rows]

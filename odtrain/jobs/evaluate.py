@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from odtrain.config.compose import compose_config, flattened, given_keys, names_section
 from odtrain.config.schema import Config, replaced
+from odtrain.config.tiles import judging_tiles, tiles_in_use
 from odtrain.dataset.prepare import prepare
 from odtrain.dataset.read import Dataset
 from odtrain.errors import DataError
@@ -63,7 +64,7 @@ class Judged:
         """Its configuration, with what the user asks for otherwise."""
         default = compose_config([])
         given = given_keys(overrides)
-        scoring, usual = (flattened(vars(each.evaluate)) for each in (config, default))
+        scoring, usual = (flattened(asdict(each.evaluate)) for each in (config, default))
         values = {
             f"evaluate.{key}": value
             for key, value in scoring.items()
@@ -76,6 +77,9 @@ class Judged:
 
     def by(self, config: Config, dataset: Dataset) -> bool:
         """Whether these are the split, the data and the settings that it was judged by."""
+        usual = judging_tiles(self.made_with)
+        if tiles_in_use(config.evaluate.tiles, usual) != usual:
+            return False
         scored = [(each.evaluate.bootstrap, each.data.seed) for each in (config, self.made_with)]
         digest = self.origin.tags.get("odtrain.data_digest", dataset.digest)
         return (config.evaluate.split, dataset.digest, scored[0]) == (
@@ -101,6 +105,7 @@ def evaluate(config: Config, overrides: Sequence[str]) -> EvaluateResult:
         made_with = run_config(source.run_id, config.runs)
         judged = Judged(source.run_id, made_with, origin_of(source.run_id, config.runs))
         config = judged.asked(config, overrides)
+    source = source.asked(config.evaluate.tiles)
     dataset = prepare(config.data)
     if not source.class_names:
         raise DataError(
@@ -131,7 +136,9 @@ def evaluate(config: Config, overrides: Sequence[str]) -> EvaluateResult:
             _record_own(tracker, config, dataset, overrides)
         step = config.train.steps if judged else 0
         context = RunContext(tracker, config, dataset, overrides, step)
-        evaluated = evaluate_split(context, source.detect, config.evaluate.split, again=True)
+        evaluated = evaluate_split(
+            context, source.detect, config.evaluate.split, again=True, tiles=source.tiles
+        )
         evaluation = evaluated.evaluation
         where = pictures_in_words(evaluation, config.evaluate.split)
         who = source.file.name if source.file else "The checkpoint"

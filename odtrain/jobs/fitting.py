@@ -15,9 +15,10 @@ import tensorflow as tf
 
 from odtrain.config.differing import in_a_name
 from odtrain.config.schema import Config
+from odtrain.config.tiles import judging_tiles, training_tiles
 from odtrain.dataset.checks.anchor_fit import fit_findings
 from odtrain.dataset.prepare import prepare
-from odtrain.dataset.read import Dataset, labelled_images, read_names
+from odtrain.dataset.read import PIECES, Dataset, labelled_images, read_names
 from odtrain.errors import ConfigError, DataError
 from odtrain.evaluation.evaluate import quick_map
 from odtrain.export.writers import as_exported
@@ -36,6 +37,7 @@ from odtrain.tracking.tracker import Terminated, Tracker
 from odtrain.training.input_pipeline import pictures_of_step, training_batches
 from odtrain.training.loop import Fit, Fitted, Listener
 from odtrain.training.team import ALONE, Team
+from odtrain_runtime.tiles import Tiles, tiled
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +74,8 @@ def data_to_train_on(config: Config) -> tuple[Dataset, tuple[Finding, ...]]:
         DataError: the data have errors, or no test pictures.
     """
     dataset, batch_size = prepare(config.data), config.train.batch_size
-    pictures = dataset.counts["train"]["images"]
+    train = dataset.counts["train"]
+    pictures = train.get(PIECES, train["images"])
     if batch_size > pictures:
         raise ConfigError(
             f"train.batch_size={batch_size}",
@@ -85,7 +88,7 @@ def data_to_train_on(config: Config) -> tuple[Dataset, tuple[Finding, ...]]:
             "has no test pictures.",
             "Give data.test_fraction, data.test_list, or a folder test/ beside train/.",
         )
-    fit = fit_findings(config.model, labelled_images(dataset))
+    fit = fit_findings(config.model, labelled_images(dataset), training_tiles(config.data))
     return dataset, by_severity([*dataset.findings, *fit, *_about_validation(config, dataset)])
 
 
@@ -158,7 +161,9 @@ def train_detector(context: RunContext, judge: Judge | None = None, team: Team =
     if begun:
         logger.info(f"Going on after step {begun} of {config.train.steps}.")
     else:  # MLflow's image grid opens at step 0
-        first = map(fit.as_detect(), validation.images[:SHOWN_PER_VALIDATION])
+        first = map(
+            tiled(fit.as_detect(), judging_tiles(config)), validation.images[:SHOWN_PER_VALIDATION]
+        )
         _log_found(context, validation, list(first))
     with stop_on_signals(fit):
         fitted = fit.run(
@@ -259,7 +264,7 @@ def _validation(
 ) -> Callable[[], dict[str, float]]:
     def validate() -> dict[str, float]:
         step = int(fit.step.numpy())
-        found, scores = quick_scores(fit, split)
+        found, scores = quick_scores(fit, split, judging_tiles(context.config))
         _log_found(context.at(step), split, found[:SHOWN_PER_VALIDATION])
         if judge is not None and (why := judge(step, scores["mAP"])):
             fit.ask_to_stop(why)
@@ -268,15 +273,17 @@ def _validation(
     return validate
 
 
-def quick_scores(fit: Fit, split: Split) -> tuple[list[Detections], dict[str, float]]:
+def quick_scores(
+    fit: Fit, split: Split, tiles: Tiles | None
+) -> tuple[list[Detections], dict[str, float]]:
     """What the network finds in the pictures of a split, looked at by all workers, and its mAP and mAP_50."""
-    found = find(fit, split.images)
+    found = find(fit, split.images, tiles)
     return found, quick_map(split.truths, found, split.dataset.class_names)
 
 
-def find(fit: Fit, images: Sequence[UInt8Image]) -> list[Detections]:
+def find(fit: Fit, images: Sequence[UInt8Image], tiles: Tiles | None = None) -> list[Detections]:
     """Detections of every picture; of several workers each looks at its share."""
-    detect, team = fit.as_detect(), fit.team
+    detect, team = tiled(fit.as_detect(), tiles), fit.team
     numbers = range(team.rank, len(images), team.workers)
     found = {number: detect(images[number]) for number in timing_lock.giving_way(numbers)}
     if team.workers == 1:

@@ -56,7 +56,7 @@ def register_picked(config: Config, run_id: str, format: str) -> PickedResult:
     tracker = Tracker(config.tracking, Path(config.outputs))
     with tracker.start("register", resume=run_id):
         context = RunContext(tracker, made_with, dataset, step=made_with.train.steps)
-        evaluated = evaluate_split(context, source.detect, "test", again=True)
+        evaluated = evaluate_split(context, source.detect, "test", again=True, tiles=source.tiles)
         evaluation = evaluated.evaluation
         proofs = export_and_prove(context, source.detector, evaluated)
         registered = register_files(context, evaluation, proofs)

@@ -5,12 +5,16 @@ from __future__ import annotations
 import hashlib
 import logging
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from odtrain import __version__
 from odtrain.config.schema import Config
+from odtrain.config.tiles import judging_tiles
 from odtrain.dataset.faulty import LEFT_OUT_FILE
 from odtrain.dataset.look import read_memories
 from odtrain.dataset.read import Dataset
@@ -36,7 +40,7 @@ from odtrain.registry.register import ModelCandidate, postpone, register
 from odtrain.reports.data_preview import write_pictures
 from odtrain.reports.evaluation_report import write_report
 from odtrain.reports.findings_page import findings_page
-from odtrain.structures import Detect, Detections
+from odtrain.structures import Detect, Detections, UInt8Image
 from odtrain.system import timing_lock
 from odtrain.system.progress import Bar, doing
 from odtrain.tracking.runs import EVAL_SPLIT
@@ -44,11 +48,13 @@ from odtrain.tracking.store import is_outage
 from odtrain.tracking.tracker import Tracker
 from odtrain.training.input_pipeline import Pictures
 from odtrain_runtime.provenance import THRESHOLDS, write_thresholds
+from odtrain_runtime.tiles import TILES, Tiles, tiled, write_tiles
 
 logger = logging.getLogger(__name__)
 
 MADE_FROM = "made_from"
 """Fact kept of a file that was proven: what it follows from."""
+MS_PER_PICTURE = "eval/ms_per_picture"
 KEPT = f"eval/{saved_detections.FOLDER}"
 """Where in a run its detections are."""
 
@@ -115,21 +121,32 @@ class Evaluated(Found):
 
 
 def evaluate_split(
-    context: RunContext, detect: Detect, split: str, *, again: bool = False
+    context: RunContext,
+    detect: Detect,
+    split: str,
+    *,
+    again: bool = False,
+    tiles: Tiles | None = None,
 ) -> Evaluated:
     """Score a detector on a split and log numbers, report and drawn pictures as `eval/`.
 
-    With `again` the numbers take the place of those the run has.
+    With `again` the numbers take the place of those the run has. Of a detector that looks by `tiles` the time
+    a picture takes is logged too.
     """
     tracker, config, dataset = context.tracker, context.config, context.dataset
     pictures = Split.read(dataset, split)
     check_evaluator(pictures.truths, dataset.class_names)
     shown = Bar(pictures.images, doing="evaluate")
-    found = [detect(image) for image in timing_lock.giving_way(shown)]
+    if tiles is not None:
+        logger.info(f"Looked at by {tiles}; scored on whole pictures.")
+    seconds: list[float] = []
+    found = [_timed(detect, image, seconds) for image in timing_lock.giving_way(shown)]
     evaluation = evaluate(
         pictures.truths, found, dataset.class_names, config.evaluate.bootstrap, config.data.seed
     )
     metrics = {f"eval/{name}": value for name, value in evaluation.metrics.items()}
+    if tiles is not None:
+        metrics[MS_PER_PICTURE] = 1000 * float(np.median(seconds))
     tracker.log(metrics, context.step, replace=again)
     tracker.set_tags({EVAL_SPLIT: split})
     write_report(
@@ -146,6 +163,25 @@ def evaluate_split(
     write_kept(kept / f"{saved_detections.EVALUATED}.npz", ours)
     tracker.log_folder(tracker.folder / "eval", "eval")
     return Evaluated(pictures, found, evaluation)
+
+
+def _timed(detect: Detect, image: UInt8Image, seconds: list[float]) -> Detections:
+    """What is found, and how long it took, noted."""
+    begun = time.perf_counter()
+    found = detect(image)
+    seconds.append(time.perf_counter() - begun)
+    return found
+
+
+def detect_of(detector: SSD, config: Config) -> Detect:
+    """The network as it is judged: by the tiles that it is trained on, or that `evaluate.tiles` names."""
+    return tiled(detector.as_detect(), judging_tiles(config))
+
+
+def judge_trained(context: RunContext, detector: SSD, split: str) -> Evaluated:
+    """`evaluate_split` of the network that the run has trained."""
+    tiles = judging_tiles(context.config)
+    return evaluate_split(context, detect_of(detector, context.config), split, tiles=tiles)
 
 
 # ---- exporting
@@ -226,6 +262,7 @@ def prove_exports(
     config: Config, dataset: Dataset, checkpoint: Checkpoint, found: Found, folder: Path
 ) -> list[Proof]:
     """Write every export of a checkpoint into a folder, and hold each against what the checkpoint found."""
+    tiles = judging_tiles(config)
     passport = {
         "odtrain": __version__,
         "run": checkpoint.run,
@@ -233,7 +270,8 @@ def prove_exports(
         "architecture": config.model.architecture,
         "data": dataset.name,
         "data_digest": dataset.digest,
-        **_stored_thresholds(dataset, checkpoint.detector, config.evaluate.precision),
+        **_stored_thresholds(dataset, checkpoint.detector, config),
+        **({TILES: write_tiles(tiles)} if tiles else {}),
     }
     training = Pictures(dataset.records("train"))
     files = export(
@@ -258,12 +296,13 @@ def prove_exports(
 
 
 @doing("Choosing thresholds on the validation pictures")
-def _stored_thresholds(dataset: Dataset, detector: SSD, precision: float) -> dict[str, str]:
+def _stored_thresholds(dataset: Dataset, detector: SSD, config: Config) -> dict[str, str]:
     """Operating thresholds for the passport, chosen on the validation pictures, if there are any."""
     pictures = Split.read(dataset, "validation")
     if not any(len(truth.classes) for truth in pictures.truths):
         return {}
-    found = list(map(detector.as_detect(), pictures.images))
+    found = list(map(detect_of(detector, config), pictures.images))
+    precision = config.evaluate.precision
     chosen = operating_thresholds(pictures.truths, found, dataset.class_names, precision)
     return {THRESHOLDS: write_thresholds(chosen)} if chosen else {}
 

@@ -29,8 +29,8 @@ from odtrain.jobs.speed import with_precision
 from odtrain.jobs.stages import Stages
 from odtrain.jobs.steps import (
     Evaluated,
-    evaluate_split,
     export_and_prove,
+    judge_trained,
     proven_before,
     record_inputs,
     record_pictures,
@@ -122,7 +122,7 @@ def train(config: Config, overrides: Sequence[str], team: Team | None = None) ->
             trained = train_detector(context, team=team)
         context = context.at(trained.fitted.step)
         with stages.timed("evaluate"):
-            evaluated = evaluate_split(context, trained.detector.as_detect(), "test")
+            evaluated = judge_trained(context, trained.detector, "test")
             doubtful = _doubts(context, trained, evaluated)
         with stages.timed("export"):
             proofs = proven_before(context, trained.detector, evaluated)

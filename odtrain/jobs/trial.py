@@ -17,7 +17,7 @@ from odtrain.jobs.closing import description
 from odtrain.jobs.context import RunContext, Split
 from odtrain.jobs.fitting import data_to_train_on, run_name, train_detector
 from odtrain.jobs.speed import with_precision
-from odtrain.jobs.steps import evaluate_split, export_and_prove, record_inputs
+from odtrain.jobs.steps import export_and_prove, judge_trained, record_inputs
 from odtrain.models.build import build_detector
 from odtrain.system import timing_lock
 from odtrain.tracking.tracker import Tracker
@@ -82,7 +82,7 @@ def train_trial(
         record_inputs(context, findings)
         trained = train_detector(context, note)
         context = context.at(trained.fitted.step)
-        evaluated = evaluate_split(context, trained.detector.as_detect(), "validation")
+        evaluated = judge_trained(context, trained.detector, "validation")
         proofs, intervals = [], {}
         if stopped is None:
             proofs = export_and_prove(context, trained.detector, evaluated)

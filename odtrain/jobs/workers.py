@@ -17,6 +17,7 @@ from typing import Any
 from odtrain import __version__
 from odtrain.config.compose import as_dict, as_yaml, flattened, from_yaml
 from odtrain.config.schema import Config, replaced
+from odtrain.config.tiles import judging_tiles
 from odtrain.dataset.prepare import prepare
 from odtrain.dataset.read import Dataset
 from odtrain.errors import OdtrainError
@@ -147,7 +148,7 @@ def _fit(
 ) -> str:
     detector = detector_to_train(config, dataset, team)
     team.hear()  # the chief has its weights
-    validation = Split.read(dataset, "validation")
+    validation, tiles = Split.read(dataset, "validation"), judging_tiles(config)
     fit = Fit(detector, config.train, scratch, team)
     if not fit.resume():
         fit.as_detect()  # as the chief does, who shows what the first weights find
@@ -156,7 +157,7 @@ def _fit(
         fitted = fit.run(
             lambda first_step: batches_of(config, dataset, detector, first_step, folder, team),
             lambda step: names_of_step(config, dataset, step),
-            (lambda: quick_scores(fit, validation)[1]) if validation.truths else None,
+            (lambda: quick_scores(fit, validation, tiles)[1]) if validation.truths else None,
             validated_every(config),
             Listener(_nothing, _nothing, _nothing, _machine(config)),
         )

@@ -17,6 +17,7 @@ from odtrain.dataset.check import Checked, check
 from odtrain.errors import ConfigError, DataError, told_if_not_written
 from odtrain.io.atomic import sync, write_bytes, write_text
 from odtrain.io.checksums import sha256_of
+from odtrain.io.free_names import is_taken
 from odtrain.labelling.ranking import Worth, order
 from odtrain.media.find import find_pictures
 from odtrain.media.images import finding_of
@@ -109,7 +110,7 @@ def prelabel(config: Config) -> str:
     """
     folder = _new_folder(config.output)
     files = find_pictures(config.input)
-    source = open_source(config.source, config)
+    source = open_source(config.source, config, tiles=config.predict.tiles)
     thresholds = _thresholds(config.predict, source)
     known = _known(config.data, source.class_names)
     contents = {held.content for held in known.pictures.values()} if known else set()
@@ -174,7 +175,7 @@ def _row_from(values: dict[str, Any]) -> ProposalRow:
 
 def _new_folder(output: str | None) -> Path:
     folder = Path(output or DEFAULT_FOLDER)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if is_taken(folder):
         raise DataError(
             folder,
             "is there already, perhaps with corrections; nothing was written.",

@@ -12,7 +12,14 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from odtrain.media.palette import Colour, class_colour
-from odtrain.structures import Detections, FloatArray, GroundTruth, UInt8Image, class_label
+from odtrain.structures import (
+    Detections,
+    FloatArray,
+    GroundTruth,
+    IntArray,
+    UInt8Image,
+    class_label,
+)
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
@@ -70,6 +77,7 @@ def draw(
     class_names: Sequence[str],
     threshold: float,
     truth: GroundTruth | None = None,
+    tracks: IntArray | None = None,
 ) -> UInt8Image:
     """A copy of the picture with its detections, each a box under a tag `name 0.97`.
 
@@ -79,15 +87,25 @@ def draw(
         class_names: index 0 names id 1; ids beyond them are called `class N`.
         threshold: detections below this score are left out.
         truth: if given, drawn below the detections as dashed white boxes without tags.
+        tracks: (N,) number of the track of each detection, 0 for none; if given, they stand in the tags.
 
     Returns:
         (H, W, 3) RGB.
     """
     seen = detections.above(threshold)
+    numbers = np.zeros(len(detections), int) if tracks is None else tracks
     marks = [
-        Mark(box, class_colour(class_id), f"{printable_label(class_names, class_id)} {score:.2f}")
-        for box, class_id, score in zip(
-            _pixels(seen.boxes, image), seen.classes.tolist(), seen.scores.tolist(), strict=True
+        Mark(
+            box,
+            class_colour(class_id),
+            f"{printable_label(class_names, class_id)}{f' #{number}' if number else ''} {score:.2f}",
+        )
+        for box, class_id, score, number in zip(
+            _pixels(seen.boxes, image),
+            seen.classes.tolist(),
+            seen.scores.tolist(),
+            numbers[detections.scores >= threshold].tolist(),
+            strict=True,
         )
     ]
     dashed = [] if truth is None else _pixels(truth.boxes, image)

@@ -267,7 +267,20 @@ def encode(file: Path, data: bytes, picture: Picture) -> bytes:
     """
     if picture.verbatim:
         return data
-    rgb = upright_rgb(file, open_image(file, data), picture.orientation)
+    return encode_pixels(upright(file, data, picture), picture)
+
+
+def upright(file: Path, data: bytes, picture: Picture) -> Image.Image:
+    """The RGB pixels of a picture in the frame of its labels.
+
+    Raises:
+        UnusableError: the file has changed since it was inspected, and cannot be decoded.
+    """
+    return upright_rgb(file, open_image(file, data), picture.orientation)
+
+
+def encode_pixels(rgb: Image.Image, picture: Picture) -> bytes:
+    """The pixels of a picture, or of a part of it, in its `record_format`."""
     encoded = io.BytesIO()
     if record_format(picture.format) == "jpeg":
         rgb.save(encoded, "JPEG", quality=JPEG_QUALITY, subsampling=0)

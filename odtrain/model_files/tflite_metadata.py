@@ -224,9 +224,12 @@ def _file(name: str, description: str, kind: int) -> Slots:
 
 IMAGE_DESCRIPTIONS = {
     resizing.STRETCH: "resized without keeping its aspect ratio",
-    resizing.PAD: "resized keeping its aspect ratio, at the top left; the rest is {} {} {}".format(
-        *map(round, resizing.FILL)
-    ),
+    **{
+        how: "resized keeping its aspect ratio, at the top left; the rest is {} {} {}".format(
+            *map(round, colour)
+        )
+        for how, colour in resizing.FILLS.items()
+    },
 }
 
 OUTPUT_DESCRIPTIONS = {

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from odtrain.config.schema import STORED_THRESHOLDS, PredictConfig
+from odtrain.config.schema import STORED, PredictConfig
 from odtrain.errors import ConfigError
 from odtrain.structures import Detections
 from odtrain_runtime.provenance import read_thresholds
@@ -73,11 +73,11 @@ def choose_thresholds(
         ConfigError: the model has no such class, or stores no thresholds.
     """
     setting: Any = config.threshold
-    if setting == STORED_THRESHOLDS:
+    if setting == STORED:
         setting = read_thresholds(passport)
         if not setting:
             raise ConfigError(
-                f"predict.threshold={STORED_THRESHOLDS}",
+                f"predict.threshold={STORED}",
                 f"{source} carries no thresholds.",
                 "Give a score from 0 to 1, or {CLASS: SCORE, default: SCORE}.",
             )

@@ -109,6 +109,47 @@ def pyramid_grids(
     return grids
 
 
+def even_pyramid_anchors(
+    config: PyramidConfig,
+    feature_shapes: Sequence[tuple[int, int]],
+    input_size: tuple[int, int],
+) -> FloatArray:
+    """Anchors of a feature pyramid, as google/automl's `anchors.py` lays them out.
+
+    They divide the input evenly: cells of a map that its size does not divide are no power of two apart.
+    Arguments and result are those of `pyramid_anchors`, but of the anchors of a cell the sizes come first.
+    """
+    size = np.array(input_size, np.float32)
+    return even_pyramid_pixels(config, feature_shapes, input_size) * np.tile(1 / size, 2)
+
+
+def even_pyramid_pixels(
+    config: PyramidConfig,
+    feature_shapes: Sequence[tuple[int, int]],
+    input_size: tuple[int, int],
+) -> FloatArray:
+    """The same in pixels of the input."""
+    grids = even_pyramid_grids(config, feature_shapes, input_size)
+    return np.concatenate([_tiled(grid) for grid in grids])
+
+
+def even_pyramid_grids(
+    config: PyramidConfig,
+    feature_shapes: Sequence[tuple[int, int]],
+    input_size: tuple[int, int],
+) -> list[Grid]:
+    """What `even_pyramid_anchors` lays out, in pixels of the input, and of the same arguments."""
+    size = np.array(input_size, np.float32)
+    octave = dict.fromkeys(scale for scale, _ in pyramid_shapes(config))
+    shapes = [(scale, ratio) for scale in octave for ratio in config.aspect_ratios]
+    grids = []
+    for cells in feature_shapes:
+        stride: FloatArray = np.divide(size, np.array(cells, np.float32))
+        sides = _sides(shapes, np.float32(config.anchor_scale) * stride)
+        grids.append(Grid(cells, stride, np.divide(stride, 2), sides, size))
+    return grids
+
+
 def pyramid_shapes(config: PyramidConfig) -> list[tuple[float, float]]:
     """(scale within the octave, aspect ratio) of each anchor of a cell."""
     octave = [2 ** (i / config.scales_per_octave) for i in range(config.scales_per_octave)]

@@ -1,4 +1,4 @@
-"""What the mobile backbones are built of: inverted residuals, squeeze and excite, hard swish."""
+"""What the mobile backbones are built of: inverted residuals, fused ones, Tucker layers, squeeze and excite."""
 
 from __future__ import annotations
 
@@ -108,6 +108,69 @@ def inverted_residual(
     if excite is not None:
         y = squeeze_excite(make, y, f"{name}/{names.excite}", excite)
     y = make.with_activation(None).conv(y, f"{name}/{names.project}", channels, 1)
-    if residual and stride == 1 and channels == x.shape[-1]:
-        y = make.added(y, x, f"{name}/sum")
-    return y, wide
+    return _shortcut(make, x, y, name, stride, residual), wide
+
+
+def fused_residual(
+    make: Layers,
+    x: tf.Tensor,
+    name: str,
+    *,
+    expanded: int,
+    channels: int,
+    kernel: int = 3,
+    stride: int = 1,
+    residual: bool = True,
+    names: Names = Names(),
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """An inverted residual whose expansion and depthwise convolution are one dense convolution.
+
+    Xiong et al. 2020, "MobileDets", section 3.1: "fused inverted bottleneck". Arguments are those of
+    `inverted_residual`; C for `expanded` leaves the dense convolution, and `kernel`, out.
+
+    Returns:
+        What comes out, (B, H / stride, W / stride, channels), and the expanded, of the same height and width.
+    """
+    wide = x
+    if expanded != x.shape[-1]:
+        wide = make.conv(x, f"{name}/{names.expand}", expanded, kernel, stride)
+    y = make.with_activation(None).conv(wide, f"{name}/{names.project}", channels, 1)
+    return _shortcut(make, x, y, name, stride, residual), wide
+
+
+def tucker(
+    make: Layers,
+    x: tf.Tensor,
+    name: str,
+    *,
+    ranks: tuple[int, int],
+    channels: int,
+    kernel: int = 3,
+    stride: int = 1,
+    residual: bool = True,
+) -> tf.Tensor:
+    """A convolution between two that narrow and widen: "MobileDets", section 3.2, "Tucker layer".
+
+    Args:
+        make: layers of the backbone.
+        x: (B, H, W, C).
+        name: slim's name of the block.
+        ranks: channels that the convolution in the middle takes and gives.
+        channels: that come out.
+        kernel: side of the convolution in the middle, in cells.
+        stride: of the same.
+        residual: add `x` where shapes allow it.
+    """
+    y = make.conv(x, f"{name}/Conv", ranks[0], 1)
+    y = make.conv(y, f"{name}/Conv_1", ranks[1], kernel, stride)
+    y = make.with_activation(None).conv(y, f"{name}/Conv_2", channels, 1)
+    return _shortcut(make, x, y, name, stride, residual)
+
+
+def _shortcut(
+    make: Layers, x: tf.Tensor, y: tf.Tensor, name: str, stride: int, residual: bool
+) -> tf.Tensor:
+    """What a block makes of `x`, with `x` added where that is asked for and shapes allow it."""
+    if residual and stride == 1 and y.shape[-1] == x.shape[-1]:
+        return make.added(y, x, f"{name}/sum")
+    return y

@@ -1,4 +1,4 @@
-"""The networks, each built so that it is its reference: TF1's SSDs, and Model Garden's RetinaNets."""
+"""The networks, each built so that it is its reference: TF1's SSDs, RetinaNets, EfficientDet-Lite."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ import tf_keras
 from odtrain.config.schema import ModelConfig
 from odtrain.errors import choose
 from odtrain.models import (
+    efficientdet,
     retinanet,
     ssd_fpn,
     ssd_inception_v2,
+    ssd_mnasfpn,
     ssd_mobiledet,
     ssd_mobilenet_v1,
     ssd_mobilenet_v2,
@@ -88,18 +90,29 @@ ARCHITECTURES: dict[str, Builder] = {
     "ssdlite_mobilenet_v2": ssd_mobilenet_v2.build_ssdlite,
     "ssdlite_mobilenet_v3_large": ssd_mobilenet_v3.build_large,
     "ssdlite_mobilenet_v3_small": ssd_mobilenet_v3.build_small,
-    "ssdlite_mobiledet_cpu": ssd_mobiledet.build,
+    "ssdlite_mobilenet_edgetpu": ssd_mobilenet_v3.build_edgetpu,
+    "ssdlite_mobiledet_cpu": ssd_mobiledet.build_cpu,
+    "ssdlite_mobiledet_dsp": ssd_mobiledet.build_dsp,
+    "ssdlite_mobiledet_edgetpu": ssd_mobiledet.build_edgetpu,
+    "ssdlite_mobiledet_gpu": ssd_mobiledet.build_gpu,
+    "ssd_mobilenet_v2_fpnlite": ssd_fpn.build_mobilenet_v2_lite,
+    "ssd_mobilenet_v2_mnasfpn": ssd_mnasfpn.build,
     "ssd_mobilenet_v1_fpn": ssd_fpn.build_mobilenet_v1,
     "ssd_resnet50_v1_fpn": ssd_fpn.build_resnet50,
     "ssd_mobilenet_v1_ppn": ssd_ppn.build,
     "ssd_inception_v2": ssd_inception_v2.build,
     retinanet.SPINENET_MOBILE: retinanet.build,
     retinanet.RESNET50_FPN: retinanet.build,
+    efficientdet.ARCHITECTURE: efficientdet.build,
 }
 DENSE = {
     "ssd_mobilenet_v1_fpn",
     "ssd_resnet50_v1_fpn",
     "ssd_inception_v2",
+    "ssdlite_mobilenet_edgetpu",
+    "ssdlite_mobiledet_dsp",
+    "ssdlite_mobiledet_edgetpu",
+    "ssdlite_mobiledet_gpu",
     retinanet.RESNET50_FPN,
 }
 """Architectures whose multiplications are mostly in dense kernels of 3x3 cells and more."""
@@ -109,6 +122,9 @@ INVERTED = {
     "ssdlite_mobilenet_v3_large",
     "ssdlite_mobilenet_v3_small",
     "ssdlite_mobiledet_cpu",
+    "ssd_mobilenet_v2_fpnlite",
+    "ssd_mobilenet_v2_mnasfpn",
     retinanet.SPINENET_MOBILE,
+    efficientdet.ARCHITECTURE,
 }
 """Architectures of inverted residuals: many channels inside the blocks, few between them."""

@@ -84,6 +84,10 @@ def convolutional_predictors(
     return _joined(encodings, "encodings"), _joined(logits, "logits")
 
 
+SHARED_TOWER = ("PredictionTower", "PredictionTower")
+"""Names of the layers before a shared predictor of boxes and of classes, where both have the same ones."""
+
+
 def shared_predictors(
     make: Layers,
     maps: Sequence[tf.Tensor],
@@ -92,6 +96,7 @@ def shared_predictors(
     config: ModelConfig,
     kernel: int = 3,
     towers: tuple[str, str] = ("BoxPredictionTower", "ClassPredictionTower"),
+    separable: bool = False,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """One predictor for all maps, `WeightSharedConvolutionalBoxPredictor/*`.
 
@@ -103,6 +108,7 @@ def shared_predictors(
         config: depth and number of the layers before the predictors, first class bias.
         kernel: side of all convolutions, in cells.
         towers: of the layers before the boxes' and the classes' predictor; one name for shared ones.
+        separable: every convolution is split into a depthwise and a pointwise one.
 
     Returns:
         (B, A, 4) encodings and (B, A, K + 1) logits, float32, background first.
@@ -113,7 +119,8 @@ def shared_predictors(
         features = list(maps)
         for i in range(config.shared_predictor.layers):
             name = f"{scope}/{tower}/conv2d_{i}"
-            features = make.shared_conv(features, name, config.shared_predictor.depth, kernel)
+            depth = config.shared_predictor.depth
+            features = make.shared_conv(features, name, depth, kernel, separable)
         built[tower] = features
     biases = np.array([0.0] + [config.class_bias] * num_classes, np.float32)
     parts = []
@@ -121,7 +128,9 @@ def shared_predictors(
         (towers[0], "BoxPredictor", np.zeros(anchors * 4, np.float32), 4),
         (towers[1], "ClassPredictor", np.tile(biases, anchors), columns),
     ):
-        outputs = make.shared_plain_conv(built[tower], f"{scope}/{name}", len(first), kernel, first)
+        outputs = make.shared_plain_conv(
+            built[tower], f"{scope}/{name}", len(first), kernel, first, separable
+        )
         flat = [
             tf_keras.layers.Reshape((-1, width), name=f"{scope}/{name}/flat_{i}")(x)
             for i, x in enumerate(outputs)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import tensorflow as tf
@@ -20,6 +20,7 @@ from odtrain.errors import choose
 from odtrain.models import bfloat16
 from odtrain.models.replicas import replicas_in_sync, summed
 
+Made = TypeVar("Made", bound="Layers")
 Scale: TypeAlias = Callable[[], tf.Tensor]
 POLICIES = {"fp32": "float32", "bf16": "mixed_bfloat16"}
 
@@ -30,17 +31,17 @@ class Record:
 
     Attributes:
         variables: by slim's name, the moving statistics of batch norm included.
-        decayed: names of the variables that the L2 regulariser holds small, in creation order.
+        decayed: by name, how strongly the L2 regulariser holds a variable small, in creation order.
     """
 
     variables: dict[str, tf.Variable] = field(default_factory=dict)
-    decayed: list[str] = field(default_factory=list)
+    decayed: dict[str, float] = field(default_factory=dict)
 
-    def add(self, name: str, variable: tf.Variable, decayed: bool = False) -> None:
-        """Remember `variable` under its checkpoint `name`."""
+    def add(self, name: str, variable: tf.Variable, decayed: float = 0.0) -> None:
+        """Remember `variable` under its checkpoint `name`; `decayed` is times `model.l2`."""
         self.variables[name] = variable
         if decayed:
-            self.decayed.append(name)
+            self.decayed[name] = float(decayed)
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,8 @@ class Layers:
         epsilon: added to batch norm's variance.
         batch_norm_trained: whether batch norm uses and follows the batches' statistics in training.
         synchronized: whether replicas share the batch, and the statistics are to be those of all of it.
-        depthwise_decayed: whether the L2 regulariser holds depthwise kernels.
+        decayed: how strongly the L2 regulariser holds kernels, times `model.l2`; 0 for not at all.
+        depthwise_decayed: whether it holds depthwise kernels too.
         frozen_stages: how many stages of the backbone, counted from the picture, do not learn.
         trainable: whether the layers learn.
         activation: what follows each batch norm; None for nothing.
@@ -71,12 +73,13 @@ class Layers:
     epsilon: float
     batch_norm_trained: bool = True
     synchronized: bool = False
+    decayed: float = 1.0
     depthwise_decayed: bool = True
     frozen_stages: int = 0
     trainable: bool = True
     activation: Callable[[tf.Tensor], tf.Tensor] | None = tf.nn.relu6
 
-    def stage(self, number: int) -> Layers:
+    def stage(self: Made, number: int) -> Made:
         """Layers for a stage of the backbone, 1 nearest the picture, frozen if that stage is."""
         return replace(self, trainable=number > self.frozen_stages)
 
@@ -106,26 +109,24 @@ class Layers:
             **self._common(name),
         )
         x = layer(x)
-        self.record.add(f"{name}/weights", layer.kernel, decayed=True)
+        self.record.add(f"{name}/weights", layer.kernel, self.decayed)
         return self._normalised(x, batch_norm, name)
 
     def shared_conv(
-        self, maps: Sequence[tf.Tensor], name: str, filters: int, kernel: int
+        self,
+        maps: Sequence[tf.Tensor],
+        name: str,
+        filters: int,
+        kernel: int,
+        separable: bool = False,
     ) -> list[tf.Tensor]:
         """One convolution for all maps, each with batch norm of its own, `name/BatchNorm/feature_i/*`.
 
-        The maps have the same number of channels.
+        The maps have the same number of channels. `separable` splits the convolution into a depthwise
+        and a pointwise one.
         """
-        layer = tf_keras.layers.Conv2D(
-            filters,
-            kernel,
-            padding="same",
-            use_bias=False,
-            kernel_initializer=self._kernel(name),
-            **self._common(name),
-        )
-        outputs = [layer(x) for x in maps]
-        self.record.add(f"{name}/weights", layer.kernel, decayed=True)
+        shared = self._split if separable else self._dense
+        outputs, _ = shared(maps, name, filters, kernel, use_bias=False)
         scopes = [f"BatchNorm/feature_{i}" for i in range(len(maps))]
         return [
             self._normalised(x, self._batch_norm(name, scope), name, scope)
@@ -133,27 +134,27 @@ class Layers:
         ]
 
     def separable(
-        self, x: tf.Tensor, name: str, filters: int, kernel: int, stride: int, multiplier: int
+        self,
+        x: tf.Tensor,
+        name: str,
+        filters: int,
+        kernel: int,
+        stride: int = 1,
+        multiplier: int = 1,
     ) -> tf.Tensor:
         """Depthwise with `multiplier` outputs a channel, pointwise, then one batch norm, activation.
 
         `name/{depthwise_weights,pointwise_weights,BatchNorm/*}`.
         """
-        layer = tf_keras.layers.SeparableConv2D(
+        (x,), _ = self._split(
+            [x],
+            name,
             filters,
             kernel,
-            max(_strides(x, stride)),
-            padding="same",
+            strides=max(_strides(x, stride)),
             depth_multiplier=multiplier,
             use_bias=False,
-            depthwise_initializer=self._kernel(f"{name}/depthwise", fan_in=kernel * kernel),
-            pointwise_initializer=self._kernel(name),
-            **self._common(name),
         )
-        x = layer(x)
-        depthwise, pointwise = layer.depthwise_kernel, layer.pointwise_kernel
-        self.record.add(f"{name}/depthwise_weights", depthwise, decayed=self.depthwise_decayed)
-        self.record.add(f"{name}/pointwise_weights", pointwise, decayed=True)
         return self._normalised(x, self._batch_norm(name), name)
 
     def depthwise(self, x: tf.Tensor, name: str, kernel: int = 3, stride: int = 1) -> tf.Tensor:
@@ -169,9 +170,7 @@ class Layers:
             **self._common(name),
         )
         x = layer(x)
-        self.record.add(
-            f"{name}/depthwise_weights", layer.depthwise_kernel, decayed=self.depthwise_decayed
-        )
+        self.record.add(f"{name}/depthwise_weights", layer.depthwise_kernel, self._depthwise_decay)
         return self._normalised(x, batch_norm, name)
 
     def plain_conv(
@@ -187,20 +186,52 @@ class Layers:
         filters: int,
         kernel: int,
         biases: np.ndarray[Any, Any],
+        separable: bool = False,
     ) -> list[tf.Tensor]:
-        """The same one for all maps, which have the same number of channels."""
+        """The same one for all maps, which have the same number of channels; split where `separable`."""
+        shared = self._split if separable else self._dense
+        first = tf_keras.initializers.Constant(biases)
+        outputs, layer = shared(maps, name, filters, kernel, bias_initializer=first)
+        self.record.add(f"{name}/biases", layer.bias)
+        return outputs
+
+    def _dense(
+        self, maps: Sequence[tf.Tensor], name: str, filters: int, kernel: int, **more: Any
+    ) -> tuple[list[tf.Tensor], Any]:
+        """A convolution of all maps, and its layer: `name/weights`."""
         layer = tf_keras.layers.Conv2D(
             filters,
             kernel,
             padding="same",
             kernel_initializer=self._kernel(name),
-            bias_initializer=tf_keras.initializers.Constant(biases),
             **self._common(name),
+            **more,
         )
         outputs = [layer(x) for x in maps]
-        self.record.add(f"{name}/weights", layer.kernel, decayed=True)
-        self.record.add(f"{name}/biases", layer.bias)
-        return outputs
+        self.record.add(f"{name}/weights", layer.kernel, self.decayed)
+        return outputs, layer
+
+    def _split(
+        self, maps: Sequence[tf.Tensor], name: str, filters: int, kernel: int, **more: Any
+    ) -> tuple[list[tf.Tensor], Any]:
+        """A depthwise and a pointwise one, and their layer: `name/{depthwise_weights,pointwise_weights}`."""
+        layer = tf_keras.layers.SeparableConv2D(
+            filters,
+            kernel,
+            padding="same",
+            depthwise_initializer=self._kernel(f"{name}/depthwise", fan_in=kernel * kernel),
+            pointwise_initializer=self._kernel(name),
+            **self._common(name),
+            **more,
+        )
+        outputs = [layer(x) for x in maps]
+        self.record.add(f"{name}/depthwise_weights", layer.depthwise_kernel, self._depthwise_decay)
+        self.record.add(f"{name}/pointwise_weights", layer.pointwise_kernel, self.decayed)
+        return outputs, layer
+
+    @property
+    def _depthwise_decay(self) -> float:
+        return self.decayed if self.depthwise_decayed else 0.0
 
     def with_activation(self, activation: Callable[[tf.Tensor], tf.Tensor] | None) -> Layers:
         """The same layers with another activation, or with none."""
@@ -240,9 +271,10 @@ class Layers:
         )(x)
 
     def _kernel(self, name: str, fan_in: int | None = None) -> Any:
-        return INITIALIZERS[self.initializer](
-            self, zlib.crc32(f"{self.seed}/{name}".encode()), fan_in
-        )
+        return INITIALIZERS[self.initializer](self, self._seed(name), fan_in)
+
+    def _seed(self, name: str) -> int:
+        return zlib.crc32(f"{self.seed}/{name}".encode())
 
     def _common(self, name: str) -> dict[str, Any]:
         return {"name": name, "dtype": self.dtype, "trainable": self.trainable}

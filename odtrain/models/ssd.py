@@ -31,7 +31,7 @@ class Parts:
 
     Attributes:
         encodings: (B, A, 4) float32, symbolic.
-        logits: (B, A, K + 1) float32, symbolic, background first.
+        logits: (B, A, K + 1) float32, symbolic, background first; (B, A, K) of a network without one.
         anchors: (A, 4) yxyx, fractions.
         maps: (B, H, W, C) feature maps that the predictors read, finest first; none where they are
             inside a network of another program.
@@ -92,9 +92,9 @@ def resize(image: tf.Tensor, config: ModelConfig) -> tf.Tensor:
     image = tf.cast(image, tf.float32)
     if config.resize == resizing.STRETCH:
         return tf.compat.v1.image.resize(image, config.size)
-    sides = tf.cast(tf.shape(image)[-3:-1], tf.float32)
-    scaled = tf.image.resize(image, tf.cast(_fitted(sides, config), tf.int32)) - resizing.FILL
-    return tf.image.pad_to_bounding_box(scaled, 0, 0, *config.size) + resizing.FILL
+    sides, fill = tf.cast(tf.shape(image)[-3:-1], tf.float32), resizing.FILLS[config.resize]
+    scaled = tf.image.resize(image, tf.cast(_fitted(sides, config), tf.int32)) - fill
+    return tf.image.pad_to_bounding_box(scaled, 0, 0, *config.size) + fill
 
 
 def extent(image: tf.Tensor, config: ModelConfig) -> tf.Tensor:
@@ -107,7 +107,8 @@ def extent(image: tf.Tensor, config: ModelConfig) -> tf.Tensor:
 
 def _fitted(sides: tf.Tensor, config: ModelConfig) -> tf.Tensor:
     """`resizing.fitted` of (2,) float32 sides, as float32."""
-    return tf.round(sides * tf.reduce_min(tf.constant(config.size, tf.float32) / sides))
+    scaled = sides * tf.reduce_min(tf.constant(config.size, tf.float32) / sides)
+    return tf.round(scaled) if config.resize == resizing.PAD else tf.floor(tf.maximum(scaled, 1.0))
 
 
 class SSD(tf.Module):  # type: ignore[misc]
@@ -116,6 +117,7 @@ class SSD(tf.Module):  # type: ignore[misc]
     Attributes:
         config: what it was built from.
         num_classes: K, without the background.
+        background: how many columns of the logits come before the classes': 1, or 0.
         network: tf_keras.Model from (B, H, W, 3) normalised pictures to (B, A, 4) encodings and
             (B, A, K + 1) logits, both float32.
         maps: symbolic feature maps inside `network`, finest first.
@@ -131,6 +133,7 @@ class SSD(tf.Module):  # type: ignore[misc]
         super().__init__(name="ssd")
         self.config = config
         self.num_classes = num_classes
+        self.background = int(parts.logits.shape[-1]) - num_classes
         self.network = tf_keras.Model(
             images, (parts.encodings, parts.logits), name=config.architecture
         )
@@ -138,7 +141,7 @@ class SSD(tf.Module):  # type: ignore[misc]
         self.anchors = parts.anchors
         self.objects = {**parts.objects, "network": self.network} if parts.objects else {}
         self.weights = record.variables
-        self._decayed = tuple(record.decayed)
+        self._decayed = dict(record.decayed)
         self._detect = tf.function(
             self._detect_graph,
             input_signature=[tf.TensorSpec((None, None, None, 3), tf.uint8)],
@@ -186,8 +189,8 @@ class SSD(tf.Module):  # type: ignore[misc]
         return decode_boxes(encodings, self.anchors, self.config.box_scales)
 
     def scores(self, logits: tf.Tensor) -> tf.Tensor:
-        """(B, A, K) probabilities of (B, A, K + 1) logits; the background is dropped."""
-        return tf.sigmoid(logits)[:, :, 1:]
+        """(B, A, K) probabilities of (B, A, K + 1) logits; the background is dropped, if there is one."""
+        return tf.sigmoid(logits)[:, :, self.background :]
 
     def postprocess(
         self, encodings: tf.Tensor, logits: tf.Tensor, extent: tf.Tensor | float = 1.0
@@ -223,7 +226,7 @@ class SSD(tf.Module):  # type: ignore[misc]
         input is the picture, so what it finds in the rest takes places too.
         """
         limit = self.config.max_detections
-        return limit if self.config.resize == resizing.PAD else limit * self.num_classes
+        return limit if self.config.resize in resizing.FILLS else limit * self.num_classes
 
     def detect_batch(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
         """What `postprocess` returns, for (B, H, W, 3) uint8 pictures of any one size."""
@@ -251,8 +254,14 @@ class SSD(tf.Module):  # type: ignore[misc]
         return detect
 
     def regularization_terms(self) -> dict[str, tf.Tensor]:
-        """`l2` times half the sum of squares of each regularised variable, by checkpoint name."""
-        return {name: self.config.l2 * tf.nn.l2_loss(self.weights[name]) for name in self._decayed}
+        """Half the sum of squares of each regularised variable, weighed, by checkpoint name.
+
+        The weight is `model.l2`, but for variables that the reference holds more strongly.
+        """
+        return {
+            name: self.config.l2 * share * tf.nn.l2_loss(self.weights[name])
+            for name, share in self._decayed.items()
+        }
 
     def regularization(self) -> tf.Tensor:
         """The sum of the L2 terms, a scalar."""

@@ -42,32 +42,41 @@ def build_ssdlite(config: ModelConfig, num_classes: int, make: Layers, images: t
 
 
 def _ends(config: ModelConfig, make: Layers, images: tf.Tensor) -> Ends:
-    finest, last = backbone(
-        replace(make, stddev=BACKBONE_STDDEV, depthwise_decayed=False), images, config
-    )
+    base = replace(make, stddev=BACKBONE_STDDEV, depthwise_decayed=False)
+    stages, inside = backbone(base, images, config, LAST_CHANNELS)
     split = config.separable_extras is not False
-    return Ends(finest, last, f"{SCOPE}/layer_19", separable_extras=split)
+    return Ends(inside, stages[-1], f"{SCOPE}/layer_19", separable_extras=split)
 
 
-def backbone(make: Layers, images: tf.Tensor, config: ModelConfig) -> tuple[tf.Tensor, tf.Tensor]:
-    """The (B, H, W, C) maps that SSD reads: inside the block that halves to stride 32, and the last.
+def backbone(
+    make: Layers, images: tf.Tensor, config: ModelConfig, last_channels: int | None
+) -> tuple[list[tf.Tensor], tf.Tensor]:
+    """What the stages make of the pictures.
 
-    The first is that block's expansion, at stride 16.
+    Args:
+        make: layers of the backbone's style.
+        images: (B, H, W, 3) float32 from -1 to 1.
+        config: depth multiplier and least width.
+        last_channels: of the convolution behind the blocks, before the depth multiplier; None for none.
+
+    Returns:
+        The (B, H, W, C) outputs at strides 2, 4, 8, 16 and 32, and the expansion inside the block that
+        halves to stride 32, at stride 16.
     """
 
     def width(channels: int) -> int:
         return divisible(channels * config.depth_multiplier, config.min_depth)
 
-    stage, number = make.stage(1), 1
+    stage = make.stage(1)
+    outputs: list[tf.Tensor] = []
     x = stage.conv(images, f"{SCOPE}/Conv", width(32), kernel=3, stride=2)
-    finest = x
+    inside = x
     blocks = [(channels, i) for channels, times in BLOCKS for i in range(times)]
     for index, (channels, repetition) in enumerate(blocks):
         halves = repetition == 0 and channels in HALVING
         if halves:
-            x = stage.end_stage(x, f"{SCOPE}/stage_{number}")
-            number += 1
-            stage = make.stage(number)
+            outputs.append(stage.end_stage(x, f"{SCOPE}/stage_{len(outputs) + 1}"))
+            x, stage = outputs[-1], make.stage(len(outputs) + 1)
         x, wide = inverted_residual(
             stage,
             x,
@@ -76,6 +85,7 @@ def backbone(make: Layers, images: tf.Tensor, config: ModelConfig) -> tuple[tf.T
             channels=width(channels),
             stride=2 if halves else 1,
         )
-        finest = wide if halves else finest
-    x = stage.conv(x, f"{SCOPE}/Conv_1", width(LAST_CHANNELS), kernel=1)
-    return finest, stage.end_stage(x, f"{SCOPE}/stage_{number}")
+        inside = wide if halves else inside
+    if last_channels is not None:
+        x = stage.conv(x, f"{SCOPE}/Conv_1", width(last_channels), kernel=1)
+    return [*outputs, stage.end_stage(x, f"{SCOPE}/stage_{len(outputs) + 1}")], inside

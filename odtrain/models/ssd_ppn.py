@@ -12,12 +12,10 @@ import tf_keras
 from odtrain.config.schema import ModelConfig
 from odtrain.errors import ConfigError
 from odtrain.models.anchors import anchors_per_cell, ssd_anchors
-from odtrain.models.heads import shared_predictors
+from odtrain.models.heads import SHARED_TOWER, shared_predictors
 from odtrain.models.layers import Layers
 from odtrain.models.ssd import Parts, depth_scaler, map_shapes
 from odtrain.models.ssd_mobilenet_v1 import backbone
-
-TOWER = "PredictionTower"
 
 
 def build(config: ModelConfig, num_classes: int, make: Layers, images: tf.Tensor) -> Parts:
@@ -34,7 +32,7 @@ def build(config: ModelConfig, num_classes: int, make: Layers, images: tf.Tensor
         pool = tf_keras.layers.MaxPool2D(2, 2, "same", name=f"pool_{number}", dtype=make.dtype)
         maps.append(pool(maps[-1]))
     encodings, logits = shared_predictors(
-        make, maps, per_cell, num_classes, config, kernel=1, towers=(TOWER, TOWER)
+        make, maps, per_cell, num_classes, config, kernel=1, towers=SHARED_TOWER
     )
     anchors = ssd_anchors(config.anchors, map_shapes(maps), config.size)
     return Parts(encodings, logits, anchors, tuple(maps))

@@ -14,11 +14,13 @@ import numpy as np
 from odtrain.io.atomic import replacing
 from odtrain.io.cells import write_rows
 from odtrain.labels.formats.voc import VocObject, annotation
-from odtrain.structures import Detections, class_label
+from odtrain.structures import Detections, IntArray, class_label
 
 CSV_HEADER = ("filename", "width", "height", "class", "xmin", "ymin", "xmax", "ymax", "score")
 FRAME_HEADER = ("frame", "seconds")
 """Two more columns where there are videos."""
+TRACK_HEADER = ("track",)
+"""One more where they are tracked."""
 NO_PLACE = "Free space there, or choose another folder: output=DIR."
 
 
@@ -35,6 +37,7 @@ class Prediction:
         name: of the file as the user knows it, where that is not its path.
         frame: from 0 in a video; None for a picture.
         seconds: from the beginning of the video.
+        tracks: (N,) number of the track of each detection, 0 for none; None where nothing is tracked.
     """
 
     file: Path
@@ -45,11 +48,17 @@ class Prediction:
     name: str = ""
     frame: int | None = None
     seconds: float | None = None
+    tracks: IntArray | None = None
 
     @property
     def shown_name(self) -> str:
         """Of the file, as the user knows it."""
         return self.name or str(self.file)
+
+    def track_numbers(self) -> list[int]:
+        """Of every detection, 0 for none."""
+        none = [0] * len(self.found)
+        return none if self.tracks is None else [int(number) for number in self.tracks]
 
     def corners(self) -> list[list[float]]:
         """xmin, ymin, xmax, ymax of every detection, in pixels to a tenth."""
@@ -58,7 +67,11 @@ class Prediction:
 
 
 def write_tables(
-    done: Iterable[Prediction], class_names: Sequence[str], folder: Path, moving: bool
+    done: Iterable[Prediction],
+    class_names: Sequence[str],
+    folder: Path,
+    moving: bool,
+    tracked: bool = False,
 ) -> None:
     """Write predictions.csv and predictions.json, whole or not at all.
 
@@ -66,7 +79,8 @@ def write_tables(
         done: in the order of their rows; read once.
         class_names: index 0 = class id 1.
         folder: where the two go.
-        moving: whether there are videos, whose rows say the frame too.
+        moving: whether there are videos, whose rows say the frame too,
+        tracked: and the track.
     """
     with (
         replacing(folder / "predictions.csv") as table,
@@ -74,21 +88,23 @@ def write_tables(
         table.open("w", encoding="utf-8", errors="surrogateescape", newline="") as rows,
         results.open("w", encoding="utf-8") as objects,
     ):
-        _write(done, class_names, moving, rows, objects)
+        _write(done, class_names, moving, tracked, rows, objects)
 
 
 def _write(
     done: Iterable[Prediction],
     class_names: Sequence[str],
     moving: bool,
+    tracked: bool,
     rows: IO[str],
     objects: IO[str],
 ) -> None:
-    write_rows(rows, [CSV_HEADER + (FRAME_HEADER if moving else ())])
+    more = (*FRAME_HEADER, *(TRACK_HEADER if tracked else ())) if moving else ()
+    write_rows(rows, [CSV_HEADER + more])
     first = True
     objects.write("[")
     for one in done:
-        write_rows(rows, _rows(one, class_names, moving))
+        write_rows(rows, _rows(one, class_names, moving, tracked))
         for result in _coco_results(one):
             text = json.dumps(result, indent=1).replace("\n", "\n ")
             objects.write(f"{'' if first else ','}\n {text}")
@@ -96,23 +112,33 @@ def _write(
     objects.write("]\n" if first else "\n]\n")
 
 
-def _rows(one: Prediction, class_names: Sequence[str], moving: bool) -> Iterator[list[object]]:
+def _rows(
+    one: Prediction, class_names: Sequence[str], moving: bool, tracked: bool
+) -> Iterator[list[object]]:
     place: list[object] = []
     if moving:
         still = one.frame is None or one.seconds is None
         place = ["", ""] if still else [one.frame, f"{one.seconds:.3f}"]
-    for number, score, corners in zip(
-        one.found.classes.tolist(), one.found.scores.tolist(), one.corners(), strict=True
+    for number, score, corners, track in zip(
+        one.found.classes.tolist(),
+        one.found.scores.tolist(),
+        one.corners(),
+        one.track_numbers(),
+        strict=True,
     ):
         name = class_label(class_names, number)
         start = [one.shown_name, one.width, one.height, name]
-        yield [*start, *corners, f"{score:.4f}", *place]
+        yield [*start, *corners, f"{score:.4f}", *place, *([track or ""] if tracked else [])]
 
 
 def _coco_results(one: Prediction) -> Iterator[dict[str, object]]:
     """COCO's results form; `file_name` and `frame` are ours, since the ids are those of this prediction."""
-    for number, score, (xmin, ymin, xmax, ymax) in zip(
-        one.found.classes.tolist(), one.found.scores.tolist(), one.corners(), strict=True
+    for number, score, (xmin, ymin, xmax, ymax), track in zip(
+        one.found.classes.tolist(),
+        one.found.scores.tolist(),
+        one.corners(),
+        one.track_numbers(),
+        strict=True,
     ):
         result: dict[str, object] = {
             "image_id": one.image_id,
@@ -123,6 +149,8 @@ def _coco_results(one: Prediction) -> Iterator[dict[str, object]]:
         }
         if one.frame is not None and one.seconds is not None:
             result |= {"frame": one.frame, "seconds": round(one.seconds, 3)}
+        if track:
+            result["track_id"] = track
         yield result
 
 

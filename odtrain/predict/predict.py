@@ -29,6 +29,8 @@ from odtrain.model_source import Source, open_source
 from odtrain.predict.outputs import NO_PLACE, Prediction, write_tables
 from odtrain.predict.progress import Journal, stamp_of
 from odtrain.predict.runner import PredictionRunner
+from odtrain.predict.tracks import mot_rows
+from odtrain.predict.tracks_files import Tracked, write_tracks
 from odtrain.system.progress import Bar
 from odtrain.system.workers import cores
 from odtrain_runtime.plain import plain_lines
@@ -38,7 +40,16 @@ logger = logging.getLogger(__name__)
 DRAWN, XML = "drawn", "xml"
 JOURNAL = "predictions.part.jsonl"
 LOCK = ".predictions.lock"
-MATTERING = ("threshold", "drawn", "xml", "xml_every_seconds", "label_map")
+MATTERING = (
+    "threshold",
+    "drawn",
+    "xml",
+    "xml_every_seconds",
+    "label_map",
+    "tiles",
+    "track",
+    "lines",
+)
 """Settings of prediction that change what is written."""
 
 
@@ -65,7 +76,8 @@ def predict(
     settings, folder = config.predict, Path(config.output or "predictions")
     media = _media(settings, config.input, folder)
     if source is None:
-        source = open_source(config.source, config, settings.workers or cores(), settings.threads)
+        workers = settings.workers or cores()
+        source = open_source(config.source, config, workers, settings.threads, settings.tiles)
         tell_nameless(source)
     camera = camera_number(config.input)
     with _written(folder), _alone(folder):
@@ -253,14 +265,18 @@ def _finish(runner: PredictionRunner, media: Sequence[Medium]) -> str:
     counts: Counter[str] = Counter()
     videos: set[str] = set()
 
+    tracked = Tracked()
+
     def counted() -> Iterator[Prediction]:
-        for one in _predictions(media, runner.journal):
+        for one in _predictions(media, runner, tracked):
             counts["boxes"] += len(one.found)
             counts["pictures" if one.frame is None else "frames"] += 1
             videos.update([one.shown_name] if one.frame is not None else [])
             yield one
 
-    write_tables(counted(), runner.source.class_names, runner.folder, moving)
+    names = runner.source.class_names
+    write_tables(counted(), names, runner.folder, moving, runner.config.track)
+    write_tracks(tracked, names, runner.folder)
     pictures = sum(not medium.moving for medium in media)
     parts = [f"{counts['pictures']} of {pictures} pictures"] if pictures else []
     if moving:
@@ -268,18 +284,28 @@ def _finish(runner: PredictionRunner, media: Sequence[Medium]) -> str:
             f"{counts['frames']} frames of {len(videos)} of {len(media) - pictures} videos"
         )
     found = f"{counts['boxes']} detections from score {runner.thresholds}"
-    return f"{found} in {' and '.join(parts)}: {runner.folder}"
+    also = f"; {tracked}" if tracked.videos else ""
+    return f"{found} in {' and '.join(parts)}{also}: {runner.folder}"
 
 
-def _predictions(media: Sequence[Medium], journal: Journal) -> Iterator[Prediction]:
-    """Everything found, in the order of the input."""
-    number = 0
+def _predictions(
+    media: Sequence[Medium], runner: PredictionRunner, tracked: Tracked
+) -> Iterator[Prediction]:
+    """Everything found, in the order of the input; the tracks of videos are noted in `tracked`."""
+    number, journal = 0, runner.journal
     for medium in media:
+        tracks = runner.tracks_of(medium) if medium.moving else None
         frames: Sequence[int | None] = journal.frames(medium.name) if medium.moving else [None]
         for frame in frames:
             number += 1
             if entry := journal.get((medium.name, frame)):
-                (height, width), found = entry["size"], entry["found"]
+                (height, width), found, seconds = entry["size"], entry["found"], entry["seconds"]
+                numbers = None
+                if tracks is not None and frame is not None:
+                    found, numbers = tracks.update(found, (height, width), frame, seconds)
+                    tracked.note(
+                        medium.name, tracks, mot_rows(found, numbers, (height, width), frame)
+                    )
                 yield Prediction(
-                    medium.file, height, width, found, number, medium.name, frame, entry["seconds"]
+                    medium.file, height, width, found, number, medium.name, frame, seconds, numbers
                 )

@@ -22,6 +22,7 @@ from odtrain.model_files.thresholds import Thresholds
 from odtrain.model_source import Source
 from odtrain.predict.outputs import Prediction, voc_xml
 from odtrain.predict.progress import Journal, stamp_of
+from odtrain.predict.tracks import RECOVERED, Tracks
 from odtrain.structures import Detections, UInt8Image
 from odtrain.system.workers import in_chunks, in_threads
 from odtrain_runtime.pictures import UnusableError, read_upright
@@ -142,12 +143,13 @@ class PredictionRunner:
 
     def at_frames(self, medium: Medium, video: Video, frames: Iterable[Frame]) -> None:
         """Look at frames as they come, and write the drawn video as far as they go."""
-        target = self.folder / self.names[medium.file][0]
+        target, tracks = self.folder / self.names[medium.file][0], self.tracks_of(medium)
         writer = VideoWriter(target, video) if self.config.drawn else None
         try:
             for seen in self._run(self._tasks(medium, frames, video.live)):
-                if seen.task.frame is not None and seen.drawn is not None and writer is not None:
-                    writer.write(seen.task.frame, seen.drawn)
+                drawn = seen.drawn if tracks is None else self._draw_tracks(tracks, seen)
+                if seen.task.frame is not None and drawn is not None and writer is not None:
+                    writer.write(seen.task.frame, drawn)
                 if medium not in self.whole[-1:]:
                     self.whole.append(medium)
         except BaseException as error:
@@ -164,6 +166,28 @@ class PredictionRunner:
             logger.warning(
                 f"{medium.name}: its sound ({codecs}) is left out: .mp4 cannot hold it as it is."
             )
+
+    def tracks_of(self, medium: Medium) -> Tracks | None:
+        """Of a video, where they are asked for: to be told of every frame in order."""
+        if not self.config.track:
+            return None
+        return Tracks(medium.name, self.thresholds.lowest, self.config.lines or {})
+
+    def _draw_tracks(self, tracks: Tracks, seen: Seen) -> UInt8Image | None:
+        """The frame with what is tracked in it; None where nothing is drawn."""
+        frame = seen.task.frame
+        if frame is None or seen.found is None:
+            return None
+        shown, numbers = tracks.update(seen.found, seen.size, frame.number, frame.seconds)
+        if not self.config.drawn:
+            return None
+        return draw(frame.image, shown, self.source.class_names, threshold=0, tracks=numbers)
+
+    def _keep(self, found: Detections, task: FrameTask) -> Detections:
+        """What is noted: of a video that is tracked also boxes that may go on with a track."""
+        if self.config.track and task.frame is not None:
+            return found.above(RECOVERED * self.thresholds.lowest)
+        return self.thresholds.keep(found)
 
     def _tasks(self, medium: Medium, frames: Iterable[Frame], live: bool) -> Iterator[FrameTask]:
         """Frames with what is known of them, one each `predict.xml_every_seconds` to be labelled."""
@@ -207,7 +231,8 @@ class PredictionRunner:
         images = [_image(task) for task in tasks]
         new = [i for i, task in enumerate(tasks) if images[i] is not None and task.known is None]
         found = self.source.detect_all([image for i in new if (image := images[i]) is not None])
-        fresh = dict(zip(new, map(self.thresholds.keep, found), strict=True))
+        kept = [self._keep(each, tasks[i]) for i, each in zip(new, found, strict=True)]
+        fresh = dict(zip(new, kept, strict=True))
         return [
             Seen(task) if image is None else self._finish(task, image, task.known or fresh[i])
             for i, (task, image) in enumerate(zip(tasks, images, strict=True))
@@ -215,10 +240,11 @@ class PredictionRunner:
 
     def _finish(self, task: FrameTask, image: UInt8Image, found: Detections) -> Seen:
         drawn = None
-        if self.config.drawn:
+        tracked = self.config.track and task.frame is not None
+        if self.config.drawn and not tracked:  # tracks are drawn frame by frame, in order
             drawn = draw(image, found, self.source.class_names, threshold=0)
         if task.labelled:
-            self._write_xml(task, image, found)
+            self._write_xml(task, image, self.thresholds.keep(found))
         if task.frame is None and drawn is not None:
             self._write(self.folder / self.names[task.medium.file][0], jpeg(drawn, DRAWN_QUALITY))
             drawn = None

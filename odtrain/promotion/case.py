@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from odtrain.config.schema import Config, RegistryConfig
+from odtrain.config.tiles import judging_tiles
 from odtrain.dataset.prepare import prepare
 from odtrain.dataset.read import read_labelled as labels_of
 from odtrain.errors import ConfigError, DataError, ModelFileError, OdtrainError, TrackingError
@@ -35,6 +36,7 @@ from odtrain.structures import LabelledSplit
 from odtrain.system.progress import Bar
 from odtrain.tracking.store import open_client
 from odtrain.training.input_pipeline import Pictures
+from odtrain_runtime.tiles import tiled
 
 SPLIT = "test"
 NAME_THE_DATA = "Name the data it was made of: data.images=DIR data.annotations=DIR data.name=NAME."
@@ -202,7 +204,8 @@ def _reference(case: PromotionCase, split: LabelledSplit) -> Sequence[Any]:
         return kept.detections
     _, pictures = case.pictures
     shown = Bar(pictures, doing="gate: checkpoint", leave=False)
-    return list(map(case.checkpoint.as_detect(), shown))
+    detect = tiled(case.checkpoint.as_detect(), judging_tiles(case.made_with))
+    return list(map(detect, shown))
 
 
 def _kept_by_run(case: PromotionCase, run_id: str, what: str) -> Kept | None:

@@ -60,13 +60,8 @@ def promote(config: Config, overrides: Sequence[str], name: str, number: str) ->
             fails is named, with by how much.
         DataError: the test pictures are not here, or are not those of the version.
     """
-    store = tracking_uri(config.tracking)
-    wanted = f"models:/{name}/{number}" if number.isdigit() else f"models:/{name}@{number}"
-    version = find_version(wanted, store)
-    named_data = names_section(overrides, "data")
-    case = PromotionCase(
-        store, config, config.registry, version, None, config.data if named_data else None
-    )
+    case = _case(config, overrides, name, number)
+    store, version = case.store, case.version
     with told(store):
         before = champion_of(versions_of(open_client(store), name))
         verdict = settle(case, True)
@@ -80,6 +75,33 @@ def promote(config: Config, overrides: Sequence[str], name: str, number: str) ->
         )
     was = f"before: version {before.number}" if before is not None else "the first"
     return f"{verdict.markdown(uri)}\n{uri} is @champion now ({was})."
+
+
+def would_pass(
+    config: Config, overrides: Sequence[str], name: str, number: str
+) -> tuple[bool, str]:
+    """Judge a version as `promote` does, and leave registry and run as they are.
+
+    Returns:
+        Whether it would become the champion, and the report as Markdown.
+
+    Raises:
+        TrackingError: there is no such version, or it has no run.
+        DataError: the test pictures are not here, or are not those of the version.
+    """
+    case = _case(config, overrides, name, number)
+    with told(case.store), gathered(case) as evidence:
+        champion = _rival(case, versions_of(open_client(case.store), name))
+        verdict = judge_version(with_champion(case, evidence, champion), case.limits)
+    return verdict.passed, verdict.markdown(f"models:/{name}/{case.version.number}")
+
+
+def _case(config: Config, overrides: Sequence[str], name: str, number: str) -> PromotionCase:
+    """What is judged, as the user names it."""
+    store = tracking_uri(config.tracking)
+    wanted = f"models:/{name}/{number}" if number.isdigit() else f"models:/{name}@{number}"
+    data = config.data if names_section(overrides, "data") else None
+    return PromotionCase(store, config, config.registry, find_version(wanted, store), None, data)
 
 
 def promote_trained(config: Config, store: str, folder: Path, name: str, number: str) -> Verdict:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from odtrain.command import Action, Command, Composed, Flag, flag, looks, prints
+from odtrain.command import Action, Command, Composed, Flag, flag, looks, prints, say, with_config
 
 
 def _list(given: Composed) -> str:
@@ -40,10 +40,13 @@ def _compare(given: Composed) -> str:
     )
 
 
-def _promote(given: Composed) -> str:
-    from odtrain.promotion.promote import promote
+def _promote(given: Composed) -> int:
+    from odtrain.promotion.promote import promote, would_pass
 
-    return promote(given.config, given.overrides, given.flags.name, given.flags.version)
+    asked = (given.config, given.overrides, given.flags.name, given.flags.version)
+    passes, text = would_pass(*asked) if given.flags.dry_run else (True, promote(*asked))
+    say(text)
+    return int(not passes)
 
 
 def _rollback(given: Composed) -> str:
@@ -95,11 +98,16 @@ ACTIONS = {
         example="models compare RUN_ID models:/panels@champion",
     ),
     "promote": Action(
-        looks(prints(_promote)),
+        looks(with_config(_promote)),
         "make a version the champion, if it passes the gate",
         flags=(
             flag("name", "a model", metavar="NAME"),
             flag("version", "its number, or an alias", metavar="VERSION"),
+            flag(
+                "--dry-run",
+                "judge alone: Markdown, and exit status 1 if it does not pass",
+                action="store_true",
+            ),
         ),
         settings=("registry", "data", "benchmark", "tracking", "outputs"),
         example="models promote panels 3",

@@ -148,7 +148,9 @@ def _sides_at_input(part: Sequence[GroundTruth], model: ModelConfig) -> Float64A
     sides: Float64Array = _boxes(part)[1] * np.array(model.size)
     if model.resize == resizing.STRETCH:
         return sides
-    extents = [resizing.extent((truth.height, truth.width), model.size)[:2] for truth in part]
+    extents = [
+        resizing.extent((truth.height, truth.width), model.size, model.resize)[:2] for truth in part
+    ]
     counts = [len(truth.boxes) for truth in part]
     padded: Float64Array = sides * np.repeat(np.reshape(extents, (-1, 2)), counts, axis=0)
     return padded

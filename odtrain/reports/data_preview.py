@@ -7,15 +7,17 @@ of this configuration is given, changed as they will be changed.
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from odtrain.config.schema import AugmentConfig, ModelConfig
-from odtrain.dataset.read import Dataset, read_truths
+from odtrain.dataset.read import Dataset, read_truths, truth_of
 from odtrain.dataset.splits import SPLITS
+from odtrain.dataset.tiles import TILE, TILE_OF
 from odtrain.io.tfrecord import decode_example, index_records
 from odtrain.media.draw import draw_truth, fit, printable_label, side_by_side
 from odtrain.models.ssd import extent, resize
@@ -27,7 +29,11 @@ SHEET_PICTURES = 12
 PAIRS_ACROSS = 3
 THUMBNAIL = (300, 300)
 """Pixels that the shorter side gets at least, and the longer at most, as `drawing.fit` takes them."""
+SHEET_TILED = 4
+TILE_THUMBNAIL = (160, 160)
+"""The same of a tile."""
 PAPER = 255
+LEFT_OUT = 190
 GAP = 8
 JPEG_QUALITY = 88
 
@@ -62,11 +68,54 @@ def write_pictures(
     data_charts.centre_chart(centres, present)
     image = contact_sheet(dataset, augment, model, seed)
     Image.fromarray(image).save(sheet, quality=JPEG_QUALITY)
+    tiled = tile_sheet(dataset)
+    if tiled is not None:
+        files.append(folder / TILES_FILE)
+        Image.fromarray(tiled).save(files[-1], quality=JPEG_QUALITY)
     return files
 
 
 FILES = ("classes.png", "box_sizes.png", "box_centres.png", "what_the_network_sees.jpg")
 """Boxes of each class; their sizes at the network's input; where they lie; before and after."""
+
+
+TILES_FILE = "tiles.jpg"
+"""Besides, where training pictures are cut."""
+
+
+def tile_sheet(dataset: Dataset) -> UInt8Image | None:
+    """The first pictures that are cut, each as its tiles with what is labelled in them, side by side.
+
+    Returns:
+        (H, W, 3) RGB, grey where a tile without an object was left out; None where no picture is cut.
+    """
+    index = index_records(dataset.records("train"))
+    cut: dict[object, dict[tuple[int, int], UInt8Image]] = {}
+    for i in range(len(index)):
+        record = index.read(i)
+        example: dict[str, Any] = decode_example(record)
+        if TILE not in example:
+            continue
+        name = example[TILE_OF][0]
+        if name not in cut and len(cut) == SHEET_TILED:
+            break
+        top, left, *_ = example[TILE]
+        drawn = _as_labelled(record, truth_of(example), dataset.class_names, TILE_THUMBNAIL)
+        cut.setdefault(name, {})[top, left] = drawn
+    return _grid([_tiles_in_place(tiles) for tiles in cut.values()]) if cut else None
+
+
+def _tiles_in_place(tiles: Mapping[tuple[int, int], UInt8Image]) -> UInt8Image:
+    """One picture's tiles as they lie in it, with gaps between them."""
+    tops, lefts = (sorted({place[side] for place in tiles}) for side in (0, 1))
+    height, width = next(iter(tiles.values())).shape[:2]
+    sheet = np.full((len(tops) * (height + GAP), len(lefts) * (width + GAP), 3), PAPER, np.uint8)
+    for row, top in enumerate(tops):
+        for column, left in enumerate(lefts):
+            y, x = row * (height + GAP), column * (width + GAP)
+            shown = tiles.get((top, left))
+            sheet[y : y + height, x : x + width] = LEFT_OUT if shown is None else shown
+    return sheet
 
 
 def contact_sheet(
@@ -101,12 +150,17 @@ def contact_sheet(
     return _grid(pairs)
 
 
-def _as_labelled(record: bytes, truth: GroundTruth, names: Sequence[str]) -> UInt8Image:
+def _as_labelled(
+    record: bytes,
+    truth: GroundTruth,
+    names: Sequence[str],
+    size: tuple[int, int] = THUMBNAIL,
+) -> UInt8Image:
     encoded = decode_example(record)["image/encoded"][0]
     assert isinstance(encoded, bytes)
     with Image.open(io.BytesIO(encoded)) as picture:
         image = np.asarray(picture.convert("RGB"))
-    return draw_truth(fit(image, *THUMBNAIL), truth, names)
+    return draw_truth(fit(image, *size), truth, names)
 
 
 def _as_seen(batch: dict[str, np.ndarray], number: int, names: Sequence[str]) -> UInt8Image:

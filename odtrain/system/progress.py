@@ -222,6 +222,11 @@ def doing(what: str) -> Iterator[None]:
         yield
 
 
+def ready() -> None:
+    """What was waited for is there, and stays until somebody ends it: nothing more is said of the waiting."""
+    _WATCH.end()
+
+
 def aside() -> AbstractContextManager[None]:
     """Inside, what is drawn makes way for something that is printed."""
     return tqdm.external_write_mode(file=PEOPLE)
@@ -271,6 +276,12 @@ class _Watch:
     def drop(self, one: Bar[Any]) -> None:
         with self._lock:
             self._lasting.remove(one)
+
+    def end(self) -> None:
+        with self._lock:
+            lasting = list(self._lasting)
+        for one in reversed(lasting):
+            one.__exit__(None, None, None)
 
     def _look(self) -> None:
         while True:

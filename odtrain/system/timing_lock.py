@@ -3,17 +3,22 @@
 Two files in a folder are locked by the kernel, so that the locks of a killed process are free at once.
 Whoever computes holds `floor` together with the others; whoever times holds it alone, and closes `gate`
 while it waits. At a closed gate the others leave the floor: between two steps, two pictures, two files.
-A process that takes no part waits for nobody: all of this does nothing then.
+A process that takes no part waits for nobody: all of this does nothing then, and where the system has no
+such locks (Windows).
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TypeVar
+
+try:
+    import fcntl
+except ModuleNotFoundError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 VARIABLE = "ODTRAIN_TURNS"
 """The folder, for the processes that this one starts."""
@@ -39,7 +44,7 @@ def take_part(folder: Path | None = None) -> None:
     """Compute beside others from now on; without `folder`, where the process that began this one does."""
     global _own
     inherited = os.environ.get(VARIABLE)
-    if folder is None and inherited is None:
+    if fcntl is None or (folder is None and inherited is None):
         return
     chosen = folder or Path(str(inherited))
     os.environ[VARIABLE] = str(chosen)

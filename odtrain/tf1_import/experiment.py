@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -72,6 +73,17 @@ def import_pipeline(file: Path, folder: Path, name: str | None = None) -> str:
         target.unlink()
         raise
     return _report(experiment, target, folder)
+
+
+def network_overrides(file: Path) -> list[str]:
+    """`model=NAME` and what a pipeline.config says of the network besides, as overrides.
+
+    Raises:
+        DataError: as of `import_pipeline`.
+    """
+    found = read_pipeline(file)
+    own = {key: value for key, value in found.values.items() if key.startswith("model.")}
+    return [f"model={_model(found)[0]}", *(f"{key}={json.dumps(own[key])}" for key in own)]
 
 
 def _name(file: Path, given: str | None) -> str:
@@ -186,12 +198,15 @@ def _check_classes(found: Imported) -> None:
 def _model(found: Imported) -> tuple[str, bool]:
     """The choice of `model=` to build on, and whether the checkpoint is the one published with it."""
     models = {name: shipped_model(name) for name in model_names()}
-    folder = PurePosixPath((found.checkpoint or "").replace("\\", "/")).parent.name
+    place = PurePosixPath((found.checkpoint or "").replace("\\", "/")).parent
+    folder = (
+        place.parent if place.name == "checkpoint" else place
+    ).name  # as TensorFlow 2's have it
     architecture = found.values["model.architecture"]
     same = [name for name, model in models.items() if model["architecture"] == architecture]
     for name in same:
-        url = (models[name]["zoo"] or {}).get("url", "")
-        if folder and folder == PurePosixPath(url).name.removesuffix(".tar.gz"):
+        sources = (models[name]["zoo"] or {}).get("sources", [])
+        if folder in (PurePosixPath(each).name.removesuffix(".tar.gz") for each in sources):
             return name, True
     depth = found.values["model.depth_multiplier"]
     return max(same, key=lambda name: _likeness(name, models[name], depth)), False

@@ -7,6 +7,10 @@ import difflib
 from odtrain.io.textproto import Message
 from odtrain.tf1_import.imported import Imported, Value, needed, pass_over
 
+FPNLITE, MNASFPN = "ssd_mobilenet_v2_fpnlite", "ssd_mobilenet_v2_mnasfpn"
+TF2_FPNLITE, TF2_LAST_CHANNELS = "ssd_mobilenet_v2_fpn_keras", 1280
+"""TensorFlow 2's type of FPNLite, and the width in which it has left the backbone's last convolution."""
+
 EXTRACTORS: dict[tuple[str, bool], str] = {
     ("ssd_mobilenet_v1", False): "ssd_mobilenet_v1",
     ("ssd_mobilenet_v2", False): "ssd_mobilenet_v2",
@@ -17,14 +21,24 @@ EXTRACTORS: dict[tuple[str, bool], str] = {
     ("ssd_inception_v2", False): "ssd_inception_v2",
     ("ssd_mobilenet_v3_large", True): "ssdlite_mobilenet_v3_large",
     ("ssd_mobilenet_v3_small", True): "ssdlite_mobilenet_v3_small",
+    ("ssd_mobilenet_edgetpu", True): "ssdlite_mobilenet_edgetpu",
     ("ssd_mobiledet_cpu", True): "ssdlite_mobiledet_cpu",
+    ("ssd_mobiledet_dsp", True): "ssdlite_mobiledet_dsp",
+    ("ssd_mobiledet_edgetpu", True): "ssdlite_mobiledet_edgetpu",
+    ("ssd_mobiledet_gpu", True): "ssdlite_mobiledet_gpu",
+    ("ssd_mobilenet_v2_fpn", True): FPNLITE,
+    (TF2_FPNLITE, True): FPNLITE,
+    ("ssd_mobilenet_v2_mnasfpn", True): MNASFPN,
 }
 """(type of the feature extractor, whether the predictors are split) -> architecture."""
 PLAIN_PREDICTORS = ("ssd_mobilenet_v1", "ssd_mobilenet_v2", "ssd_inception_v2")
 """Architectures whose predictors' kernels can be of any size."""
-WITH_PYRAMID = ("ssd_mobilenet_v1_fpn", "ssd_resnet50_v1_fpn")
+SPLIT_PYRAMID = (FPNLITE, MNASFPN)
+WITH_PYRAMID = ("ssd_mobilenet_v1_fpn", "ssd_resnet50_v1_fpn", *SPLIT_PYRAMID)
 SHARED_KERNEL = {"ssd_mobilenet_v1_ppn": 1}
 """Sides of the convolutions before a shared predictor; 3 where it is not said."""
+ONE_TOWER = (*SHARED_KERNEL, *SPLIT_PYRAMID)
+"""Architectures whose boxes and classes share the layers before the predictor."""
 
 OWN_DECAY = dict.fromkeys(
     [
@@ -58,12 +72,16 @@ def read_model(ssd: Message, found: Imported) -> None:
 def _architecture(ssd: Message) -> str:
     extractor = needed(ssd, "feature_extractor")
     kind = extractor.text("type")
-    predictor = needed(ssd, "box_predictor").message("convolutional_box_predictor")
+    predictors = needed(ssd, "box_predictor")
+    shared = (kind or "", True) in EXTRACTORS and "fpn" in (kind or "")
+    predictor = predictors.message(
+        f"{'weight_shared_' if shared else ''}convolutional_box_predictor"
+    )
     split = bool(predictor and predictor.truth("use_depthwise"))
     name = EXTRACTORS.get((kind or "", split))
     if name is None:
         known = sorted({each for each, _ in EXTRACTORS})
-        near = difflib.get_close_matches(kind or "", known, n=1)
+        near = difflib.get_close_matches((kind or "").removesuffix("_keras"), known, n=1)
         wrong = f'no network here is a "{kind}" with {"split" if split else "plain"} predictors.'
         remedy = f"Did you mean {near[0]}? " if near and kind not in known else ""
         where = extractor.one("type")
@@ -101,23 +119,35 @@ def _extractor(extractor: Message, found: Imported) -> None:
     found.values["model.min_depth"] = 16 if narrowest is None else narrowest
     if architecture in PLAIN_PREDICTORS or architecture == "ssdlite_mobilenet_v2":
         found.values["model.separable_extras"] = bool(extractor.truth("use_depthwise"))
-    elif architecture not in WITH_PYRAMID and architecture != "ssd_mobilenet_v1_ppn":
+    elif architecture == FPNLITE or architecture not in (*WITH_PYRAMID, "ssd_mobilenet_v1_ppn"):
         found.expect(extractor, "use_depthwise", True, False)
     else:
         found.expect(extractor, "use_depthwise", False, False)
     found.expect(extractor, "pad_to_multiple", 1, 1)
     found.expect(extractor, "use_explicit_padding", False, False)
     values = _hyperparameters(extractor, found)
-    _base_hyperparameters(extractor, values, found)
-    for key in ("l2", "batch_norm_decay", "batch_norm_epsilon"):
-        if key in values:
-            found.values[f"model.{key}"] = values[key]
+    if architecture == FPNLITE:
+        of_tf2 = extractor.text("type") == TF2_FPNLITE
+        found.values["model.last_channels"] = TF2_LAST_CHANNELS if of_tf2 else None
+    if architecture == MNASFPN:  # its extractor has its own
+        extractor.truth("override_base_feature_extractor_hyperparams")
+    else:
+        _base_hyperparameters(extractor, values, found)
+        _take_hyperparameters(values, found)
     pyramid = extractor.message("fpn")
     if architecture in WITH_PYRAMID:
         depth_of_maps = pyramid.whole("additional_layer_depth") if pyramid else None
-        found.values["model.pyramid.depth"] = depth_of_maps or 256
+        found.values["model.pyramid.depth"] = depth_of_maps or (
+            48 if architecture == MNASFPN else 256
+        )
         if pyramid:
             pyramid.whole("min_level"), pyramid.whole("max_level")
+
+
+def _take_hyperparameters(values: dict[str, Value], found: Imported) -> None:
+    for key in ("l2", "batch_norm_decay", "batch_norm_epsilon"):
+        if key in values:
+            found.values[f"model.{key}"] = values[key]
 
 
 def _base_hyperparameters(extractor: Message, values: dict[str, Value], found: Imported) -> None:
@@ -192,8 +222,8 @@ def _predictor(box_predictor: Message, found: Imported) -> None:
         layers = predictor.whole("num_layers_before_predictor")
         found.values["model.shared_predictor.layers"] = layers or 0
         found.expect(predictor, "kernel_size", SHARED_KERNEL.get(architecture, 3), 3)
-        found.expect(predictor, "share_prediction_tower", architecture in SHARED_KERNEL, False)
-        found.expect(predictor, "use_depthwise", False, False)
+        found.expect(predictor, "share_prediction_tower", architecture in ONE_TOWER, False)
+        found.expect(predictor, "use_depthwise", architecture in SPLIT_PYRAMID, False)
         found.expect(predictor, "use_dropout", False, False)
     else:
         if architecture in PLAIN_PREDICTORS:
@@ -210,6 +240,8 @@ def _predictor(box_predictor: Message, found: Imported) -> None:
     for key in ("initializer", "initializer_stddev"):
         if key in values:
             found.values[f"model.{key}"] = values[key]
+    if architecture == MNASFPN:
+        _take_hyperparameters(values, found)
     if "l2" in values and values["l2"] != found.values.get("model.l2", values["l2"]):
         what = f"l2_regularizer of the predictor, {values['l2']:g}; here one for all layers."
         found.lose(predictor.start, what)

@@ -25,7 +25,7 @@ def _server(invocation: Invocation) -> int:
 
 
 def _ui(given: Composed) -> int:
-    from odtrain.tracking.store import run_ui
+    from odtrain.tracking.ui import run_ui
 
     return run_ui(given.config.tracking, given.flags.port)
 

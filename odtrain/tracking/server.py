@@ -12,23 +12,19 @@ import importlib.util
 import os
 import pwd
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
-
-import requests
 
 from odtrain.errors import ConfigError, TrackingError
 from odtrain.io.atomic import PRIVATE
 from odtrain.io.locks import alone
+from odtrain.system.progress import ready
+from odtrain.tracking.mlflow_process import check_port, served, stopped_by_signals
 from odtrain.tracking.reach import check_form, check_there
 
 PROGRAMS = ("initdb", "pg_ctl", "createdb")
@@ -36,8 +32,6 @@ USER = "odtrain"
 DATABASE = "mlflow"
 LONGEST_SOCKET = 90
 """Bytes of a folder in which a Unix socket can lie (107 with its name)."""
-START_SECONDS = 300
-"""A new database is filled with tables before the server answers."""
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -68,56 +62,28 @@ def serve(
         TrackingError: PostgreSQL or MLflow does not start; the log says why.
     """
     _check_installed()
-    _check_port(host, port)
+    check_port(host, port, "odtrain server")
     folder = folder.absolute()
-    with _stopped_by_signals(), _alone_in(folder), _database(folder, database) as uri:
+    with stopped_by_signals(), _alone_in(folder), _database(folder, database) as uri:
         command = ["--host", host, "--port", str(port), "--workers", str(workers)]
         if allowed_hosts:
             command += ["--allowed-hosts", allowed_hosts]
         return _run_mlflow(folder, uri, command, host, port)
 
 
-class _Stopped(Exception):
-    """SIGTERM or Ctrl-C."""
-
-
-@contextlib.contextmanager
-def _stopped_by_signals() -> Iterator[None]:
-    def stop(number: int, frame: FrameType | None) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        raise _Stopped
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        with contextlib.suppress(_Stopped):
-            yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def _check_installed() -> None:
+    if sys.platform == "win32":
+        raise ConfigError(
+            "odtrain server",
+            "does not run on Windows: it needs process groups and a socket of PostgreSQL's.",
+            "Run it on Linux, or give an MLflow server of another kind: tracking.uri=http://...",
+        )
     if importlib.util.find_spec("psycopg2") is None:
         raise ConfigError(
             "odtrain server",
             "psycopg2 is not installed, by which MLflow speaks to PostgreSQL.",
             "python -m pip install 'psycopg2-binary>=2.9'",
         )
-
-
-def _check_port(host: str, port: int) -> None:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as problem:
-            raise ConfigError(
-                f"--host {host} --port {port}",
-                f"cannot be listened at: {problem.strerror}.",
-                "Give another: odtrain server --port 5001",
-            ) from None
 
 
 def _alone_in(folder: Path) -> AbstractContextManager[None]:
@@ -276,25 +242,14 @@ def _socket_folder(folder: Path) -> Iterator[Path]:
 def _run_mlflow(folder: Path, uri: str, options: Sequence[str], host: str, port: int) -> int:
     log = folder / "mlflow.log"
     log.touch(PRIVATE)  # SQLAlchemy's complaints name the database
-    with log.open("ab") as stream:
-        server = subprocess.Popen(
-            [sys.executable, "-m", "odtrain.tracking.guarded_mlflow", *options],
-            stdin=subprocess.DEVNULL,
-            stdout=stream,
-            stderr=stream,
-            cwd=folder,
-            env=_environment(folder, uri),
-            start_new_session=True,
-        )
-    try:
-        _wait(server, f"http://{_own_address(host)}:{port}/health", log)
+    command = [sys.executable, "-m", "odtrain.tracking.guarded_mlflow", *options]
+    health = f"http://{_own_address(host)}:{port}/health"
+    look = f"Look into {log}."
+    with served(command, _environment(folder, uri), health, log, folder, look) as server:
+        ready()
         print(_greeting(folder, host, port), flush=True)
         status = server.wait()
-        raise TrackingError(
-            folder, f"MLflow's server ended with status {status}.", f"Look into {log}."
-        )
-    finally:
-        _end(server)
+        raise TrackingError(folder, f"MLflow's server ended with status {status}.", look)
 
 
 def _environment(folder: Path, uri: str) -> dict[str, str]:
@@ -313,18 +268,6 @@ def _own_address(host: str) -> str:
     return {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
 
 
-def _wait(server: subprocess.Popen[bytes], url: str, log: Path) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline and server.poll() is None:
-        with contextlib.suppress(requests.RequestException):
-            if requests.get(url, timeout=5).ok:
-                return
-        time.sleep(0.3)
-    text = log.read_text(encoding="utf-8", errors="replace").strip()
-    last = text.splitlines()[-1] if text else "it said nothing"
-    raise TrackingError(url, f"MLflow's server does not start: {last}", f"Look into {log}.")
-
-
 def _greeting(folder: Path, host: str, port: int) -> str:
     address = f"http://{_own_address(host)}:{port}"
     lines = [
@@ -336,22 +279,3 @@ def _greeting(folder: Path, host: str, port: int) -> str:
     if host not in LOOPBACK:
         lines.append("  It asks nobody for a password: let only your team reach it.")
     return "\n".join(lines)
-
-
-def _end(server: subprocess.Popen[bytes]) -> None:
-    """Stop the server and its workers."""
-    for number, seconds in ((signal.SIGTERM, 10), (signal.SIGKILL, 10)):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(server.pid, number)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            server.wait(seconds)
-            if not _group_lives(server.pid):
-                return
-
-
-def _group_lives(group: int) -> bool:
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    return True

@@ -7,8 +7,6 @@ import logging
 import os
 import re
 import shlex
-import subprocess
-import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -40,7 +38,7 @@ from odtrain.tracking.reach import (
     lock_seconds,
     locked,
 )
-from odtrain.tracking.views import RUNS, SHARED, Pages, dress
+from odtrain.tracking.views import Pages, dress
 
 UNLESS_SET = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
@@ -396,45 +394,6 @@ def pages(
     """
     served = ui_command(uri, port) is None
     return Pages(uri if served else f"http://127.0.0.1:{port}", experiment, view)
-
-
-def run_ui(config: TrackingConfig, port: int = 5000) -> int:
-    """Print the URLs that compare the runs and, for a database, serve them until interrupted.
-
-    Returns:
-        The exit status.
-
-    Raises:
-        TrackingError: the store cannot be used.
-    """
-    uri = tracking_uri(config)
-    with reaching(uri) as client:
-        experiment = _to_look_at(client, config)
-        if experiment is None or not experiment.experiment_id:
-            check_answers(client, uri)
-    known = f"{SHARED}{RUNS}" in experiment.tags if experiment else False
-    number = str(experiment.experiment_id) if experiment else None
-    shown = pages(uri, number, RUNS if known else None, port)
-    print(f"Open {shown.charts}", flush=True)
-    if experiment is not None:
-        print(f"  or {shown.table}", flush=True)
-    if ui_command(uri, port) is None:
-        return 0
-    # Everybody here can read the arguments of a process, and nobody its environment.
-    environment = {**os.environ, "MLFLOW_BACKEND_STORE_URI": uri}
-    serving = [sys.executable, "-m", "mlflow", "ui", "--port", str(port)]
-    return subprocess.call(serving, env=environment)
-
-
-def _to_look_at(client: MlflowClient, config: TrackingConfig) -> Experiment | None:
-    """The configured experiment, or where it has no run yet the one that older versions used."""
-    found = experiments_of(client, config)
-    held = [
-        one
-        for one in found
-        if one.experiment_id and client.search_runs([one.experiment_id], max_results=1)
-    ]
-    return next(iter(held or found), None)
 
 
 def experiments_of(client: MlflowClient, config: TrackingConfig) -> list[Experiment]:

@@ -9,9 +9,11 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from odtrain.config.schema import ModelConfig
-from odtrain.errors import choose
+from odtrain.errors import ConfigError, choose
 from odtrain.models.replicas import summed
 from odtrain.models.ssd import SSD
+from odtrain.training.efficientdet_loss import efficientdet_loss
+from odtrain.training.elementwise_losses import focal_cross_entropy, huber
 from odtrain.training.hard_mining import mine
 from odtrain.training.retinanet_loss import retinanet_loss
 from odtrain.training.target_assigner import Targets, assign
@@ -44,7 +46,7 @@ def training_loss(
         detector: whose network said what follows.
         batch: `boxes`, `classes` and `counts`, as `inputs.Batch` has them.
         encodings: (B, A, 4).
-        logits: (B, A, K + 1).
+        logits: (B, A, K + 1); (B, A, K) of a network without a background.
         kind: a value of `train.loss`.
 
     Raises:
@@ -61,6 +63,12 @@ def _of_tf1(
     encodings: tf.Tensor,
     logits: tf.Tensor,
 ) -> tuple[tf.Tensor, tf.Tensor]:
+    if not detector.background:
+        raise ConfigError(
+            f"train.loss={kind}",
+            f"{detector.config.name} has no background, which this loss needs.",
+            "Give train.loss=efficientdet.",
+        )
     targets = assign(
         detector.anchors,
         batch["boxes"],
@@ -151,13 +159,8 @@ def _reduce(
 
 
 def _box_losses(targets: Targets, encodings: tf.Tensor, config: ModelConfig) -> tf.Tensor:
-    """(B, A) smooth L1 summed over the four codes; 0 for anchors without an object.
-
-    It turns from a parabola into a line at an error of `huber_delta`.
-    """
-    error = tf.abs(encodings - targets.box_targets)
-    inside = tf.minimum(error, config.huber_delta)
-    losses = tf.reduce_sum(inside * (error - 0.5 * inside), axis=-1)
+    """(B, A) smooth L1 summed over the four codes; 0 for anchors without an object."""
+    losses = tf.reduce_sum(huber(encodings - targets.box_targets, config.huber_delta), axis=-1)
     return tf.where(targets.positive, losses, 0.0)
 
 
@@ -176,23 +179,10 @@ def sigmoid_cross_entropy(class_targets: tf.Tensor, logits: tf.Tensor) -> tf.Ten
     return tf.nn.sigmoid_cross_entropy_with_logits(class_targets, logits)
 
 
-def focal_cross_entropy(
-    class_targets: tf.Tensor, logits: tf.Tensor, alpha: float, gamma: float
-) -> tf.Tensor:
-    """(B, A, K + 1) sigmoid losses, small where the network is already right.
-
-    Lin et al., "Focal Loss for Dense Object Detection" (2017), equation 5: `alpha` weighs what is
-    there, `1 - alpha` what is not, and `gamma` is the power of the missing probability.
-    """
-    probabilities = tf.sigmoid(logits)
-    missing = class_targets * (1 - probabilities) + (1 - class_targets) * probabilities
-    balance = class_targets * alpha + (1 - class_targets) * (1 - alpha)
-    return balance * missing**gamma * sigmoid_cross_entropy(class_targets, logits)
-
-
 LOSS_KINDS: dict[str, Callable[..., Losses]] = {"hard_mining": _hard_mining, "focal": _focal}
 
 TRAINING_LOSSES: dict[str, Callable[..., tuple[tf.Tensor, tf.Tensor]]] = {
     **{kind: partial(_of_tf1, kind) for kind in LOSS_KINDS},
     "retinanet": retinanet_loss,
+    "efficientdet": efficientdet_loss,
 }

@@ -15,7 +15,33 @@ from odtrain.config.schema import TrainConfig
 from odtrain.errors import choose
 
 
-class TF1RMSprop(tf_keras.optimizers.Optimizer):  # type: ignore[misc]
+class Custom:
+    """What every optimizer here adds to tf_keras' own: clipping by variable, and averages that warm up.
+
+    Attributes:
+        clip_each: norm that each variable's gradient is scaled down to before the global one; None for none.
+        ema_warmup: whether the average of weights keeps no more of its old value than
+            (1 + step) / (10 + step), as `tf.train.ExponentialMovingAverage` with a step.
+    """
+
+    clip_each: float | None = None
+    ema_warmup = False
+
+    def _clip_gradients(self, grads: Any) -> Any:
+        if self.clip_each:
+            grads = [tf.clip_by_norm(gradient, self.clip_each) for gradient in grads]
+        return super()._clip_gradients(grads)  # type: ignore[misc]
+
+    def _update_model_variables_moving_average(self, var_list: Any) -> None:
+        decay = self.ema_momentum  # type: ignore[has-type]
+        if self.ema_warmup:
+            step = tf.cast(self.iterations, tf.float32)  # type: ignore[attr-defined]
+            self.ema_momentum = tf.minimum(decay, (1 + step) / (10 + step))
+        super()._update_model_variables_moving_average(var_list)  # type: ignore[misc]
+        self.ema_momentum = decay
+
+
+class TF1RMSprop(Custom, tf_keras.optimizers.Optimizer):  # type: ignore[misc]
     """RMSProp as TensorFlow 1 computed it, with which the published models were trained.
 
     It differs from Keras' in two ways: the mean square starts at one, so that the first steps are
@@ -89,7 +115,7 @@ class TF1RMSprop(tf_keras.optimizers.Optimizer):  # type: ignore[misc]
         }
 
 
-class FusedAdam(tf_keras.optimizers.Adam):  # type: ignore[misc]
+class FusedAdam(Custom, tf_keras.optimizers.Adam):  # type: ignore[misc]
     """tf_keras' Adam, with its slots and formula (Kingma and Ba 2015, before section 2.1)."""
 
     def apply_gradients(self, grads_and_vars: Any, *args: Any, **options: Any) -> tf.Tensor:
@@ -116,7 +142,7 @@ class FusedAdam(tf_keras.optimizers.Adam):  # type: ignore[misc]
         )
 
 
-class FusedMomentum(tf_keras.optimizers.SGD):  # type: ignore[misc]
+class FusedMomentum(Custom, tf_keras.optimizers.SGD):  # type: ignore[misc]
     """tf_keras' SGD with momentum, with its slots and formula."""
 
     def update_step(self, gradient: tf.Tensor, variable: tf.Variable) -> None:
@@ -146,7 +172,9 @@ def build_optimizer(
             "ema_overwrite_frequency": None,
         }
     name = choose("train.optimizer", config.optimizer, list(OPTIMIZERS))
-    return OPTIMIZERS[name](config, learning_rate, options)
+    optimizer = OPTIMIZERS[name](config, learning_rate, options)
+    optimizer.clip_each, optimizer.ema_warmup = config.clip_each, config.ema_warmup
+    return optimizer
 
 
 def _rmsprop(config: TrainConfig, rate: Any, options: dict[str, Any]) -> TF1RMSprop:
@@ -155,13 +183,11 @@ def _rmsprop(config: TrainConfig, rate: Any, options: dict[str, Any]) -> TF1RMSp
     )
 
 
-def _momentum(
-    config: TrainConfig, rate: Any, options: dict[str, Any]
-) -> tf_keras.optimizers.Optimizer:
+def _momentum(config: TrainConfig, rate: Any, options: dict[str, Any]) -> FusedMomentum:
     return FusedMomentum(rate, momentum=config.momentum, jit_compile=False, **options)
 
 
-def _adam(config: TrainConfig, rate: Any, options: dict[str, Any]) -> tf_keras.optimizers.Optimizer:
+def _adam(config: TrainConfig, rate: Any, options: dict[str, Any]) -> FusedAdam:
     return FusedAdam(rate, jit_compile=False, **options)
 
 

@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from odtrain.errors import ConfigError
 from odtrain.io.connections import ANSWER_SECONDS, HEAD_SECONDS, PatientProtocol
 from odtrain.reports.pages import served_page
+from odtrain.system.progress import ready
 from odtrain_runtime.callers import LOOPBACK, own_names, refusal
 from odtrain_runtime.turns import give_memory_back
 
@@ -106,6 +107,7 @@ def serve(
     """
     with closing(_listen(host, port, what)) as listener:
         address = f"http://{_in_url(host)}:{listener.getsockname()[1]}/"
+        ready()
         print(f"{what}: {address}  (Ctrl-C ends it)", flush=True)
         if host not in LOOPBACK:
             print(

@@ -59,9 +59,10 @@ def serve_model(config: Config) -> None:
         OdtrainError: the model is not there or cannot be run.
     """
     settings = config.serve
-    source = open_source(config.source, config, cores(), config.predict.threads)
+    asked = config.predict
+    source = open_source(config.source, config, cores(), asked.threads, asked.tiles)
     tell_nameless(source)
-    thresholds = choose_thresholds(config.predict, source.class_names, source.passport, source.name)
+    thresholds = choose_thresholds(asked, source.class_names, source.passport, source.name)
     scoring = (
         scoring_app(
             source.name, tracking_uri(config.tracking), max_pixels_of(settings), MOST_PICTURES

@@ -80,17 +80,18 @@ def webcam(config: Config) -> None:
         ConfigError: the source is not given, the input is no camera or video, or the address cannot be had.
         ModelFileError: the model cannot be run.
     """
-    source = open_source(config.source, config, min(2, cores()), config.predict.threads)
+    settings = config.predict
+    source = open_source(config.source, config, min(2, cores()), settings.threads, settings.tiles)
     tell_nameless(source)
-    thresholds = choose_thresholds(config.predict, source.class_names, source.passport, source.name)
+    thresholds = choose_thresholds(settings, source.class_names, source.passport, source.name)
     folder = Path(config.output or DEFAULT_OUTPUT)
-    camera = _camera(config.predict, config.input, folder, source)
+    camera = _camera(settings, config.input, folder, source)
     app = build_app(source, thresholds, camera, folder)
-    settings = config.webcam
-    names = settings.allowed_hosts
+    place = config.webcam
+    names = place.allowed_hosts
     print(f"frames are saved to {folder.resolve()}")
     try:
-        serve(app, settings.host, settings.port, names, "webcam page", settings.open_browser)
+        serve(app, place.host, place.port, names, "webcam page", place.open_browser)
     finally:
         if camera is not None:
             camera.close()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +28,7 @@ class CatalogEntry:
         cost: parameters and multiply-accumulates as odtrain counted them; None where they were not.
         published: whether it has published weights.
         cached: whether they are on this machine.
+        closed: whether nobody can fetch them any more.
     """
 
     name: str
@@ -39,11 +40,14 @@ class CatalogEntry:
     cost: Cost | None
     published: bool
     cached: bool
+    closed: bool
 
     @property
     def weights(self) -> str:
-        """Whether there are published weights, and whether they are here."""
-        return "none" if not self.published else "here" if self.cached else "to be fetched"
+        """Whether there are published weights, and whether they are here or can be had."""
+        if not self.published or self.cached:
+            return "here" if self.published else "none"
+        return "closed" if self.closed else "to be fetched"
 
 
 UNKNOWN = float("inf")
@@ -57,7 +61,7 @@ SORT: dict[str, Callable[[CatalogEntry], Any]] = {
     "macs": lambda entry: entry.cost.macs if entry.cost else UNKNOWN,
     "map": lambda entry: -(entry.coco_map or 0),
     "ms": lambda entry: entry.speed_ms or UNKNOWN,
-    "weights": lambda entry: ("here", "to be fetched", "none").index(entry.weights),
+    "weights": lambda entry: ("here", "to be fetched", "closed", "none").index(entry.weights),
 }
 """What `--sort` takes: smallest first, but the best mAP first."""
 
@@ -81,15 +85,64 @@ def model_names(config_dir: str | None = None) -> list[str]:
     return choices("model", conf_folders(config_dir))
 
 
+def catalog(sort: str = "name", config_dir: str | None = None) -> str:
+    """The models as a Markdown table, and what to take in place of those whose weights are closed.
+
+    Raises:
+        ConfigError: it cannot be sorted by that.
+    """
+    models = _models(config_dir)
+    published = {name: model["zoo"] for name, model in models.items() if model["zoo"] is not None}
+    return "\n".join([_table(sort, models), *closed_lines(published)])
+
+
+def closed_lines(entries: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Why the weights of some models cannot be fetched any more, and what to take; an empty line before."""
+    said = [
+        closed_line(name, entry["closed"], entry.get("instead") or ())
+        for name, entry in entries.items()
+        if entry.get("closed")
+    ]
+    return ["", *said] if said else []
+
+
+def closed_line(name: str, why: str, instead: Sequence[str]) -> str:
+    """Why the weights of a model cannot be fetched any more, and what to take."""
+    models = " or ".join(f"model={each}" for each in instead) or "another model"
+    return f"{name}: closed, {why}. Take {models} instead."
+
+
+def no_model(where: str, problem: str, models: Sequence[str]) -> ConfigError:
+    """What is said where no model has the name that `where` ends with."""
+    return ConfigError(where.rstrip(), problem, f"Models: {', '.join(models)}.")
+
+
+def no_weights(name: str) -> ConfigError:
+    """What is said of a model without published weights, where these are asked for."""
+    return ConfigError(
+        f"model={name}",
+        "it has no published weights.",
+        "Train it from random weights: train.checkpoint=null.",
+    )
+
+
 def catalog_table(sort: str = "name", config_dir: str | None = None) -> str:
     """The models as a Markdown table.
 
     Raises:
         ConfigError: it cannot be sorted by that.
     """
+    return _table(sort, _models(config_dir))
+
+
+def _models(config_dir: str | None) -> dict[str, dict[str, Any]]:
+    return {name: settings_of(name, config_dir) for name in model_names(config_dir)}
+
+
+def _table(sort: str, models: Mapping[str, dict[str, Any]]) -> str:
     if sort not in SORT:
         raise ConfigError(f"--sort {sort}", "no such column.", f"Choose one of: {', '.join(SORT)}.")
-    entries = [_entry(name, config_dir) for name in model_names(config_dir)]
+    entries = [_entry(name, model) for name, model in models.items()]
     rows = [HEADINGS, *(_cells(entry) for entry in sorted(entries, key=SORT[sort]))]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     rule = [
@@ -121,8 +174,7 @@ def _cells(entry: CatalogEntry) -> list[str]:
     ]
 
 
-def _entry(name: str, config_dir: str | None) -> CatalogEntry:
-    model = _settings(name, config_dir)
+def _entry(name: str, model: Mapping[str, Any]) -> CatalogEntry:
     zoo, size = model.get("zoo"), model["input_size"]
     height, width = size if isinstance(size, list) else (size, size)
     return CatalogEntry(
@@ -134,12 +186,16 @@ def _entry(name: str, config_dir: str | None) -> CatalogEntry:
         zoo.get("speed_ms") if zoo else None,
         kept_cost(name, model),
         zoo is not None,
-        zoo is not None and file_in(cache_folder(), zoo["url"]).is_file(),
+        zoo is not None and file_in(cache_folder(), zoo["sources"]).is_file(),
+        zoo is not None and zoo.get("closed") is not None,
     )
 
 
-def _settings(name: str, config_dir: str | None) -> dict[str, Any]:
-    """Of a shipped model the YAML alone: composing the whole configuration takes a tenth of a second."""
+def settings_of(name: str, config_dir: str | None) -> dict[str, Any]:
+    """The `model` section of a choice of `model=`.
+
+    Of a shipped model the YAML is read alone: composing the whole configuration takes a tenth of a second.
+    """
     if (shipped("conf/model") / f"{name}.yaml").is_file():
         return shipped_model(name)
     composed: dict[str, Any] = as_dict(compose_config([f"model={name}"], config_dir))["model"]

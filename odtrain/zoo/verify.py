@@ -11,7 +11,7 @@ import numpy as np
 
 from odtrain.config.schema import Config, ModelConfig
 from odtrain.config.shipped import shipped
-from odtrain.errors import CheckpointError, ConfigError
+from odtrain.errors import CheckpointError
 from odtrain.export.benchmark import agreement
 from odtrain.io.archives import locate
 from odtrain.media.find import find_pictures
@@ -20,6 +20,8 @@ from odtrain.models.build import build_detector
 from odtrain.models.ssd import SSD
 from odtrain.structures import Detections, UInt8Image
 from odtrain.system.progress import doing
+from odtrain.zoo.adopt import FROZEN, input_size_of, read_graph
+from odtrain.zoo.catalog import no_weights
 from odtrain.zoo.checkpoints import read_checkpoint
 from odtrain.zoo.restore import Verification, fetch, gives_raw_detections, restore, verify
 from odtrain_runtime.model_files import load_detector
@@ -39,11 +41,7 @@ def fetch_weights(config: Config) -> Path:
     """
     model = config.model
     if model.zoo is None:
-        raise ConfigError(
-            f"model={model.name}",
-            "it has no published weights.",
-            "Train it from random weights: train.checkpoint=null.",
-        )
+        raise no_weights(model.name)
     return fetch(model.zoo, model.name, config.zoo.mirrors)
 
 
@@ -71,7 +69,7 @@ def verify_weights(config: Config, archive: Path) -> str:
     images = _pictures(config.input)
     if config.model.architecture in retinanet.EXPERIMENTS:
         return _against_model_garden(archive, prefix, detector, images)
-    graph = prefix.with_name("frozen_inference_graph.pb")
+    graph = prefix.with_name(FROZEN)
     said = [_raw(archive, detector, images)] if gives_raw_detections(graph) else []
     if not said:
         _fill(archive, detector)
@@ -81,23 +79,32 @@ def verify_weights(config: Config, archive: Path) -> str:
 
 def _network_of(model: ModelConfig, archive: Path, prefix: Path) -> SSD:
     """The configured network, at the input size and with the classes that the archive has."""
-    pipeline = prefix.with_name("pipeline.config")
-    if pipeline.is_file():
-        text = pipeline.read_text(encoding="utf-8", errors="replace")
-        sides = [re.search(rf"{side}: *(\d+)", text) for side in ("height", "width")]
-        if sides[0] and sides[1]:
-            model = replace(model, input_size=[int(side[1]) for side in sides if side])
+    if size := _size_beside(prefix):
+        model = replace(model, input_size=size)
     shapes = read_checkpoint(prefix, where=archive).shapes
     (biases, *_) = [*(shape for name, shape in shapes.items() if _is_class_bias(name)), (0,)]
     probe = build_detector(model, 1)
     (own, *_) = [v.shape for n, v in probe.variables_by_name().items() if _is_class_bias(n)]
-    return build_detector(model, max(1, biases[0] // (int(own[0]) // 2) - 1))
+    columns = int(own[0]) // (1 + probe.background)
+    return build_detector(model, max(1, biases[0] // columns - probe.background))
+
+
+def _size_beside(prefix: Path) -> list[int] | None:
+    """[height, width] of the input, as the pipeline.config beside a checkpoint or the frozen graph has it."""
+    pipeline, frozen = prefix.with_name("pipeline.config"), prefix.with_name(FROZEN)
+    if pipeline.is_file():
+        text = pipeline.read_text(encoding="utf-8", errors="replace")
+        sides = [re.search(rf"{side}: *(\d+)", text) for side in ("height", "width")]
+        if sides[0] and sides[1]:
+            return [int(side[1]) for side in sides if side]
+    return input_size_of(read_graph(frozen)) if frozen.is_file() else None
 
 
 def _is_class_bias(name: str) -> bool:
     return name.removesuffix("/.ATTRIBUTES/VARIABLE_VALUE") in (
         "BoxPredictor_0/ClassPredictor/biases",
         "WeightSharedConvolutionalBoxPredictor/ClassPredictor/biases",
+        "class_net/class-predict/bias",
         "head/_classifier/bias",
     )
 

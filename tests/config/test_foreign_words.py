@@ -63,8 +63,8 @@ def test_epochs_are_told_as_steps_with_the_batch_that_was_given():
 
 def test_another_network_is_told_what_odtrain_builds():
     assert refused("model=yolov8").startswith(
-        "model=yolov8: no such choice.\n  odtrain builds SSDs and RetinaNets alone; docs/zoo.md says which for "
-        "what. Choose one of: panels_ssd_mobilenet_v1, "
+        "model=yolov8: no such choice.\n  odtrain builds SSDs, RetinaNets and EfficientDet-Lite alone; "
+        "docs/zoo.md says which for what. Choose one of: efficientdet_lite0_coco, "
     )
 
 

@@ -285,5 +285,5 @@ def test_an_exported_model_is_no_checkpoint(tmp_path):
     assert str(raised.value) == (
         f"{tmp_path}/frozen_inference_graph.pb: "
         "an exported model, not a checkpoint: it has no variables to go on from.\n"
-        "  Give the .tar.gz it came from, or its model.ckpt."
+        "  Give the .tar.gz it came from, or its model.ckpt. Of a frozen .pb, odtrain zoo adopt makes one."
     )

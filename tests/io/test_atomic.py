@@ -153,7 +153,7 @@ def predictions_journal(folder: Path) -> Path:
 
 def downloaded(folder: Path) -> Path:
     with serving(b"\x1f\x8bweights") as server:
-        return download(Wanted(server.url, folder / "cache/zoo.tar.gz", None, "")).parent
+        return download(Wanted([server.url], folder / "cache/zoo.tar.gz", None, "")).parent
 
 
 def unpacked(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

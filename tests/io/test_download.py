@@ -32,7 +32,9 @@ def impatient(monkeypatch) -> None:
 
 
 def wanted(folder: Path, url: str, sha256: str | None = SHA256, mirrors=()) -> Wanted:
-    return Wanted(url, folder / "cache" / "zoo.tar.gz", sha256, BY_HAND, tuple(map(str, mirrors)))
+    return Wanted(
+        (url,), folder / "cache" / "zoo.tar.gz", sha256, BY_HAND, tuple(map(str, mirrors))
+    )
 
 
 def test_a_file_is_downloaded_once(tmp_path, server):
@@ -249,7 +251,7 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path, server):
 
 
 def test_files_of_one_name_from_two_places_are_kept_apart(tmp_path):
-    first, second = (file_in(tmp_path, f"https://{host}/m.tar.gz?x=1") for host in ("a", "b"))
+    first, second = (file_in(tmp_path, [f"https://{host}/m.tar.gz?x=1"]) for host in ("a", "b"))
     assert first != second
     assert first.name == second.name == "m.tar.gz"
 

@@ -35,12 +35,30 @@ PROJECT = Path(__file__).resolve().parents[2]
 CHAOS = 0.03
 """How far losses may stray after two updates. The golden network magnifies rounding: moving its
 input by 1e-7, one unit in the last place, moves its third loss by 2 %."""
-MOST_BOXES = 1e-5
-BOXES = {"ssdlite_mobilenet_v2": 1.2e-5}
-"""By how much boxes may differ, where that is more than `MOST_BOXES`: 1.09e-5 was seen."""
-GRADIENTS = {"ssdlite_mobiledet_cpu": 0.5}
+MNASFPN = "ssd_mobilenet_v2_mnasfpn"
+SENSITIVE = {
+    "ssdlite_mobilenet_edgetpu": 25,
+    "ssdlite_mobiledet_dsp": 5,
+    "ssdlite_mobiledet_edgetpu": 4,
+    MNASFPN: 5,
+    "ssdlite_mobilenet_v2": 1.2,
+}
+"""How many times further off than the others a golden's outputs may be. Moving the input of the first four
+by 1e-7, one unit in the last place, moves their outputs by 2.5e-3, 1.9e-4, 3.6e-4 and 4.0e-4; they were
+off by 1.7e-3, 2.1e-4, 2.5e-4 and 2.5e-4, with oneDNN or without. The last one's boxes were off by 1.09e-5."""
+GRADIENTS = {
+    "ssdlite_mobiledet_cpu": 0.5,
+    "ssdlite_mobiledet_dsp": 0.15,
+    "ssdlite_mobilenet_edgetpu": 0.05,
+    "ssdlite_mobiledet_edgetpu": 0.015,
+    MNASFPN: 0.015,
+}
 """By how much gradient norms may differ, where that is more than `MOST_GRADIENTS`. Moving MobileDet's
-input by 1e-4 gives global norms between 26.8 and 52.5: its coarsest map normalises two numbers."""
+input by 1e-4 gives global norms between 26.8 and 52.5: its coarsest map normalises two numbers. So do those
+of the next two, whose global norms of 1630.7 and 1687.1 were found as 1475.2 and 1654.3."""
+TRAINED = {"ssdlite_mobiledet_dsp": 20, "ssdlite_mobilenet_edgetpu": 10}
+"""How many times further than the others' their outputs in training may be, for the same reason: 0.0135 and
+0.0067 were seen."""
 MOST_GRADIENTS = 0.003
 
 PIPELINE = {
@@ -82,6 +100,8 @@ PIPELINE = {
 """Where the reference's configuration has each constant, and where ours."""
 
 
+LIKE_ANOTHER = {"ssdlite_mobiledet_dsp", "ssdlite_mobiledet_gpu"}
+"""Their blocks are all in networks whose goldens are compared at every run."""
 FIRST = pytest.mark.parametrize("name", ["ssd_mobilenet_v1"], indirect=True)
 """Of one golden only are there five training steps."""
 FIRST_OR_LONG = pytest.mark.parametrize("name", long_but(OPTIONS, list(OPTIONS)[:1]), indirect=True)
@@ -96,13 +116,20 @@ def aspect_ratios(config: ModelConfig, pipeline: str) -> list[float]:
     return (config.pyramid if pyramid else config.anchors).aspect_ratios
 
 
+def as_read(pipeline: str) -> str:
+    """Without the hyperparameters of MnasFPN's extractor, which has its own and does not read them."""
+    if MNASFPN not in pipeline:
+        return pipeline
+    return re.sub(r"conv_hyperparams {[^@]*?(?=\n\s+override_base)", "", pipeline, count=1)
+
+
 def localization_weight(pipeline: str) -> float:
     """The reference's weight, with its division by the four codes taken in."""
     (weight,) = re.findall(r"localization_weight: (\S+)", pipeline)
     return float(weight) / (4 if "normalize_loc_loss_by_codesize: true" in pipeline else 1)
 
 
-@pytest.fixture(scope="module", params=OPTIONS)
+@pytest.fixture(scope="module", params=long_but(OPTIONS, set(OPTIONS) - LIKE_ANOTHER))
 def name(request):
     return request.param
 
@@ -115,6 +142,11 @@ def folder(shared, name):
 @pytest.fixture(scope="module")
 def golden(folder):
     return np.load(folder / "golden.npz")
+
+
+@pytest.fixture(scope="module")
+def allowance(name):
+    return SENSITIVE.get(name, 1)
 
 
 @pytest.fixture(scope="module")
@@ -179,7 +211,7 @@ def test_every_variable_of_the_checkpoint_is_accounted_for(detector, folder, gol
 
 
 def test_constants_are_those_of_the_pipeline(folder, config):
-    pipeline = (folder / "pipeline.config").read_text()
+    pipeline = as_read((folder / "pipeline.config").read_text())
     expected, found = {}, {}
     for pattern, ours in PIPELINE.items():
         for value in re.findall(pattern, pipeline)[:1]:
@@ -201,26 +233,27 @@ def test_preprocessing(detector, golden):
     np.testing.assert_allclose(found, network_input(golden), atol=1e-6)
 
 
-def test_feature_maps(detector, golden):
+def test_feature_maps(detector, golden, allowance):
     taps = tf_keras.Model(detector.network.inputs, list(detector.maps))
     compared = 0
     for index, found in enumerate(taps(network_input(golden))):
         assert found.shape == golden[f"feature_map_shape_{index}"].tolist()
         key = f"feature_map_{index}_image0"  # the largest ones are not in the goldens
         if key in golden.files:
-            np.testing.assert_allclose(found[0], golden[key], atol=3e-4)
+            np.testing.assert_allclose(found[0], golden[key], atol=3e-4 * allowance)
             compared += 1
         else:
             moments = np.mean(found), np.std(found)
             expected = golden[f"feature_map_mean_std_{index}"]
             np.testing.assert_allclose(moments, expected, atol=1e-4)
-    assert compared >= 5
+    assert compared >= min(5, len(detector.maps))
 
 
-def test_raw_predictions(predictions, golden):
+def test_raw_predictions(predictions, golden, allowance):
     encodings, logits = predictions
-    np.testing.assert_allclose(encodings, golden["box_encodings"], atol=1e-4)
-    np.testing.assert_allclose(logits, golden["class_predictions_with_background"], atol=1e-4)
+    atol = 1e-4 * allowance
+    np.testing.assert_allclose(encodings, golden["box_encodings"], atol=atol)
+    np.testing.assert_allclose(logits, golden["class_predictions_with_background"], atol=atol)
 
 
 def test_targets(targets, golden):
@@ -237,8 +270,9 @@ def test_mined_examples_and_both_losses(detector, targets, predictions, golden, 
         for image in range(2):
             assert mined(losses.kept, image) == set(golden[f"infer/hem_selected_{image}"].tolist())
     expected = golden["infer/Loss/localization_loss"], golden["infer/Loss/classification_loss"]
-    assert float(losses.localization) == pytest.approx(float(expected[0]), abs=1e-4)
-    assert float(losses.classification) == pytest.approx(float(expected[1]), abs=1e-4)
+    near = {"rel": 2e-6, "abs": 1e-4}
+    assert float(losses.localization) == pytest.approx(float(expected[0]), **near)
+    assert float(losses.classification) == pytest.approx(float(expected[1]), **near)
 
 
 def test_regularisation_term_by_term(detector, golden):
@@ -248,15 +282,15 @@ def test_regularisation_term_by_term(detector, golden):
     assert float(detector.regularization()) == pytest.approx(total, rel=1e-6)
 
 
-def test_detections(detector, golden, name):
+def test_detections(detector, golden, allowance):
     found = [np.asarray(value) for value in detector.detect_batch(golden["images"])]
     kinds = ("boxes", "scores", "classes")
     expected = [*(golden[f"detection_{kind}"] for kind in kinds), golden["num_detections"]]
     np.testing.assert_array_equal(found[3], expected[3])
-    np.testing.assert_allclose(found[1], expected[1], atol=1e-4)
+    np.testing.assert_allclose(found[1], expected[1], atol=1e-4 * allowance)
     for image in range(2):
         ours, theirs = (in_any_order(values, image) for values in (found, expected))
-        np.testing.assert_allclose(ours, theirs, atol=BOXES.get(name, MOST_BOXES))
+        np.testing.assert_allclose(ours, theirs, atol=1e-5 * allowance)
 
 
 def in_any_order(values: list[np.ndarray], image: int) -> np.ndarray:
@@ -274,12 +308,13 @@ def test_training_losses(trained, golden):
 
 
 @EACH_OR_LONG
-def test_moving_statistics_after_one_update(trained, golden):
+def test_moving_statistics_after_one_update(trained, golden, allowance):
     names = [key for key in golden.files if key.startswith("bn_after_1_update/")]
     assert len(names) == sum("/moving_" in str(name) for name in golden["variable_names"])
     for name in names:
         found = trained[name.replace("bn_after_1_update", "after")]
-        np.testing.assert_allclose(found, golden[name], rtol=1e-4, atol=2e-4, err_msg=name)
+        atol = 2e-4 * allowance
+        np.testing.assert_allclose(found, golden[name], rtol=1e-4, atol=atol, err_msg=name)
 
 
 @FIRST
@@ -290,18 +325,18 @@ def test_training_stays_near_the_reference_s_through_five_steps(trained, folder)
 
 @pytest.mark.slow
 @FIRST_OR_LONG
-def test_training_rounded_as_before(trained_as_before, golden):
+def test_training_rounded_as_before(trained_as_before, golden, name):
     if loss_kind(golden) == "hard_mining":
         for image in range(2):
             kept = mined(trained_as_before["kept"], image)
             assert kept == set(golden[f"train/hem_selected_{image}"].tolist())
-    logits = golden["train/class_predictions_with_background"]
-    np.testing.assert_allclose(
-        trained_as_before["encodings"], golden["train/box_encodings"], atol=1e-3
-    )
-    np.testing.assert_allclose(trained_as_before["logits"], logits, atol=1e-3)
+    encodings, logits = trained_as_before["encodings"], trained_as_before["logits"]
+    times = TRAINED.get(name, 1)
+    np.testing.assert_allclose(encodings, golden["train/box_encodings"], atol=1e-3 * times)
+    expected = golden["train/class_predictions_with_background"]
+    np.testing.assert_allclose(logits, expected, atol=1e-3 * times)
     total = float(golden["train/total_loss"])
-    assert float(trained_as_before["total"]) == pytest.approx(total, abs=1e-4)
+    assert float(trained_as_before["total"]) == pytest.approx(total, abs=1e-4 * times)
 
 
 @pytest.mark.slow
@@ -319,8 +354,8 @@ def test_gradient_norms_rounded_as_before(trained_as_before, golden, name):
 def test_moving_statistics_rounded_as_before(trained_as_before, golden, detector):
     for name in (key for key in golden.files if key.startswith("bn_after_1_update/")):
         found = trained_as_before[name.replace("bn_after_1_update", "after")]
-        # 2.2e-4 of 3.3 was seen on an Intel processor with AMX, for any number of threads.
-        allowed = 2.5e-4 if detector.config.name in GRADIENTS else 1e-4
+        # 2.7e-4 was seen on an Intel processor with AMX, for any number of threads.
+        allowed = 3e-4 if detector.config.name in GRADIENTS else 1e-4
         np.testing.assert_allclose(found, golden[name], rtol=2e-6, atol=allowed, err_msg=name)
 
 

@@ -391,3 +391,36 @@ def test_a_camera_that_is_not_there_leaves_nothing(run, tmp_path):
     assert status == 1
     assert "camera:97: /dev/video97 cannot be opened: No such file or directory." in err
     assert files(tmp_path / "out") == []
+
+
+def test_a_tracked_video_has_numbers_in_tables_and_counts_beside_them(run, tmp_path):
+    pytest.importorskip("trackers", reason="the extra `tracks` is not installed")
+    film = make_video(tmp_path / "film.mp4", frames=4)
+    settings = ("predict.track=true", "predict.lines={zone:[0,0,96,0,96,64,0,64]}")
+    status, said, complaints = run(film, *settings)
+    assert (status, said.splitlines()[-1].partition(": ")[0]) == (
+        0,
+        "8 detections from score 0.5 in 4 frames of 1 of 1 videos; 2 tracks, zone entered 2",
+    ), complaints
+    folder = tmp_path / "out"
+    assert [row["track"] for row in rows(folder)] == ["", "", *["1", "2"] * 3]
+    tracks = [each.get("track_id") for each in json.loads((folder / TABLES[1]).read_text())]
+    assert tracks == [None, None, *[1, 2] * 3]
+    assert files(folder) == [
+        "counts.csv",
+        "counts.png",
+        "drawn/film-mp4.mp4",
+        *TABLES,
+        "tracks/film.txt",
+    ]
+
+
+def test_without_the_package_for_tracks_the_extra_is_named(run, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "trackers", None)
+    film = make_video(tmp_path / "film.mp4", frames=2)
+    status, _, complaints = run(film, "predict.track=true")
+    assert status != 0
+    assert complaints.endswith(
+        "predict.track=true: the package trackers is not installed.\n"
+        "  Install it: pip install 'odtrain[tracks]'\n"
+    )

@@ -51,9 +51,28 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "ssdlite_mobilenet_v2": {"min_negatives_per_image": 3},
     "ssdlite_mobilenet_v3_large": LITE,
     "ssdlite_mobilenet_v3_small": LITE,
+    "ssdlite_mobilenet_edgetpu": LITE,
     "ssdlite_mobiledet_cpu": LITE,
+    "ssdlite_mobiledet_dsp": LITE,
+    "ssdlite_mobiledet_edgetpu": LITE,
+    "ssdlite_mobiledet_gpu": LITE,
     "ssd_mobilenet_v1_fpn": {**PYRAMID, "pyramid": section(PyramidConfig, depth=32)},
     "ssd_resnet50_v1_fpn": {**PYRAMID, "l2": 0.0004, "pyramid": section(PyramidConfig, depth=64)},
+    "ssd_mobilenet_v2_fpnlite": {
+        **PYRAMID,
+        "input_size": 256,
+        "min_depth": 8,
+        "class_bias": -4.6,
+        "pyramid": section(PyramidConfig, depth=32),
+    },
+    "ssd_mobilenet_v2_mnasfpn": {
+        **PYRAMID,
+        "min_depth": 8,
+        "class_bias": -4.6,
+        "pyramid": section(
+            PyramidConfig, max_level=6, depth=24, anchor_scale=3.0, scales_per_octave=3
+        ),
+    },
     "ssd_mobilenet_v1_ppn": {
         "min_depth": 16,
         "encode_background_as_zeros": True,

@@ -14,7 +14,13 @@ TYPES = {
     "ssd_inception_v2": "ssd_inception_v2",
     "ssdlite_mobilenet_v3_large": "ssd_mobilenet_v3_large",
     "ssdlite_mobilenet_v3_small": "ssd_mobilenet_v3_small",
+    "ssdlite_mobilenet_edgetpu": "ssd_mobilenet_edgetpu",
     "ssdlite_mobiledet_cpu": "ssd_mobiledet_cpu",
+    "ssdlite_mobiledet_dsp": "ssd_mobiledet_dsp",
+    "ssdlite_mobiledet_edgetpu": "ssd_mobiledet_edgetpu",
+    "ssdlite_mobiledet_gpu": "ssd_mobiledet_gpu",
+    "ssd_mobilenet_v2_fpnlite": "ssd_mobilenet_v2_fpn",
+    "ssd_mobilenet_v2_mnasfpn": "ssd_mobilenet_v2_mnasfpn",
 }
 
 
@@ -63,11 +69,12 @@ model {{
 {_predictor(config)}
     }}
     feature_extractor {{
-      type: '{TYPES[config.model.architecture]}'
+      type: '{TYPES[config.model.architecture]}{"_keras" if config.model.last_channels else ""}'
       min_depth: {config.model.min_depth}
       depth_multiplier: {config.model.depth_multiplier}
       use_depthwise: {str(_split_extras(config)).lower()}
 {_hyperparameters(config)}
+{_pyramid(config)}
       override_base_feature_extractor_hyperparams: {str(config.model.batch_norm_decay != 0.9997).lower()}
     }}
     loss {{
@@ -137,7 +144,11 @@ def _is_lite(config: Config) -> bool:
 
 
 def _has_pyramid(config: Config) -> bool:
-    return config.model.architecture.endswith("_fpn")
+    return "fpn" in config.model.architecture
+
+
+def _has_split_pyramid(config: Config) -> bool:
+    return config.model.architecture.endswith(("_fpnlite", "_mnasfpn"))
 
 
 def _is_shared(config: Config) -> bool:
@@ -147,7 +158,17 @@ def _is_shared(config: Config) -> bool:
 def _split_extras(config: Config) -> bool:
     if config.model.separable_extras is not None:
         return config.model.separable_extras
-    return _is_lite(config)
+    return _is_lite(config) or config.model.architecture.endswith("_fpnlite")
+
+
+def _pyramid(config: Config) -> str:
+    if not _has_pyramid(config):
+        return ""
+    return f"""      fpn {{
+        min_level: {config.model.pyramid.min_level}
+        max_level: {config.model.pyramid.max_level}
+        additional_layer_depth: {config.model.pyramid.depth}
+      }}"""
 
 
 def _anchors(config: Config) -> str:
@@ -179,6 +200,8 @@ def _predictor(config: Config) -> str:
     if _is_shared(config):
         shared = config.model.shared_predictor
         pooled = "" if _has_pyramid(config) else "kernel_size: 1 share_prediction_tower: true"
+        if _has_split_pyramid(config):
+            pooled = "share_prediction_tower: true use_depthwise: true"
         return f"""      weight_shared_convolutional_box_predictor {{
         depth: {shared.depth}
         num_layers_before_predictor: {shared.layers} {pooled}

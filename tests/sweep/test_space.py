@@ -160,7 +160,7 @@ def test_a_space_that_cannot_be_is_refused(space, message):
         ),
         pytest.param(
             {"train.loss": {"choices": ["focal", "l1"]}},
-            "train.loss=l1: no such choice.\n  Choose one of: hard_mining, focal, retinanet.",
+            "train.loss=l1: no such choice.\n  Choose one of: hard_mining, focal, retinanet, efficientdet.",
             id="choice",
         ),
     ],

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from odtrain.system import logs, progress
-from odtrain.system.progress import Bar, doing
+from odtrain.system.progress import Bar, doing, ready
 
 
 class Clock:
@@ -134,6 +134,15 @@ def test_other_lines_are_no_silence_either(clock, capsys):
         progress.logger.info("something else")
         passes(clock, 0.5, *progress._WATCH._lasting)
     assert capsys.readouterr().err == "something else\n"
+
+
+def test_of_what_is_there_nothing_more_is_said(clock, capsys):
+    with doing("Starting"):
+        lasting = progress._WATCH._lasting[:]
+        passes(clock, 1, *lasting)
+        ready()
+        passes(clock, 9, *lasting)
+    assert (capsys.readouterr().err, progress._WATCH._lasting) == ("Starting ...\n", [])
 
 
 def test_a_function_can_say_what_it_does(clock, capsys):

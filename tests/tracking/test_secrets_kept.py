@@ -116,8 +116,7 @@ def started(monkeypatch):
         seen.append((" ".join(command), env["MLFLOW_BACKEND_STORE_URI"]))
         raise Started
 
-    monkeypatch.setattr(subprocess, "call", start)
-    monkeypatch.setattr("odtrain.tracking.server.subprocess.Popen", start)
+    monkeypatch.setattr("odtrain.tracking.mlflow_process.subprocess.Popen", start)
     return seen
 
 
@@ -136,7 +135,7 @@ def test_the_server_names_its_database_to_mlflow_by_the_environment_alone(
 def test_the_ui_names_its_store_to_mlflow_by_the_environment_alone(started, monkeypatch):
     uri = "postgresql+psycopg2://me:PASSWORD1@127.0.0.1/mlflow"
     found = contextlib.nullcontext(SimpleNamespace(get_experiment_by_name=lambda _: None))
-    monkeypatch.setattr("odtrain.tracking.store.reaching", lambda _: found)
+    monkeypatch.setattr("odtrain.tracking.ui.reaching", lambda _: found)
     with pytest.raises(Started):
         main(["ui", f"tracking.uri={uri}"])
     ((command, store),) = started

@@ -9,7 +9,7 @@ from odtrain.config.compose import compose_config
 from odtrain.errors import ConfigError
 from odtrain.io.archives import cache_folder
 from odtrain.io.download import file_in
-from odtrain.zoo.catalog import catalog_table, model_names
+from odtrain.zoo.catalog import catalog, catalog_table, model_names, settings_of
 
 
 def rows(text: str) -> list[list[str]]:
@@ -30,7 +30,7 @@ def test_every_model_has_its_row():
     assert "ssd_mobilenet_v2_coco 300x300 1 16.84 M 1.88 G 22 % 31 to be fetched".split(
         " "
     ) == " ".join(rows(catalog_table())[model_names().index("ssd_mobilenet_v2_coco")]).split(" ")
-    panels = rows(catalog_table())[0]
+    panels = rows(catalog_table())[model_names().index("panels_ssd_mobilenet_v1")]
     assert panels == [
         "panels_ssd_mobilenet_v1",
         "160x160",
@@ -49,8 +49,8 @@ def test_the_columns_stand_below_each_other():
 
 
 def test_weights_that_are_here_are_shown(tmp_path):
-    url = compose_config(["model=ssd_mobilenet_v2_coco"]).model.zoo.url
-    file = file_in(cache_folder(), url)
+    sources = compose_config(["model=ssd_mobilenet_v2_coco"]).model.zoo.sources
+    file = file_in(cache_folder(), sources)
     file.parent.mkdir(parents=True)
     file.touch()
     assert rows(catalog_table("weights"))[0][0] == "ssd_mobilenet_v2_coco"
@@ -60,8 +60,8 @@ def test_weights_that_are_here_are_shown(tmp_path):
 @pytest.mark.parametrize(
     ("sort", "first", "last"),
     [
-        ("map", "retinanet_resnetfpn_coco", None),
-        ("ms", "ssd_mobilenet_v1_0.75_depth_coco", None),
+        ("map", "efficientdet_lite4_coco", None),
+        ("ms", "ssd_mobilenet_edgetpu_coco", None),
         ("input", "panels_ssd_mobilenet_v1", "ssd_resnet_50_fpn_coco"),
         ("depth", "ssd_mobilenet_v1_0.25_depth_192", None),
         ("parameters", "ssd_mobilenet_v1_0.25_depth_192", "retinanet_resnetfpn_coco"),
@@ -73,6 +73,25 @@ def test_it_is_sorted_by_a_column(sort, first, last):
     assert found[0] == first
     assert last in (None, found[-1])
     assert sorted(found) == model_names()
+
+
+def test_of_weights_behind_a_closed_door_it_is_said_why_and_what_to_take():
+    table, _, said = catalog().rpartition("\n\n")
+    assert table == catalog_table()
+    assert said.splitlines()[0] == (
+        "retinanet_mobile_coco: closed, since 2026-02 its bucket answers 403, access denied "
+        "(tensorflow/models#13610). Take model=ssd_mobiledet_dsp_coco or "
+        "model=ssd_mobilenet_v3_large_coco instead."
+    )
+    closed = [row[0] for row in rows(table) if row[-1] == "closed"]
+    assert closed == ["retinanet_mobile_coco", "retinanet_resnetfpn_coco"]
+
+
+def test_what_is_to_be_taken_instead_is_there_and_not_closed():
+    entries = {name: settings_of(name, None)["zoo"] for name in model_names()}
+    instead = [each for entry in entries.values() if entry for each in entry.get("instead") or ()]
+    assert instead
+    assert not [name for name in instead if entries[name].get("closed")]
 
 
 def test_a_column_that_is_not_there_is_refused():

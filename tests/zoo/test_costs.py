@@ -65,6 +65,10 @@ def test_what_is_kept_is_what_every_network_has(name):
         # Said of these models by the comments in their published configurations.
         ("ssd_mobilenet_v3_large_coco", 1.02e9 / 2),
         ("ssd_mobiledet_cpu_coco", 0.45e9),
+        ("ssd_mobiledet_dsp_coco", 2.82e9),
+        ("ssd_mobiledet_edgetpu_coco", 1.53e9),
+        ("ssd_mobiledet_gpu", 5.07e9),
+        ("ssd_mobilenet_v2_mnasfpn_coco", 0.92e9),
     ],
 )
 def test_published_counts_are_met(name, macs):

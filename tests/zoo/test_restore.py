@@ -225,6 +225,12 @@ def test_a_checkpoint_that_training_wrote_is_read_too(tmp_path, small, other):
             id="no depth to see",
         ),
         pytest.param(
+            {"model/_feature_extractor/layer-0/kernel/.ATTRIBUTES/VARIABLE_VALUE": (1,)},
+            "another network of the TensorFlow 2 Object Detection API",
+            "Choose the model that it is of (model=NAME), or give another train.checkpoint.",
+            id="TensorFlow 2 Object Detection API",
+        ),
+        pytest.param(
             {"model/layer-0/kernel/.ATTRIBUTES/VARIABLE_VALUE": (1,)},
             "a TensorFlow 2 checkpoint of another program",
             "Choose the model that it is of (model=NAME), or give another train.checkpoint.",
@@ -260,6 +266,11 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path, small, tensors, lo
         "ssdlite_mobilenet_v2",
         "ssd_inception_v2",
         "ssd_resnet50_v1_fpn",
+        "ssd_mobilenet_v2_fpnlite",
+        "ssd_mobilenet_v2_mnasfpn",
+        "ssdlite_mobilenet_edgetpu",
+        "ssdlite_mobiledet_cpu",
+        "ssdlite_mobiledet_dsp",
     ],
 )
 def test_a_network_is_recognised_by_its_variables(shared, wide, name):
@@ -388,7 +399,7 @@ def test_verify_notices_weights_that_are_not_those_of_the_graph(shared, tmp_path
 
 
 def test_zoo_means_the_published_weights_of_the_model(monkeypatch, tmp_path):
-    entry = ZooEntry(url="https://example.org/m.tar.gz", sha256="0" * 64)
+    entry = ZooEntry(sources=["https://example.org/m.tar.gz"], sha256="0" * 64)
     asked = []
     monkeypatch.setattr(zoo, "download", lambda wanted: asked.append(wanted) or tmp_path)
     config = section(
@@ -396,7 +407,7 @@ def test_zoo_means_the_published_weights_of_the_model(monkeypatch, tmp_path):
     )
     assert zoo.resolve("zoo", config) == tmp_path
     assert zoo.resolve("https://example.org/other.tgz", config) == tmp_path
-    assert [(w.url, w.sha256, w.file.name) for w in asked] == [
+    assert [(*w.sources, w.sha256, w.file.name) for w in asked] == [
         ("https://example.org/m.tar.gz", "0" * 64, "m.tar.gz"),
         ("https://example.org/other.tgz", None, "other.tgz"),
     ]

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import shutil
-import tarfile
 
 import pytest
 import tensorflow as tf
@@ -20,14 +19,6 @@ COCO = "ssd_mobilenet_v1_0.75_depth_coco_dequantized"
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-
-@pytest.fixture
-def coco(shared, tmp_path):
-    """The COCO tarball, unpacked to a folder that may be changed."""
-    with tarfile.open(shared / "zoo" / f"{COCO}.tar.gz") as archive:
-        archive.extractall(tmp_path, filter="data")
-    return tmp_path / COCO
 
 
 def settings(shared, model):
@@ -146,12 +137,15 @@ def test_half_a_tarball_is_refused_in_one_screen(shared, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["fetch", "nix"], "zoo fetch nix: no such model.\n  Models: panels_ssd_mobilenet_v1, "),
+        (["fetch", "nix"], "zoo fetch nix: no such model.\n  Models: efficientdet_lite0_coco, "),
         (["fetch"], "zoo fetch: no such model.\n  Models: "),
         (["verify", "nix"], "zoo verify nix: no such model, and no such path.\n  Models: "),
         (["verify"], "zoo verify: no such model, and no such path.\n  Models: "),
         (["list", "--sort", "nix"], "--sort nix: no such column.\n  Choose one of: name, "),
-        (["nix"], "zoo nix: no such action.\n  Choose one of: list, fetch, verify.\n"),
+        (
+            ["nix"],
+            "zoo nix: no such action.\n  Choose one of: list, fetch, verify, status, adopt.\n",
+        ),
         (
             ["fetch", "panels_ssd_mobilenet_v1"],
             "model=panels_ssd_mobilenet_v1: it has no published weights.\n"

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from odtrain.config.compose import section
-from odtrain.config.schema import AnchorConfig, ModelConfig
+from odtrain.config.schema import AnchorConfig, ModelConfig, PyramidConfig
 from odtrain.dataset.checks.anchor_fit import GRIDS, best_overlaps, fit_findings
 from odtrain.labels.annotations import LabelledImage, LabelledObject
 from odtrain.structures import pairwise_iou
+from odtrain_runtime.tiles import Tiles
 
 SMALL = {"input_size": 96, "depth_multiplier": 0.25, "min_depth": 8}
 
@@ -84,6 +85,8 @@ def test_the_best_overlap_is_that_with_the_best_anchor_of_the_network(architectu
     from odtrain.models.build import build_detector
 
     values = {**SMALL, "architecture": architecture, "input_size": [100, 150]}
+    if architecture == "ssd_mobilenet_v2_mnasfpn":
+        values["pyramid"] = section(PyramidConfig, max_level=6)
     if architecture == "ssd_mobilenet_v1_ppn":
         values["anchors"] = section(AnchorConfig, reduce_boxes_in_lowest_layer=False)
     corners = np.sort(np.random.default_rng(3).random((200, 2, 2), np.float32), axis=1)
@@ -91,3 +94,14 @@ def test_the_best_overlap_is_that_with_the_best_anchor_of_the_network(architectu
     detector = build_detector(model(**values), 2)
     expected = pairwise_iou(boxes, detector.anchors).max(axis=1)
     np.testing.assert_allclose(best_overlaps(model(**values), boxes), expected, atol=1e-5)
+
+
+def test_tiny_boxes_name_the_tiles_in_which_they_are_large_enough():
+    boxes = [(0.1, 0.1, 0.12, 0.12)] * 20
+    (finding, *_) = fit_findings(model(), [picture(*boxes)])
+    assert finding.remedy == (
+        "Cut the pictures into tiles: odtrain train data.tiles.size=352; raise model.input_size; or leave "
+        "such objects unlabelled."
+    )
+    tiles = Tiles(352, 352, 0.2, whole=True)
+    assert [each.code for each in fit_findings(model(), [picture(*boxes)], tiles)] == ["OD209"]

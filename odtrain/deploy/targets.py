@@ -1,0 +1,62 @@
+"""Where a registered file can be brought to, and which of its formats each place takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from odtrain.export_formats import FORMATS
+
+LITE = tuple(name for name, each in FORMATS.items() if each.lite)
+INT8 = "tflite_int8"
+
+
+@dataclass(frozen=True)
+class Target:
+    """One place.
+
+    Attributes:
+        formats: that it takes, the best first.
+        why: what it needs, for who has none of them.
+        kits: folders of `kits/` whose files it gets; a later one's win.
+        place: folder of the registered files in the kit.
+        form: whether outputs are taken by position, pictures as uint8: no other file will do.
+        runtime: whether `odtrain_runtime` comes along.
+    """
+
+    formats: tuple[str, ...]
+    why: str
+    kits: tuple[str, ...]
+    place: str = "."
+    form: bool = False
+    runtime: bool = False
+
+
+TARGETS = {
+    "frigate": Target(
+        (INT8,),
+        "Frigate gives pictures as uint8, and reads boxes, classes, scores and count by position",
+        ("lite", "frigate"),
+        form=True,
+    ),
+    "coral": Target(
+        (INT8,),
+        "an Edge TPU computes with whole numbers of 8 bits alone",
+        ("lite", "coral"),
+        form=True,
+    ),
+    "raspberry-pi": Target(
+        (INT8, *(name for name in LITE if name != INT8)),
+        "the runtime for boards runs .tflite files",
+        ("raspberry-pi",),
+        runtime=True,
+    ),
+    "android": Target(
+        (INT8, *(name for name in LITE if name != INT8)),
+        "MediaPipe Tasks runs .tflite files",
+        ("lite", "android"),
+        place="app/src/main/assets",
+    ),
+    "tf-serving": Target(
+        ("saved_model",), "TensorFlow Serving serves SavedModels", ("tf-serving",)
+    ),
+}

@@ -1,0 +1,216 @@
+"""Which boxes of a video's frames are the same object, and how many cross a line or enter a zone.
+
+ByteTrack is that of the package `trackers`, lines and zones are those of `supervision`, which comes with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from odtrain.errors import ConfigError, DataError
+from odtrain.structures import Detections, IntArray
+
+LATER = 1e-3
+"""Seconds that a frame comes behind the one before it, where a file says that it does not."""
+RECOVERED = 0.5
+"""Part of the threshold from which a box may go on with a track, though it begins none: what ByteTrack's second
+round is for."""
+
+
+class Event(NamedTuple):
+    """One object at one line or zone.
+
+    Attributes:
+        place: the name of the line or zone.
+        way: `in` or `out` across a line, as supervision has it: from the top down of the frame, a line is
+            crossed `in` from the left to the right; `entered` for a zone, once for each track.
+        class_id: of the object.
+        track: its number.
+        frame: from 0.
+        seconds: from the beginning of the video.
+    """
+
+    place: str
+    way: str
+    class_id: int
+    track: int
+    frame: int
+    seconds: float
+
+
+@dataclass(eq=False)
+class Tracks:
+    """The tracks of one video, frame by frame.
+
+    Attributes:
+        name: of the video, for messages.
+        threshold: the score from which a box begins a track.
+        lines: name -> x, y, x, y of a line, or x, y of three or more corners of a zone, in pixels.
+        events: what was counted so far.
+    """
+
+    name: str
+    threshold: float
+    lines: Mapping[str, Sequence[float]]
+    events: list[Event] = field(default_factory=list)
+    _size: tuple[int, int] | None = None
+    _seconds: float = -1.0
+    _by_class: dict[int, Any] = field(default_factory=dict)
+    _numbers: dict[tuple[int, int], int] = field(default_factory=dict)
+    _places: dict[str, Any] = field(default_factory=dict)
+    _inside: set[tuple[str, int]] = field(default_factory=set)
+
+    @property
+    def count(self) -> int:
+        """How many tracks there were."""
+        return len(self._numbers)
+
+    def update(
+        self, found: Detections, size: tuple[int, int], frame: int, seconds: float
+    ) -> tuple[Detections, IntArray]:
+        """The detections of the next frame that are shown, and the (N,) number of each one's track, 0 for none.
+
+        Args:
+            found: from `RECOVERED` of the threshold on.
+            size: (height, width) of the frame; boxes of later ones of another size are laid onto the first.
+            frame: its number.
+            seconds: from the beginning of the video.
+
+        Raises:
+            ConfigError: `trackers` is not installed.
+            DataError: a line or zone leaves the frame.
+        """
+        if self._size is None:
+            self._size = size
+            self._places = _places(self.name, self.lines, size)
+        self._seconds = max(seconds, self._seconds + LATER)
+        numbers = np.zeros(len(found), np.int64)
+        for class_id in sorted({*self._by_class, *found.classes.tolist()}):
+            rows = np.flatnonzero(found.classes == class_id)
+            ids = self._of_class(class_id, found, rows)
+            for row, number in zip(rows.tolist(), ids, strict=True):
+                if number >= 0:
+                    key = class_id, number
+                    numbers[row] = self._numbers.setdefault(key, len(self._numbers) + 1)
+        kept = (numbers > 0) | (found.scores >= self.threshold)
+        shown = Detections(found.boxes[kept], found.scores[kept], found.classes[kept])
+        self._count(shown, numbers[kept], frame, seconds)
+        return shown, numbers[kept]
+
+    def _of_class(self, class_id: int, found: Detections, rows: IntArray) -> list[int]:
+        """The tracker's own number of each row, -1 for none."""
+        if class_id not in self._by_class:
+            self._by_class[class_id] = _byte_track(self.threshold)
+        part = Detections(found.boxes[rows], found.scores[rows], found.classes[rows])
+        given = self._supervised(part, np.arange(len(rows)))
+        tracked = self._by_class[class_id].update(given, timestamp=self._seconds)
+        ids = [-1] * len(rows)
+        if len(tracked):
+            for row, number in zip(tracked.data["row"], tracked.tracker_id, strict=True):
+                ids[int(row)] = int(number)
+        return ids
+
+    def _supervised(self, found: Detections, rows: IntArray) -> Any:
+        """As `supervision` has detections: xyxy in pixels of the first frame."""
+        from supervision import Detections as Supervised
+
+        assert self._size is not None
+        height, width = self._size
+        xyxy = found.boxes[:, [1, 0, 3, 2]].astype(float) * [width, height, width, height]
+        classes = found.classes.astype(int)
+        return Supervised(xyxy, confidence=found.scores, class_id=classes, data={"row": rows})
+
+    def _count(self, shown: Detections, numbers: IntArray, frame: int, seconds: float) -> None:
+        rows = np.flatnonzero(numbers)
+        part = Detections(shown.boxes[rows], shown.scores[rows], shown.classes[rows])
+        given = self._supervised(part, rows)
+        given.tracker_id = numbers[rows]
+        for place, (kind, counter) in self._places.items():
+            ways: Iterable[tuple[str, Any]]
+            if kind == "line":
+                ways = zip(("in", "out"), counter.trigger(given), strict=True)
+            else:
+                inside = counter.trigger(given)
+                ways = [("entered", self._entering(place, inside, numbers[rows]))]
+            for way, hits in ways:
+                for row in rows[np.asarray(hits, bool)].tolist():
+                    class_id, track = int(shown.classes[row]), int(numbers[row])
+                    self.events.append(Event(place, way, class_id, track, frame, seconds))
+
+    def _entering(self, place: str, inside: Sequence[bool], numbers: IntArray) -> list[bool]:
+        """Which tracks are in a zone for the first time."""
+        new = []
+        for there, number in zip(inside, numbers.tolist(), strict=True):
+            new.append(bool(there) and (place, number) not in self._inside)
+            if there:
+                self._inside.add((place, number))
+        return new
+
+
+def _byte_track(threshold: float) -> Any:
+    try:
+        from trackers import ByteTrackTracker
+    except ImportError:
+        raise ConfigError(
+            "predict.track=true",
+            "the package trackers is not installed.",
+            "Install it: pip install 'odtrain[tracks]'",
+        ) from None
+    return ByteTrackTracker(track_activation_threshold=threshold, high_conf_det_threshold=threshold)
+
+
+def _places(
+    name: str, lines: Mapping[str, Sequence[float]], size: tuple[int, int]
+) -> dict[str, tuple[str, Any]]:
+    """Name -> `line` or `zone`, and what counts there."""
+    if not lines:
+        return {}
+    from supervision import LineZone, Point, PolygonZone, Position
+
+    places: dict[str, tuple[str, Any]] = {}
+    anchors = [Position.CENTER]
+    for place, numbers in lines.items():
+        points = np.array(numbers, float).reshape(-1, 2)
+        _check_inside(name, place, points, size)
+        if len(points) == 2:
+            start, end = (Point(float(x), float(y)) for x, y in points)
+            counter = LineZone(start, end, triggering_anchors=anchors)
+            places[place] = ("line", counter)
+        else:
+            zone = PolygonZone(np.rint(points).astype(int), triggering_anchors=anchors)
+            places[place] = ("zone", zone)
+    return places
+
+
+def _check_inside(name: str, place: str, points: Any, size: tuple[int, int]) -> None:
+    height, width = size
+    outside = (points < 0).any(axis=1) | (points[:, 0] > width) | (points[:, 1] > height)
+    for x, y in points[outside].tolist():
+        raise DataError(
+            name,
+            f"its frames are {width} x {height}; predict.lines {place} has a point at {x:g}, {y:g}.",
+            "Give pixels of the frame, x before y.",
+        )
+
+
+def mot_rows(
+    found: Detections, numbers: IntArray, size: tuple[int, int], frame: int
+) -> Iterator[str]:
+    """A frame in the MOT challenge's text: frame from 1, track, left, top, width, height, score, class."""
+    height, width = size
+    pixels = found.boxes.astype(float) * [height, width, height, width]
+    rows = zip(
+        pixels.tolist(),
+        found.scores.tolist(),
+        found.classes.tolist(),
+        numbers.tolist(),
+        strict=True,
+    )
+    for (top, left, bottom, right), score, class_id, number in rows:
+        if number:
+            box = f"{left:.2f},{top:.2f},{right - left:.2f},{bottom - top:.2f}"
+            yield f"{frame + 1},{number},{box},{score:.4f},{class_id},-1\n"
