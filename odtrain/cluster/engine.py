@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import logging
 import os
 import secrets
@@ -12,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ from odtrain.errors import ConfigError, TrainingError, first_line
 from odtrain.system.progress import doing
 from odtrain.system.workers import cores, search_path
 from odtrain_runtime.plain import plain
+
+logger = logging.getLogger(__name__)
 
 PULSE_SECONDS = 2.0
 """Between looks at whether the head still answers."""
@@ -271,11 +274,22 @@ def _connected(settings: ClusterConfig, address: str, where: str) -> Iterator[En
     pulse = threading.Thread(target=_watch, args=(engine, head, ended), daemon=True)
     pulse.start()
     try:
-        yield engine
+        with redirect_stdout(_RaysWords()):
+            yield engine
     finally:
         ended.set()
         if not engine.lost.is_set():  # else it waits for the head
             ray.shutdown()
+
+
+class _RaysWords(io.TextIOBase):
+    """What Ray prints about machines, for who looks for a fault."""
+
+    def write(self, text: str) -> int:
+        """Say it at the level of a fault's traces."""
+        if text.strip():
+            logger.debug(plain(text.strip()))
+        return len(text)
 
 
 def _refused(where: str, said: str) -> ConfigError:

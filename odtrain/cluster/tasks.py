@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -43,7 +44,7 @@ def done_there(
     """
     import ray
 
-    task = ray.remote(function).options(max_retries=engine.settings.retries, **resources)
+    task = _remote(function).options(max_retries=engine.settings.retries, **resources)
     reference = task.remote(*given)
     try:
         while not ray.wait([reference], timeout=LOOK_SECONDS)[0]:
@@ -61,16 +62,23 @@ def each_machine(
     engine: Engine, nodes: Sequence[Node], function: Callable[..., R], given: tuple[Any, ...]
 ) -> Iterator[tuple[Node, R]]:
     """`function(*given)` on each of these machines."""
-    import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     begun = []
     for node in nodes:
         strategy = NodeAffinitySchedulingStrategy(node.id, soft=False)
-        task = ray.remote(function).options(num_cpus=0, max_retries=0, scheduling_strategy=strategy)
+        task = _remote(function).options(num_cpus=0, max_retries=0, scheduling_strategy=strategy)
         begun.append((node, task.remote(*given)))
     for node, reference in begun:
         yield node, got(engine, reference)
+
+
+@cache
+def _remote(function: Callable[..., Any]) -> Any:
+    """As a task; the head is sent each function once, and a call waits for no head that is gone."""
+    import ray
+
+    return ray.remote(function)
 
 
 def got(engine: Engine, reference: Any) -> Any:
@@ -114,10 +122,8 @@ class RayWorkers(Workers):
         pictures: int | None = None,
     ) -> Iterator[R]:
         """`function` of each item, in order, wherever there is room."""
-        import ray
-
         options = {"max_retries": self._engine.settings.retries, "num_cpus": 1}
-        task = ray.remote(_each).options(**options)
+        task = _remote(_each).options(**options)
         folder = str(Path.cwd())
         tasks = (task.remote(folder, function, part) for part in in_chunks(items, chunk))
         with Bar[None](doing=doing, total=len(items), delay=1, leave=False) as progress:

@@ -51,6 +51,8 @@ NEXT = ("data.name", "sweep.name", "sweep.storage", "registry.name", "tracking.u
 NOT_COMPARED = ("tracking.", "outputs=", "data.", "registry.", sweep_study.PRECISION)
 """Beginnings of overrides that may differ between the machines of one study, or are compared by themselves."""
 SECONDS_BETWEEN_LOOKS = 1.0
+PARTING_SECONDS = 30.0
+"""How long trainings may take to end when the sweep does."""
 Trains = Callable[..., TrialOutcome]
 """Has a training done: of a job, a request, and `heard`, which is told its last line."""
 
@@ -110,17 +112,18 @@ def sweep(
     ours = decided(corners) if asked == "auto" else asked
     with sweep_study.quiet(), ExitStack() as stack:
         train: Trains = train_in_process
+        check = _nothing
         if config.cluster.engine:
             from odtrain.sweep.on_cluster import trains_there
 
-            job, train = stack.enter_context(trains_there(config, job))
+            job, train, check = stack.enter_context(trains_there(config, job))
         study, made = sweep_study.open_study(config.sweep, dimensions, begun_with)
         precision = sweep_study.kept_precision(study, made, asked, ours)
         config = replaced(config, {"train.precision": precision})
         job = replace(job, made=made, fixed=[*fixed, f"{sweep_study.PRECISION}{precision}"])
         whole = begun(config, overrides, study, job, stack)
         try:
-            _run(whole, train)
+            _run(whole, train, check)
         except (KeyboardInterrupt, Terminated, TrainingError):
             show(whole)
             raise
@@ -185,7 +188,11 @@ def _deadline(max_minutes: float | None) -> float | None:
 # ---- workers
 
 
-def _run(whole: Sweep, train: Trains) -> None:
+def _nothing() -> None:
+    """What there is to check of this machine between two looks."""
+
+
+def _run(whole: Sweep, train: Trains, check: Callable[[], None]) -> None:
     settings, seen = whole.config.sweep, set[int]()
     total = settings.n_trials
     before = min(total, patiently(lambda: sweep_trials.count(whole.study, TrialState.COMPLETE)))
@@ -193,6 +200,7 @@ def _run(whole: Sweep, train: Trains) -> None:
         tell_news(whole, bar, seen, aloud=False)
 
         def told() -> None:
+            check()
             tell_news(whole, bar, seen)
 
         began, rounds = time.monotonic(), settings.n_trials / whole.job.at_once
@@ -245,8 +253,11 @@ def _run_workers(
                 heard(lines[min(lines)])
     finally:
         ended.set()
-        for thread in threads:
-            thread.join()
+        until = time.monotonic() + PARTING_SECONDS
+        for (
+            thread
+        ) in threads:  # one that waits for the head of a cluster that is gone is left behind
+            thread.join(max(0, until - time.monotonic()))
     bugs = [error for error in failures if not isinstance(error, OdtrainError)]
     if bugs or len(failures) == len(threads):
         raise [*bugs, *failures][0]

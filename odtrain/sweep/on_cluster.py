@@ -31,8 +31,10 @@ logger = logging.getLogger(__name__)
 
 
 @contextmanager
-def trains_there(config: Config, job: Job) -> Iterator[tuple[Job, Callable[..., TrialOutcome]]]:
-    """The job of a driver whose trainings Ray does, and what has one done.
+def trains_there(
+    config: Config, job: Job
+) -> Iterator[tuple[Job, Callable[..., TrialOutcome], Callable[[], None]]]:
+    """The job of a driver whose trainings Ray does, what has one done, and what raises if the head is gone.
 
     Raises:
         OdtrainError: Ray or a machine is not as the trainings need it.
@@ -63,7 +65,7 @@ def trains_there(config: Config, job: Job) -> Iterator[tuple[Job, Callable[..., 
             given = (str(Path.cwd()), job, request, variables)
             return _there(engine, shares, given, heard, job.timed_on)
 
-        yield job, train
+        yield job, train, engine.check
 
 
 def _timing(config: Config, nodes: list[Node]) -> list[Node]:

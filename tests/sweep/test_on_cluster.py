@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import os
 import random
 import shutil
@@ -24,6 +25,11 @@ SPACE = """
 model.input_size: {choices: [64, 80, 96]}
 train.learning_rate: {choices: [0.002, 0.004]}
 """
+MANY = """
+model.input_size: {choices: [64, 80, 96]}
+train.learning_rate: {low: 0.001, high: 0.01, log: true}
+"""
+DRIVERS: list[subprocess.Popen[bytes]] = []
 POINTS = [
     f"{{model.input_size: {size}, train.learning_rate: {rate}}}"
     for size in (64, 80, 96)
@@ -36,6 +42,7 @@ def place(tmp_path, database):
     """A folder to run the driver in."""
     (tmp_path / "conf/sweep/space").mkdir(parents=True)
     (tmp_path / "conf/sweep/space/six.yaml").write_text(SPACE)
+    (tmp_path / "conf/sweep/space/many.yaml").write_text(MANY)
     shutil.copy(database, tmp_path / "mlflow.db")
     return tmp_path
 
@@ -48,24 +55,34 @@ def nodes():
     begun.end()
 
 
-def begin(place, shapes, *overrides, trainings=6, seconds=0.2):
+@pytest.fixture(autouse=True)
+def ended():
+    """The drivers that a test began, which end with it."""
+    yield DRIVERS
+    while DRIVERS:
+        with DRIVERS.pop() as driver:
+            driver.kill()
+
+
+def begin(place, shapes, *overrides, space="six", trainings=6, seconds=0.2):
     given = [
         f"data.images={shapes}",
         "data.name=shapes",
         "tracking.system_metrics=false",
-        "sweep/space=six",
+        f"sweep/space={space}",
         f"sweep.baselines=[{', '.join(POINTS)}]",
         "sweep.overrides=[]",
         "sweep.stop_hopeless=false",
         "sweep.sampler=random",
         f"train.max_minutes={seconds}",
+        "train.precision=fp32",  # nothing is timed to decide on it
         f"sweep.n_trials={trainings}",
         "sweep.grace=10",
         *overrides,
     ]
     log = place / "log"
     with log.open("ab") as stream:
-        return subprocess.Popen(
+        driver = subprocess.Popen(
             [sys.executable, str(DRIVER), *given],
             cwd=place,
             env=os.environ | {"XDG_CACHE_HOME": str(place / "cache")},
@@ -73,6 +90,8 @@ def begin(place, shapes, *overrides, trainings=6, seconds=0.2):
             stdout=stream,
             stderr=stream,
         )
+    DRIVERS.append(driver)
+    return driver
 
 
 def said(place):
@@ -126,7 +145,7 @@ def test_two_nodes_come_to_the_front_of_one_machine(place, shapes, nodes):
 def test_nodes_that_are_killed_lose_at_most_what_they_train(place, shapes, nodes):
     draw, kills = random.Random(0), 0
     given = ("cluster=ray", f"cluster.address={nodes.address}")
-    driver = begin(place, shapes, *given, trainings=20, seconds=3)
+    driver = begin(place, shapes, *given, space="many", trainings=20, seconds=3)
     until, seen = time.monotonic() + 900, 0
     while driver.poll() is None and time.monotonic() < until:
         time.sleep(draw.uniform(2, 6))
@@ -140,6 +159,10 @@ def test_nodes_that_are_killed_lose_at_most_what_they_train(place, shapes, nodes
     assert driver.wait(60) == 0, said(place)
     assert kills == 4
     check_accounts(place, 20)
+    assert {trial.state for trial in study_of(place).trials} == {TrialState.COMPLETE}
+    begun = collections.Counter((place / "begun").read_text().splitlines())
+    assert len(begun) == 20
+    assert begun.total() <= 20 + kills
 
 
 @pytest.mark.long
@@ -148,7 +171,7 @@ def test_a_head_that_dies_ends_the_sweep_with_one_message_and_the_same_command_g
 ):
     first = Nodes(1, 1)
     given = ("cluster=ray", f"cluster.address={first.address}")
-    driver = begin(place, shapes, *given, trainings=10, seconds=2)
+    driver = begin(place, shapes, *given, space="many", trainings=10, seconds=2)
     until = time.monotonic() + 200
     while complete(place) < 2 and time.monotonic() < until:
         time.sleep(0.5)
@@ -162,9 +185,8 @@ def test_a_head_that_dies_ends_the_sweep_with_one_message_and_the_same_command_g
     first.end()
     second = Nodes(1, 1)
     try:
-        driver = begin(
-            place, shapes, "cluster=ray", f"cluster.address={second.address}", trainings=10
-        )
+        given = ("cluster=ray", f"cluster.address={second.address}")
+        driver = begin(place, shapes, *given, space="many", trainings=10)
         assert driver.wait(200) == 0, said(place)
     finally:
         second.end()
