@@ -186,7 +186,7 @@ def test_a_head_that_dies_ends_the_sweep_with_one_message_and_the_same_command_g
     second = Nodes(1, 1)
     try:
         given = ("cluster=ray", f"cluster.address={second.address}")
-        driver = begin(place, shapes, *given, space="many", trainings=10)
+        driver = begin(place, shapes, *given, space="many", trainings=10, seconds=2)
         assert driver.wait(200) == 0, said(place)
     finally:
         second.end()
