@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Iterator
-from itertools import cycle, islice
-from types import TracebackType
+from contextlib import contextmanager
+from itertools import cycle
 from typing import Any
 
 from odtrain.cluster.engine import Engine, Shares
-from odtrain.cluster.tasks import got
+from odtrain.cluster.tasks import in_order
 
 
 class Actors:
-    """So many objects as there are shares; Ray makes those anew whose machine is lost. A context manager."""
+    """So many objects as there are shares; Ray makes those anew whose machine is lost."""
 
     def __init__(
         self, engine: Engine, shares: Shares, kind: type[Any], given: tuple[Any, ...]
@@ -28,23 +27,6 @@ class Actors:
         self._engine = engine
         self._actors = [made.remote(*given) for _ in range(shares.workers)]
 
-    def __enter__(self) -> Actors:
-        """They are begun already."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """End them."""
-        import ray
-
-        if not self._engine.lost.is_set():
-            for actor in self._actors:
-                ray.kill(actor)
-
     def in_order(self, calls: Iterable[tuple[str, tuple[Any, ...]]], ahead: int) -> Iterator[Any]:
         """What calls of a method return, in order.
 
@@ -54,8 +36,22 @@ class Actors:
         """
         turns = cycle(self._actors)
         begun = (getattr(next(turns), name).remote(*given) for name, given in calls)
-        pending = deque(islice(begun, ahead * len(self._actors)))
-        while pending:
-            result = got(self._engine, pending.popleft())
-            pending.extend(islice(begun, 1))
-            yield result
+        return in_order(self._engine, begun, ahead * len(self._actors))
+
+    def end(self) -> None:
+        """End their processes."""
+        import ray
+
+        if not self._engine.lost.is_set():
+            for actor in self._actors:
+                ray.kill(actor)
+
+
+@contextmanager
+def begun(engine: Engine, shares: Shares, kind: type[Any], *given: Any) -> Iterator[Actors]:
+    """Objects that are gone afterwards; `kind(*given)` makes each."""
+    actors = Actors(engine, shares, kind, given)
+    try:
+        yield actors
+    finally:
+        actors.end()

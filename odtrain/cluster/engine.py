@@ -13,13 +13,14 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from odtrain import __version__
 from odtrain.cluster.keeper import QUIET, kept
+from odtrain.cluster.probe import join
 from odtrain.config.schema import ClusterConfig
 from odtrain.errors import ConfigError, TrainingError, first_line
 from odtrain.system.progress import doing
@@ -63,6 +64,14 @@ class Node:
         """How many workers of that size it has room for."""
         by_gpus = self.holds("GPU") // gpus if gpus else self.holds("CPU")
         return min(self.holds("CPU") // cpus, by_gpus)
+
+    @property
+    def alone(self) -> dict[str, Any]:
+        """As Ray's options take it: once, here and nowhere else, beside what is at work."""
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        strategy = NodeAffinitySchedulingStrategy(self.id, soft=False)
+        return {"num_cpus": 0, "max_retries": 0, "scheduling_strategy": strategy}
 
 
 @dataclass(frozen=True)
@@ -190,6 +199,12 @@ def without_cluster(overrides: Sequence[str]) -> list[str]:
 # ---- joining
 
 
+def check_installed(where: str) -> None:
+    """Raise a ConfigError, of what needs it, if Ray is not there."""
+    if importlib.util.find_spec("ray") is None:
+        raise ConfigError(where, "Ray is not installed.", f"Install it: {INSTALL}")
+
+
 @contextmanager
 def joined(settings: ClusterConfig) -> Iterator[Engine]:
     """The Ray at `cluster.address`, or one of this machine's own, which is gone afterwards.
@@ -198,24 +213,18 @@ def joined(settings: ClusterConfig) -> Iterator[Engine]:
         ConfigError: Ray is not installed, or nothing that can be joined is at the address.
         TrainingError: it cannot begin here.
     """
-    if importlib.util.find_spec("ray") is None:
-        raise ConfigError("cluster=ray", "Ray is not installed.", f"Install it: {INSTALL}")
+    check_installed("cluster=ray")
     os.environ.update(QUIET)
-    if settings.address is None:
-        # Ray keeps strangers out by a token, which is for this one alone.
-        os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(16))
-        with doing("Starting Ray"):
-            begun = kept(cores(), _gpus(settings))
-            address = begun.__enter__()
-        try:
-            with _connected(settings, address, "this machine") as engine:
-                yield engine
-        finally:
-            begun.__exit__(None, None, None)
-        return
-    address = _found(settings)
-    with _connected(settings, address, f"cluster.address={settings.address}") as engine:
-        yield engine
+    with ExitStack() as stack:
+        if settings.address is None:
+            # Ray keeps strangers out by a token, which is for this one alone.
+            os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(16))
+            with doing("Starting Ray"):
+                address = stack.enter_context(kept(cores(), _gpus(settings)))
+            where = "this machine"
+        else:
+            address, where = _found(settings), f"cluster.address={settings.address}"
+        yield stack.enter_context(_connected(settings, address, where))
 
 
 def _gpus(settings: ClusterConfig) -> int:
@@ -263,12 +272,7 @@ def _connected(settings: ClusterConfig, address: str, where: str) -> Iterator[En
     import ray
 
     with doing("Joining Ray"):
-        ray.init(
-            address=address,
-            log_to_driver=False,
-            configure_logging=False,
-            logging_level=logging.ERROR,
-        )
+        join(address)
     engine, ended = Engine(settings, where), threading.Event()
     head = ray.get_runtime_context().gcs_address
     pulse = threading.Thread(target=_watch, args=(engine, head, ended), daemon=True)
@@ -330,7 +334,6 @@ def look_at(engine: Engine, nodes: Sequence[Node], paths: Mapping[str, str | Non
         ConfigError: one does not answer, has another version, or no such folder.
     """
     import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     needed = {"the folder of this command": str(Path.cwd())}
     needed |= {f"{key}={path}": path for key, path in paths.items() if path and Path(path).exists()}
@@ -348,10 +351,8 @@ def look_at(engine: Engine, nodes: Sequence[Node], paths: Mapping[str, str | Non
 
     asked = []
     for node in nodes:
-        strategy = NodeAffinitySchedulingStrategy(node.id, soft=False)
-        task = ray.remote(num_cpus=0, max_retries=0)(look)
-        answer = task.options(scheduling_strategy=strategy).remote(str(Path.cwd()), needed)
-        asked.append((node, answer))
+        task = ray.remote(look).options(**node.alone)
+        asked.append((node, task.remote(str(Path.cwd()), needed)))
     until = time.monotonic() + max(engine.settings.patience, 2 * len(nodes))
     for node, answer in asked:
         _judge(engine, node, answer, until)

@@ -1,4 +1,4 @@
-"""Whether a Ray can be joined: asked by a process of its own, as Ray waits for minutes where none is.
+"""Joining a Ray, or seeing whether one can be joined: Ray waits for minutes where none is.
 
 python -m odtrain.cluster.probe ADDRESS
 """
@@ -9,17 +9,24 @@ import logging
 import sys
 
 
+def join(address: str) -> None:
+    """Have this process join a Ray, which says nothing here."""
+    import ray
+
+    ray.init(
+        address=address,
+        log_to_driver=False,
+        configure_logging=False,
+        logging_level=logging.ERROR,
+    )
+
+
 def main(address: str) -> int:
     """Join and leave; the exit status."""
     import ray
 
     try:
-        ray.init(
-            address=address,
-            log_to_driver=False,
-            configure_logging=False,
-            logging_level=logging.ERROR,
-        )
+        join(address)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         print(" ".join(str(error).split()), file=sys.stderr)
         return 1

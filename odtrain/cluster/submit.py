@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from odtrain.cluster.engine import INSTALL
+from odtrain.cluster.engine import check_installed
 from odtrain.cluster.keeper import QUIET
 from odtrain.config.schema import Config
 from odtrain.errors import ConfigError, TrainingError, first_line
@@ -102,12 +102,10 @@ def _entrypoint(config: Config, command: str, overrides: Sequence[str], own: boo
     if cluster.engine and cluster.address is None:
         words.append("cluster.address=auto")
     line = shlex.join(words)
-    if own:
-        line += f' --config-dir "$PWD/{CONFIGS}"'
     if cluster.folder is not None:
-        here = f'"$PWD/{CONFIGS}"'
-        line = line.replace(here, '"$ODTRAIN_CONF"')
-        line = f"ODTRAIN_CONF={here}; cd {shlex.quote(cluster.folder)} && {line}"
+        line = f"cd {shlex.quote(cluster.folder)} && {line}"
+    if own:
+        line = f'ODTRAIN_CONF="$PWD/{CONFIGS}"; {line} --config-dir "$ODTRAIN_CONF"'
     return line
 
 
@@ -119,10 +117,7 @@ def _variables() -> dict[str, str]:
 @contextmanager
 def _told(config: Config) -> Iterator[Any]:
     """A client of the cluster; what fails is told with its address."""
-    import importlib.util
-
-    if importlib.util.find_spec("ray") is None:
-        raise ConfigError("odtrain submit", "Ray is not installed.", f"Install it: {INSTALL}")
+    check_installed("odtrain submit")
     from ray.job_submission import JobSubmissionClient
 
     address = config.cluster.jobs or os.environ.get("RAY_API_SERVER_ADDRESS")

@@ -62,13 +62,8 @@ def each_machine(
     engine: Engine, nodes: Sequence[Node], function: Callable[..., R], given: tuple[Any, ...]
 ) -> Iterator[tuple[Node, R]]:
     """`function(*given)` on each of these machines."""
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    begun = []
-    for node in nodes:
-        strategy = NodeAffinitySchedulingStrategy(node.id, soft=False)
-        task = _remote(function).options(num_cpus=0, max_retries=0, scheduling_strategy=strategy)
-        begun.append((node, task.remote(*given)))
+    task = _remote(function)
+    begun = [(node, task.options(**node.alone).remote(*given)) for node in nodes]
     for node, reference in begun:
         yield node, got(engine, reference)
 
@@ -102,6 +97,21 @@ def got(engine: Engine, reference: Any) -> Any:
         raise TrainingError(engine.where, problem, remedy) from error
 
 
+def in_order(engine: Engine, begun: Iterator[Any], ahead: int) -> Iterator[Any]:
+    """What tasks return, in order.
+
+    Args:
+        engine: joined.
+        begun: begins a task each time that it is asked for one.
+        ahead: tasks that may be waiting, or done and not asked for yet.
+    """
+    pending = deque(islice(begun, ahead))
+    while pending:
+        result = got(engine, pending.popleft())
+        pending.extend(islice(begun, 1))
+        yield result
+
+
 class RayWorkers(Workers):
     """As `Workers`, with Ray's processes in place of this machine's."""
 
@@ -127,10 +137,7 @@ class RayWorkers(Workers):
         folder = str(Path.cwd())
         tasks = (task.remote(folder, function, part) for part in in_chunks(items, chunk))
         with Bar[None](doing=doing, total=len(items), delay=1, leave=False) as progress:
-            pending = deque(islice(tasks, AHEAD * self._shares.workers))
-            while pending:
-                results = got(self._engine, pending.popleft())
-                pending.extend(islice(tasks, 1))
+            for results in in_order(self._engine, tasks, AHEAD * self._shares.workers):
                 yield from results
                 progress.update(len(results))
 

@@ -9,7 +9,6 @@ travel, what was found comes back. The environment tells trainings to (`odtrain.
 from __future__ import annotations
 
 import io
-import logging
 import os
 import subprocess
 import sys
@@ -18,6 +17,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from odtrain.cluster.probe import join
 from odtrain.system.timing_lock import TIMED_BY
 
 RESOURCE_VARIABLE = "ODTRAIN_TIMING_RESOURCE"
@@ -40,12 +40,7 @@ def main(arguments: Sequence[str]) -> int:
     import ray
 
     module, file, out, *more = arguments
-    ray.init(
-        address=os.environ[ADDRESS_VARIABLE],
-        log_to_driver=False,
-        configure_logging=False,
-        logging_level=logging.ERROR,
-    )
+    join(os.environ[ADDRESS_VARIABLE])
     resources = {os.environ[RESOURCE_VARIABLE]: 1}  # one file at a time
     task = ray.remote(_run).options(num_cpus=0, resources=resources, max_retries=3)
     pictures = ray.put(sys.stdin.buffer.read())

@@ -6,19 +6,17 @@ import logging
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from types import FrameType
 
 from odtrain.cluster.engine import Engine, Shares, joined, look_at, without_cluster
 from odtrain.cluster.group import Ended, run_group
+from odtrain.cluster.submit import RUN
 from odtrain.config.schema import Config
 from odtrain.errors import ConfigError, TrainingError
 from odtrain.tracking.store import tracking_uri
-from odtrain.tracking.tracker import Terminated
+from odtrain.tracking.tracker import raise_terminated
 
 logger = logging.getLogger(__name__)
 
-RUN = "Run "
-"""How the line begins that says which run has begun."""
 GOES_ON = "train.resume=auto"
 
 
@@ -106,11 +104,7 @@ def _tell(ended: Ended) -> None:
 @contextmanager
 def _terminating() -> Iterator[None]:
     """SIGTERM ends this process as it ends a training."""
-
-    def end(number: int, frame: FrameType | None) -> None:
-        raise Terminated
-
-    before = signal.signal(signal.SIGTERM, end)
+    before = signal.signal(signal.SIGTERM, raise_terminated)
     try:
         yield
     finally:

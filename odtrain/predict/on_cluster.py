@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from odtrain.cluster.actors import Actors
+from odtrain.cluster.actors import Actors, begun
 from odtrain.cluster.engine import joined, look_at
 from odtrain.config.schema import Config
 from odtrain.media.find import Medium
@@ -39,7 +39,7 @@ def predict_there(config: Config) -> str:
         shares = engine.shares(nodes, cpus=1)
         usable = [node for node in nodes if node.holds("CPU")]
         look_at(engine, usable, {"input": config.input, "source": config.source})
-        with Actors(engine, shares, Looker, (str(Path.cwd()), config)) as actors:
+        with begun(engine, shares, Looker, str(Path.cwd()), config) as actors:
             return predict(config, runner=partial(RayRunner, actors=actors))
 
 
