@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import partial
 
 import pytest
-from support.ray_nodes import Nodes, processes_of_ray
+from support.ray_nodes import Nodes
 
 from odtrain.cluster import engine as cluster_engine
 from odtrain.cluster.engine import Engine, Node, Shares, joined, look_at, without_cluster
@@ -107,11 +107,10 @@ def test_an_address_where_nothing_answers_is_told_in_time():
 
 @pytest.fixture(scope="module")
 def nodes():
-    """A head, and two nodes of one core."""
-    begun = Nodes(1, 1)
+    """A head, and a node of one core."""
+    begun = Nodes(1)
     yield begun
     begun.end()
-    assert processes_of_ray() == []
 
 
 @pytest.fixture
@@ -155,7 +154,7 @@ def test_a_head_that_is_gone_is_told():
     )
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_file_is_run_on_the_machine_that_is_kept_for_timing(nodes, engine, tmp_path):
     nodes.add(0, timing=1)
     file, out = tmp_path / "given.json", tmp_path / "found.json"
@@ -172,10 +171,11 @@ def test_a_file_is_run_on_the_machine_that_is_kept_for_timing(nodes, engine, tmp
     assert out.read_text() == '{\n   "b": 1\n}\n'
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_data_set_prepared_by_ray_has_the_bytes_of_one_prepared_here(
     nodes, shapes, tmp_path, monkeypatch
 ):
+    nodes.add(1)
     monkeypatch.setattr(system_workers, "WORTH_PROCESSES", 1)
     digests = []
     for name, address in (("here", None), ("there", nodes.address)):

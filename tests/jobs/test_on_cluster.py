@@ -8,12 +8,12 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 
 import psutil
 import pytest
 from mlflow import MlflowClient
 from support.commands import TINY_RUN
-from support.ray_nodes import processes_of_ray
 
 FEW_FILES = ("export.formats=[tflite_fp32]", "train.batch_size=4", "train.batch_norm=frozen")
 TWO = ("cluster=ray", "cluster.workers=2", "cluster.cpus_per_worker=1")
@@ -25,6 +25,7 @@ class Command:
 
     def __init__(self, folder, shapes, *more):
         self.log = folder / "log"
+        self.begun = set()
         words = (*TINY_RUN, *FEW_FILES, *TWO, f"data.images={shapes}", *more)
         inherited = {key: one for key, one in os.environ.items() if not key.startswith("MLFLOW_")}
         with self.log.open("w") as log:
@@ -51,6 +52,26 @@ class Command:
         while not re.search(r"^train: [1-9]", self.said(), re.MULTILINE):
             assert time.monotonic() < end and self.process.poll() is None, self.said()
             time.sleep(0.2)
+        self.note_begun()
+
+    def note_begun(self):
+        """Of all that it has begun, and what that has."""
+        with suppress(psutil.Error):
+            self.begun |= set(psutil.Process(self.process.pid).children(recursive=True))
+
+    def wait(self, seconds):
+        """Its status."""
+        end = time.monotonic() + seconds
+        while self.process.poll() is None:
+            assert time.monotonic() < end, self.said()
+            self.note_begun()
+            time.sleep(0.2)
+        return self.process.returncode
+
+    def left(self):
+        """What it has begun, and does not end by itself within a minute."""
+        assert self.begun
+        return psutil.wait_procs(self.begun, timeout=60)[1]
 
     def trainings(self):
         """The processes that train."""
@@ -62,23 +83,16 @@ def runs(folder):
     return MlflowClient(f"sqlite:///{folder}/mlflow.db").search_runs(["0"])
 
 
-def none_left(seconds=60):
-    end = time.monotonic() + seconds
-    while processes_of_ray() and time.monotonic() < end:
-        time.sleep(0.5)
-    return processes_of_ray() == []
-
-
 @pytest.mark.long
 def test_two_workers_of_ray_end_registered_and_judged_and_leave_nothing(shapes, tmp_path):
     with Command(tmp_path, shapes) as command:
-        assert command.process.wait(300) == 0, command.said()
+        assert command.wait(300) == 0, command.said()
     assert "Ray: 2 workers of 1 core each." in command.said()
     assert "Registered models:/shapes/1" in command.said()
     (run,) = runs(tmp_path)
     assert run.info.status == "FINISHED"
     assert not any(key.startswith("cluster.") for key in run.data.params)
-    assert none_left()
+    assert command.left() == []
 
 
 @pytest.mark.long
@@ -91,11 +105,11 @@ def test_a_signal_stops_all_behind_a_checkpoint_and_leaves_nothing(
     with Command(tmp_path, shapes, *ENDLESS) as command:
         command.wait_for_step()
         command.process.send_signal(number)
-        assert command.process.wait(120) == status, command.said()
+        assert command.wait(120) == status, command.said()
     assert "Stopped after step" in command.said()
     (run,) = runs(tmp_path)
     assert run.info.status == "KILLED"
-    assert none_left()
+    assert command.left() == []
 
 
 @pytest.mark.long
@@ -104,7 +118,7 @@ def test_a_command_that_is_killed_leaves_no_process(shapes, tmp_path):
         command.wait_for_step()
         command.process.kill()
         command.process.wait()
-        assert none_left(), processes_of_ray()
+        assert command.left() == []
 
 
 @pytest.mark.long
@@ -113,12 +127,12 @@ def test_a_worker_that_is_killed_is_begun_again_and_the_run_goes_on(shapes, tmp_
     with Command(tmp_path, shapes, *steps) as command:
         command.wait_for_step()
         command.trainings()[-1].kill()
-        assert command.process.wait(400) == 0, command.said()
+        assert command.wait(400) == 0, command.said()
     assert "A worker was lost; the others go on from the last checkpoint." in command.said()
     assert "Going on after step" in command.said()
     (run,) = runs(tmp_path)
     assert run.info.status == "FINISHED"
-    assert none_left()
+    assert command.left() == []
 
 
 @pytest.mark.long
@@ -138,7 +152,7 @@ def test_a_worker_that_is_killed_is_begun_again_and_the_run_goes_on(shapes, tmp_
 )
 def test_what_cannot_be_is_told_before_a_run_begins(shapes, tmp_path, setting, message):
     with Command(tmp_path, shapes, setting) as command:
-        assert command.process.wait(120) == 1, command.said()
+        assert command.wait(120) == 1, command.said()
     assert message in command.said()
     assert not (tmp_path / "mlflow.db").exists()
-    assert none_left()
+    assert command.left() == []

@@ -63,18 +63,3 @@ class Nodes:
 
     def _remember(self) -> None:
         self._begun += psutil.Process().children(recursive=True)
-
-
-def processes_of_ray() -> list[str]:
-    """Command lines of all processes of any Ray, or that one has begun."""
-    found = []
-    for one in psutil.process_iter(["cmdline"]):
-        words = one.info["cmdline"] or []
-        text = " ".join(words)
-        if words and (
-            words[0].startswith("ray::")
-            or "/ray/core/src/" in words[0]
-            or "odtrain.cluster." in text
-        ):
-            found.append(text)
-    return found
