@@ -55,10 +55,8 @@ class RayRunner(PredictionRunner):
 
     def at_pictures(self, media: Sequence[Medium]) -> None:
         """Look at pictures, but for those that an interrupted run has done."""
-        calls = (
-            ("look", (several, self.thresholds, self.config, self.folder, self.names))
-            for several in in_chunks(self._undone(media), CHUNK)
-        )
+        chunks = in_chunks(self._undone(media), CHUNK)
+        calls = (("look", (several, *self._needed(several))) for several in chunks)
         for looked in self.actors.in_order(calls, AHEAD):
             for line in looked.said:
                 logger.warning(line)
@@ -69,6 +67,11 @@ class RayRunner(PredictionRunner):
                 self.advance(1)
                 if seen.found is not None:
                     self.whole.append(seen.task.medium)
+
+    def _needed(self, tasks: Sequence[FrameTask]) -> tuple[Any, ...]:
+        """Of what this one has, for these pictures."""
+        names = {task.medium.file: self.names[task.medium.file] for task in tasks}
+        return self.thresholds, self.config, self.folder, names
 
 
 @dataclass(frozen=True, eq=False)
