@@ -6,7 +6,9 @@ python -m odtrain.cluster.probe ADDRESS
 from __future__ import annotations
 
 import logging
+import signal
 import sys
+import threading
 
 
 def join(address: str) -> None:
@@ -19,6 +21,9 @@ def join(address: str) -> None:
         configure_logging=False,
         logging_level=logging.ERROR,
     )
+    if threading.current_thread() is threading.main_thread():
+        # Ray has put up a handler that prints a trace and ends the process at once.
+        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
 
 
 def main(address: str) -> int:
