@@ -15,6 +15,7 @@ def join(address: str) -> None:
     """Have this process join a Ray, which says nothing here."""
     import ray
 
+    before = signal.getsignal(signal.SIGTERM)
     ray.init(
         address=address,
         log_to_driver=False,
@@ -22,8 +23,9 @@ def join(address: str) -> None:
         logging_level=logging.ERROR,
     )
     if threading.current_thread() is threading.main_thread():
-        # Ray has put up a handler that prints a trace and ends the process at once.
-        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
+        signal.signal(
+            signal.SIGTERM, before
+        )  # Ray has put up its own, which ends the process at once
 
 
 def main(address: str) -> int:
