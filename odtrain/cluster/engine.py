@@ -46,7 +46,7 @@ class Node:
         host: its name.
         address: without a port.
         resources: in all, by Ray's names.
-        here: whether this process runs on it.
+        here: whether it is the machine of this process.
     """
 
     id: str
@@ -100,11 +100,13 @@ class Engine:
     Attributes:
         settings: `cluster`.
         where: the address, as errors name it.
+        remedy: what to do when the head is gone.
         lost: is set when the head does not answer any more.
     """
 
     settings: ClusterConfig
     where: str
+    remedy: str = "What is finished is kept. Start Ray again and give the same command to go on."
     lost: threading.Event = field(default_factory=threading.Event)
 
     def nodes(self) -> list[Node]:
@@ -120,20 +122,16 @@ class Engine:
                 one["NodeManagerHostname"],
                 one["NodeManagerAddress"],
                 one["Resources"],
-                one["NodeID"] == mine,
+                one["NodeManagerHostname"] == socket.gethostname(),
             )
             for one in alive
         ]
-        return sorted(nodes, key=lambda node: (not node.here, node.id))
+        return sorted(nodes, key=lambda node: (node.id != mine, not node.here, node.id))
 
     def check(self) -> None:
         """Raise a TrainingError if the head is gone."""
         if self.lost.is_set():
-            raise TrainingError(
-                self.where,
-                "its head does not answer any more.",
-                "What is finished is kept. Start Ray again and give the same command to go on.",
-            )
+            raise TrainingError(self.where, "its head does not answer any more.", self.remedy)
 
     def shares(self, nodes: Sequence[Node], cpus: int | None = None) -> Shares:
         """How the work is divided among machines.

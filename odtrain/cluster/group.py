@@ -146,10 +146,8 @@ def _gathered(engine: Engine, shares: Shares) -> Iterator[list[Member]]:
 
     each: dict[str, float] = {"CPU": shares.cpus, "GPU": shares.gpus}
     bundles = [dict(each) for _ in range(shares.workers)]
-    first = engine.nodes()[0]
-    if first.here and first.room(
-        shares.cpus, shares.gpus
-    ):  # the run is kept where it was asked for
+    own = (node for node in engine.nodes() if node.here and node.room(shares.cpus, shares.gpus))
+    if first := next(own, None):  # the run is kept where it was asked for
         bundles[0][f"node:{first.address}"] = 0.001
     group = placement_group(bundles, strategy="PACK")
     try:

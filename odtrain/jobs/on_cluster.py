@@ -58,6 +58,9 @@ def _until_it_ends(
     engine: Engine, shares: Shares, words: list[str], config: Config
 ) -> tuple[int, str]:
     begun = _Begun()
+    engine.remedy = (
+        f"The last checkpoint is kept. Start Ray again and give the same command with {GOES_ON}."
+    )
     for attempt in range(config.cluster.retries + 1):
         logger.info(
             f"Ray: {shares.workers} worker{'s' * (shares.workers > 1)} of {shares.cores} each."

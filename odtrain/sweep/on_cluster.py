@@ -88,7 +88,7 @@ def _timing(config: Config, nodes: list[Node]) -> list[Node]:
 
 def _check_store(config: Config, usable: list[Node]) -> None:
     uri = tracking_uri(config.tracking)
-    elsewhere = [node for node in usable if not node.here and node.host != socket.gethostname()]
+    elsewhere = [node for node in usable if not node.here]
     if elsewhere and uri.startswith("sqlite"):
         raise ConfigError(
             f"tracking.uri={uri}",

@@ -14,9 +14,11 @@ import psutil
 import pytest
 from mlflow import MlflowClient
 from support.commands import TINY_RUN
+from support.ray_nodes import Nodes
 
 FEW_FILES = ("export.formats=[tflite_fp32]", "train.batch_size=4", "train.batch_norm=frozen")
 TWO = ("cluster=ray", "cluster.workers=2", "cluster.cpus_per_worker=1")
+STEPS = ("train.steps=300", "evaluate.every=0", "evaluate.bootstrap=0")
 ENDLESS = ("train.steps=100000", "evaluate.every=100000")
 
 
@@ -79,6 +81,12 @@ class Command:
         return [one for one in children if "odtrain.cluster.followed" in one.cmdline()]
 
 
+def processes(word):
+    """That have a word among their arguments."""
+    every = psutil.process_iter(["cmdline"])
+    return [one for one in every if word in (one.info["cmdline"] or [])]
+
+
 def runs(folder):
     return MlflowClient(f"sqlite:///{folder}/mlflow.db").search_runs(["0"])
 
@@ -123,8 +131,7 @@ def test_a_command_that_is_killed_leaves_no_process(shapes, tmp_path):
 
 @pytest.mark.long
 def test_a_worker_that_is_killed_is_begun_again_and_the_run_goes_on(shapes, tmp_path):
-    steps = ("train.steps=300", "evaluate.every=0", "evaluate.bootstrap=0")
-    with Command(tmp_path, shapes, *steps) as command:
+    with Command(tmp_path, shapes, *STEPS) as command:
         command.wait_for_step()
         command.trainings()[-1].kill()
         assert command.wait(400) == 0, command.said()
@@ -133,6 +140,57 @@ def test_a_worker_that_is_killed_is_begun_again_and_the_run_goes_on(shapes, tmp_
     (run,) = runs(tmp_path)
     assert run.info.status == "FINISHED"
     assert command.left() == []
+
+
+@pytest.fixture
+def cluster():
+    """Begins nodes of a Ray; ends all of them."""
+    begun = []
+
+    def begin(*cores):
+        begun.append(Nodes(*cores))
+        return begun[-1], f"cluster.address={begun[-1].address}"
+
+    yield begin
+    for one in begun:
+        one.end()
+
+
+@pytest.mark.long
+def test_a_run_goes_on_with_the_machines_that_are_left(shapes, tmp_path, cluster):
+    nodes, address = cluster(1, 1)
+    with Command(tmp_path, shapes, *STEPS, address) as command:
+        command.wait_for_step()
+        nodes.kill(nodes.nodes[0])
+        assert command.wait(400) == 0, command.said()
+    assert "Ray: 2 workers of 1 core each." in command.said()
+    assert "Ray: 1 worker of 1 core each." in command.said()
+    assert "Going on after step" in command.said()
+    (run,) = runs(tmp_path)
+    assert run.info.status == "FINISHED"
+
+
+@pytest.mark.long
+def test_a_head_that_dies_ends_a_training_which_goes_on_with_another(shapes, tmp_path, cluster):
+    nodes, address = cluster(1, 1)
+    with Command(tmp_path, shapes, *STEPS, address) as command:
+        command.wait_for_step()
+        trainings = processes("odtrain.cluster.followed")
+        nodes.kill_head()
+        assert command.wait(60) == 1, command.said()
+    *_, what, remedy = command.said().splitlines()
+    assert what == f"{address}: its head does not answer any more."
+    assert remedy == (
+        "  The last checkpoint is kept. Start Ray again and give the same command with train.resume=auto."
+    )
+    assert psutil.wait_procs(trainings, timeout=60)[1] == []
+    nodes.end()
+    _, address = cluster(1, 1)
+    with Command(tmp_path, shapes, *STEPS, address, "train.resume=auto") as command:
+        assert command.wait(400) == 0, command.said()
+    assert "Going on after step" in command.said()
+    (run,) = runs(tmp_path)
+    assert run.info.status == "FINISHED"
 
 
 @pytest.mark.long
