@@ -18,7 +18,7 @@ from support.ray_nodes import Nodes
 
 FEW_FILES = ("export.formats=[tflite_fp32]", "train.batch_size=4", "train.batch_norm=frozen")
 TWO = ("cluster=ray", "cluster.workers=2", "cluster.cpus_per_worker=1")
-STEPS = ("train.steps=300", "evaluate.every=0", "evaluate.bootstrap=0")
+STEPS = ("train.steps=60", "evaluate.every=0", "evaluate.bootstrap=0")
 ENDLESS = ("train.steps=100000", "evaluate.every=100000")
 
 
