@@ -13,8 +13,9 @@ from __future__ import annotations
 import random
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from odtrain.dataset.check import Checked, check
 from odtrain.evaluation.label_doubts import CLASSED, KINDS, OVERLOOKED, PLACED, label_doubts
 from odtrain.io.atomic import read_json, write_json
 from odtrain.jobs.folds import detect_held_out
-from odtrain.labels.annotations import LabelledImage, LabelledObject
+from odtrain.labels.annotations import LabelledObject, ground_truth
 from odtrain.labels.formats import voc
 from odtrain.structures import Detections, GroundTruth, pairwise_iou
 from odtrain.tracking.tracker import Tracker
@@ -34,6 +35,8 @@ SHARE = 0.05
 """Of the boxes, for each kind of error."""
 MOVED = (0.25, 0.5)
 """Sides by which a box is moved, in x and in y."""
+LOWER = {"high": 0.5, "low": 0.2}
+"""Scores that count as sure for a detector of few pictures; cleanlab's own are 0.95 and 0.5."""
 FOUND = 0.5
 """Overlap (IoU) with the removed box from which an overlooked object counts as found."""
 
@@ -65,7 +68,7 @@ class Ranked:
 def main(arguments: Sequence[str]) -> None:
     """Put errors in, train, rank, and count."""
     folder, file, seed = Path(arguments[0]).resolve(), Path(arguments[1]), int(arguments[2])
-    overrides = [_absolute(each) for each in arguments[3:]]
+    overrides = list(arguments[3:])
     folder.mkdir(parents=True, exist_ok=True)
     clean = check(compose_config(overrides).data)
     wrong = _spoil(clean, folder / "labels", random.Random(seed))
@@ -78,25 +81,20 @@ def main(arguments: Sequence[str]) -> None:
     with tracker.start("check", "label errors"):
         found = detect_held_out(config, overrides, checked, tracker)
     images = checked.images
-    truths = [_truth(image, checked.class_names) for image in images]
+    truths = [ground_truth(image, checked.class_names) for image in images]
     seen = [found[image.image] for image in images]
     ways = {"odtrain": _ours(truths, seen)}
-    if theirs := _cleanlabs(truths, seen):
-        ways["cleanlab"] = theirs
+    if find_spec("cleanlab"):
+        ways["cleanlab"] = _cleanlabs(truths, seen, {})
+        ways["cleanlab, lower"] = _cleanlabs(truths, seen, LOWER)
     result = {way: _scores(ranked, wrong) for way, ranked in ways.items()}
     for way, kinds in result.items():
         for kind, numbers in kinds.items():
-            print(f"{way:9} {kind:13} {numbers}")
+            print(f"{way:15} {kind:13} {numbers}")
     given = [each for each in arguments[3:] if not each.startswith(("data.images", "data.anno"))]
     write_json(
         file, {**read_json(file), f"{config.data.name} {seed}": {"settings": given, **result}}
     )
-
-
-def _absolute(override: str) -> str:
-    key, _, value = override.partition("=")
-    named = ("data.images", "data.annotations", "zoo.mirrors")
-    return f"{key}={Path(value).resolve()}" if key in named else override
 
 
 # ---- errors
@@ -140,12 +138,6 @@ def _moved(item: LabelledObject, chance: random.Random) -> LabelledObject:
     return replace(item, yxyx=tuple(box.tolist()))
 
 
-def _truth(image: LabelledImage, class_names: Sequence[str]) -> GroundTruth:
-    boxes = np.array([item.yxyx for item in image.objects], np.float32).reshape(-1, 4)
-    ids = np.array([class_names.index(item.name) + 1 for item in image.objects], np.int64)
-    return GroundTruth(image.image.name, image.height, image.width, boxes, ids)
-
-
 # ---- rankings
 
 
@@ -158,13 +150,14 @@ def _ours(truths: Sequence[GroundTruth], found: Sequence[Detections]) -> list[Ra
     return ranked
 
 
-def _cleanlabs(truths: Sequence[GroundTruth], found: Sequence[Detections]) -> list[Ranked]:
-    """By cleanlab's scores of boxes, with its own settings, lowest first; none where it is not installed."""
-    try:
-        from cleanlab.object_detection import rank
-    except ImportError:
-        return []
-    classes = max(int(each.classes.max(initial=1)) for each in [*truths, *found])
+def _cleanlabs(
+    truths: Sequence[GroundTruth], found: Sequence[Detections], sure: Mapping[str, float]
+) -> list[Ranked]:
+    """By cleanlab's scores of boxes, lowest first; `sure` where other than its own is taken for sure."""
+    from cleanlab.object_detection import rank
+
+    numbers = [each.classes for pictures in (truths, found) for each in pictures]
+    classes = max(int(ids.max(initial=1)) for ids in numbers)
     labels = [
         {"bboxes": _xyxy(t.boxes, t), "labels": t.classes - 1, "image_name": t.name} for t in truths
     ]
@@ -177,7 +170,9 @@ def _cleanlabs(truths: Sequence[GroundTruth], found: Sequence[Detections]) -> li
     }
     ranked: list[tuple[float, Ranked]] = []
     for kind, scores_of in ways.items():
-        for number, scores in enumerate(scores_of(**given)):
+        named = {"low": kind == PLACED, "high": kind != PLACED}
+        own = {f"{name}_probability_threshold": sure[name] for name in sure if named[name]}
+        for number, scores in enumerate(scores_of(**given, **own)):
             truth = truths[number]
             boxes = truth.boxes if kind != OVERLOOKED else _in_their_order(found[number], classes)
             ranked += [

@@ -75,6 +75,10 @@ COMMANDS = {
         "odtrain.labelling.command",
         "proposals of source= for new pictures input=, to correct in labelImg; merge: take them",
     ),
+    "curve": (
+        "odtrain.jobs.command",
+        "how many pictures are enough: trainings on parts of them, and what twice as many would bring",
+    ),
     "report": ("odtrain.jobs.command", "one HTML file that tells the run RUN, to send to people"),
     "track": (
         "odtrain.tracking.command",

@@ -17,8 +17,9 @@ from odtrain.evaluation.saved_detections import under_names
 from odtrain.findings import Finding, findings_json, findings_screen
 from odtrain.io.atomic import sync, write_bytes, write_text
 from odtrain.io.free_names import is_taken
+from odtrain.jobs.below import look_at
 from odtrain.jobs.context import say_run
-from odtrain.jobs.folds import detect_held_out, look_at
+from odtrain.jobs.folds import detect_held_out
 from odtrain.labelling.decided import is_decided, read_decided
 from odtrain.labelling.prelabel import (
     CLASS_LIST,
@@ -26,11 +27,11 @@ from odtrain.labelling.prelabel import (
     ProposalRow,
     write_manifest,
 )
-from odtrain.labels.annotations import LabelledImage, LabelledObject
+from odtrain.labels.annotations import LabelledImage, LabelledObject, ground_truth
 from odtrain.labels.formats import voc
 from odtrain.model_source import open_source
 from odtrain.predict.outputs import NO_PLACE
-from odtrain.structures import Detections, GroundTruth
+from odtrain.structures import Detections
 from odtrain.system.progress import Bar
 from odtrain.tracking.runs import config_digest, find_resumable
 from odtrain.tracking.tracker import Tracker
@@ -39,7 +40,7 @@ from odtrain_runtime.provenance import write_labels
 FOLDS = "folds"
 """In place of a model: networks that are trained for it."""
 DEFAULT_FOLDER = "to_check"
-LEAST = 0.3
+LEAST = 0.25
 """Doubt from which a label is shown to somebody; see docs/labelling.md for what was measured."""
 CODES = {OVERLOOKED: "OD141", PLACED: "OD142", CLASSED: "OD143"}
 
@@ -68,14 +69,6 @@ class _Seen:
     images: list[LabelledImage]
     found: list[Detections]
     class_names: tuple[str, ...]
-
-    def truth(self, number: int) -> GroundTruth:
-        image = self.images[number]
-        boxes = np.array([item.yxyx for item in image.objects], np.float32).reshape(-1, 4)
-        ids = [self.class_names.index(item.name) + 1 for item in image.objects]
-        return GroundTruth(
-            image.image.name, image.height, image.width, boxes, np.array(ids, np.int64)
-        )
 
     def proposed(self, doubt: Doubt) -> LabelledObject:
         """The object as the model sees it; a wrong class alone keeps its box."""
@@ -144,7 +137,7 @@ def _result(
 ) -> Doubted:
     images = checked.images
     seen = _Seen(images, [found[image.image] for image in images], checked.class_names)
-    truths = [seen.truth(number) for number in range(len(images))]
+    truths = [ground_truth(image, checked.class_names) for image in images]
     known = read_decided(Path(config.data.prepared))
     decided = {
         number
