@@ -367,6 +367,9 @@ class ServeConfig:
     open_browser: bool
     max_megabytes: float = field(metadata=between(0, MOST_REQUEST_MEGABYTES))
     max_megapixels: float = field(metadata=at_least(0))
+    log: str | None
+    log_pictures: float = field(metadata=between(0, 1))
+    log_megabytes: float = field(metadata=at_least(1))
 
 
 @dataclass(frozen=True)
