@@ -25,10 +25,10 @@ from odtrain.config.compose import compose_config
 from odtrain.dataset.check import Checked, check
 from odtrain.evaluation.label_doubts import CLASSED, KINDS, OVERLOOKED, PLACED, label_doubts
 from odtrain.io.atomic import read_json, write_json
-from odtrain.jobs.folds import detect_held_out
 from odtrain.labels.annotations import LabelledObject, ground_truth
 from odtrain.labels.formats import voc
 from odtrain.structures import Detections, GroundTruth, pairwise_iou
+from odtrain.studies.folds import detect_held_out
 from odtrain.tracking.tracker import Tracker
 
 SHARE = 0.05

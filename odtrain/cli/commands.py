@@ -76,7 +76,7 @@ COMMANDS = {
         "proposals of source= for new pictures input=, to correct in labelImg; merge: take them",
     ),
     "curve": (
-        "odtrain.jobs.command",
+        "odtrain.studies.command",
         "how many pictures are enough: trainings on parts of them, and what twice as many would bring",
     ),
     "drift": (

@@ -75,6 +75,6 @@ def _energy(apart: Values, first: Values) -> Values:
     toward = first @ apart
     across = (toward * second).sum(axis=1)
     within_first = (toward * first).sum(axis=1)
-    within_second = ((second @ apart) * second).sum(axis=1)
+    within_second = ((apart.sum(axis=0) - toward) * second).sum(axis=1)
     energy: Values = 2 * across / (n * m) - within_first / n**2 - within_second / m**2
     return energy

@@ -1,4 +1,4 @@
-"""`odtrain train`, `evaluate`, `export`, `benchmark`, `report` and `curve`."""
+"""`odtrain train`, `evaluate`, `export`, `benchmark` and `report`."""
 
 from __future__ import annotations
 
@@ -48,12 +48,6 @@ def _report(given: Composed) -> str:
     return f"Written: {write_report(flags.run, given.config.runs, to, flags.precision)}"
 
 
-def _curve(given: Composed) -> str:
-    from odtrain.jobs.curve import curve, read_parts
-
-    return curve(given.config, given.overrides, read_parts(given.flags.parts))
-
-
 TRAINING = (
     "data",
     "model",
@@ -100,23 +94,10 @@ REPORT = Action(
     ),
     settings=("tracking", "outputs"),
 )
-CURVE = Action(
-    prints(_curve),
-    flags=(
-        flag(
-            "--parts",
-            "per cents of the training pictures; 25,50,100 if not given",
-            default="25,50,100",
-            metavar="LIST",
-        ),
-    ),
-    settings=("data", "model", "train", "augment", "evaluate", "tracking", "outputs"),
-)
 COMMANDS = {
     "train": Command({"": TRAIN}),
     "evaluate": Command({"": EVALUATE}),
     "export": Command({"": EXPORT}),
     "benchmark": Command({"": BENCHMARK}),
     "report": Command({"": REPORT}),
-    "curve": Command({"": CURVE}),
 }

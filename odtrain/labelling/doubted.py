@@ -17,9 +17,7 @@ from odtrain.evaluation.saved_detections import under_names
 from odtrain.findings import Finding, findings_json, findings_screen
 from odtrain.io.atomic import sync, write_bytes, write_text
 from odtrain.io.free_names import is_taken
-from odtrain.jobs.below import look_at
 from odtrain.jobs.context import say_run
-from odtrain.jobs.folds import detect_held_out
 from odtrain.labelling.decided import is_decided, read_decided
 from odtrain.labelling.prelabel import (
     CLASS_LIST,
@@ -32,6 +30,8 @@ from odtrain.labels.formats import voc
 from odtrain.model_source import open_source
 from odtrain.predict.outputs import NO_PLACE
 from odtrain.structures import Detections
+from odtrain.studies.below import look_at
+from odtrain.studies.folds import detect_held_out
 from odtrain.system.progress import Bar
 from odtrain.tracking.runs import config_digest, find_resumable
 from odtrain.tracking.tracker import Tracker

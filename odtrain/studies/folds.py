@@ -14,8 +14,8 @@ from odtrain.config.schema import Config
 from odtrain.dataset.check import Checked
 from odtrain.dataset.splits import fold
 from odtrain.errors import DataError
-from odtrain.jobs.below import detect_below, with_split
 from odtrain.structures import Detections
+from odtrain.studies.below import detect_below, with_split
 from odtrain.tracking.tracker import Tracker
 
 logger = logging.getLogger(__name__)

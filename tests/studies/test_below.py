@@ -1,4 +1,4 @@
-"""Trainings below a run that answer a question about the data: folds, and parts of the pictures."""
+"""Trainings that answer a question about the data: folds, and parts of the pictures."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from support.commands import TINY_RUN
 from odtrain.cli.main import main
 from odtrain.errors import ConfigError
 from odtrain.evaluation.saved_detections import read_kept
-from odtrain.jobs import below
-from odtrain.jobs.curve import read_parts
+from odtrain.studies import below
+from odtrain.studies.curve import read_parts
 
 QUICK = (*TINY_RUN, "train.steps=2", "evaluate.every=0")
 

@@ -15,10 +15,10 @@ from odtrain.dataset.splits import draw
 from odtrain.errors import ConfigError, DataError
 from odtrain.evaluation.learning_curve import TIMES, Curve, learning_curves
 from odtrain.io.markdown import table
-from odtrain.jobs.below import detect_below, with_split
 from odtrain.jobs.context import say_run
 from odtrain.labels.annotations import LabelledImage, ground_truth
 from odtrain.reports.curve_chart import curve_chart
+from odtrain.studies.below import detect_below, with_split
 from odtrain.tracking.runs import config_digest, find_resumable
 from odtrain.tracking.tracker import Tracker
 
