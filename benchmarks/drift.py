@@ -14,6 +14,7 @@ import io
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,40 +37,47 @@ CHANGED = 200
 """Pictures of each kind of change, from which those of a draw are taken."""
 
 
-def darker(image: Image.Image, number: int) -> Image.Image:
-    """Two thirds of the light."""
-    return ImageEnhance.Brightness(image).enhance(0.67)
+def darker(image: Image.Image, number: int, light: float) -> Image.Image:
+    """A part of the light."""
+    return ImageEnhance.Brightness(image).enhance(light)
 
 
-def blurred(image: Image.Image, number: int) -> Image.Image:
+def blurred(image: Image.Image, number: int, pixels: float) -> Image.Image:
     """A lens that is out of focus, or wet."""
-    return image.filter(ImageFilter.GaussianBlur(1.5))
+    return image.filter(ImageFilter.GaussianBlur(pixels))
 
 
-def farther(image: Image.Image, number: int) -> Image.Image:
-    """Another scene: the camera hangs half as far again from the panel, on a wall of one colour."""
+def farther(image: Image.Image, number: int, times: float) -> Image.Image:
+    """Another scene: the camera hangs farther from the panel, on a wall of one colour."""
     width, height = image.size
     wall = Image.new("RGB", image.size, image.resize((1, 1)).getpixel((0, 0)))
-    small = image.resize((round(width / 1.5), round(height / 1.5)))
+    small = image.resize((round(width / times), round(height / times)))
     wall.paste(small, ((width - small.width) // 2, (height - small.height) // 2))
     return wall
 
 
-def with_new_thing(image: Image.Image, number: int) -> Image.Image:
-    """An object of a class that the model does not know: a red sign, a fifth of the width, anywhere."""
+def with_new_thing(image: Image.Image, number: int, share: float) -> Image.Image:
+    """In a share of the pictures an object of a class that the model does not know: a red sign, anywhere."""
     image, rng = image.copy(), np.random.default_rng(number)
-    side = image.width // 5
-    x, y = (int(rng.integers(0, length - side)) for length in image.size)
-    draw = ImageDraw.Draw(image)
-    draw.ellipse((x, y, x + side, y + side), fill=(200, 30, 30), outline=(255, 255, 255), width=3)
+    if rng.random() < share:
+        side = image.width // 5
+        x, y = (int(rng.integers(0, length - side)) for length in image.size)
+        draw = ImageDraw.Draw(image)
+        place = (x, y, x + side, y + side)
+        draw.ellipse(place, fill=(200, 30, 30), outline=(255, 255, 255), width=3)
     return image
 
 
 CHANGES: dict[str, Callable[[Image.Image, int], Image.Image]] = {
-    "darker by a third": darker,
-    "blurred by 1.5 pixels": blurred,
-    "another scene": farther,
-    "objects of a new class": with_new_thing,
+    "darker by a tenth": partial(darker, light=0.9),
+    "darker by a third": partial(darker, light=0.67),
+    "blurred by half a pixel": partial(blurred, pixels=0.5),
+    "blurred by 1.5 pixels": partial(blurred, pixels=1.5),
+    "a tenth farther away": partial(farther, times=1.1),
+    "half as far again": partial(farther, times=1.5),
+    "a new class in a tenth of the pictures": partial(with_new_thing, share=0.1),
+    "a new class in half of the pictures": partial(with_new_thing, share=0.5),
+    "a new class in every picture": partial(with_new_thing, share=1.0),
 }
 
 
