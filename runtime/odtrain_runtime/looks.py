@@ -12,7 +12,8 @@ from odtrain_runtime.structures import FloatArray, UInt8Image
 HASH_SIDE = 16
 """Rows of differences, and differences in each row."""
 SIDE = 300
-"""Pixels of the longer side that pictures are looked at with: near what networks see, and the same for all."""
+"""Pixels of the longer side that pictures are looked at with, at least: near what networks see. Pixels are joined in
+whole blocks, which costs a fifth of a finer scaling."""
 ROUGH = 600
 """Pixels of the longer side that are enough for it."""
 CELLS = 4
@@ -49,9 +50,9 @@ def glance(image: UInt8Image) -> UInt8Image:
 
 
 def looks_of(glanced: UInt8Image) -> Looks:
-    """What is told of a picture, from its `glance`, seen at `SIDE` pixels."""
+    """What is told of a picture, from its `glance`, seen at `SIDE` pixels or a little more."""
     picture = Image.fromarray(glanced)
-    picture.thumbnail((SIDE, SIDE), Image.Resampling.BILINEAR, reducing_gap=2.0)
+    picture = picture.reduce(max(1, max(picture.size) // SIDE))
     grey = np.asarray(picture.convert("L"), np.float32)
     cells = picture.resize((CELLS, CELLS), Image.Resampling.BOX)
     return Looks(

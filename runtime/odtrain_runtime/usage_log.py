@@ -43,6 +43,8 @@ LOWEST = 0.1
 """Detections are logged from this score on, whatever is shown: logs of other thresholds can be compared."""
 SECONDS = 1.0
 """At most so much is lost where the process is killed."""
+LOWEST_PRIORITY = 19
+"""Of the thread that looks and writes: requests come first."""
 FILE_BYTES = 4_000_000
 """From which a new file is begun."""
 PICTURES, QUALITY = "pictures", 90
@@ -123,6 +125,8 @@ class UsageLog:
             self._thread.join(timeout=10)
 
     def _run(self) -> None:
+        if sys.platform == "linux":  # where threads have a priority of their own
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOWEST_PRIORITY)
         try:
             self._write_all()
         except OSError as error:

@@ -98,7 +98,8 @@ def test_the_oldest_goes_where_there_is_more_than_the_bound(tmp_path, monkeypatc
     log = UsageLog(LogSettings(tmp_path, max_megabytes=0.02), "m", ["cat"])
     for number in range(60):
         log.add(picture(number), FOUND)
-        time.sleep(0.005)
+        while log._queue.qsize():
+            time.sleep(0.001)
     log.close()
     files = list(tmp_path.glob("log-*.jsonl"))
     assert old not in files
