@@ -12,8 +12,8 @@ from odtrain_runtime.structures import FloatArray, UInt8Image
 HASH_SIDE = 16
 """Rows of differences, and differences in each row."""
 SIDE = 300
-"""Pixels of the longer side that pictures are looked at with, at least: near what networks see. Pixels are joined in
-whole blocks, which costs a fifth of a finer scaling."""
+"""Pixels of the longer side that pictures are looked at with, at least: near what networks see. Joining
+whole blocks costs a fifth of a finer scaling."""
 ROUGH = 600
 """Pixels of the longer side that are enough for it."""
 CELLS = 4

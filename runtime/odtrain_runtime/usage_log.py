@@ -1,6 +1,6 @@
 """What a served model saw and found, kept for later: a line of JSON a picture, written beside the serving.
 
-    DIR/log-20261129T101500-4711-1.jsonl    what was seen, in UTC; the first line says of which model
+    DIR/log-20261129T101500-4711-001.jsonl  what was seen, in UTC; the first line says of which model
     DIR/pictures/20261129T101501-4711-1.jpg the pictures themselves, where they are asked for
 
 A request hands over its picture and goes on; a thread looks at it and writes, at least once a second.
@@ -213,7 +213,7 @@ class UsageLog:
         start = f"log-{_stamp(time.time())}-{os.getpid()}"
         for number in count(1):
             with suppress(FileExistsError):
-                self._stream = io.FileIO(self._settings.folder / f"{start}-{number}.jsonl", "x")
+                self._stream = io.FileIO(self._settings.folder / f"{start}-{number:03}.jsonl", "x")
                 break
         self._write((json.dumps(self._head) + "\n").encode())
 
