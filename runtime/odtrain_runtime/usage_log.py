@@ -97,7 +97,7 @@ class UsageLog:
         self._head = {"version": VERSION, "model": model, "classes": list(class_names)}
         self._queue: queue.Queue[_Seen | None] = queue.Queue(WAITING)
         self._random = random.Random()
-        self._lost = 0
+        self._lost = self._number = 0
         self._stream: io.FileIO | None = None
         self._lines: list[str] = []
         self.stopped = False
@@ -211,9 +211,10 @@ class UsageLog:
         if self._stream is not None:
             self._stream.close()
         start = f"log-{_stamp(time.time())}-{os.getpid()}"
-        for number in count(1):
+        for self._number in count(self._number + 1):
+            file = self._settings.folder / f"{start}-{self._number:03}.jsonl"
             with suppress(FileExistsError):
-                self._stream = io.FileIO(self._settings.folder / f"{start}-{number:03}.jsonl", "x")
+                self._stream = io.FileIO(file, "x")
                 break
         self._write((json.dumps(self._head) + "\n").encode())
 
