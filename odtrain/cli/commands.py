@@ -55,6 +55,10 @@ COMMANDS = {
         "odtrain.sweep.command",
         "many trainings, ending with the files that nothing beats; pick one, verify all",
     ),
+    "submit": (
+        "odtrain.cluster.command",
+        "COMMAND ...: have a Ray cluster do it; follow JOB, stop JOB",
+    ),
     "zoo": (
         "odtrain.zoo.command",
         "list the models; fetch NAME: their weights; verify NAME|PATH: prove them equal",

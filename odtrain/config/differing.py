@@ -73,13 +73,13 @@ LONGEST_VALUE = 24
 def differing(config: Config) -> dict[str, Any]:
     """Flat settings that are not what `conf/` gives the same model and data set, in `ORDER`.
 
-    What a sweep would try is no setting of a run.
+    What a sweep would try, and on which machines, is no setting of a run.
     """
     values, usual = flattened(as_dict(config)), _usual(config.model.name, config.data.name)
     differ = {
         key: value
         for key, value in values.items()
-        if not key.startswith("sweep.") and (key not in usual or usual[key] != value)
+        if not key.startswith(("sweep.", "cluster.")) and (key not in usual or usual[key] != value)
     }
     rank = {name: place for place, name in enumerate(ORDER)}
     return dict(

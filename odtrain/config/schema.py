@@ -407,6 +407,22 @@ class SweepConfig:
 
 
 @dataclass(frozen=True)
+class ClusterConfig:
+    """Who does the work beside this process."""
+
+    engine: str | None = field(metadata=one_of(None, "ray"))
+    address: str | None
+    jobs: str | None
+    folder: str | None
+    workers: int | None = field(metadata=at_least(1))
+    cpus_per_worker: int | None = field(metadata=at_least(1))
+    gpus_per_worker: int = field(metadata=at_least(0))
+    timing: str | None
+    retries: int = field(metadata=at_least(0))
+    patience: float = field(metadata=at_least(1))
+
+
+@dataclass(frozen=True)
 class Runs:
     """Where runs are: in the store, and each in a folder of its own below `outputs`."""
 
@@ -432,6 +448,7 @@ class Config:
     webcam: WebcamConfig
     serve: ServeConfig
     sweep: SweepConfig
+    cluster: ClusterConfig
     outputs: str
     source: str | None
     trust_source: bool

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,7 +29,12 @@ def _prepare(given: Composed) -> int:
     from odtrain.dataset.prepare import prepare
     from odtrain.dataset.read import describe
 
-    dataset = prepare(given.config.data)
+    data, cluster, begin = given.config.data, given.config.cluster, None
+    if cluster.engine:
+        from odtrain.dataset.on_cluster import ray_workers
+
+        begin = partial(ray_workers, cluster, data)
+    dataset = prepare(data, begin)
     say(describe(dataset))
     if given.flags.pictures:
         from odtrain.reports.data_preview import write_pictures
@@ -132,7 +138,7 @@ def _diff(invocation: Invocation) -> int:
 PREPARE = Action(
     with_config(_prepare),
     flags=(flag("--pictures", "draw charts, and what the network sees, to DIR", metavar="DIR"),),
-    settings=("data", "model", "augment", "train.seed"),
+    settings=("data", "model", "augment", "train.seed", "cluster"),
 )
 CHECK = Action(
     with_config(_check),

@@ -12,7 +12,8 @@ import json
 import shutil
 import struct
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -53,11 +54,17 @@ KEY_FILE = "key"
 
 
 @doing("Preparing the data")
-def prepare(config: DataConfig) -> Dataset:
+def prepare(
+    config: DataConfig, begin: Callable[[], AbstractContextManager[Workers]] | None = None
+) -> Dataset:
     """Check the data set of `config` and write its files to `data.prepared`, unless they are there.
 
     Two of these at once on one folder wait for each other, and one that is killed leaves nothing
     that is taken for whole.
+
+    Args:
+        config: which data set.
+        begin: the processes to do it with, where there is something to do; None for this machine's.
 
     Raises:
         DataError: the data set has errors (nothing is written then), or a file cannot be read or
@@ -72,10 +79,12 @@ def prepare(config: DataConfig) -> Dataset:
     with (
         told_if_not_written(folder, _remedy),
         alone(lock, waits=waits, after=1),
-        Workers(config.workers) as workers,
     ):
         unchanged, files = unchanged_dataset(config, folder)
-        return unchanged or _renewed(config, folder, files, workers)
+        if unchanged is not None:
+            return unchanged
+        with begin() if begin else Workers(config.workers) as workers:
+            return _renewed(config, folder, files, workers)
 
 
 def unchanged_dataset(

@@ -144,7 +144,8 @@ def measure(
     """
     with tempfile.TemporaryDirectory() as folder:
         found = Path(folder) / "found.npz"
-        command = [sys.executable, "-m", "odtrain.export.benchmark", file, found, runs, threads]
+        module = turns.timing_module("odtrain.export.benchmark")
+        command = [sys.executable, *module, file, found, runs, threads]
         command += [PROVEN] * proven + [TRUSTED] * trusted
         with tempfile.TemporaryFile() as messages:
             with turns.away():

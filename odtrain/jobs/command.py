@@ -4,10 +4,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from odtrain.command import Action, Command, Composed, flag, looks, prints
+from odtrain.command import Action, Command, Composed, flag, looks, prints, say, with_config
 
 
-def _train(given: Composed) -> str:
+def _train(given: Composed) -> int:
+    if given.config.cluster.engine:
+        from odtrain.jobs.on_cluster import train_on_cluster
+
+        status, text = train_on_cluster(given.config, given.overrides, given.flags.config_dir)
+        if text:
+            say(text.rstrip("\n"))
+        return status
+    say(_train_here(given))
+    return 0
+
+
+def _train_here(given: Composed) -> str:
     from odtrain.jobs.closing import after_training
     from odtrain.jobs.train import train
     from odtrain.jobs.workers import follow
@@ -62,7 +74,7 @@ TRAINING = (
     "outputs",
 )
 """What a training reads."""
-TRAIN = Action(prints(_train), settings=TRAINING)
+TRAIN = Action(with_config(_train), settings=(*TRAINING, "cluster"))
 EVALUATE = Action(
     prints(_evaluate),
     settings=(

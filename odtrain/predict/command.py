@@ -6,6 +6,10 @@ from odtrain.command import Action, Command, Composed, prints
 
 
 def _predict(given: Composed) -> str:
+    if given.config.cluster.engine:
+        from odtrain.predict.on_cluster import predict_there
+
+        return predict_there(given.config)
     from odtrain.predict.predict import predict
 
     return predict(given.config)
@@ -13,6 +17,15 @@ def _predict(given: Composed) -> str:
 
 PREDICT = Action(
     prints(_predict),
-    settings=("source", "trust_source", "input", "output", "predict", "tracking", "outputs"),
+    settings=(
+        "source",
+        "trust_source",
+        "input",
+        "output",
+        "predict",
+        "tracking",
+        "outputs",
+        "cluster",
+    ),
 )
 COMMANDS = {"predict": Command({"": PREDICT})}

@@ -10,7 +10,7 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict
 from itertools import groupby
@@ -53,7 +53,11 @@ MATTERING = (
 """Settings of prediction that change what is written."""
 
 
-def predict(config: Config, source: Source | None = None) -> str:
+def predict(
+    config: Config,
+    source: Source | None = None,
+    runner: Callable[..., PredictionRunner] = PredictionRunner,
+) -> str:
     """Run `source=` over `input=`; write what is drawn, predictions.csv and .json to `output=`.
 
     A picture that cannot be read is told and left out; the others are done. Interrupted, it writes the
@@ -62,6 +66,7 @@ def predict(config: Config, source: Source | None = None) -> str:
     Args:
         config: what is looked at, and how.
         source: a model that is open already, in place of the one that `source=` names.
+        runner: looks at the pictures.
 
     Raises:
         ConfigError: input or source is not given.
@@ -77,7 +82,10 @@ def predict(config: Config, source: Source | None = None) -> str:
     camera = camera_number(config.input)
     with _written(folder), _alone(folder):
         if camera is None:
-            return _predict_media(media, source, settings, folder, str(config.input))
+            job = _job(source, settings)
+            return _predict_media(
+                media, _runner(media, source, settings, folder, job, runner), config.input
+            )
         return _predict_camera(camera, source, settings, folder)
 
 
@@ -117,10 +125,7 @@ def _media(settings: PredictConfig, input: str | None, folder: Path) -> list[Med
         return find_media(settings, input, folder, DRAWN, going_on=stopped)
 
 
-def _predict_media(
-    media: Sequence[Medium], source: Source, settings: PredictConfig, folder: Path, given: str
-) -> str:
-    runner = _runner(media, source, settings, folder, _job(source, settings))
+def _predict_media(media: Sequence[Medium], runner: PredictionRunner, given: str | None) -> str:
     if runner.journal.before:
         logger.info(f"going on: {runner.journal.before} pictures and frames were done before.")
     try:
@@ -136,7 +141,7 @@ def _predict_media(
         runner.journal.close()
     runner.journal.remove()
     if said is None:
-        raise DataError(given, "holds no picture that can be read.", "See above.")
+        raise DataError(str(given), "holds no picture that can be read.", "See above.")
     return said
 
 
@@ -166,8 +171,9 @@ def _runner(
     settings: PredictConfig,
     folder: Path,
     job: Mapping[str, Any],
+    kind: Callable[..., PredictionRunner] = PredictionRunner,
 ) -> PredictionRunner:
-    return PredictionRunner(
+    return kind(
         source=source,
         thresholds=choose_thresholds(settings, source.class_names, source.passport, source.name),
         config=settings,

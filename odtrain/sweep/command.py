@@ -28,7 +28,7 @@ def _verify(given: Composed) -> int:
     return int(not same)
 
 
-SWEEP = Action(prints(_sweep), "run the trainings", settings=("sweep", *TRAINING))
+SWEEP = Action(prints(_sweep), "run the trainings", settings=("sweep", *TRAINING, "cluster"))
 PICK = Action(
     prints(_pick),
     "one file of the front, and what the next quicker and slower one would cost",

@@ -8,15 +8,13 @@ alive and only trains.
 from __future__ import annotations
 
 import logging
-import subprocess
 import sys
-import tempfile
+import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import psutil
 from optuna.trial import TrialState
@@ -24,7 +22,7 @@ from optuna.trial import TrialState
 from odtrain.config.compose import compose_config
 from odtrain.config.schema import Config, replaced
 from odtrain.dataset.prepare import prepare
-from odtrain.errors import ConfigError, DataError, TrainingError
+from odtrain.errors import ConfigError, DataError, OdtrainError, TrainingError
 from odtrain.jobs.kept_test import kept_split
 from odtrain.jobs.picked import drop_exports
 from odtrain.jobs.speed import decided
@@ -38,22 +36,25 @@ from odtrain.sweep.run import Sweep, begun, other_driver, taken_over
 from odtrain.sweep.show import before_the_first, closing_words, show, tell_news
 from odtrain.sweep.space import Dimension
 from odtrain.sweep.study import METRICS, patiently
-from odtrain.sweep.worker import Job, last_line, train_in_process, work, write_job
+from odtrain.sweep.trial_process import TrialOutcome
+from odtrain.sweep.worker import Job, StoppedError, train_in_process, work
 from odtrain.system.progress import Bar, doing
 from odtrain.tracking.store import repeated, tracking_uri
 from odtrain.tracking.tracker import Terminated
 
 logger = logging.getLogger(__name__)
 
-OWN_KEYS = ("sweep=", "sweep.", "sweep/")
+OWN_KEYS = ("sweep=", "sweep.", "sweep/", "cluster=", "cluster.")
 """Beginnings of overrides that are not for the trainings."""
 NEXT = ("data.name", "sweep.name", "sweep.storage", "registry.name", "tracking.uri", "outputs")
 """Settings that say which study is meant, and where its files are registered."""
 NOT_COMPARED = ("tracking.", "outputs=", "data.", "registry.", sweep_study.PRECISION)
 """Beginnings of overrides that may differ between the machines of one study, or are compared by themselves."""
 SECONDS_BETWEEN_LOOKS = 1.0
-MOST_DEATHS = 10
-"""Ends of workers, with no training done in between, before a sweep gives up."""
+PARTING_SECONDS = 30.0
+"""How long trainings may take to end when the sweep does."""
+Trains = Callable[..., TrialOutcome]
+"""Has a training done: of a job, a request, and `heard`, which is told its last line."""
 
 
 def sweep(
@@ -103,19 +104,26 @@ def sweep(
         config_dir=config_dir,
         program=list(program),
         threads=_threads(config.sweep.workers),
+        at_once=config.sweep.workers,
         deadline=_deadline(config.sweep.max_minutes),
     )
     asked = compose_config(fixed, config_dir).train.precision
     # All trainings have one, or their numbers would compare processors.
     ours = decided(corners) if asked == "auto" else asked
     with sweep_study.quiet(), ExitStack() as stack:
+        train: Trains = train_in_process
+        check = _nothing
+        if config.cluster.engine:
+            from odtrain.sweep.on_cluster import trains_there
+
+            job, train, check = stack.enter_context(trains_there(config, job))
         study, made = sweep_study.open_study(config.sweep, dimensions, begun_with)
         precision = sweep_study.kept_precision(study, made, asked, ours)
         config = replaced(config, {"train.precision": precision})
         job = replace(job, made=made, fixed=[*fixed, f"{sweep_study.PRECISION}{precision}"])
         whole = begun(config, overrides, study, job, stack)
         try:
-            _run(whole)
+            _run(whole, train, check)
         except (KeyboardInterrupt, Terminated, TrainingError):
             show(whole)
             raise
@@ -180,7 +188,11 @@ def _deadline(max_minutes: float | None) -> float | None:
 # ---- workers
 
 
-def _run(whole: Sweep) -> None:
+def _nothing() -> None:
+    """What there is to check of this machine between two looks."""
+
+
+def _run(whole: Sweep, train: Trains, check: Callable[[], None]) -> None:
     settings, seen = whole.config.sweep, set[int]()
     total = settings.n_trials
     before = min(total, patiently(lambda: sweep_trials.count(whole.study, TrialState.COMPLETE)))
@@ -188,92 +200,67 @@ def _run(whole: Sweep) -> None:
         tell_news(whole, bar, seen, aloud=False)
 
         def told() -> None:
+            check()
             tell_news(whole, bar, seen)
 
-        began, rounds = time.monotonic(), settings.n_trials / settings.workers
+        began, rounds = time.monotonic(), settings.n_trials / whole.job.at_once
 
         def heard(line: str) -> None:
             if not bar.n:
                 bar.note(before_the_first(line, time.monotonic() - began, rounds))
 
-        if settings.workers == 1:
-            work(whole.job, whole.study, partial(train_in_process, heard=heard), told)
-        else:
-            _run_workers(whole, told, heard)
+        _run_workers(whole, train, told, heard)
     deadline = whole.job.deadline
     if deadline and time.time() > deadline and settings.max_minutes:
         logger.info(f"sweep.max_minutes={settings.max_minutes:g} are over.")
 
 
-def _run_workers(whole: Sweep, told: Callable[[], None], heard: Callable[[str], None]) -> None:
-    """Keep `sweep.workers` processes at work, and begin those again that are killed."""
-    with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
-        workers = [
-            _Worker(whole.job, number, Path(scratch))
-            for number in range(whole.config.sweep.workers)
-        ]
-        for worker in workers:
-            stack.callback(worker.end)
-            worker.begin()
-        deaths, complete = 0, -1
-        while any(worker.is_working() for worker in workers):
-            time.sleep(SECONDS_BETWEEN_LOOKS)
+def _run_workers(
+    whole: Sweep, train: Trains, told: Callable[[], None], heard: Callable[[str], None]
+) -> None:
+    """Have so many workers at work, each in a thread, until none is left or this process is interrupted."""
+    ended, failures = threading.Event(), list[BaseException]()
+    lines: dict[int, str] = {}
+
+    def one(number: int) -> None:
+        def said(line: str) -> None:
+            lines[number] = line
+            if ended.is_set():
+                raise StoppedError
+
+        job = replace(whole.job, worker=number)
+        try:
+            # A study of its own: the sampler is seeded for each.
+            dimensions = sweep_space.read_space(job.settings.space)
+            study, _ = sweep_study.open_study(job.settings, dimensions, job.begun_with)
+            work(job, study, partial(train, heard=said), stopped=ended.is_set)
+        except StoppedError:
+            pass
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [
+        threading.Thread(target=one, args=(number,), name=f"worker {number}", daemon=True)
+        for number in range(whole.job.at_once)
+    ]
+    try:
+        for thread in threads:
+            thread.start()
+        while alive := [thread for thread in threads if thread.is_alive()]:
+            alive[0].join(SECONDS_BETWEEN_LOOKS)
             told()
-            heard(workers[0].last_line())
-            now = patiently(lambda: sweep_trials.count(whole.study, TrialState.COMPLETE))
-            deaths, complete = (0 if now > complete else deaths), now
-            for worker in [one for one in workers if one.was_killed()]:
-                deaths += 1
-                if deaths > MOST_DEATHS:
-                    raise TrainingError(
-                        f"sweep {whole.config.sweep.name}",
-                        f"{deaths} workers ended, one after the other, with no training done.",
-                        "Is there memory enough for sweep.workers? Give the command again to go on.",
-                    )
-                worker.begin()
-        if complete < whole.config.sweep.n_trials and all(one.failure() for one in workers):
-            raise TrainingError(f"sweep {whole.config.sweep.name}", *workers[0].said())
-
-
-class _Worker:
-    """A worker in a process of its own."""
-
-    def __init__(self, job: Job, number: int, scratch: Path) -> None:
-        self._file = scratch / f"job{number}"
-        self._errors = scratch / f"stderr{number}"
-        self._process: subprocess.Popen[bytes] | None = None
-        write_job(replace(job, worker=number), self._file)
-
-    def begin(self) -> None:
-        command = [sys.executable, "-m", "odtrain.sweep.worker", str(self._file)]
-        with self._errors.open("wb") as errors:
-            self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors
-            )
-
-    def is_working(self) -> bool:
-        return self._process is not None and (self._process.poll() is None or self.was_killed())
-
-    def was_killed(self) -> bool:
-        return self._process is not None and (self._process.poll() or 0) < 0
-
-    def failure(self) -> bool:
-        return self._process is not None and (self._process.poll() or 0) > 0
-
-    def last_line(self) -> str:
-        return last_line(self._errors)
-
-    def said(self) -> tuple[str, str]:
-        """Problem and remedy, of the error that ended it."""
-        lines = self._errors.read_text("utf-8", "replace").strip().splitlines() or ["no message"]
-        if len(lines) > 1 and lines[-1].startswith("  "):
-            return f"no worker is left; the last said: {lines[-2]}", lines[-1].strip()
-        return f"no worker is left; the last said: {lines[-1]}", "Give the command again to go on."
-
-    def end(self) -> None:
-        if self._process is not None and self._process.poll() is None:
-            self._process.terminate()
-            self._process.wait()
+            if lines:
+                heard(lines[min(lines)])
+    finally:
+        ended.set()
+        until = time.monotonic() + PARTING_SECONDS
+        for (
+            thread
+        ) in threads:  # one that waits for the head of a cluster that is gone is left behind
+            thread.join(max(0, until - time.monotonic()))
+    bugs = [error for error in failures if not isinstance(error, OdtrainError)]
+    if bugs or len(failures) == len(threads):
+        raise [*bugs, *failures][0]
 
 
 def _drop_unkept(whole: Sweep) -> None:

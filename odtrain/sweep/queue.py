@@ -61,6 +61,12 @@ def is_gone(owner: Mapping[str, Any]) -> bool:
         return True
 
 
+def timed_on(trial: FrozenTrial) -> str:
+    """The machine that timed the files of a training: its own, unless the training says otherwise."""
+    host = trial.user_attrs.get("result", {}).get("host")
+    return str(host or trial.user_attrs.get("owner", {}).get("host", ""))
+
+
 class Watch:
     """Tells which owners are gone, by their signs of life; no clock but this machine's is read.
 

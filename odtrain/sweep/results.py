@@ -10,7 +10,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from odtrain.sweep import pareto as sweep_front
 from odtrain.sweep.pareto import FrontPoint
 from odtrain.sweep.pruning import Finished
-from odtrain.sweep.queue import asked, ended_as
+from odtrain.sweep.queue import asked, ended_as, timed_on
 from odtrain.sweep.study import FORMAT
 
 COMPARED = {"mAP": "maximize", "latency_ms_p50": "minimize"}
@@ -48,7 +48,7 @@ def _points(trials: Sequence[FrozenTrial]) -> list[FrontPoint]:
                 metrics,
                 values["file"],
                 values["failed"],
-                trial.user_attrs.get("owner", {}).get("host", ""),
+                timed_on(trial),
             )
             found.setdefault((point.run_id, name), point)
     return list(found.values())

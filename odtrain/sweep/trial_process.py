@@ -10,9 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import signal
 import sys
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -26,13 +24,12 @@ from odtrain.secrets import hide_in_tracebacks
 from odtrain.sweep.pruning import Finished, Rule, hopeless
 from odtrain.system import logs
 from odtrain.system import timing_lock as turns
+from odtrain.system.following import follow
 
 if TYPE_CHECKING:
     from odtrain.config.schema import Config
     from odtrain.jobs.trial import TrialResult
 
-SECONDS_BETWEEN_LOOKS = 0.5
-"""At whether the process that began this one is still there."""
 UNTRAINED = ("latency_ms_p50", "latency_ms_p90", "size_mb", "peak_memory_mb")
 """What does not depend on the weights."""
 
@@ -84,6 +81,7 @@ class TrialOutcome:
         files: format -> metrics of the trained file by name, `file` and `failed` included.
         seconds: that it took.
         network: digest of what the untrained numbers depend on.
+        host: that timed the files, where that is not the one that asked for the training.
     """
 
     state: str
@@ -95,6 +93,7 @@ class TrialOutcome:
     files: dict[str, dict[str, Any]] = field(default_factory=dict)
     seconds: float = 0.0
     network: str = ""
+    host: str = ""
 
 
 def write_request(request: Request, file: Path) -> None:
@@ -213,20 +212,6 @@ def over_budget(
     if max_size_mb is not None and size > max_size_mb:
         return f"its smallest file has {size:.2f} MB; sweep.max_size_mb={max_size_mb:g}"
     return None
-
-
-def follow(parent: int) -> None:
-    """End this process as SIGTERM does (a training's run is KILLED) if `parent`, which began it, is gone.
-
-    The number comes from the parent itself: it may be gone before this process looks for the first time.
-    """
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(SECONDS_BETWEEN_LOOKS)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 if __name__ == "__main__":

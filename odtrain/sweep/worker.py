@@ -1,14 +1,11 @@
 """One worker of a sweep: takes a trial, has it trained, tells what came of it, until none is left.
 
-    python -m odtrain.sweep.worker JOB.json
-
-is a worker in a process of its own, which ends when the one that began it does. A training is again a
-process of its own, `python -m odtrain.sweep.trial_process`.
+The driver has one in a thread for each training at a time. A training is a process of its own,
+`python -m odtrain.sweep.trial_process`, of this machine or of another one.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import socket
@@ -17,8 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from functools import partial
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,18 +22,16 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from odtrain.config.schema import SweepConfig
-from odtrain.errors import OdtrainError, TrainingError
-from odtrain.io.atomic import PRIVATE, write_text
+from odtrain.errors import TrainingError
 from odtrain.io.locks import alone
-from odtrain.secrets import hide_in_tracebacks
 from odtrain.sweep import queue as sweep_trials
 from odtrain.sweep import results as sweep_results
 from odtrain.sweep import space as sweep_space
 from odtrain.sweep import study as sweep_study
 from odtrain.sweep.pruning import Rule
+from odtrain.sweep.queue import timed_on
 from odtrain.sweep.study import FORMAT, patiently
-from odtrain.sweep.trial_process import Request, TrialOutcome, follow, read_result, write_request
-from odtrain.system import logs
+from odtrain.sweep.trial_process import Request, TrialOutcome, read_result, write_request
 
 logger = logging.getLogger(__name__)
 
@@ -45,8 +39,8 @@ MOST_FAILURES = 4
 """Trainings that fail one after the other, two points twice, before a worker gives up."""
 SECONDS_BETWEEN_LOOKS = 1.0
 """At what the others have done, while there is nothing left to begin."""
-
-
+ENDING_SECONDS = 10
+"""How long a training may take to end when the sweep does; its run is marked KILLED meanwhile."""
 LAST_BYTES = 4000
 """Of what a process said, that are looked at for its last line."""
 
@@ -65,10 +59,11 @@ class Job:
         config_dir: folder of the user's own configs.
         program: that trains: given a request's file and a file for the result.
         threads: of a training; None for all.
+        at_once: trainings that this driver has done side by side.
         deadline: when the last training may begin, in seconds since 1970; None for no limit.
         worker: number of this one.
         made: whether this machine began the study.
-        process: number of the driver.
+        timed_on: machine that times the files; empty where that is another one each time.
     """
 
     settings: SweepConfig
@@ -82,21 +77,26 @@ class Job:
         default_factory=lambda: [sys.executable, "-m", "odtrain.sweep.trial_process"]
     )
     threads: int | None = None
+    at_once: int = 1
     deadline: float | None = None
     worker: int = 0
     made: bool = True
-    process: int = field(default_factory=os.getpid)
+    timed_on: str = field(default_factory=socket.gethostname)
 
 
 Train = Callable[[Job, Request], TrialOutcome]
+
+
+class StoppedError(Exception):
+    """The driver ends, and its trainings with it."""
 
 
 def work(
     job: Job,
     study: optuna.Study,
     train: Train,
-    told: Callable[[], None] = lambda: None,
     waits: bool = True,
+    stopped: Callable[[], bool] = lambda: False,
 ) -> None:
     """Train until `sweep.n_trials` trainings have ended or time is over.
 
@@ -104,8 +104,8 @@ def work(
         job: what is to be done.
         study: its study, opened by this process.
         train: does one training.
-        told: called whenever a training of this worker has ended.
         waits: for trainings of others, to try them again if they are lost.
+        stopped: whether to begin no further one.
 
     Raises:
         TrainingError: one training after the other failed.
@@ -116,7 +116,7 @@ def work(
     host = "" if job.made else socket.gethostname()
     patiently(lambda: sweep_study.with_sampler(study, settings, job.worker, host))
     watch = sweep_trials.Watch(settings.grace)
-    while not (job.deadline and time.time() > job.deadline):
+    while not stopped() and not (job.deadline and time.time() > job.deadline):
         with alone(Path(job.machine) / "trials.lock"):
             patiently(lambda: sweep_trials.reclaim(study, settings, watch))
         complete, begun = patiently(lambda: _counts(study))
@@ -129,7 +129,6 @@ def work(
         if result is None:
             continue
         failures = failures + 1 if result.state == "failed" else 0
-        told()
         if failures == MOST_FAILURES:
             raise TrainingError(
                 f"sweep {settings.name}",
@@ -185,18 +184,17 @@ def _request(job: Job, study: optuna.Study, point: Mapping[str, Any]) -> Request
         rule=Rule(settings.gain, settings.margin, settings.latency_noise, settings.judged_from),
         machine=job.machine,
         threads=job.threads,
-        known=patiently(lambda: _known_networks(study)),
+        known=patiently(lambda: _known_networks(study, job.timed_on)),
         config_dir=job.config_dir,
     )
 
 
-def _known_networks(study: optuna.Study) -> dict[str, dict[str, dict[str, float]]]:
-    """Networks that this machine has timed untrained, by digest; later trainings need not again."""
-    host = socket.gethostname()
+def _known_networks(study: optuna.Study, host: str) -> dict[str, dict[str, dict[str, float]]]:
+    """Networks that `host` has timed untrained, by digest; later trainings need not again."""
     found: dict[str, dict[str, dict[str, float]]] = {}
     for trial in sweep_trials.asked(study):
         result = trial.user_attrs.get("result", {})
-        if result.get("network") and trial.user_attrs.get("owner", {}).get("host") == host:
+        if result.get("network") and timed_on(trial) == host:
             found.setdefault(result["network"], result["untrained"])
     return found
 
@@ -223,6 +221,7 @@ def train_in_process(
         if answer.is_file():
             return read_result(answer)
         last = last_line(said)
+    heard(last)  # ^C reaches the training too, which may end first: then it did not fail
     return TrialOutcome("failed", f"its process ended with status {status}: {last}"[:500])
 
 
@@ -235,8 +234,12 @@ def _awaited(process: subprocess.Popen[bytes], look: Callable[[], None]) -> int:
             except subprocess.TimeoutExpired:
                 look()
     except BaseException:
-        process.kill()
-        process.wait()
+        process.terminate()
+        try:
+            process.wait(ENDING_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
         raise
 
 
@@ -246,49 +249,3 @@ def last_line(file: Path) -> str:
         stream.seek(max(0, file.stat().st_size - LAST_BYTES))
         said = stream.read().decode("utf-8", "replace").strip().splitlines()
     return said[-1].strip() if said else ""
-
-
-class _Onward:
-    """Says each new line of a training on this worker's own standard error, where the driver looks."""
-
-    def __init__(self) -> None:
-        self._before = ""
-
-    def __call__(self, line: str) -> None:
-        if line != self._before:
-            self._before = line
-            print(line, file=sys.stderr, flush=True)
-
-
-def write_job(job: Job, file: Path) -> None:
-    """Write what `main` reads; for this user alone, as the storage may hold a password."""
-    write_text(file, json.dumps(asdict(job)), durable=False, mode=PRIVATE)
-
-
-def read_job(file: Path) -> Job:
-    """Read what `write_job` wrote."""
-    values = json.loads(file.read_text(encoding="utf-8"))
-    return Job(**{**values, "settings": SweepConfig(**values["settings"])})
-
-
-def main(arguments: Sequence[str]) -> int:
-    """Work as the job says; the exit status is 0 when nothing is left, 1 after an error."""
-    job = read_job(Path(arguments[0]))
-    logs.show()
-    hide_in_tracebacks()
-    follow(job.process)
-    try:
-        with sweep_study.quiet():
-            dimensions = sweep_space.read_space(job.settings.space)
-            study, _ = sweep_study.open_study(job.settings, dimensions, job.begun_with)
-            work(job, study, partial(train_in_process, heard=_Onward()))
-    except OdtrainError as error:
-        logger.error(error)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

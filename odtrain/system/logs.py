@@ -102,6 +102,23 @@ def remembering() -> Iterator[None]:
         ROOT.removeHandler(memory)
 
 
+@contextmanager
+def collected() -> Iterator[list[str]]:
+    """The lines that are said meanwhile, from warnings on, for whoever says them elsewhere."""
+
+    class Lines(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            lines.append(record.getMessage())
+
+    lines: list[str] = []
+    handler = Lines(logging.WARNING)
+    ROOT.addHandler(handler)
+    try:
+        yield lines
+    finally:
+        ROOT.removeHandler(handler)
+
+
 class _Plain(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         return plain_lines(super().format(record))

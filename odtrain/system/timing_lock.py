@@ -22,6 +22,8 @@ except ModuleNotFoundError:  # Windows
 
 VARIABLE = "ODTRAIN_TURNS"
 """The folder, for the processes that this one starts."""
+TIMED_BY = "ODTRAIN_TIMED_BY"
+"""The module that has files timed on another machine, for the processes that this one starts."""
 
 Item = TypeVar("Item")
 
@@ -48,6 +50,12 @@ def take_part(folder: Path | None = None) -> None:
     os.environ[VARIABLE] = str(chosen)
     _own = _Turns(chosen)
     _return_to(_own)
+
+
+def timing_module(module: str) -> list[str]:
+    """How Python is given a module that times a file: as it is, or by the one that has it done elsewhere."""
+    elsewhere = os.environ.get(TIMED_BY)
+    return ["-m", elsewhere, module] if elsewhere else ["-m", module]
 
 
 def give_way() -> None:

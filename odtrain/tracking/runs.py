@@ -52,6 +52,7 @@ NOT_OF_THE_RESULT = (
     "tracking",
     "predict",
     "sweep",
+    "cluster",
     "outputs",
     "source",
     "trust_source",

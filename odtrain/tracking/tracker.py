@@ -178,7 +178,7 @@ class Tracker:
             self._machine.start()
         in_main_thread = threading.current_thread() is threading.main_thread()
         if in_main_thread and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
-            self._old_handler = signal.signal(signal.SIGTERM, _raise_terminated)
+            self._old_handler = signal.signal(signal.SIGTERM, raise_terminated)
 
     def finish(self, status: str = "FINISHED") -> bool:
         """End the run: FINISHED, FAILED or KILLED. False if something still waits to be sent."""
@@ -482,7 +482,8 @@ class Tracker:
             self._not_kept("run.json", problem)
 
 
-def _raise_terminated(number: int, frame: FrameType | None) -> None:
+def raise_terminated(number: int, frame: FrameType | None) -> None:
+    """As a handler of SIGTERM: end as a run does."""
     raise Terminated
 
 

@@ -211,8 +211,9 @@ class UsageLog:
         if self._stream is not None:
             self._stream.close()
         start = f"log-{_stamp(time.time())}-{os.getpid()}"
-        for self._number in count(self._number + 1):
-            file = self._settings.folder / f"{start}-{self._number:03}.jsonl"
+        for number in count(self._number + 1):
+            self._number = number
+            file = self._settings.folder / f"{start}-{number:03}.jsonl"
             with suppress(FileExistsError):
                 self._stream = io.FileIO(file, "x")
                 break

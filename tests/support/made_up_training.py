@@ -1,7 +1,7 @@
 """A training that is made up: does what odtrain.sweep.trial_process does, in milliseconds, without TensorFlow.
 
 Its mAP and latency follow from the chosen values alone, so that tests know the front. It lasts as many
-seconds as `train.max_minutes` says minutes.
+seconds as `train.max_minutes` says minutes, and leaves a line in the file `begun`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from odtrain.sweep.trial_process import TrialOutcome, follow, read_request
+from odtrain.sweep.trial_process import TrialOutcome, read_request
+from odtrain.system.following import follow
 
 
 def chosen(overrides):
@@ -51,6 +52,8 @@ def main():
     asked = read_request(request)
     follow(asked.process)
     values = chosen(asked.overrides)
+    with Path("begun").open("a") as begun:
+        begun.write(f"{values['model.input_size']} {values['train.learning_rate']}\n")
     time.sleep(float(values.get("train.max_minutes", 0)))
     answer.with_suffix(".part").write_text(json.dumps(asdict(made_up(values))))
     answer.with_suffix(".part").replace(answer)

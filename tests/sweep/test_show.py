@@ -7,7 +7,7 @@ import pytest
 
 from odtrain.sweep import worker
 from odtrain.sweep.show import before_the_first
-from odtrain.sweep.worker import last_line, train_in_process
+from odtrain.sweep.worker import StoppedError, last_line, train_in_process
 
 
 @pytest.mark.parametrize(
@@ -40,11 +40,35 @@ json.dump({"state": "done"}, open(sys.argv[2], "w"))
 """
 
 
-def test_what_a_training_says_is_heard_while_it_lasts(monkeypatch, tmp_path):
+@pytest.fixture
+def trained(monkeypatch, tmp_path):
+    """Has a training done that is so many lines of Python."""
     monkeypatch.setattr(worker, "write_request", lambda request, file: file.write_text("{}"))
-    job = SimpleNamespace(
-        uri=f"sqlite:///{tmp_path}/x.db", threads=None, program=[sys.executable, "-c", TRAINS]
-    )
+
+    def run(program, heard):
+        uri, command = f"sqlite:///{tmp_path}/x.db", [sys.executable, "-c", program]
+        return train_in_process(SimpleNamespace(uri=uri, threads=None, program=command), {}, heard)
+
+    return run
+
+
+def test_what_a_training_says_is_heard_while_it_lasts(trained):
     heard = []
-    assert train_in_process(job, {}, heard.append).state == "done"
+    assert trained(TRAINS, heard.append).state == "done"
     assert set(heard) == {"train: 1 of 2 steps"}
+
+
+def test_a_training_that_ends_by_itself_failed(trained):
+    outcome = trained("exit('it is full')", lambda line: None)
+    assert (outcome.state, outcome.reason) == (
+        "failed",
+        "its process ended with status 1: it is full",
+    )
+
+
+def test_a_training_that_ends_as_the_sweep_does_has_not_failed(trained):
+    def heard(line):
+        raise StoppedError
+
+    with pytest.raises(StoppedError):
+        trained("exit('interrupted')", heard)

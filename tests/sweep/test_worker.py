@@ -16,7 +16,6 @@ from odtrain.errors import TrainingError
 from odtrain.sweep import queue as sweep_trials
 from odtrain.sweep import results as sweep_results
 from odtrain.sweep import study as sweep_study
-from odtrain.sweep import worker as sweep_worker
 from odtrain.sweep.space import read_space
 from odtrain.sweep.trial_process import TrialOutcome, over_budget
 from odtrain.sweep.worker import Job, work
@@ -255,13 +254,6 @@ def test_a_worker_waits_for_a_database_that_is_away(settings, study, monkeypatch
     monkeypatch.setattr(sweep_study.time, "sleep", lambda seconds: None)
     settings = replace(settings, n_trials=1)
     assert len(sweep(settings, study)) == 1
-
-
-def test_a_job_is_read_back_by_a_worker(settings, tmp_path):
-    job = Job(settings, ["train.steps=5"], "run", "uri", ".", {"data": "x"}, worker=2)
-    sweep_worker.write_job(job, tmp_path / "job")
-    assert sweep_worker.read_job(tmp_path / "job") == job
-    assert (tmp_path / "job").stat().st_mode & 0o077 == 0
 
 
 def test_networks_that_were_timed_here_need_not_be_again(settings, study):

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
 from pathlib import Path
 
 import optuna
@@ -69,16 +68,17 @@ class Driver:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                start_new_session=True,
             )
 
-    def workers(self):
-        """The processes of its workers."""
-        found = []
-        with suppress(psutil.NoSuchProcess):  # a driver or a worker that has just ended
-            for one in psutil.Process(self.process.pid).children():
-                if "odtrain.sweep.worker" in one.cmdline():
-                    found.append(one)
-        return found
+    def is_training(self):
+        """Whether a training of it is at work."""
+        return self.process.poll() is None and bool(self.trainings())
+
+    def trainings(self):
+        """The processes of its trainings."""
+        children = psutil.Process(self.process.pid).children()
+        return [one for one in children if "made_up_training" in " ".join(one.cmdline())]
 
     def said(self):
         return self.log.read_text("utf-8", "replace")
@@ -94,6 +94,7 @@ def overrides(server, shapes, name, trainings, seconds, workers=3):
         "sweep.overrides=[]",
         "sweep.stop_hopeless=false",
         f"train.max_minutes={seconds}",
+        "train.precision=fp32",  # nothing is timed to decide on it
         f"sweep.name={name}",
         f"sweep.storage={server.url}",
         f"sweep.n_trials={trainings}",
@@ -113,6 +114,16 @@ def complete(server, name):
         return sweep_trials.count(study_of(server, name), TrialState.COMPLETE)
     except (KeyError, *sweep_study.AWAY):
         return 0
+
+
+def owners(study):
+    """Processes of the drivers that have finished a training."""
+    return {trial.user_attrs["owner"]["process"] for trial in sweep_results.done(study)}
+
+
+def has_done(server, name, driver):
+    """Whether a driver has finished a training."""
+    return complete(server, name) > 0 and driver.process.pid in owners(study_of(server, name))
 
 
 def check_accounts(study, trainings):
@@ -171,21 +182,21 @@ def drive(place):
 
 
 @pytest.mark.slow
-def test_workers_share_a_study_and_one_that_is_killed_is_replaced(server, place, shapes, drive):
-    assert (
-        complete(server, "short") == 0
-    )  # the first look imports and connects: longer than a training
-    driver = drive(overrides(server, shapes, "short", 10, 2.0, workers=2))
+def test_two_drivers_share_a_study_and_the_trainings_of_one_that_is_killed_are_tried_again(
+    server, place, shapes, drive
+):
+    given = overrides(server, shapes, "short", 10, 3.0, workers=2)
+    first, second = drive(given), drive(given)
     until = time.monotonic() + 200
-    while not (complete(server, "short") and driver.workers()) and time.monotonic() < until:
-        assert driver.process.poll() is None, driver.said()
+    while not (first.is_training() and second.is_training() and has_done(server, "short", first)):
+        assert time.monotonic() < until, first.said() + second.said()
         time.sleep(0.2)
-    driver.workers()[0].kill()
-    assert driver.process.wait(200) == 0, driver.said()
+    first.process.kill()
+    first.process.wait()
+    assert second.process.wait(200) == 0, second.said()
     study = study_of(server, "short")
     best = check_accounts(study, 10)
-    owners = {trial.user_attrs["owner"]["process"] for trial in sweep_results.done(study)}
-    assert len(owners) >= 2
+    assert owners(study) == {first.process.pid, second.process.pid}
     client = MlflowClient(f"sqlite:///{place}/mlflow.db")
     run = study.user_attrs["run_id"]
     local = client.download_artifacts(run, "front.json", str(place))
@@ -196,30 +207,47 @@ def test_workers_share_a_study_and_one_that_is_killed_is_replaced(server, place,
 
 
 @pytest.mark.long
-def test_ten_kills_and_a_database_that_goes_away_lose_nothing(server, place, shapes, drive):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
+def test_a_signal_ends_the_trainings_and_none_of_them_counts_as_failed(
+    server, place, shapes, drive, number
+):
+    name = signal.Signals(number).name
+    driver = drive(overrides(server, shapes, name, 10, 60.0, workers=2))
+    until = time.monotonic() + 200
+    while not (driver.is_training() and len(driver.trainings()) == 2):
+        assert time.monotonic() < until, driver.said()
+        time.sleep(0.2)
+    trainings = driver.trainings()
+    if number == signal.SIGINT:
+        os.killpg(driver.process.pid, number)  # as a terminal does
+    else:
+        driver.process.send_signal(number)
+    assert driver.process.wait(30) != 0
+    assert psutil.wait_procs(trainings, timeout=5)[1] == []
+    states = {trial.user_attrs.get("state") for trial in study_of(server, name).trials}
+    assert "failed" not in states
+
+
+@pytest.mark.long
+def test_six_kills_and_a_database_that_goes_away_lose_nothing(server, place, shapes, drive):
     given = overrides(server, shapes, "long", 30, 1.0)
     draw, kills, away = random.Random(0), 0, False
-    driver = drive(given)
-    again = None
+    drivers = [drive(given), drive(given)]
     until = time.monotonic() + 1500
-    while driver.process.poll() is None and time.monotonic() < until:
-        time.sleep(draw.uniform(0.5, 3.0))
-        workers = driver.workers() if driver.process.poll() is None else []
-        if kills < 10 and workers and complete(server, "long"):
-            victim = draw.choice(workers)
-            with suppress(ProcessLookupError):
-                os.kill(victim.pid, signal.SIGKILL)
-                kills += 1
-        if kills == 4 and again is None:  # the driver itself, and the same command again
-            driver.process.kill()
-            driver.process.wait()
-            again = driver = drive(given)
-        if kills == 6 and not away:
+    while time.monotonic() < until and any(one.process.poll() is None for one in drivers):
+        time.sleep(draw.uniform(2, 6))
+        victim = draw.choice(drivers)
+        if kills < 6 and complete(server, "long") and victim.process.poll() is None:
+            victim.process.kill()
+            victim.process.wait()
+            kills += 1
+            drivers[drivers.index(victim)] = drive(given)
+        if kills == 3 and not away:
             server.stop()
             time.sleep(5)
             server.start()
             away = True
-    assert driver.process.returncode == 0, driver.said()
-    assert (kills, away) == (10, True)
+    assert [one.process.returncode for one in drivers] == [0, 0], drivers[0].said()
+    assert (kills, away) == (6, True)
     best = check_accounts(study_of(server, "long"), 30)
     assert len(best) >= 3
