@@ -30,6 +30,7 @@ class Finding:
         cause: what is wrong, a sentence.
         remedy: what to do about it, a sentence.
         picture: that shows the box, where `file` is its label file; the other one, of two alike.
+        seen: class and box, in the same form, that a model sees in place of `box`.
     """
 
     code: str
@@ -39,6 +40,7 @@ class Finding:
     cause: str
     remedy: str
     picture: str | None = None
+    seen: str | None = None
 
     @classmethod
     def of(
@@ -49,12 +51,13 @@ class Finding:
         box: str | None = None,
         remedy: str | None = None,
         picture: Path | None = None,
+        seen: str | None = None,
     ) -> Finding:
         """A finding of the kind `code`, with the kind's remedy unless a better one is known."""
         kind = KINDS[code]
         shown = _printable(str(file)), box, _printable(cause)
         where = None if picture is None else _printable(str(picture))
-        return cls(code, kind.severity, *shown, remedy or kind.remedy, where)
+        return cls(code, kind.severity, *shown, remedy or kind.remedy, where, seen)
 
     def __str__(self) -> str:
         """The finding on one line."""
@@ -401,6 +404,17 @@ KINDS: dict[str, Kind] = {
     ),
     "OD136": Kind(
         "warning", "picture left out with its boxes", "Correct its boxes to have it trained on."
+    ),
+    "OD141": Kind(
+        "warning",
+        "object overlooked?",
+        "Draw a box around it; if there is nothing, leave the picture as it is.",
+    ),
+    "OD142": Kind(
+        "warning", "box badly placed?", "Draw it as the object is; if it is right, leave it."
+    ),
+    "OD143": Kind(
+        "warning", "wrong class?", "Correct the name of the object; if it is right, leave it."
     ),
     "OD201": Kind("info", "pictures left out", "Nothing to do if that is meant."),
     "OD202": Kind("info", "class never labelled", "Nothing to do if that is meant."),

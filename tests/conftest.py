@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -195,3 +196,25 @@ def trained(shapes: Path, of_all: Callable[[str], Made]) -> TrainedRun:
         done = CompletedProcess(*json.loads(said.read_text()))
     (run,) = (folder / "outputs/Default").iterdir()
     return TrainedRun(folder, overrides, done, run)
+
+
+@pytest.fixture
+def again(trained, tmp_path, monkeypatch):
+    """A copy of the training's folder, to go on working in."""
+    shutil.copytree(trained.folder, tmp_path / "again")
+    monkeypatch.chdir(tmp_path / "again")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    from mlflow import MlflowClient
+
+    return MlflowClient(f"sqlite:///{tmp_path}/again/mlflow.db")
+
+
+@pytest.fixture
+def new(database, shapes, tmp_path, monkeypatch):
+    """An empty folder with a database, where commands are run."""
+    shutil.copy(database, tmp_path / "mlflow.db")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    from mlflow import MlflowClient
+
+    return MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")

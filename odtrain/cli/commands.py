@@ -79,6 +79,14 @@ COMMANDS = {
         "odtrain.labelling.command",
         "proposals of source= for new pictures input=, to correct in labelImg; merge: take them",
     ),
+    "curve": (
+        "odtrain.studies.command",
+        "how many pictures are enough: trainings on parts of them, and what twice as many would bring",
+    ),
+    "drift": (
+        "odtrain.monitoring.command",
+        "DIR --against RUN: whether what serve.log=DIR saw is what RUN was judged on; exit status 3 if not",
+    ),
     "report": ("odtrain.jobs.command", "one HTML file that tells the run RUN, to send to people"),
     "track": (
         "odtrain.tracking.command",

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any
 
+from odtrain.config.bounds import Rules
 from odtrain.config.data_name import is_folder_name
 from odtrain.config.schema import (
     STORED,
@@ -13,7 +14,6 @@ from odtrain.config.schema import (
     DataConfig,
     ModelConfig,
     PredictConfig,
-    Rules,
     TilesConfig,
     TrainConfig,
 )

@@ -55,6 +55,9 @@ NEWER = {
     "registry.min_recall": 0.1,
     "registry.min_pictures": 20,
     "registry.min_objects": 10,
+    "serve.log": None,
+    "serve.log_pictures": 0.0,
+    "serve.log_megabytes": 200,
     "train.clip_each": None,
     "train.ema_warmup": False,
 }

@@ -10,45 +10,24 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, TypeVar, get_args, get_type_hints
 
+from odtrain.config.bounds import (
+    DEVICES,
+    FOLDER_NAME,
+    FRACTION,
+    PART,
+    Rules,
+    at_least,
+    between,
+    each_of,
+    one_of,
+)
 from odtrain.export_formats import FORMATS
 
 STORED = "stored"
 """`predict.threshold`: the scores that the model's file carries; `tiles.size`: the tiles that it names."""
 MOST_REQUEST_MEGABYTES = 200
 """Of all requests to a page that are read at once, and so of one."""
-Rules = Mapping[str, Any]
-"""What a key may be, as its field's metadata; `checks` reads it."""
 Some = TypeVar("Some")
-
-
-def one_of(*choices: str | None) -> Rules:
-    """One of these."""
-    return {"choices": choices}
-
-
-def each_of(*choices: str) -> Rules:
-    """A list of one or more of these."""
-    return {"each_of": choices}
-
-
-def at_least(least: float) -> Rules:
-    """A number no smaller than this, or null where the key's type has it."""
-    return {"at_least": least}
-
-
-def between(least: float, most: float) -> Rules:
-    """A number from `least` to `most`."""
-    return {"at_least": least, "at_most": most}
-
-
-FRACTION: Rules = {"fraction": "all"}
-"""A number from 0 to 1."""
-PART: Rules = {"fraction": "part"}
-"""A fraction that leaves something of the whole."""
-DEVICES: Rules = {"number_or": "auto"}
-"""A number of devices, or `auto`."""
-FOLDER_NAME: Rules = {"folder_name": True}
-"""The name of one folder, on any system."""
 
 
 @dataclass(frozen=True)
@@ -367,6 +346,9 @@ class ServeConfig:
     open_browser: bool
     max_megabytes: float = field(metadata=between(0, MOST_REQUEST_MEGABYTES))
     max_megapixels: float = field(metadata=at_least(0))
+    log: str | None
+    log_pictures: float = field(metadata=between(0, 1))
+    log_megabytes: float = field(metadata=at_least(1))
 
 
 @dataclass(frozen=True)

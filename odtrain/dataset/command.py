@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from odtrain.dataset.check import Checked
     from odtrain.dataset.kept_check import Answer
     from odtrain.findings import Finding
+    from odtrain.labelling.doubted import Doubted
 
 
 def _prepare(given: Composed) -> int:
@@ -52,6 +53,8 @@ def _check(given: Composed) -> int:
     from odtrain.findings import errors, findings_annotations, findings_json, findings_screen
 
     flags, config = given.flags, given.config
+    if flags.by:
+        return _doubt(given)
     checked = None if flags.fix is None else check(config.data, config.model)
     found = answer_of(checked) if checked else answer(config.data, config.model)
     findings = found.findings
@@ -70,10 +73,29 @@ def _check(given: Composed) -> int:
     return int(bool(errors(findings)))
 
 
-def _write_page(name: str, file: Path, found: Answer) -> None:
+def _doubt(given: Composed) -> int:
+    """`check --with`: the labels that a model doubts; the exit status is that of no error."""
+    from odtrain.findings import findings_annotations, findings_json
+    from odtrain.labelling.doubted import doubted
+
+    flags, config = given.flags, given.config
+    result = doubted(config, given.overrides, flags.by)
+    if flags.json:
+        Path(flags.json).write_text(findings_json(result.findings), encoding="utf-8")
+    if flags.html:
+        _write_page(config.data.name, Path(flags.html), result, "the labels that a model doubts")
+    if flags.annotations and (told := findings_annotations(result.findings)):
+        show(told)
+    say(result.said)
+    return 0
+
+
+def _write_page(
+    name: str, file: Path, found: Answer | Doubted, what: str = "what the data check found"
+) -> None:
     from odtrain.reports.findings_page import findings_page
 
-    heading = f"{name}: what the data check found"
+    heading = f"{name}: {what}"
     page = findings_page(heading, found.findings, found.orientations, found.class_names)
     file.write_text(page, encoding="utf-8")
 
@@ -121,6 +143,12 @@ PREPARE = Action(
 CHECK = Action(
     with_config(_check),
     flags=(
+        flag(
+            "--with",
+            "ask for labels that a model doubts: a source, or folds, which trains some",
+            dest="by",
+            metavar="SOURCE",
+        ),
         flag("--json", "write the findings to FILE", metavar="FILE"),
         flag("--html", "the same as a page with pictures", metavar="FILE"),
         flag("--annotations", "print them as GitHub shows them too", action="store_true"),
@@ -132,7 +160,16 @@ CHECK = Action(
             metavar="DIR",
         ),
     ),
-    settings=("data", "model", "output"),
+    settings=(
+        "data",
+        "model",
+        "output",
+        "train",
+        "augment",
+        "evaluate.tiles",
+        "tracking",
+        "outputs",
+    ),
 )
 CONVERT = Action(
     prints(_convert),

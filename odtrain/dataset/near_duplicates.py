@@ -19,8 +19,9 @@ import numpy as np
 
 from odtrain.labels.annotations import normalised
 from odtrain.media.images import Picture
-from odtrain.media.phash import BITS, SIDE, near_groups
+from odtrain.media.phash import BITS, near_groups
 from odtrain.structures import FloatArray
+from odtrain_runtime.looks import HASH_SIDE
 
 FRAMES = 50
 """Two neighbours in a numbered sequence are one scene if at most so many bits differ, ..."""
@@ -130,7 +131,7 @@ def _neighbour_bits(files: Sequence[Path], pictures: Mapping[Path, Picture]) -> 
     packed = np.frombuffer(
         bytes.fromhex("".join(pictures[file].likeness for file in files)), np.uint8
     )
-    bits = np.unpackbits(packed).reshape(-1, SIDE, SIDE)
+    bits = np.unpackbits(packed).reshape(-1, HASH_SIDE, HASH_SIDE)
     least = np.full(len(files[1:]), BITS, np.float32)
     for down, right in MOVES:
         one, other = bits[:-1][_window(down, right)], bits[1:][_window(-down, -right)]
@@ -141,8 +142,8 @@ def _neighbour_bits(files: Sequence[Path], pictures: Mapping[Path, Picture]) -> 
 
 def _window(down: int, right: int) -> tuple[slice, slice, slice]:
     """What of each (N, rows, columns) grid another one covers that lies `down` and `right` of it."""
-    rows = slice(max(0, down), SIDE + min(0, down))
-    return slice(None), rows, slice(max(0, right), SIDE + min(0, right))
+    rows = slice(max(0, down), HASH_SIDE + min(0, down))
+    return slice(None), rows, slice(max(0, right), HASH_SIDE + min(0, right))
 
 
 def _joined(order: Sequence[Path], groups: Iterable[Sequence[Path]]) -> tuple[Group, ...]:

@@ -67,7 +67,7 @@ def kept_split(config: Config) -> dict[str, str]:
     alike = alike_to(kept, checked.scenes.whole) - known
     split = split_around(kept, alike, checked)
     logger.info(_words(uri, split, known, alike))
-    return _written(split, checked, Path(config.outputs) / FOLDER)
+    return as_lists(split, checked, Path(config.outputs) / FOLDER)
 
 
 def _same_model(config: Config) -> Version | None:
@@ -143,7 +143,7 @@ def split_around(kept: Collection[Path], left_out: Collection[Path], checked: Ch
     return split
 
 
-def _written(split: Split, checked: Checked, folder: Path) -> dict[str, str]:
+def as_lists(split: Split, checked: Checked, folder: Path) -> dict[str, str]:
     """The lists of a split, in a folder of their own, as settings."""
     names = [[part, str(image.image)] for part in split for image in split[part]]
     place = folder / hashlib.sha256(repr(names).encode()).hexdigest()[:16]

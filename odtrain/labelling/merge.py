@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,13 +12,14 @@ import numpy as np
 from odtrain.box_matching import match_boxes
 from odtrain.config.compose import section
 from odtrain.config.schema import DataConfig
-from odtrain.dataset.check import check
+from odtrain.dataset.check import Checked, check
 from odtrain.dataset.prepare import prepare, refuse_errors
 from odtrain.dataset.read import read_dataset
 from odtrain.dataset.splits import SPLITS
 from odtrain.errors import ConfigError, DataError, told_if_not_written
-from odtrain.io.atomic import copy, sync
+from odtrain.io.atomic import copy, replacing, sync
 from odtrain.io.free_names import numbered
+from odtrain.labelling.decided import note_decided
 from odtrain.labelling.prelabel import (
     MANIFEST,
     Proposal,
@@ -35,6 +36,8 @@ SAME_BOX = 1.0
 SAME_OBJECT = 0.5
 """Overlap (IoU) from which a corrected box is taken for the proposed one."""
 OUTCOMES = ("kept", "moved", "renamed", "added", "removed")
+BEFORE = "before"
+"""Folder of the label files as they were, within the folder of the proposals."""
 OF_THE_SPLIT = ("OD017", "OD018")
 """Findings that do not matter in a folder that is no data set by itself."""
 
@@ -57,8 +60,9 @@ class Taken:
 def merge(input: str | None, data: DataConfig) -> str:
     """Take the verified pictures of the folder `input=` into the data set of `data.*`.
 
-    Pictures and XML are copied into `data.images` and `data.annotations`; nothing there is changed.
-    What was taken before is not taken again.
+    New pictures and their XML are copied into `data.images` and `data.annotations`. Of pictures of the data
+    set, whose labels were doubted, the XML is replaced, and the old one kept in the folder's `before/`.
+    Nothing else is changed, and what was taken before is not taken again.
 
     Returns:
         How many boxes were kept, moved, renamed, added and removed, for people.
@@ -79,18 +83,28 @@ def merge(input: str | None, data: DataConfig) -> str:
             "In labelImg, press the space bar on each picture that is right, and save.",
         )
     before = _digest(data)
-    contents = _check_target(data)
-    taken = [one for one in taken if one.row.merged or one.row.sha256 not in contents]
+    checked = _check_target(data)
+    there = {held.content: file for file, held in checked.pictures.items()}
+    labels = {image.image: image.label_file for image in checked.images}
+    taken = [one for one in taken if _is_to_take(one.row, there)]
     with told_if_not_written(
         data.images,
         f"What was taken until then is noted in {MANIFEST}; the same command goes on.",
     ):
         for one in taken:
-            name = one.row.merged or _free_name(data, Path(one.row.source).name)
-            rows = _noted(folder, source, rows, replace(one.row, merged=name))
-            _copy(folder, one, data, name)
+            if one.row.replaces:
+                picture = there[one.row.sha256]
+                name = picture.name
+                _replace(folder, one, picture, labels[picture])
+            else:
+                name = one.row.merged or _free_name(data, Path(one.row.source).name)
+                rows = _noted(folder, source, rows, replace(one.row, merged=name))
+                _copy(folder, one, data, name)
             rows = _noted(folder, source, rows, replace(one.row, merged=name, taken=True))
     dataset = prepare(data)
+    note_decided(
+        Path(data.prepared), {one.row.sha256: one.image for one in taken if one.row.replaces}
+    )
     return _told(taken, rows, data, before, dataset.digest)
 
 
@@ -153,8 +167,23 @@ def _digest(config: DataConfig) -> str | None:
         return None
 
 
-def _check_target(config: DataConfig) -> set[str]:
-    """Digests of the pictures in the data set, which must be labelled as Pascal VOC.
+def _is_to_take(row: ProposalRow, there: Mapping[str, Path]) -> bool:
+    """Whether a picture is new, or one that is there still and whose labels are corrected.
+
+    Raises:
+        DataError: the picture to correct is not in the data set any more.
+    """
+    if row.replaces and row.sha256 not in there:
+        raise DataError(
+            row.source,
+            "is not among the labelled pictures any more; nothing was changed.",
+            "Put it back, or take its copy and its XML out of the folder of the proposals.",
+        )
+    return row.replaces or bool(row.merged) or row.sha256 not in there
+
+
+def _check_target(config: DataConfig) -> Checked:
+    """The data set, which must be labelled as Pascal VOC.
 
     Raises:
         ConfigError: it is labelled otherwise.
@@ -168,7 +197,7 @@ def _check_target(config: DataConfig) -> set[str]:
             "Convert it first: odtrain convert --to voc output=DIR.",
         )
     refuse_errors(config, checked.findings)
-    return {held.content for held in checked.pictures.values()}
+    return checked
 
 
 def _noted(
@@ -186,6 +215,17 @@ def _copy(folder: Path, one: Taken, config: DataConfig, name: str) -> None:
     copy(folder / one.row.name, images / name)
     voc.write(labels, [one.image], [Path(name)])
     sync((labels / name).with_suffix(".xml"))
+
+
+def _replace(folder: Path, one: Taken, picture: Path, label_file: Path | None) -> None:
+    """Write the corrected XML in place of the old one, which is kept."""
+    file = picture.with_suffix(".xml") if label_file is None else label_file
+    kept = folder / BEFORE / f"{one.row.name}.xml"
+    if file.exists() and not kept.exists():
+        kept.parent.mkdir(exist_ok=True)
+        copy(file, kept)
+    with replacing(file) as part:
+        part.write_bytes(voc.as_xml(one.image, Path(picture.parent.name, picture.name)))
 
 
 def _targets(config: DataConfig) -> tuple[Path, Path]:

@@ -85,6 +85,7 @@ class ProposalRow:
         worth: why it stands where it stands; see `worth.Worth`.
         merged: name it has in the data set, noted before it is copied there.
         taken: whether it was copied to the end.
+        replaces: whether `source` is a picture of the data set, whose labels are corrected.
     """
 
     name: str
@@ -94,6 +95,7 @@ class ProposalRow:
     worth: dict[str, float]
     merged: str | None = None
     taken: bool = False
+    replaces: bool = False
 
 
 def prelabel(config: Config) -> str:

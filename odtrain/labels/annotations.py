@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from odtrain.findings import Finding
-from odtrain.structures import pairwise_iou
+from odtrain.structures import GroundTruth, pairwise_iou
 
 TOLERANCE = 1.0
 """Pixels by which a box may leave the picture and still be clipped: what rounding does."""
@@ -163,6 +163,13 @@ class Entry:
         suffix = self.label_file.suffix.lower()
         own_xml = suffix == ".xml" and not self.shared
         return None if own_xml else BOX_REMEDIES.get(suffix, ANY_BOX_REMEDY)
+
+
+def ground_truth(image: LabelledImage, class_names: Sequence[str]) -> GroundTruth:
+    """The labels as they are evaluated; index 0 of `class_names` names id 1."""
+    boxes = np.array([item.yxyx for item in image.objects], np.float32).reshape(-1, 4)
+    ids = np.array([class_names.index(item.name) + 1 for item in image.objects], np.int64)
+    return GroundTruth(image.image.name, image.height, image.width, boxes, ids)
 
 
 class UnreadableError(Exception):

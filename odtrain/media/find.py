@@ -71,14 +71,7 @@ def find_media(
     """
     if not text:
         raise ConfigError("input", "is not given.", NAME_SOMETHING)
-    path = Path(text).expanduser()
-    if path.suffix.lower() == LIST_SUFFIX and path.is_file():
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-        entries = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
-        if not entries:
-            raise DataError(path, "names nothing.", "Write one picture, video or URL a line.")
-    else:
-        entries = [text]
+    entries = _entries(text, "picture, video or URL")
 
     def expand(entry: str) -> Iterable[Medium]:
         if URL.match(entry):
@@ -103,7 +96,7 @@ def _told_apart(media: Iterable[Medium]) -> list[Medium]:
 
 
 def find_pictures(pattern: str | None) -> list[Path]:
-    """The pictures that a file, a folder or a glob names; sorted by name.
+    """The pictures that a file, a folder or a glob names, sorted; or a .txt with one of these a line.
 
     Raises:
         ConfigError: nothing is given.
@@ -112,7 +105,23 @@ def find_pictures(pattern: str | None) -> list[Path]:
     remedy = "Name a picture, a folder or a glob."
     if not pattern:
         raise ConfigError("input", "is not given.", remedy)
-    return find_files(pattern, pictures.SUFFIXES, None, "picture", remedy)
+    return [
+        file
+        for entry in _entries(pattern, "picture")
+        for file in find_files(entry, pictures.SUFFIXES, None, "picture", remedy)
+    ]
+
+
+def _entries(text: str, what: str) -> list[str]:
+    """What `input=` names: itself, or each line of a .txt that is there."""
+    path = Path(text).expanduser()
+    if path.suffix.lower() != LIST_SUFFIX or not path.is_file():
+        return [text]
+    lines = path.read_text(encoding="utf-8-sig").splitlines()
+    entries = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    if not entries:
+        raise DataError(path, "names nothing.", f"Write one {what} a line.")
+    return entries
 
 
 def find_files(

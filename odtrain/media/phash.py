@@ -10,11 +10,11 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-SIDE = 16
-"""Rows of differences, and differences in each row."""
-BITS = SIDE * SIDE
+from odtrain_runtime.looks import HASH_SIDE
+from odtrain_runtime.looks import difference_hash as difference_hash
+
+BITS = HASH_SIDE * HASH_SIDE
 NEAR = 26
 """Pictures that differ in at most so many bits count as near duplicates. Of the 200 raccoon photographs
 eight pairs do, by at most 14 bits, and all are copies; the next pair differs in 82."""
@@ -22,20 +22,6 @@ WORDS = BITS // 64
 PAIRS_AT_ONCE = 2**20
 
 Words = NDArray[np.uint64]
-
-
-def difference_hash(image: Image.Image) -> str:
-    """Whether each pixel of the picture, shrunk to 17 x 16 grey ones, is brighter than its left neighbour.
-
-    The difference hash (dHash) of N. Krawetz, "Kind of Like That", 2013, at 16 instead of 8 rows.
-
-    Returns:
-        `BITS` bits as hexadecimal digits.
-    """
-    plain = image if image.mode in ("L", "RGB") else image.convert("RGB")
-    small = plain.resize((SIDE + 1, SIDE), Image.Resampling.LANCZOS, reducing_gap=2.0)
-    values = np.asarray(small.convert("L"))
-    return np.packbits(values[:, 1:] > values[:, :-1]).tobytes().hex()
 
 
 def as_words(hashes: Sequence[str]) -> Words:

@@ -33,6 +33,7 @@ from odtrain.secrets import forget
 from odtrain.tracking.reach import cause, hurried
 from odtrain.tracking.store import failure, is_outage, mlflow_uses, open_client
 from odtrain_runtime.pictures import PIXEL_LIMIT
+from odtrain_runtime.usage_log import UsageLog
 
 
 def resolve_model(uri: str, store: str) -> Path:
@@ -57,7 +58,11 @@ def resolve_model(uri: str, store: str) -> Path:
 
 
 def scoring_app(
-    uri: str, store: str, max_pixels: int = PIXEL_LIMIT, max_pictures: int | None = None
+    uri: str,
+    store: str,
+    max_pixels: int = PIXEL_LIMIT,
+    max_pictures: int | None = None,
+    log: UsageLog | None = None,
 ) -> Any:
     """MLflow's own scoring server for a registered model, as an ASGI application.
 
@@ -69,6 +74,7 @@ def scoring_app(
         store: URI of the MLflow store.
         max_pixels: of one picture.
         max_pictures: in one request; None for any number.
+        log: of what was seen and found.
 
     Raises:
         TrackingError: there is no such model, or its files cannot be had or are not those registered.
@@ -85,7 +91,7 @@ def scoring_app(
     chosen, file = file_of_version(version, store)
     labels = file.with_name(LABEL_FILES["labels"])
     _hold(labels.parent, version, [labels.name])
-    model = DetectorModel(max_pixels, max_pictures)
+    model = DetectorModel(max_pixels, max_pictures, log)
     artifacts = {chosen: str(file), "labels": str(labels)}
     context: Any = PythonModelContext(artifacts, {"detector": chosen})  # type: ignore[no-untyped-call]
     model.load_context(context)

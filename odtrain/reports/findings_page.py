@@ -34,6 +34,8 @@ AROUND = 6
 """A box much smaller than the picture is shown with so many times its own side around it."""
 BOX_COLOUR: Colour = (255, 40, 40)
 """Of a box whose class is not known."""
+SEEN_COLOUR: Colour = (255, 255, 255)
+"""Of the box that a model sees instead."""
 PADDING = (120, 120, 120)
 
 Corners = tuple[float, float, float, float]
@@ -131,14 +133,19 @@ def _pictures(
                 image = Image.fromarray(read_turned(Path(file), orientations.get(file, 1)))
             except UnusableError:
                 continue
-            view = _view(image, corners_of(finding), colour or BOX_COLOUR)
+            seen = _corners(finding.seen)
+            view = _view(image, corners_of(finding), colour or BOX_COLOUR, seen)
             source = as_jpeg(view, quality=80)
             yield {"name": Path(file).name, "file": file, "source": source}
 
 
 def corners_of(finding: Finding) -> Corners | None:
     """The corners in the finding's box, None where it has none."""
-    written = (finding.box or "").rpartition(" ")[2].split(",")
+    return _corners(finding.box)
+
+
+def _corners(box: str | None) -> Corners | None:
+    written = (box or "").rpartition(" ")[2].split(",")
     try:
         xmin, ymin, xmax, ymax = map(float, written)
     except ValueError:
@@ -146,19 +153,34 @@ def corners_of(finding: Finding) -> Corners | None:
     return min(xmin, xmax), min(ymin, ymax), max(xmin, xmax), max(ymin, ymax)
 
 
-def _view(image: Image.Image, box: Corners | None, colour: Colour) -> Image.Image:
-    """The picture, or the surroundings of a small box in it, `SIDE` pixels long."""
-    left, top, right, bottom = _frame(image.size, box)
+def _view(
+    image: Image.Image, box: Corners | None, colour: Colour, seen: Corners | None
+) -> Image.Image:
+    """The picture, or the surroundings of a small box in it, `SIDE` pixels long; `seen` is drawn white."""
+    left, top, right, bottom = _frame(image.size, _around(box, seen))
     view = Image.new("RGB", (right - left, bottom - top), PADDING)
     view.paste(image, (-left, -top))
     scale = SIDE / max(view.size)
     view = view.resize((max(1, round(view.width * scale)), max(1, round(view.height * scale))))
-    if box is not None:
-        shifted = [(v - (left, top)[i % 2]) * scale for i, v in enumerate(box)]
-        canvas = ImageDraw.Draw(view)
-        canvas.rectangle(_widened(shifted), outline=DARK, width=4)
-        canvas.rectangle(shifted, outline=colour, width=2)
+    canvas = ImageDraw.Draw(view)
+    for corners, shade in ((seen, SEEN_COLOUR), (box, colour)):
+        if corners is not None:
+            shifted = [(v - (left, top)[i % 2]) * scale for i, v in enumerate(corners)]
+            canvas.rectangle(_widened(shifted), outline=DARK, width=4)
+            canvas.rectangle(shifted, outline=shade, width=2)
     return view
+
+
+def _around(box: Corners | None, seen: Corners | None) -> Corners | None:
+    """What holds both."""
+    if box is None or seen is None:
+        return box
+    return (
+        min(box[0], seen[0]),
+        min(box[1], seen[1]),
+        max(box[2], seen[2]),
+        max(box[3], seen[3]),
+    )
 
 
 def _widened(corners: Sequence[float]) -> list[float]:

@@ -10,8 +10,10 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
@@ -24,7 +26,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from odtrain.config.schema import Config, ServeConfig
 from odtrain.config.shipped import shipped
-from odtrain.errors import OdtrainError
+from odtrain.errors import ConfigError, OdtrainError
 from odtrain.media.palette import css_colours
 from odtrain.model_files.thresholds import Thresholds, choose_thresholds
 from odtrain.model_source import Source, open_source
@@ -45,6 +47,7 @@ from odtrain.web.bounds import (
 from odtrain.web.guard import page, serve
 from odtrain_runtime.answers import as_json, asked_score, failure, sent_picture
 from odtrain_runtime.turns import PixelTurns
+from odtrain_runtime.usage_log import LogSettings, UsageLog
 
 logger = logging.getLogger(__name__)
 
@@ -63,16 +66,45 @@ def serve_model(config: Config) -> None:
     source = open_source(config.source, config, cores(), asked.threads, asked.tiles)
     tell_nameless(source)
     thresholds = choose_thresholds(asked, source.class_names, source.passport, source.name)
-    scoring = (
-        scoring_app(
-            source.name, tracking_uri(config.tracking), max_pixels_of(settings), MOST_PICTURES
+    with usage_log(settings, source) as log:
+        scoring = (
+            scoring_app(
+                source.name,
+                tracking_uri(config.tracking),
+                max_pixels_of(settings),
+                MOST_PICTURES,
+                log,
+            )
+            if source.name.startswith("models:/")
+            else None
         )
-        if source.name.startswith("models:/")
-        else None
-    )
-    app = build_app(source, thresholds, settings, scoring)
-    names = settings.allowed_hosts
-    serve(app, settings.host, settings.port, names, "serve page", settings.open_browser)
+        app = build_app(source, thresholds, settings, scoring, log)
+        names = settings.allowed_hosts
+        serve(app, settings.host, settings.port, names, "serve page", settings.open_browser)
+
+
+@contextmanager
+def usage_log(settings: ServeConfig, source: Source) -> Iterator[UsageLog | None]:
+    """The log that `serve.log` asks for, written to its end afterwards; None where it asks for none.
+
+    Raises:
+        ConfigError: its folder cannot be written.
+    """
+    if settings.log is None:
+        yield None
+        return
+    folder = Path(settings.log)
+    try:
+        log = UsageLog(
+            LogSettings(folder, settings.log_pictures, settings.log_megabytes),
+            source.name,
+            source.class_names,
+        )
+    except OSError as error:
+        problem = f"cannot be written: {error.strerror}."
+        raise ConfigError(f"serve.log={folder}", problem, "Name a folder that can be.") from error
+    with closing(log):
+        yield log
 
 
 def max_pixels_of(settings: ServeConfig) -> int:
@@ -81,7 +113,11 @@ def max_pixels_of(settings: ServeConfig) -> int:
 
 
 def build_app(
-    source: Source, thresholds: Thresholds, settings: ServeConfig, scoring: ASGIApp | None = None
+    source: Source,
+    thresholds: Thresholds,
+    settings: ServeConfig,
+    scoring: ASGIApp | None = None,
+    log: UsageLog | None = None,
 ) -> Starlette:
     """The page and what it calls.
 
@@ -90,6 +126,7 @@ def build_app(
         thresholds: of the page and of `/detect`, where a request names none.
         settings: limits of a request.
         scoring: MLflow's scoring server, which gets every address that is not the page's.
+        log: of what `/detect` saw and found.
     """
     limit = round(settings.max_megabytes * 1_000_000)
     bodies, turns = Bodies(), PixelTurns()
@@ -98,9 +135,11 @@ def build_app(
     def look(body: bytes, chosen: Thresholds) -> dict[str, Any]:
         with sent_picture(body, settings.max_megapixels, turns) as image:
             begun = time.perf_counter()
-            kept = chosen.keep(source.detect_all([image])[0])
+            found = source.detect_all([image])[0]
             milliseconds = 1000 * (time.perf_counter() - begun)
-            return as_json(image, kept, source.class_names, milliseconds)
+            if log is not None:
+                log.add(image, found)
+            return as_json(image, chosen.keep(found), source.class_names, milliseconds)
 
     async def detect(request: Request) -> Response:
         asked = request.query_params.get("threshold")

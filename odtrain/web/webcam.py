@@ -13,7 +13,7 @@ import struct
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ from odtrain.model_source import Source, open_source
 from odtrain.predict.outputs import Prediction, voc_xml
 from odtrain.predict.predict import tell_nameless
 from odtrain.predict.runner import jpeg
-from odtrain.structures import Detections
+from odtrain.structures import Detections, UInt8Image
 from odtrain.system.workers import cores
 from odtrain.web.bounds import (
     LONGEST_BOXES,
@@ -49,9 +49,11 @@ from odtrain.web.bounds import (
     refused,
 )
 from odtrain.web.guard import page, serve
+from odtrain.web.serve import usage_log
 from odtrain_runtime.answers import sent_picture
 from odtrain_runtime.pictures import PIXEL_LIMIT, UnusableError
 from odtrain_runtime.turns import PixelTurns
+from odtrain_runtime.usage_log import UsageLog
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +64,8 @@ LOWEST_SCORE = 0.05
 STREAM_QUALITY = 88
 PATIENCE_SECONDS = 5.0
 """How long a request waits for a frame; a camera that nobody asked for twice as long is let go."""
+SECONDS_LOGGED = 1.0
+"""Between frames that `serve.log` keeps."""
 RETRY_SECONDS = 2.0
 """Before a camera that failed is tried again."""
 LARGEST_FRAME = 32_000_000
@@ -85,16 +89,33 @@ def webcam(config: Config) -> None:
     tell_nameless(source)
     thresholds = choose_thresholds(settings, source.class_names, source.passport, source.name)
     folder = Path(config.output or DEFAULT_OUTPUT)
-    camera = _camera(settings, config.input, folder, source)
-    app = build_app(source, thresholds, camera, folder)
-    place = config.webcam
-    names = place.allowed_hosts
-    print(f"frames are saved to {folder.resolve()}")
-    try:
-        serve(app, place.host, place.port, names, "webcam page", place.open_browser)
-    finally:
-        if camera is not None:
-            camera.close()
+    with usage_log(config.serve, source) as log:
+        watched = source if log is None else logged(source, log)
+        camera = _camera(settings, config.input, folder, watched)
+        app = build_app(watched, thresholds, camera, folder)
+        place = config.webcam
+        names = place.allowed_hosts
+        print(f"frames are saved to {folder.resolve()}")
+        try:
+            serve(app, place.host, place.port, names, "webcam page", place.open_browser)
+        finally:
+            if camera is not None:
+                camera.close()
+
+
+def logged(source: Source, log: UsageLog) -> Source:
+    """The same, telling the log what it saw once in `SECONDS_LOGGED`: frames in between say no more."""
+    last = -SECONDS_LOGGED
+
+    def detect(image: UInt8Image) -> Detections:
+        nonlocal last
+        found = source.detect_all([image])[0]
+        if time.monotonic() - last >= SECONDS_LOGGED:
+            last = time.monotonic()
+            log.add(image, found)
+        return found
+
+    return replace(source, detect=detect, opened=None)
 
 
 def _camera(

@@ -34,6 +34,7 @@ from odtrain_runtime.pictures import (
 )
 from odtrain_runtime.structures import UInt8Image, class_label
 from odtrain_runtime.turns import PixelTurns
+from odtrain_runtime.usage_log import UsageLog, log_of_environment
 
 COLUMN = "image"
 DEFAULT_THRESHOLD = 0.5
@@ -79,10 +80,15 @@ class Found(TypedDict):
 class DetectorModel(PythonModel):
     """Runs the exported file that the model names `detector`."""
 
-    def __init__(self, max_pixels: int = PIXEL_LIMIT, max_pictures: int | None = None) -> None:
+    def __init__(
+        self,
+        max_pixels: int = PIXEL_LIMIT,
+        max_pictures: int | None = None,
+        log: UsageLog | None = None,
+    ) -> None:
         """`max_pixels` is of one picture, `max_pictures` of one call; None for any number."""
         self.max_pixels, self.max_pictures = max_pixels, max_pictures
-        self.turns = PixelTurns()
+        self.turns, self.log = PixelTurns(), log
 
     def load_context(self, context: Any) -> None:
         """Open the exported file, with the label list beside it for a file that has none."""
@@ -90,6 +96,8 @@ class DetectorModel(PythonModel):
         chosen = context.model_config["detector"]
         file, workers = Path(context.artifacts[chosen]), min(os.cpu_count() or 1, MOST_WORKERS)
         self.detector = load_detectors(file, workers, class_names=labels)
+        if self.log is None:
+            self.log = log_of_environment(file.name, self.detector.class_names)
 
     # MLflow makes a schema of the hint of `model_input`, except of this one: all kinds come in.
     def predict(
@@ -121,7 +129,11 @@ class DetectorModel(PythonModel):
         with _told(number):
             given = _given(item, self.max_pixels)
             with self.turns.of(_pixels(given)):
-                found = self.detector(_picture(given, number)).above(threshold)
+                picture = _picture(given, number)
+                everything = self.detector(picture)
+                if self.log is not None:
+                    self.log.add(picture, everything)
+        found = everything.above(threshold)
         classes = [int(number) for number in found.classes]
         return {
             "boxes": [[float(side) for side in box] for box in found.boxes],

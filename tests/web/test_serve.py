@@ -21,12 +21,14 @@ from support.web_pages import running
 
 from odtrain.config.compose import section
 from odtrain.config.schema import ServeConfig
+from odtrain.errors import ConfigError
 from odtrain.model_files.thresholds import Thresholds
 from odtrain.model_source import Source
+from odtrain.monitoring.usage import read_usage
 from odtrain.registry.download import scoring_app
 from odtrain.structures import Detections
 from odtrain.web.guard import Guard
-from odtrain.web.serve import build_app
+from odtrain.web.serve import build_app, usage_log
 from odtrain_runtime.callers import LOOPBACK
 from odtrain_runtime.model_files import load_detectors
 
@@ -296,3 +298,26 @@ def test_many_at_once_get_what_one_gets(registered, shapes):
     with ThreadPoolExecutor(8) as pool:
         together = list(pool.map(post, range(48)))
     assert together == [alone[number % len(forms)] for number in range(48)]
+
+
+def test_what_is_sent_is_logged_where_asked_for(model, tmp_path):
+    settings = section(ServeConfig, log=str(tmp_path / "log"), max_megapixels=1)
+    source = source_of(model)
+    with usage_log(settings, source) as log:
+        app = build_app(source, Thresholds(0.5), settings, None, log)
+        with running(Guard(app, LOOPBACK)) as port:
+            answer = requests.post(f"http://127.0.0.1:{port}/detect", data=picture(), timeout=30)
+    assert answer.status_code == 200
+    usage = read_usage(tmp_path / "log")
+    assert [(row["width"], row["height"]) for row in usage.rows] == [(60, 40)]
+    assert (usage.model, usage.class_names) == (str(model), NAMES)
+
+
+def test_a_log_that_cannot_be_written_is_told_before_anything_is_served(model, tmp_path):
+    (tmp_path / "log").write_text("a file")
+    settings = section(ServeConfig, log=str(tmp_path / "log"))
+    with pytest.raises(ConfigError) as told, usage_log(settings, source_of(model)):
+        pass
+    assert str(told.value) == (
+        f"serve.log={tmp_path}/log: cannot be written: File exists.\n  Name a folder that can be."
+    )

@@ -197,10 +197,11 @@ def write(folder: Path, images: Sequence[LabelledImage], names: Sequence[Path]) 
     for image, name in zip(images, names, strict=True):
         file = folder / name.with_suffix(".xml")
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(_as_xml(image, name))
+        file.write_bytes(as_xml(image, name))
 
 
-def _as_xml(image: LabelledImage, name: Path) -> bytes:
+def as_xml(image: LabelledImage, name: Path) -> bytes:
+    """The file of one picture; `name` is the picture's, relative to the folder of pictures."""
     place = [printable(text) for text in (name.parent.name, name.name, str(name))]
     objects = [
         VocObject(item.name, image.corners(item, 2), item.truncated, item.difficult)

@@ -1,0 +1,1 @@
+"""After deployment: whether what a served model sees is still what it was judged on."""

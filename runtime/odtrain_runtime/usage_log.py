@@ -1,0 +1,264 @@
+"""What a served model saw and found, kept for later: a line of JSON a picture, written beside the serving.
+
+    DIR/log-20261129T101500-4711-001.jsonl  what was seen, in UTC; the first line says of which model
+    DIR/pictures/20261129T101501-4711-1.jpg the pictures themselves, where they are asked for
+
+A request hands over its picture and goes on; a thread looks at it and writes, at least once a second.
+What a full queue cannot take is counted, not waited for. On a full disk logging ends, and serving goes on.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import queue
+import random
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from odtrain_runtime.looks import glance, looks_of
+from odtrain_runtime.structures import Detections, UInt8Image, areas
+
+VERSION = 1
+FOLDER_VARIABLE, SHARE_VARIABLE = "ODTRAIN_SERVE_LOG", "ODTRAIN_SERVE_LOG_PICTURES"
+"""By which whoever runs a registered model says where to log, and which share of the pictures to keep."""
+WAITING = 16
+"""Pictures that may wait to be looked at."""
+LARGEST_WAITING = 3 * 2_000_000
+"""Bytes of a decoded picture that waits as it is: copying it would cost the request more."""
+LARGEST_KEPT = 3 * 16_000_000
+"""Bytes of a decoded picture that is kept; a larger one is logged without it."""
+LOWEST = 0.1
+"""Detections are logged from this score on, whatever is shown: logs of other thresholds can be compared."""
+SECONDS = 1.0
+"""At most so much is lost where the process is killed."""
+LOWEST_PRIORITY = 19
+"""Of the thread that looks and writes: requests come first."""
+FILE_BYTES = 4_000_000
+"""From which a new file is begun."""
+PICTURES, QUALITY = "pictures", 90
+
+
+@dataclass(frozen=True)
+class LogSettings:
+    """What is kept.
+
+    Attributes:
+        folder: where.
+        pictures: share of the pictures that are kept too, 0 to 1.
+        max_megabytes: of all of it; the oldest goes first.
+    """
+
+    folder: Path
+    pictures: float = 0.0
+    max_megabytes: float = 200.0
+
+
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """A picture that waits to be looked at.
+
+    Attributes:
+        time: when it came, in seconds since 1970.
+        size: (height, width) in pixels.
+        rough: the picture, or its `looks.glance` where it is large.
+        whole: the picture, where it is to be kept.
+        found: in it, at low scores too.
+    """
+
+    time: float
+    size: tuple[int, int]
+    rough: UInt8Image
+    whole: UInt8Image | None
+    found: Detections
+
+
+class UsageLog:
+    """Writes what it is given until it is closed."""
+
+    def __init__(self, settings: LogSettings, model: str, class_names: Sequence[str]) -> None:
+        """`model` is what serves, for whoever reads the log.
+
+        Raises:
+            OSError: the folder cannot be written.
+        """
+        self._settings = settings
+        self._head = {"version": VERSION, "model": model, "classes": list(class_names)}
+        self._queue: queue.Queue[_Seen | None] = queue.Queue(WAITING)
+        self._random = random.Random()
+        self._lost = self._number = 0
+        self._stream: io.FileIO | None = None
+        self._lines: list[str] = []
+        self.stopped = False
+        settings.folder.mkdir(parents=True, exist_ok=True)
+        self._begin_file()
+        self._thread = threading.Thread(target=self._run, name="odtrain-log", daemon=True)
+        self._thread.start()
+
+    def add(self, image: UInt8Image, found: Detections) -> None:
+        """Hand over an (H, W, 3) picture, which nobody changes any more, and what was found in it."""
+        if self.stopped:
+            return
+        keep = self._random.random() < self._settings.pictures and image.size <= LARGEST_KEPT
+        whole, size = image if keep else None, (image.shape[0], image.shape[1])
+        rough = image if image.size <= LARGEST_WAITING else glance(image)
+        try:
+            self._queue.put_nowait(_Seen(time.time(), size, rough, whole, found))
+        except queue.Full:
+            self._lost += 1
+
+    def close(self) -> None:
+        """Write what waits."""
+        if not self.stopped:
+            self._queue.put(None)
+            self._thread.join(timeout=10)
+
+    def _run(self) -> None:
+        if sys.platform == "linux":  # where threads have a priority of their own
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOWEST_PRIORITY)
+        try:
+            self._write_all()
+        except OSError as error:
+            self.stopped = True
+            reason = error.strerror or error
+            print(
+                f"{self._settings.folder}: logging ended: {reason}. Serving goes on.",
+                file=sys.stderr,
+                flush=True,
+            )
+        finally:
+            if self._stream is not None:
+                self._stream.close()
+
+    def _write_all(self) -> None:
+        due, ended = time.monotonic() + SECONDS, False
+        while not ended:
+            with suppress(queue.Empty):
+                seen = self._queue.get(timeout=max(due - time.monotonic(), 0.01))
+                ended = seen is None
+                if seen is not None:
+                    self._look(seen)
+            if ended or time.monotonic() >= due:
+                self._flush()
+                due = time.monotonic() + SECONDS
+
+    def _look(self, seen: _Seen) -> None:
+        line: dict[str, Any] = {
+            "time": round(seen.time, 3),
+            "height": seen.size[0],
+            "width": seen.size[1],
+            **seen_as_json(seen.rough, seen.found),
+        }
+        if self._lost:
+            line["lost_before"], self._lost = self._lost, 0
+        if seen.whole is not None:
+            line["picture"] = self._keep(seen.time, seen.whole)
+        self._lines.append(json.dumps(line, separators=(",", ":")) + "\n")
+
+    def _keep(self, when: float, image: UInt8Image) -> str:
+        """The name of a JPEG of the pixels alone: nothing of the file that was sent comes along."""
+        folder = self._settings.folder / PICTURES
+        folder.mkdir(exist_ok=True)
+        stamp = f"{_stamp(when)}-{os.getpid()}"
+        number = sum(1 for _ in folder.glob(f"{stamp}-*.jpg")) + 1
+        file = folder / f"{stamp}-{number}.jpg"
+        content = io.BytesIO()
+        Image.fromarray(image).save(content, "JPEG", quality=QUALITY)
+        part = file.with_suffix(".part")
+        try:
+            part.write_bytes(content.getvalue())
+            part.replace(file)
+        except OSError:
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
+            raise
+        return file.name
+
+    def _flush(self) -> None:
+        if not self._lines:
+            return
+        if self._stream is None or self._stream.tell() > FILE_BYTES:
+            self._begin_file()
+        assert self._stream is not None
+        self._write("".join(self._lines).encode())
+        self._lines = []
+        self._bound()
+
+    def _write(self, data: bytes) -> None:
+        """All of it: what the disk does not take is an error, and leaves no half line."""
+        assert self._stream is not None
+        before = self._stream.tell()
+        try:
+            while data:
+                data = data[self._stream.write(data) :]
+        except OSError:
+            with suppress(OSError):
+                self._stream.truncate(before)
+            raise
+
+    def _begin_file(self) -> None:
+        if self._stream is not None:
+            self._stream.close()
+        start = f"log-{_stamp(time.time())}-{os.getpid()}"
+        for number in count(self._number + 1):
+            self._number = number
+            file = self._settings.folder / f"{start}-{number:03}.jsonl"
+            with suppress(FileExistsError):
+                self._stream = io.FileIO(file, "x")
+                break
+        self._write((json.dumps(self._head) + "\n").encode())
+
+    def _bound(self) -> None:
+        """Remove the oldest files, never the one that is written to, until all are within the bound."""
+        folder = self._settings.folder
+        files = [*folder.glob("log-*.jsonl"), *(folder / PICTURES).glob("*.jpg")]
+        sizes = {}
+        for file in files:
+            with suppress(OSError):
+                state = file.stat()
+                sizes[file] = state.st_mtime, state.st_size
+        room = self._settings.max_megabytes * 1_000_000 - sum(size for _, size in sizes.values())
+        for file in sorted(sizes, key=lambda each: sizes[each]):
+            if room >= 0:
+                return
+            if self._stream is None or file.name != Path(self._stream.name).name:
+                with suppress(OSError):
+                    file.unlink()
+                room += sizes[file][1]
+
+
+def seen_as_json(image: UInt8Image, found: Detections) -> dict[str, Any]:
+    """How an (H, W, 3) picture looks; scores, classes and areas (parts of it) of what was found there."""
+    found = found.above(LOWEST)
+    return {
+        **asdict(looks_of(glance(image))),
+        "scores": np.round(found.scores.astype(float), 4).tolist(),
+        "classes": found.classes.tolist(),
+        "areas": np.round(areas(found.boxes).astype(float), 6).tolist(),
+    }
+
+
+def log_of_environment(
+    model: str, class_names: Sequence[str], variables: Mapping[str, str] = os.environ
+) -> UsageLog | None:
+    """The log that environment variables ask for, for servers that have no settings of ours; None for none."""
+    folder = variables.get(FOLDER_VARIABLE)
+    if not folder:
+        return None
+    settings = LogSettings(Path(folder), float(variables.get(SHARE_VARIABLE) or 0))
+    return UsageLog(settings, model, class_names)
+
+
+def _stamp(when: float) -> str:
+    return time.strftime("%Y%m%dT%H%M%S", time.gmtime(when))
