@@ -17,15 +17,13 @@ from odtrain.config.compose import flattened
 from odtrain.export_formats import FORMATS
 
 FOCAL = [name for name, options in OPTIONS.items() if "encode_background_as_zeros" in options]
-LONGER = dict.fromkeys(["ssd_mobilenet_v1_fpn", "ssd_mobilenet_v2_fpnlite"], 150)
+EFFICIENTDET = "efficientdet_lite0"
+LONGER = dict.fromkeys(["ssd_mobilenet_v1_fpn", "ssd_mobilenet_v2_fpnlite", EFFICIENTDET], 150)
 """Steps, where 50 leave moving statistics (decay 0.997) that are 86 % of what they began with: what the int8
 file loses then is chance, 0.04 to 0.10 of mAP 0.12 by seed and precision. After 150 it lost nothing."""
 FASTER = dict.fromkeys(["ssd_mobilenet_v2_fpnlite", "ssd_mobilenet_v2_mnasfpn"], 0.01)
 """Learning rates, where 0.001 moves too little in 50 steps: predictors of two small kernels one behind the
 other begin flat, and the loss fell by 5 to 8 %."""
-
-
-EFFICIENTDET = "efficientdet_lite0"
 
 
 def settings(name: str) -> list[str]:
