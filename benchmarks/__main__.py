@@ -31,7 +31,6 @@ from benchmarks.processes import ProcessError
 from odtrain.config import compose
 from odtrain.config.schema import BenchmarkConfig
 from odtrain.errors import OdtrainError
-from odtrain.export_formats import FORMATS
 from odtrain.system.processor import choose_onednn, this_processor
 from odtrain.zoo.costs import NUM_CLASSES
 
@@ -242,9 +241,7 @@ def _zoo(quick: bool) -> Section:
     text = (
         f"Milliseconds for one picture (batch 1, {zoo.THREADS} thread, median of {extent.runs} runs, each "
         f"file in a process of its own), {NUM_CLASSES} classes, random weights with class scores as low "
-        "as a trained network's mostly are. `pb` and `saved_model` include resizing and normalising. "
-        "`.tflite` files suppress per class with built-in operators (`export.nms=builtin`), or, in the columns "
-        "`fast`, with the detection operator once for all classes (`export.nms=fast`)."
+        "as a trained network's mostly are, the default suppression (`export.nms=builtin`)."
     )
     failed = [f"- {why}" for row in rows for why in row.failed]
     if failed:
@@ -280,9 +277,9 @@ def _titled(title: str, quick: bool) -> str:
     return f"{title} (quick: not the real size)" if quick else title
 
 
-def _milliseconds(format: str, nms: str) -> Callable[[zoo.Row], str]:
+def _milliseconds(format: str) -> Callable[[zoo.Row], str]:
     def cell(row: zoo.Row) -> str:
-        found = row.milliseconds.get((format, nms))
+        found = row.milliseconds.get(format)
         return "" if found is None else f"{found:.1f}"
 
     return cell
@@ -365,8 +362,7 @@ TRACKING: Columns = {
 }
 ZOO: Columns = {
     "model": lambda row: row.model,
-    **{name: _milliseconds(name, "builtin") for name in FORMATS},
-    **{f"{name} fast": _milliseconds(name, "fast") for name in zoo.FAST},
+    **{name: _milliseconds(name) for name in zoo.FORMATS},
     "load": lambda row: f"{row.load:.1f}",
 }
 
@@ -469,7 +465,7 @@ BENCHMARKS: dict[str, Callable[[bool], Section]] = {
 }
 """Name -> what measures it, small or whole."""
 ON_REQUEST = ("zoo",)
-"""What is measured only by `--only`: every model in every format takes longer than all the rest."""
+"""What is measured only by `--only`: every model of the zoo takes longer than all the rest."""
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,4 +1,4 @@
-"""How long every model of the zoo takes for a picture, in every format that it can be exported to.
+"""How long every model of the zoo takes for a picture, as a .tflite of float32 and of int8.
 
 The networks have COCO's classes and random weights, with class scores as low as a trained network's mostly
 are: suppression passes over what an int8 file rounds to 0. Each file runs in a process of its own. A file
@@ -18,10 +18,10 @@ from pathlib import Path
 from tqdm import tqdm
 
 from benchmarks import pictures, processes
-from odtrain.config.compose import as_dict, compose_config
+from odtrain.config.compose import as_dict, compose_config, section
+from odtrain.config.schema import ExportConfig
 from odtrain.errors import ModelFileError
 from odtrain.export import benchmark
-from odtrain.export_formats import FORMATS
 from odtrain.zoo.catalog import model_names
 from odtrain.zoo.costs import NUM_CLASSES
 
@@ -35,8 +35,8 @@ UNSEEN = (
     *("min_negatives_per_image", "focal_gamma", "focal_alpha"),
 )
 """Settings that only training sees."""
-FAST = ("tflite_fp32", "tflite_int8")
-"""Formats that are measured with `export.nms=fast` too."""
+FORMATS = ("tflite_fp32", "tflite_int8")
+"""What is measured, with the default suppression."""
 
 
 @dataclass(frozen=True)
@@ -45,24 +45,17 @@ class Extent:
 
     Attributes:
         models: names of conf/model.
-        formats: for each `export.nms`, what is exported.
+        formats: what is exported.
         runs: timed runs of each file.
     """
 
     models: tuple[str, ...]
-    formats: dict[str, tuple[str, ...]]
+    formats: tuple[str, ...] = FORMATS
     runs: int = 20
 
 
-SLOW = "retinanet"
-"""How the names of the models begin that take longest to export; they come last."""
-WHOLE = Extent(
-    tuple(sorted(model_names(), key=lambda name: name.startswith(SLOW))),
-    {"builtin": tuple(FORMATS), "fast": FAST},
-)
-QUICK = Extent(
-    ("ssd_mobilenet_v1_0.25_depth_192",), {"builtin": ("pb",), "fast": ("tflite_int8",)}, 3
-)
+WHOLE = Extent(tuple(model_names()))
+QUICK = Extent(("ssd_mobilenet_v1_0.25_depth_192",), ("tflite_int8",), 3)
 
 
 @dataclass
@@ -71,19 +64,19 @@ class Row:
 
     Attributes:
         model: its name.
-        milliseconds: median of the runs of each file, by format and `export.nms`.
+        milliseconds: median of the runs of each file, by format.
         failed: why a file has none.
         load: processes waiting or running over the last minute, the highest before one of its files.
     """
 
     model: str
-    milliseconds: dict[tuple[str, str], float] = field(default_factory=dict)
+    milliseconds: dict[str, float] = field(default_factory=dict)
     failed: list[str] = field(default_factory=list)
     load: float = 0.0
 
 
 def measure(extent: Extent = WHOLE) -> list[Row]:
-    """Export every model in every format, and time each file."""
+    """Export every model in each format, and time each file."""
     picture = pictures.decoded(1)
     rows: list[Row] = []
     networks: dict[str, Row] = {}
@@ -93,16 +86,16 @@ def measure(extent: Extent = WHOLE) -> list[Row]:
             if row.model != model:  # other weights and training values, the same network
                 rows.append(replace(row, model=model, failed=[]))
                 continue
-            for file, format, nms in _exported(row, extent, Path(folder)):
+            for file, format in _exported(row, extent, Path(folder)):
                 row.load = max(row.load, os.getloadavg()[0])
                 try:
                     found = benchmark.measure(file, picture, extent.runs, THREADS)
                 except ModelFileError as error:
                     row.failed.append(f"{model} {format}: {str(error).splitlines()[0]}")
                     continue
-                row.milliseconds[format, nms] = found.latency_ms_p50
+                row.milliseconds[format] = found.latency_ms_p50
             rows.append(row)
-            shown = ", ".join(f"{' '.join(k)} {ms:.1f}" for k, ms in row.milliseconds.items())
+            shown = ", ".join(f"{format} {ms:.1f}" for format, ms in row.milliseconds.items())
             tqdm.write(f"{model}: {shown}", file=sys.stderr)
     return rows
 
@@ -113,22 +106,21 @@ def _network(model: str) -> str:
     return json.dumps({key: settings[key] for key in settings if key not in UNSEEN}, sort_keys=True)
 
 
-def _exported(row: Row, extent: Extent, folder: Path) -> Iterator[tuple[Path, str, str]]:
-    """The files of a model with their formats and suppression."""
-    for nms, formats in extent.formats.items():
-        try:
-            done = processes.run(
-                write_files,
-                model=row.model,
-                formats=list(formats),
-                nms=nms,
-                folder=str(folder / row.model / nms),
-            )
-        except processes.ProcessError as error:
-            row.failed.append(f"{row.model}, nms {nms}: {str(error).splitlines()[-1]}")
-            continue
-        row.failed += [f"{row.model} {format}: {why}" for format, why in done.value["failed"]]
-        yield from ((Path(path), format, nms) for format, path in done.value["written"])
+def _exported(row: Row, extent: Extent, folder: Path) -> Iterator[tuple[Path, str]]:
+    """The files of a model with their formats."""
+    try:
+        done = processes.run(
+            write_files,
+            model=row.model,
+            formats=list(extent.formats),
+            nms=section(ExportConfig).nms,
+            folder=str(folder / row.model),
+        )
+    except processes.ProcessError as error:
+        row.failed.append(f"{row.model}: {str(error).splitlines()[-1]}")
+        return
+    row.failed += [f"{row.model} {format}: {why}" for format, why in done.value["failed"]]
+    yield from ((Path(path), format) for format, path in done.value["written"])
 
 
 # ---- what runs in a process of its own

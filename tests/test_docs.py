@@ -15,6 +15,7 @@ from odtrain.config.schema import keys
 from odtrain.config.shipped import shipped
 from odtrain.findings import KINDS
 from odtrain.zoo.catalog import catalog_table
+from odtrain.zoo.purposes import PURPOSES
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -246,3 +247,14 @@ def test_the_zoo_page_has_the_table_that_odtrain_zoo_prints():
     page = (ROOT / "docs" / "zoo.md").read_text(encoding="utf-8")
     listed = rows(page.partition("| model | input |")[2].partition("\n\n")[0])[2:]
     assert listed == [row[:-1] for row in rows(catalog_table())[2:]]
+
+
+def test_the_zoo_page_groups_the_models_as_odtrain_zoo_does():
+    page = (ROOT / "docs" / "zoo.md").read_text(encoding="utf-8")
+    which = page.partition("## Which one")[2].partition("\n## ")[0]
+    for each in PURPOSES:
+        _, found, section = which.partition(f"### {each.name}\n")
+        assert found, each.name
+        section = section.partition("\n### ")[0]
+        assert section.strip().splitlines()[0] == each.advice
+        assert set(re.findall(r"`model=(\w\S*?)`", section)) == set(each.models)

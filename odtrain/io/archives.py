@@ -24,6 +24,9 @@ MOST_BYTES = 4 * 2**30
 
 MOST_MEMBERS = 10_000
 
+BROKEN = (gzip.BadGzipFile, EOFError, zlib.error)
+"""What reading a compressed file raises that is damaged, or ends early."""
+
 LONGEST_READ = 16 * 2**20
 """No honest header is read in one piece of more bytes."""
 
@@ -86,6 +89,21 @@ def unpack(archive: Path) -> Path:
     return folder
 
 
+def is_whole(archive: Path) -> bool:
+    """Whether an archive, gzipped or not, can be read to its end: half a download cannot.
+
+    One that has no end is told by `unpack`.
+    """
+    try:
+        with _decompressed(archive) as stream:
+            _read_to_the_end(Bounded(stream, MOST_BYTES))
+    except BROKEN:
+        return False
+    except BombError:
+        pass
+    return True
+
+
 class BombError(Exception):
     """An archive unpacks to more than it may, or asks for more memory than an honest one does."""
 
@@ -124,23 +142,27 @@ class Bounded:
 
 def _extract(archive: Path, folder: Path) -> None:
     """Unpack `archive` into the empty `folder`, or raise."""
-    broken = (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error)
     try:
         with _decompressed(archive) as stream:
             bounded = Bounded(stream, MOST_BYTES)
             with tarfile.open(fileobj=cast(BinaryIO, bounded), mode="r:") as tar:
                 members = list(_checked(archive, tar))
                 tar.extractall(folder, members=members, filter="data")
-            while bounded.read(2**20):  # the checksum at the very end is part of being whole
-                pass
+            _read_to_the_end(bounded)
     except (BombError, tarfile.FilterError) as error:
         raise _refused(archive, str(error)) from error
-    except broken as error:
+    except (tarfile.TarError, *BROKEN) as error:
         raise CheckpointError(
             archive,
             f"not a whole tarball ({error}).",
             "Download it again: it is truncated, or something else under this name.",
         ) from error
+
+
+def _read_to_the_end(stream: Bounded) -> None:
+    """Read what is left: the checksum at the very end is part of being whole."""
+    while stream.read(2**20):
+        pass
 
 
 def _decompressed(archive: Path) -> BinaryIO:

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import requests
 
 from odtrain.errors import CheckpointError
+from odtrain.io.archives import is_whole
 from odtrain.io.atomic import make_folder, put, write_text
 from odtrain.io.checksums import sha256_of
 from odtrain.io.deadlines import DeadlineAdapter, check_whole
@@ -288,7 +289,7 @@ def _accepted(wanted: Wanted, place: str) -> Path:
     """The whole download under its name, if its digest is right; an unknown one is pinned.
 
     Raises:
-        _NotAccepted: another digest, or something else than a compressed archive under its name.
+        _NotAccepted: another digest, or something else than a whole compressed archive under its name.
     """
     digest = sha256_of(wanted.part)
     if problem := _refusal(wanted, digest):
@@ -311,12 +312,16 @@ def _refusal(wanted: Wanted, digest: str) -> str | None:
     if wanted.expected and digest != wanted.expected:
         pinned = "" if wanted.sha256 else f", pinned in {wanted.pin}"
         return f"its sha256 is {digest}, not {wanted.expected}{pinned}."
+    if not wanted.file.name.endswith(("gz", "tgz")):
+        return None
     with wanted.part.open("rb") as stream:
         gzipped = stream.read(2) == b"\x1f\x8b"
-    if wanted.file.name.endswith(("gz", "tgz")) and not gzipped:
+    if not gzipped:
         return (
             "what was sent under this name is not a .tar.gz: a page that asks to sign in, perhaps."
         )
+    if not wanted.expected and not is_whole(wanted.part):
+        return "it is damaged, or ends early: half a download, perhaps."
     return None
 
 

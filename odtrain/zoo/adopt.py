@@ -39,9 +39,15 @@ def adopt(file: Path, folder: Path) -> int:
         How many variables it has.
 
     Raises:
-        CheckpointError: no frozen graph, or one without variables.
+        CheckpointError: no such file, no frozen graph, or one without variables.
         OSError: the disk refuses.
     """
+    if not file.is_file():
+        raise CheckpointError(
+            file,
+            "no such file.",
+            "Give a frozen .pb, or the model.json of a TensorFlow.js graph model.",
+        )
     of_tfjs = file.suffix == ".json"
     graph = read_model(file) if of_tfjs else read_graph(file)
     variables = variables_of(graph) or unfolded_variables(graph)

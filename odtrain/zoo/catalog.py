@@ -12,6 +12,7 @@ from odtrain.errors import ConfigError
 from odtrain.io.archives import cache_folder
 from odtrain.io.download import file_in
 from odtrain.zoo.costs import Cost, kept_cost
+from odtrain.zoo.purposes import purposes
 
 
 @dataclass(frozen=True)
@@ -85,15 +86,18 @@ def model_names(config_dir: str | None = None) -> list[str]:
     return choices("model", conf_folders(config_dir))
 
 
-def catalog(sort: str = "name", config_dir: str | None = None) -> str:
-    """The models as a Markdown table, and what to take in place of those whose weights are closed.
+def catalog(sort: str | None = None, config_dir: str | None = None) -> str:
+    """The models as Markdown tables, and what to take in place of those whose weights are closed.
+
+    `sort`: a column, for one table of all; None for a table of each purpose, with its advice.
 
     Raises:
         ConfigError: it cannot be sorted by that.
     """
     models = _models(config_dir)
     published = {name: model["zoo"] for name, model in models.items() if model["zoo"] is not None}
-    return "\n".join([_table(sort, models), *closed_lines(published)])
+    tables = _by_purpose(models) if sort is None else _table(sort, models)
+    return "\n".join([tables, *closed_lines(published)])
 
 
 def closed_lines(entries: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -143,13 +147,31 @@ def _table(sort: str, models: Mapping[str, dict[str, Any]]) -> str:
     if sort not in SORT:
         raise ConfigError(f"--sort {sort}", "no such column.", f"Choose one of: {', '.join(SORT)}.")
     entries = [_entry(name, model) for name, model in models.items()]
-    rows = [HEADINGS, *(_cells(entry) for entry in sorted(entries, key=SORT[sort]))]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    rows = [_cells(entry) for entry in sorted(entries, key=SORT[sort])]
+    return _lines(rows, _widths(rows))
+
+
+def _by_purpose(models: Mapping[str, dict[str, Any]]) -> str:
+    """A table of the models of each purpose below its advice, with the same columns in all."""
+    cells = {name: _cells(_entry(name, model)) for name, model in models.items()}
+    widths = _widths(list(cells.values()))
+    return "\n\n".join(
+        f"{': '.join(filter(None, (each.name, each.advice)))}\n\n"
+        f"{_lines([cells[name] for name in each.models], widths)}"
+        for each in purposes(list(models))
+    )
+
+
+def _widths(rows: Sequence[Sequence[str]]) -> list[int]:
+    return [max(map(len, column)) for column in zip(HEADINGS, *rows, strict=True)]
+
+
+def _lines(rows: Sequence[Sequence[str]], widths: Sequence[int]) -> str:
     rule = [
         "-" * width if heading in TEXT else "-" * (width - 1) + ":"
         for heading, width in zip(HEADINGS, widths, strict=True)
     ]
-    return "\n".join(_line(row, widths) for row in [rows[0], rule, *rows[1:]])
+    return "\n".join(_line(row, widths) for row in [HEADINGS, rule, *rows])
 
 
 def _line(cells: Sequence[str], widths: Sequence[int]) -> str:

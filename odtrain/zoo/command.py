@@ -111,8 +111,7 @@ LIST = Action(
     flags=(
         flag(
             "--sort",
-            "name, input, depth, parameters, macs, map, ms or weights",
-            default="name",
+            "one table by name, input, depth, parameters, macs, map, ms or weights; else one of each purpose",
             metavar="COLUMN",
         ),
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import threading
 from collections.abc import Iterator
@@ -15,7 +16,8 @@ from odtrain.errors import CheckpointError
 from odtrain.io import download as downloads
 from odtrain.io.download import Wanted, download, file_in
 
-CONTENT = b"\x1f\x8b" + bytes(i * 7919 % 251 for i in range(2_999_998))
+CONTENT = gzip.compress(bytes(i * 7919 % 251 for i in range(2_999_500)), compresslevel=0, mtime=0)
+"""Nearly 3,000,000 bytes, since nothing is compressed."""
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 BY_HAND = "Get it by hand."
 
@@ -159,6 +161,18 @@ def test_a_folder_with_the_file_needs_no_network(tmp_path, capsys):
     (mirror / "zoo.tar.gz").write_bytes(CONTENT)
     assert download(wanted(tmp_path, UNREACHABLE, None, [mirror])).read_bytes() == CONTENT
     assert f"{mirror}/zoo.tar.gz: no checksum is published." in capsys.readouterr().err
+
+
+def test_half_a_file_in_a_mirror_is_neither_kept_nor_pinned(tmp_path, server, capsys):
+    half = tmp_path / "zoo.tar.gz"
+    half.write_bytes(CONTENT[: len(CONTENT) // 2])
+    want = wanted(tmp_path, server.url, None, [tmp_path])
+    assert download(want).read_bytes() == CONTENT
+    assert (
+        f"{half}: it is damaged, or ends early: half a download, perhaps. It was not kept.\n"
+        in capsys.readouterr().err
+    )
+    assert want.pin.read_text() == f"{SHA256}\n"
 
 
 def test_a_mirror_without_the_file_is_told_and_passed_over(tmp_path, server, capsys):

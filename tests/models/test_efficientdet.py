@@ -384,25 +384,23 @@ def vars_of(root):
 
 
 @pytest.mark.long
-def test_every_operator_before_suppression_is_int8(detector, tmp_path):
+@pytest.mark.parametrize("nms", ["builtin", "fast"])
+def test_every_operator_before_suppression_is_int8(detector, tmp_path, nms):
     images = [picture(*which) for which in PICTURES]
-    names = ("a", "b", "c")
-    files = export(detector, names, ["tflite_int8"], tmp_path, images, "fast", {})
-    operators = floats_before_suppression(files["tflite_int8"])
-    assert operators == []
-
-
-def floats_before_suppression(file):
-    """Operators with a float32 tensor among their inputs or outputs, up to those that end in floats."""
-    interpreter = Interpreter(str(file))
+    file = export(detector, ("a", "b", "c"), ["tflite_int8"], tmp_path, images, nms, {})
+    interpreter = Interpreter(str(file["tflite_int8"]))
     types = {each["index"]: each["dtype"] for each in interpreter.get_tensor_details()}
-    ends = ("DEQUANTIZE", "TFLite_Detection_PostProcess")
-    return [
-        each["op_name"]
-        for each in interpreter._get_ops_details()
-        if each["op_name"] not in ends
-        and any(types.get(i) == np.float32 for i in (*each["inputs"], *each["outputs"]))
+    operators = interpreter._get_ops_details()
+    names = [each["op_name"] for each in operators]
+    handed = [place for place, name in enumerate(names) if name == "DEQUANTIZE"]
+    assert len(handed) == 2  # boxes and scores, to suppression
+    assert not {"CONV_2D", "DEPTHWISE_CONV_2D", "LOGISTIC"} & set(names[handed[-1] :])
+    floats = [
+        names[place]
+        for place, each in enumerate(operators[: handed[-1]])
+        if any(types.get(i) == np.float32 for i in (*each["inputs"], *each["outputs"]))
     ]
+    assert floats == ["DEQUANTIZE"]
 
 
 def test_another_loss_is_refused(detector, fed, predictions):

@@ -67,6 +67,14 @@ def test_a_graph_without_variables_is_refused(tmp_path):
     assert not (tmp_path / "made").exists()
 
 
+def test_a_graph_that_is_not_there_is_told(tmp_path, capsys):
+    assert main(["zoo", "adopt", str(tmp_path / "net.pb"), "--to", str(tmp_path / "made")]) == 1
+    assert capsys.readouterr().err.endswith(
+        f"{tmp_path / 'net.pb'}: no such file.\n"
+        "  Give a frozen .pb, or the model.json of a TensorFlow.js graph model.\n"
+    )
+
+
 @pytest.mark.slow
 @pytest.mark.long
 def test_an_adopted_graph_is_proven_without_naming_its_network(coco, shared, tmp_path):

@@ -10,6 +10,7 @@ from odtrain.errors import ConfigError
 from odtrain.io.archives import cache_folder
 from odtrain.io.download import file_in
 from odtrain.zoo.catalog import catalog, catalog_table, model_names, settings_of
+from odtrain.zoo.purposes import PURPOSES, purposes
 
 
 def rows(text: str) -> list[list[str]]:
@@ -76,7 +77,7 @@ def test_it_is_sorted_by_a_column(sort, first, last):
 
 
 def test_of_weights_behind_a_closed_door_it_is_said_why_and_what_to_take():
-    table, _, said = catalog().rpartition("\n\n")
+    table, _, said = catalog("name").rpartition("\n\n")
     assert table == catalog_table()
     assert said.splitlines()[0] == (
         "retinanet_mobile_coco: closed, since 2026-02 its bucket answers 403, access denied "
@@ -92,6 +93,27 @@ def test_what_is_to_be_taken_instead_is_there_and_not_closed():
     instead = [each for entry in entries.values() if entry for each in entry.get("instead") or ()]
     assert instead
     assert not [name for name in instead if entries[name].get("closed")]
+
+
+def test_without_a_column_there_is_a_table_of_each_purpose_below_its_advice():
+    *parts, closed = catalog().split("\n\n")
+    assert closed.startswith("retinanet_mobile_coco: closed, ")
+    said, tables = parts[::2], parts[1::2]
+    assert said == [f"{each.name}: {each.advice}" for each in PURPOSES]
+    assert [names(table) for table in tables] == [sorted(each.models) for each in PURPOSES]
+    assert sorted(line for table in tables for line in table.splitlines()[2:]) == sorted(
+        catalog_table().splitlines()[2:]
+    )
+
+
+def test_every_model_has_one_purpose():
+    listed = [name for each in PURPOSES for name in each.models]
+    assert sorted(listed) == model_names()
+
+
+def test_models_of_your_own_are_a_group_of_their_own():
+    *_, own = purposes(["mine", "ssd_mobiledet_gpu"])
+    assert own == ("Your own", "", ("mine",))
 
 
 def test_a_column_that_is_not_there_is_refused():
