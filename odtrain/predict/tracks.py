@@ -5,6 +5,7 @@ ByteTrack is that of the package `trackers`, lines and zones are those of `super
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -19,6 +20,10 @@ LATER = 1e-3
 RECOVERED = 0.5
 """Part of the threshold from which a box may go on with a track, though it begins none: what ByteTrack's second
 round is for."""
+
+
+WAYS = {True: ("in", "out"), False: ("entered",)}
+"""Whether it is a line -> what is counted at it."""
 
 
 class Event(NamedTuple):
@@ -63,6 +68,16 @@ class Tracks:
     _numbers: dict[tuple[int, int], int] = field(default_factory=dict)
     _places: dict[str, Any] = field(default_factory=dict)
     _inside: set[tuple[str, int]] = field(default_factory=set)
+    _sums: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+    @property
+    def counted(self) -> dict[str, str]:
+        """Of each line and zone, its name and how often it was crossed or entered."""
+        return {
+            place: f"{place}: "
+            + ", ".join(f"{way} {self._sums[place, way]}" for way in WAYS[len(numbers) == 4])
+            for place, numbers in self.lines.items()
+        }
 
     @property
     def count(self) -> int:
@@ -75,7 +90,7 @@ class Tracks:
         """The detections of the next frame that are shown, and the (N,) number of each one's track, 0 for none.
 
         Args:
-            found: from `RECOVERED` of the threshold on.
+            found: those below `RECOVERED` of the threshold have no track.
             size: (height, width) of the frame; boxes of later ones of another size are laid onto the first.
             frame: its number.
             seconds: from the beginning of the video.
@@ -84,22 +99,43 @@ class Tracks:
             ConfigError: `trackers` is not installed.
             DataError: a line or zone leaves the frame.
         """
+        numbers = self.number(found, size, frame, seconds)
+        kept = (numbers > 0) | (found.scores >= self.threshold)
+        shown = Detections(found.boxes[kept], found.scores[kept], found.classes[kept])
+        return shown, numbers[kept]
+
+    def number(
+        self, found: Detections, size: tuple[int, int], frame: int, seconds: float
+    ) -> IntArray:
+        """The (N,) number of each detection's track, 0 for none; arguments and errors as of `update`."""
         if self._size is None:
             self._size = size
             self._places = _places(self.name, self.lines, size)
         self._seconds = max(seconds, self._seconds + LATER)
         numbers = np.zeros(len(found), np.int64)
-        for class_id in sorted({*self._by_class, *found.classes.tolist()}):
-            rows = np.flatnonzero(found.classes == class_id)
+        strong = found.scores >= RECOVERED * self.threshold
+        for class_id in sorted({*self._by_class, *found.classes[strong].tolist()}):
+            rows = np.flatnonzero((found.classes == class_id) & strong)
             ids = self._of_class(class_id, found, rows)
             for row, number in zip(rows.tolist(), ids, strict=True):
                 if number >= 0:
                     key = class_id, number
                     numbers[row] = self._numbers.setdefault(key, len(self._numbers) + 1)
-        kept = (numbers > 0) | (found.scores >= self.threshold)
-        shown = Detections(found.boxes[kept], found.scores[kept], found.classes[kept])
-        self._count(shown, numbers[kept], frame, seconds)
-        return shown, numbers[kept]
+        self._count(found, numbers, frame, seconds)
+        return numbers
+
+    def count_at(self, lines: Mapping[str, Sequence[float]]) -> None:
+        """From now on, and from 0, count at these.
+
+        Raises:
+            DataError: one leaves the frame; it is counted on as before.
+        """
+        if self._size is not None:
+            self._places = _places(self.name, lines, self._size)
+        self.lines = lines
+        self.events.clear()
+        self._sums.clear()
+        self._inside.clear()
 
     def _of_class(self, class_id: int, found: Detections, rows: IntArray) -> list[int]:
         """The tracker's own number of each row, -1 for none."""
@@ -126,6 +162,8 @@ class Tracks:
 
     def _count(self, shown: Detections, numbers: IntArray, frame: int, seconds: float) -> None:
         rows = np.flatnonzero(numbers)
+        if not self._places:
+            return
         part = Detections(shown.boxes[rows], shown.scores[rows], shown.classes[rows])
         given = self._supervised(part, rows)
         given.tracker_id = numbers[rows]
@@ -140,6 +178,7 @@ class Tracks:
                 for row in rows[np.asarray(hits, bool)].tolist():
                     class_id, track = int(shown.classes[row]), int(numbers[row])
                     self.events.append(Event(place, way, class_id, track, frame, seconds))
+                    self._sums[place, way] += 1
 
     def _entering(self, place: str, inside: Sequence[bool], numbers: IntArray) -> list[bool]:
         """Which tracks are in a zone for the first time."""
