@@ -56,13 +56,14 @@ class Tracks:
         threshold: the score from which a box begins a track.
         lines: name -> x, y, x, y of a line, or x, y of three or more corners of a zone, in pixels.
         events: what was counted so far.
+        size: (height, width) of the first frame.
     """
 
     name: str
     threshold: float
     lines: Mapping[str, Sequence[float]]
     events: list[Event] = field(default_factory=list)
-    _size: tuple[int, int] | None = None
+    size: tuple[int, int] | None = None
     _seconds: float = -1.0
     _by_class: dict[int, Any] = field(default_factory=dict)
     _numbers: dict[tuple[int, int], int] = field(default_factory=dict)
@@ -71,12 +72,19 @@ class Tracks:
     _sums: Counter[tuple[str, str]] = field(default_factory=Counter)
 
     @property
-    def counted(self) -> dict[str, str]:
-        """Of each line and zone, its name and how often it was crossed or entered."""
+    def sums(self) -> dict[str, dict[str, int]]:
+        """Of each line and zone, how often it was crossed in each way, or entered."""
         return {
-            place: f"{place}: "
-            + ", ".join(f"{way} {self._sums[place, way]}" for way in WAYS[len(numbers) == 4])
+            place: {way: self._sums[place, way] for way in WAYS[len(numbers) == 4]}
             for place, numbers in self.lines.items()
+        }
+
+    @property
+    def counted(self) -> dict[str, str]:
+        """The same in words, with the name."""
+        return {
+            place: f"{place}: {', '.join(f'{way} {number}' for way, number in ways.items())}"
+            for place, ways in self.sums.items()
         }
 
     @property
@@ -108,8 +116,8 @@ class Tracks:
         self, found: Detections, size: tuple[int, int], frame: int, seconds: float
     ) -> IntArray:
         """The (N,) number of each detection's track, 0 for none; arguments and errors as of `update`."""
-        if self._size is None:
-            self._size = size
+        if self.size is None:
+            self.size = size
             self._places = _places(self.name, self.lines, size)
         self._seconds = max(seconds, self._seconds + LATER)
         numbers = np.zeros(len(found), np.int64)
@@ -125,22 +133,24 @@ class Tracks:
         return numbers
 
     def count_at(self, lines: Mapping[str, Sequence[float]]) -> None:
-        """From now on, and from 0, count at these.
+        """From now on count at these; those that were there before go on, the others begin at 0.
 
         Raises:
             DataError: one leaves the frame; it is counted on as before.
         """
-        if self._size is not None:
-            self._places = _places(self.name, lines, self._size)
-        self.lines = lines
-        self.events.clear()
-        self._sums.clear()
-        self._inside.clear()
+        kept = {name for name, points in lines.items() if _alike(self.lines.get(name), points)}
+        if self.size is not None:
+            fresh = {name: points for name, points in lines.items() if name not in kept}
+            counters = _places(self.name, fresh, self.size)
+            self._places = {name: counters.get(name) or self._places[name] for name in lines}
+        self.lines = dict(lines)
+        self._sums = Counter({key: n for key, n in self._sums.items() if key[0] in kept})
+        self._inside = {key for key in self._inside if key[0] in kept}
 
     def _of_class(self, class_id: int, found: Detections, rows: IntArray) -> list[int]:
         """The tracker's own number of each row, -1 for none."""
         if class_id not in self._by_class:
-            self._by_class[class_id] = _byte_track(self.threshold)
+            self._by_class[class_id] = byte_track(self.threshold)
         part = Detections(found.boxes[rows], found.scores[rows], found.classes[rows])
         given = self._supervised(part, np.arange(len(rows)))
         tracked = self._by_class[class_id].update(given, timestamp=self._seconds)
@@ -154,8 +164,8 @@ class Tracks:
         """As `supervision` has detections: xyxy in pixels of the first frame."""
         from supervision import Detections as Supervised
 
-        assert self._size is not None
-        height, width = self._size
+        assert self.size is not None
+        height, width = self.size
         xyxy = found.boxes[:, [1, 0, 3, 2]].astype(float) * [width, height, width, height]
         classes = found.classes.astype(int)
         return Supervised(xyxy, confidence=found.scores, class_id=classes, data={"row": rows})
@@ -190,7 +200,19 @@ class Tracks:
         return new
 
 
-def _byte_track(threshold: float) -> Any:
+def _alike(first: Sequence[float] | None, second: Sequence[float]) -> bool:
+    """Whether two lines or zones are the same to half a pixel."""
+    if first is None or len(first) != len(second):
+        return False
+    return bool(np.abs(np.subtract(first, second)).max() <= 0.5)
+
+
+def byte_track(threshold: float) -> Any:
+    """A tracker of its own.
+
+    Raises:
+        ConfigError: `trackers` is not installed.
+    """
     try:
         from trackers import ByteTrackTracker
     except ImportError:

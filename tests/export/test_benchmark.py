@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,10 @@ import pytest
 from support.tflite_files import write_constant_model, write_postprocess_model
 
 from odtrain.errors import ModelFileError
-from odtrain.export.benchmark import Agreement, agreement, measure, size_mb
+from odtrain.export.benchmark import Agreement, _Proof, agreement, measure, size_mb
 from odtrain.structures import Detections, UInt8Image
 from odtrain_runtime.model_files import load_detector
+from odtrain_runtime.tiles import Tiles
 
 BOX = [0.1, 0.1, 0.5, 0.5]
 NEAR = [0.1, 0.1, 0.5, 0.504]
@@ -185,3 +187,15 @@ def test_a_picture_that_cannot_be_had_ends_the_process(model):
 
     with pytest.raises(OSError, match=r"^the disk is gone$"):
         measure(model, broken(), runs=1, threads=1)
+
+
+def test_threads_are_compared_on_one_view_of_a_picture_that_is_looked_at_by_tiles(
+    model, monkeypatch
+):
+    detector = load_detector(model)
+    tiled = replace(detector, tiles=Tiles(50, 50, 0.2, True))
+    proof = _Proof(tiled)
+    image = np.zeros((200, 200, 3), np.uint8)
+    proof.look(image, tiled(image))
+    assert len(proof.expected[0]) == len(detector(image)) != len(tiled(image))
+    assert proof.threads_differ() is None
