@@ -112,10 +112,10 @@ def _likeness(truth: FollowedFrame, found: FollowedFrame) -> FloatArray:
 def _from_zero(numbers: Sequence[IntArray]) -> list[IntArray]:
     """The numbers of each frame, counted from 0 without gaps."""
     known, places = np.unique(np.concatenate([[], *numbers]), return_inverse=True)
-    ends = np.cumsum([len(each) for each in numbers])[:-1] if numbers else []
-    return (
-        [part.astype(np.int64) for part in np.split(places, ends)] if len(known) else list(numbers)
-    )
+    if not len(known):
+        return list(numbers)
+    ends = np.cumsum([len(each) for each in numbers])[:-1]
+    return [part.astype(np.int64) for part in np.split(places, ends)]
 
 
 def _values(parts: Sequence[tuple[Any, Any, Any]]) -> dict[str, float]:

@@ -174,8 +174,8 @@ class PredictionRunner:
             if count:
                 rate = count / max(time.perf_counter() - begun, 1e-9)
                 lost = f", {last - count} lost in between" if last > count else ""
-                frames = f"{count} frame{'s' * (count > 1)}{lost}"
-                logger.info(f"{medium.name}: {frames}, {rate:.1f} a second.")
+                counted = f"{count} frame{'s' * (count > 1)}{lost}"
+                logger.info(f"{medium.name}: {counted}, {rate:.1f} a second.")
         if writer is not None and writer.dropped_audio:
             codecs = ", ".join(writer.dropped_audio)
             logger.warning(
