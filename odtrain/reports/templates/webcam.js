@@ -324,7 +324,7 @@ function finish() {
 function showDrawing() {
   for (const kind of ["line", "zone"]) $(kind).setAttribute("aria-pressed", draft?.kind === kind);
   $("zone").textContent = draft?.kind === "zone" ? "Close the zone" : "Draw a zone";
-  $("view").style.cursor = draft ? "crosshair" : "";
+  $("view").parentElement.classList.toggle("drawing", Boolean(draft));
   draw();
 }
 
