@@ -272,7 +272,7 @@ function listCounts() {
 function countChart() {
   const now = (performance.now() - countingSince) / 1000, all = [...history.values()];
   const lines = all.map((points, i) => ({ colour: about.colours[i % about.colours.length], points: [...points, [now, points.at(-1)[1]]] }));
-  const most = Math.max(1, ...all.map((points) => points.at(-1)[1]));
+  const most = Math.max(4, ...all.map((points) => points.at(-1)[1]));
   return { x: { label: "seconds", low: Math.min(...all.map((points) => points[0][0])), high: now }, y: { label: "counted", low: 0, high: most }, lines };
 }
 
