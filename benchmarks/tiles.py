@@ -204,11 +204,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     draw_pictures(
         folder / "pictures", {"train": given.pictures, "test": max(2, given.pictures // 3)}
     )
-    steps = f"train.steps={given.steps}"
-    whole = train(folder, "whole", [steps])
+    steps = [f"train.steps={given.steps}", f"train.batch_size={min(8, given.pictures)}"]
+    whole = train(folder, "whole", steps)
     minutes = whole["seconds"]["train"] / 60
     more = [f"data.tiles.size={given.size}", f"train.max_minutes={minutes}"]
-    tiles = train(folder, "tiles", [steps, *more])
+    tiles = train(folder, "tiles", [*steps, *more])
     places = [Path(each["folder"]) / "eval" / FOLDER for each in (whole, tiles)]
     plain, split = map(read_labelled, places)
     order = [plain.keys.index(key) for key in split.keys]
