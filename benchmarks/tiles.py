@@ -4,7 +4,7 @@
 
 draws pictures of 2,400 x 1,800 pixels into DIR, in which a button is about 20 pixels wide, trains on whole
 pictures, then on tiles for at most the same time, and keeps the result in DIR/tiles.json. Both are scored on
-whole pictures.
+whole pictures. The same command goes on where it was stopped: pictures and a training that are done stay.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import argparse
 import importlib.util
 import io
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -117,7 +116,7 @@ def _objects(xml: str) -> list[tuple[str, FloatArray]]:
 
 
 def train(folder: Path, name: str, overrides: Sequence[str]) -> dict[str, Any]:
-    """What a training in a process of its own came to: its folder, seconds and numbers."""
+    """What a training in a process of its own came to, now or before: its folder, seconds and numbers."""
     settings = [
         *("data.name=large_panels", f"data.images={folder / 'pictures'}"),
         *(f"data.prepared={folder / f'prepared-{name}'}", f"outputs={folder / 'outputs'}"),
@@ -127,23 +126,27 @@ def train(folder: Path, name: str, overrides: Sequence[str]) -> dict[str, Any]:
             "registry.promote=never",
             "data.validation_fraction=0",
             "train.cache_mb=1000",
+            "train.resume=auto",
         ),
         *overrides,
     ]
-    command = [sys.executable, "-c", TRAIN, str(folder / f"{name}.json"), *settings]
-    subprocess.run(command, check=True)
-    result: dict[str, Any] = json.loads((folder / f"{name}.json").read_text())
+    kept = folder / f"{name}.json"
+    result: dict[str, Any] = json.loads(kept.read_text()) if kept.is_file() else {}
+    if result.get("settings") != settings:
+        subprocess.run([sys.executable, "-c", TRAIN, str(kept), *settings], check=True)
+        result = json.loads(kept.read_text())
     return result
 
 
 TRAIN = """
-import json, sys, odtrain
+import json, os, sys, odtrain
 from odtrain.config.compose import compose_config
 from odtrain.tracking.runs import read_summary
 result = odtrain.train(sys.argv[2:])
 history = read_summary(result.run_id, compose_config(sys.argv[2:]).tracking).metrics
 metrics = {name: points[-1][1] for name, points in history.items()}
 ours = {"folder": str(result.folder), "seconds": result.seconds, "metrics": metrics}
+ours |= {"settings": sys.argv[2:], "load": os.getloadavg()[0]}
 open(sys.argv[1], "w").write(json.dumps(ours))
 """
 
@@ -201,11 +204,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     draw_pictures(
         folder / "pictures", {"train": given.pictures, "test": max(2, given.pictures // 3)}
     )
-    steps = f"train.steps={given.steps}"
-    whole = train(folder, "whole", [steps])
+    steps = [f"train.steps={given.steps}", f"train.batch_size={min(8, given.pictures)}"]
+    whole = train(folder, "whole", steps)
     minutes = whole["seconds"]["train"] / 60
     more = [f"data.tiles.size={given.size}", f"train.max_minutes={minutes}"]
-    tiles = train(folder, "tiles", [steps, *more])
+    tiles = train(folder, "tiles", [*steps, *more])
     places = [Path(each["folder"]) / "eval" / FOLDER for each in (whole, tiles)]
     plain, split = map(read_labelled, places)
     order = [plain.keys.index(key) for key in split.keys]
@@ -224,7 +227,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "seconds trained, tiles": tiles["seconds"]["train"],
         "doubles per 100 objects": doubles(split.truths, found[1]),
         "ms a picture, tiles": tiles["metrics"].get("eval/ms_per_picture"),
-        "load": os.getloadavg()[0],
+        "load, whole": whole["load"],
+        "load, tiles": tiles["load"],
     }
     (folder / "tiles.json").write_text(json.dumps(result, indent=1))
     print("\n".join(markdown.table(("what", "value"), [[k, str(v)] for k, v in result.items()])))

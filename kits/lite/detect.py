@@ -17,7 +17,6 @@ except ModuleNotFoundError:
 
 HERE = Path(__file__).resolve().parent
 KIT = json.loads((HERE / "kit.json").read_text(encoding="utf-8"))
-FILL = (124, 116, 104)  # what a picture does not fill, where its sides are kept in proportion
 
 
 def framed(file):
@@ -25,14 +24,16 @@ def framed(file):
     from PIL import Image, ImageOps
 
     upright = ImageOps.exif_transpose(Image.open(file)).convert("RGB")
-    size, frame = np.array(upright.size), np.array([KIT["width"], KIT["height"]])
-    fitted = np.rint(size * (frame / size).min()).astype(int) if KIT["padded"] else frame
+    size, frame = np.float32(upright.size), np.float32([KIT["width"], KIT["height"]])
+    scaled = size * (frame / size).min()  # in proportion: at the top left, the rest is filled
+    ways = {"stretch": frame, "pad": np.rint(scaled), "pad_grey": np.fmax(scaled // 1, 1)}
+    fitted = ways[KIT["resize"]]
     # Bilinear without antialiasing; where the picture is stretched, pixel i from i * old / new.
-    shift = (0, 0) if KIT["padded"] else (1 - size / frame) / 2
+    shift = (1 - size / frame) / 2 if KIT["resize"] == "stretch" else (0, 0)
     area = (*shift, *(size + shift))
-    small = upright.transform(tuple(map(int, fitted)), Image.EXTENT, area, Image.BILINEAR)
-    whole = Image.new("RGB", tuple(map(int, frame)), FILL)
-    whole.paste(small)
+    edged = Image.fromarray(np.pad(np.asarray(upright), ((0, 1), (0, 1), (0, 0)), "edge"))
+    whole = Image.new("RGB", tuple(map(int, frame)), tuple(KIT["fill"] or (0, 0, 0)))
+    whole.paste(edged.transform(tuple(map(int, fitted)), Image.EXTENT, area, Image.BILINEAR))
     return np.asarray(whole)[None], size * frame / fitted
 
 
@@ -51,9 +52,8 @@ def main(picture, threshold=0.5, file=KIT["file"], delegate=None):
     *rows, count = (model.get_tensor(each["index"])[0] for each in model.get_output_details())
     for box, label, score in list(zip(*rows))[: int(count)]:
         if score >= float(threshold):
-            (top, left), (bottom, right) = box.reshape(2, 2) * sides[::-1]
-            print(KIT["class_names"][int(label)], f"{score:.2f}", end=" ")
-            print(f"{left:.0f} {top:.0f} {right:.0f} {bottom:.0f}")
+            corners = np.rint(box.reshape(2, 2)[:, ::-1] * sides).astype(int)
+            print(KIT["class_names"][int(label)], f"{score:.2f}", *corners.ravel())
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Ask TensorFlow Serving what is in pictures: class, score, left, top, right, bottom, a line each.
+"""Ask TensorFlow Serving what is in a picture: class, score, left, top, right, bottom, a line each.
 
 python -m pip install numpy pillow
-python client.py http://127.0.0.1:8501 PICTURE...
+python client.py http://127.0.0.1:8501 PICTURE [THRESHOLD]
 """
 
 import json
@@ -25,17 +25,16 @@ def ask(server: str, pixels: np.ndarray) -> dict[str, list]:
         return json.load(answer)["outputs"]
 
 
-def main(server: str, pictures: list[str], threshold: float = 0.5) -> None:
-    for file in pictures:
-        upright = ImageOps.exif_transpose(Image.open(file)).convert("RGB")
-        found = ask(server, np.asarray(upright)[None])
-        rows = zip(*(found[f"detection_{key}"][0] for key in ("boxes", "classes", "scores")))
-        for (top, left, bottom, right), label, score in rows:
-            if score >= threshold:
-                name = KIT["class_names"][int(label) - 1]  # ids begin at 1
-                sides = (left * upright.width, top * upright.height, right * upright.width)
-                print(name, f"{score:.2f}", *map(round, sides), round(bottom * upright.height))
+def main(server: str, picture: str, threshold: float = 0.5) -> None:
+    upright = ImageOps.exif_transpose(Image.open(picture)).convert("RGB")
+    found = ask(server, np.asarray(upright)[None])
+    rows = zip(*(found[f"detection_{key}"][0] for key in ("boxes", "classes", "scores")))
+    for (top, left, bottom, right), label, score in rows:
+        if score >= float(threshold):
+            name = KIT["class_names"][int(label) - 1]  # ids begin at 1
+            sides = (left * upright.width, top * upright.height, right * upright.width)
+            print(name, f"{score:.2f}", *map(round, sides), round(bottom * upright.height))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2:])
+    main(*sys.argv[1:])

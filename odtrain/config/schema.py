@@ -432,6 +432,7 @@ class Config:
     source: str | None
     trust_source: bool
     input: str | None
+    labels: str | None
     output: str | None
 
     @property

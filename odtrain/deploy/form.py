@@ -39,7 +39,7 @@ class Form:
         outputs: shapes, in the file's order.
         roles: what each output is, by metadata; empty where the file does not say.
         loses: whether it loses a class with several threads (tensorflow#56058).
-        padded: whether it was trained on pictures whose sides are kept in proportion.
+        resize: how it was shown pictures of any shape, a word of `resizing`.
     """
 
     size: tuple[int, int]
@@ -47,7 +47,7 @@ class Form:
     outputs: tuple[tuple[int, ...], ...]
     roles: tuple[str, ...]
     loses: bool
-    padded: bool
+    resize: str
 
 
 def form_of(file: Path) -> Form:
@@ -64,7 +64,7 @@ def form_of(file: Path) -> Form:
         tuple(tuple(int(side) for side in np.atleast_1d(shape)) for shape in outputs),
         metadata.output_names,
         operator is not None and operator.safe_threads(MOST_THREADS) < MOST_THREADS,
-        metadata.passport.get(provenance.RESIZE) in resizing.FILLS,
+        metadata.passport.get(provenance.RESIZE, resizing.STRETCH),
     )
 
 
@@ -85,6 +85,22 @@ def check_form(uri: str, form: Form) -> None:
         problem = "loses a class where it runs with several threads (tensorflow#56058)."
     if problem:
         raise TrackingError(uri, problem, "odtrain export source=RUN writes files that fit.")
+
+
+def check_square(uri: str, form: Form) -> None:
+    """Refuse a file that learned pictures in proportion, where squares are stretched to its input.
+
+    Raises:
+        TrackingError: it pads pictures to an input that is no square.
+    """
+    height, width = form.size
+    if form.resize in resizing.FILLS and height != width:
+        raise TrackingError(
+            uri,
+            f"keeps the sides of a picture in proportion (model.resize={form.resize}) and takes "
+            f"{width} x {height} pixels, to which squares would be stretched.",
+            "Train with a square model.input_size, or with model.resize=stretch.",
+        )
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 import odtrain_runtime
 from odtrain.config.shipped import shipped
-from odtrain.deploy.form import audit, check_form, form_of, staying
+from odtrain.deploy.form import audit, check_form, check_square, form_of, staying
 from odtrain.deploy.targets import TARGETS, Target
 from odtrain.errors import ConfigError, TrackingError, choose
 from odtrain.export_formats import FORMATS
@@ -23,9 +23,12 @@ from odtrain.io.checksums import SUMS, verify
 from odtrain.io.free_names import is_taken
 from odtrain.registry.download import download
 from odtrain.registry.versions import LABEL_FILES, SOUND, Version, files_of, find_version
+from odtrain.system.progress import doing
+from odtrain_runtime import resizing
 from odtrain_runtime.plain import plain
 from odtrain_runtime.provenance import read_labels, read_passport, read_thresholds
 from odtrain_runtime.tflite_metadata import read_metadata
+from odtrain_runtime.tiles import read_tiles
 
 TEMPLATE = ".j2"
 KIT = "kit.json"
@@ -57,18 +60,18 @@ def deploy(uri: str, to: str, out: Path, store: str) -> str:
     chosen = fitting(version, target, to)
     with replacing_folder(out) as part:
         facts = _registered(part, version, chosen, target, store)
+        if target.edge_tpu:
+            facts |= _for_edge_tpu(part / facts["file"])
         for kit in target.kits:
             _fill(part, kit, facts)
         if target.runtime:
             _bring_runtime(part)
-        if to == "coral":
-            _compile(part / facts["file"])
         verify(part)
     return "\n".join(
         [
             f"{facts['uri']} for {to}: {out}",
             f"  {facts['file']} is the registered {chosen}, byte for byte.",
-            *([f"  {facts['doubt']}"] if facts["doubt"] else []),
+            *(f"  {doubt}" for doubt in facts["doubts"]),
             f"  Next: {out / 'README.md'} has the steps.",
         ]
     )
@@ -112,7 +115,6 @@ def _registered(
     inside = moved.relative_to(part).as_posix()
     _list_sums(part, place, file.name, inside)
     labels = (place / LABEL_FILES["labels"]).read_text(encoding="utf-8")
-    gate = version.tags.get("odtrain.gate")
     known = {
         "uri": uri,
         "name": plain(version.name),
@@ -126,27 +128,46 @@ def _registered(
     (part / KIT).write_text(
         json.dumps(known, indent=2, ensure_ascii=False, sort_keys=True) + "\n", encoding="utf-8"
     )
-    unsound = version.tags.get(SOUND) == "failed"
-    doubt = f"The gate found fault with its files: {plain(gate or '')}" if unsound else ""
-    return {**known, "doubt": doubt, "told": _told(known, version, doubt), **_words(known)}
+    doubts = doubts_of(version.tags, _passport(moved), target)
+    return {**known, "doubts": doubts, "told": _told(known, version, doubts), **_words(known)}
+
+
+def doubts_of(tags: Mapping[str, str], passport: Mapping[str, str], target: Target) -> list[str]:
+    """Why what was measured may not be what the target sees."""
+    doubts = []
+    if tags.get(SOUND) == "failed":
+        gate = plain(tags.get("odtrain.gate", ""))
+        doubts.append(f"The gate found fault with its files: {gate}")
+    if (tiles := read_tiles(passport)) and not target.runtime:
+        doubts.append(f"It was measured by {tiles}; here each picture is looked at once.")
+    return doubts
 
 
 def _seen(file: Path, uri: str, target: Target) -> dict[str, Any]:
+    thresholds = read_thresholds(_passport(file))
     if file.is_dir():
-        passport = read_passport((file / "assets/passport.json").read_text(encoding="utf-8"))
-        return {"thresholds": read_thresholds(passport)}
+        return {"thresholds": thresholds}
     form = form_of(file)
     if target.form:
         check_form(uri, form)
+    if target.squares:
+        check_square(uri, form)
     height, width = form.size
-    thresholds = read_thresholds(read_metadata(file).passport)
+    fill = resizing.FILLS.get(form.resize)
     return {
         "height": height,
         "width": width,
         "dtype": form.dtype,
-        "padded": form.padded,
+        "resize": form.resize,
+        "fill": fill and [round(level) for level in fill],
         "thresholds": thresholds,
     }
+
+
+def _passport(file: Path) -> dict[str, str]:
+    if file.is_dir():
+        return read_passport((file / "assets/passport.json").read_text(encoding="utf-8"))
+    return read_metadata(file).passport
 
 
 def _list_sums(part: Path, place: Path, name: str, inside: str) -> None:
@@ -168,7 +189,7 @@ def slug_of(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "detector"
 
 
-def _told(known: Mapping[str, Any], version: Version, doubt: str) -> str:
+def _told(known: Mapping[str, Any], version: Version, doubts: list[str]) -> str:
     """What every README begins with."""
     tags = version.tags
     score = tags.get(f"export/{known['format']}/mAP")
@@ -178,7 +199,7 @@ def _told(known: Mapping[str, Any], version: Version, doubt: str) -> str:
     ]
     if score is not None:
         said.append(f"mAP of this very file on its test pictures: {score}.")
-    return "\n".join([*said, *([f"**{doubt}**"] if doubt else [])])
+    return "\n".join([*said, *(f"**{doubt}**" for doubt in doubts)])
 
 
 def _words(known: Mapping[str, Any]) -> dict[str, str]:
@@ -198,8 +219,6 @@ def _words(known: Mapping[str, Any]) -> dict[str, str]:
 def _fill(part: Path, kit: str, facts: Mapping[str, Any]) -> None:
     """Copy the files of a folder of `kits/`; templates are filled with the facts."""
     templates, kits = _templates(), shipped("kits")
-    if kit == "coral":
-        facts = {**facts, **_audited(part / str(facts["file"]))}
     for source in sorted(path for path in (kits / kit).rglob("*") if path.is_file()):
         if source.parent.name == "__pycache__" or source.name == "model.yml":
             continue
@@ -224,13 +243,13 @@ def _templates() -> Environment:
     return made
 
 
-def _audited(file: Path) -> dict[str, Any]:
+def _for_edge_tpu(file: Path) -> dict[str, Any]:
+    """Which operators it takes; its file beside the registered one, where its compiler is installed."""
     operators = audit(file)
-    said = (
-        f"`{COMPILED}` in this folder was made so; it is another file than the one that was measured."
-        if shutil.which(COMPILER)
-        else f"{COMPILER} was not installed where this kit was made: nothing was compiled."
-    )
+    said = f"{COMPILER} was not installed where this kit was made: nothing was compiled."
+    if shutil.which(COMPILER):
+        _compile(file)
+        said = f"`{COMPILED}` in this folder was made so; it is another file than the one that was measured."
     stays = [each for each in operators if each.why]
     return {
         "operators": operators,
@@ -240,27 +259,36 @@ def _audited(file: Path) -> dict[str, Any]:
     }
 
 
+@doing("Compiling for an Edge TPU")
 def _compile(file: Path) -> None:
-    """Make the Edge TPU's file where its compiler is installed.
+    """Make the Edge TPU's file.
 
     Raises:
-        TrackingError: it makes none.
+        TrackingError: the compiler makes none, or not in time.
     """
-    if not shutil.which(COMPILER):
-        return
-    done = subprocess.run(
-        [COMPILER, "-s", file.name],
-        cwd=file.parent,
-        capture_output=True,
-        text=True,
-        timeout=COMPILING_SECONDS,
-        check=False,
-    )
-    if done.returncode or not file.with_name(COMPILED).is_file():
-        said = (done.stderr or done.stdout).strip().splitlines()[-1:] or ["nothing"]
-        raise TrackingError(
-            file.name, f"{COMPILER} cannot compile it; it says: {said[0]}", "Compile it elsewhere."
+    try:
+        done = subprocess.run(
+            [COMPILER, "-s", file.name],
+            cwd=file.parent,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=COMPILING_SECONDS,
+            check=False,
         )
+    except subprocess.TimeoutExpired:
+        problem = f"{COMPILER} was not done with it after {COMPILING_SECONDS} s."
+    except OSError as error:
+        problem = f"{COMPILER} does not start: {error.strerror}."
+    else:
+        if done.returncode == 0 and file.with_name(COMPILED).is_file():
+            return
+        said = (done.stderr or done.stdout).strip().splitlines()[-1:] or ["nothing"]
+        problem = f"{COMPILER} cannot compile it; it says: {plain(said[0])}"
+    raise TrackingError(
+        file.name, problem, f"Take {COMPILER} off PATH, and compile the kit's file elsewhere."
+    )
 
 
 def _bring_runtime(part: Path) -> None:

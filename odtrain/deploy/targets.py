@@ -20,7 +20,9 @@ class Target:
         kits: folders of `kits/` whose files it gets; a later one's win.
         place: folder of the registered files in the kit.
         form: whether outputs are taken by position, pictures as uint8: no other file will do.
-        runtime: whether `odtrain_runtime` comes along.
+        runtime: whether `odtrain_runtime` comes along, and looks as the model was judged.
+        squares: whether a square of the picture is stretched to the input.
+        edge_tpu: whether the file is looked through, and compiled where that can be, for an Edge TPU.
     """
 
     formats: tuple[str, ...]
@@ -29,6 +31,8 @@ class Target:
     place: str = "."
     form: bool = False
     runtime: bool = False
+    squares: bool = False
+    edge_tpu: bool = False
 
 
 TARGETS = {
@@ -37,12 +41,14 @@ TARGETS = {
         "Frigate gives pictures as uint8, and reads boxes, classes, scores and count by position",
         ("lite", "frigate"),
         form=True,
+        squares=True,
     ),
     "coral": Target(
         (INT8,),
         "an Edge TPU computes with whole numbers of 8 bits alone",
         ("lite", "coral"),
         form=True,
+        edge_tpu=True,
     ),
     "raspberry-pi": Target(
         (INT8, *(name for name in LITE if name != INT8)),

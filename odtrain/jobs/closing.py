@@ -19,6 +19,7 @@ from odtrain.training.loop import Fitted
 if TYPE_CHECKING:
     from odtrain.jobs.benchmark import BenchmarkResult
     from odtrain.jobs.evaluate import EvaluateResult
+    from odtrain.jobs.evaluate_video import VideoResult
     from odtrain.jobs.export import ExportResult
     from odtrain.jobs.steps import Evaluated
     from odtrain.jobs.train import TrainResult
@@ -182,6 +183,11 @@ def _pages_of(result: TrainResult, served: str) -> list[str]:
 def after_evaluation(result: EvaluateResult) -> str:
     """The result, and where the report is."""
     return f"{headline(result.evaluation)}\n{result.in_words}\nReport: {result.report}"
+
+
+def after_video(result: VideoResult) -> str:
+    """The scores, and where the tracks are."""
+    return f"{result.in_words}\nRun {result.run_id}: {result.folder}"
 
 
 def after_export(result: ExportResult) -> str:

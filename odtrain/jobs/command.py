@@ -32,6 +32,11 @@ def _train_here(given: Composed) -> str:
 
 
 def _evaluate(given: Composed) -> str:
+    if given.config.input or given.config.labels:
+        from odtrain.jobs.closing import after_video
+        from odtrain.jobs.evaluate_video import evaluate_video
+
+        return after_video(evaluate_video(given.config, given.overrides))
     from odtrain.jobs.closing import after_evaluation
     from odtrain.jobs.evaluate import evaluate
 
@@ -85,6 +90,10 @@ EVALUATE = Action(
         "model",
         "benchmark",
         "predict.label_map",
+        "predict.threshold",
+        "predict.threads",
+        "input",
+        "labels",
         "tracking",
         "outputs",
     ),

@@ -12,7 +12,7 @@ from odtrain.config.schema import Config, replaced
 from odtrain.config.tiles import judging_tiles, tiles_in_use
 from odtrain.dataset.prepare import prepare
 from odtrain.dataset.read import Dataset
-from odtrain.errors import DataError
+from odtrain.errors import ConfigError, DataError
 from odtrain.evaluation.evaluate import Evaluation
 from odtrain.jobs.closing import in_words, pictures_in_words
 from odtrain.jobs.context import RunContext
@@ -99,6 +99,8 @@ def evaluate(config: Config, overrides: Sequence[str]) -> EvaluateResult:
         DataError: it knows other classes than the data, or names none.
         OdtrainError: the source, the data or the store are not to be had.
     """
+    if config.labels:
+        raise ConfigError("labels", "are of a video: input=VIDEO.", "Leave it out for pictures.")
     source = open_source(config.source, config)
     judged = None
     if source.run_id is not None:

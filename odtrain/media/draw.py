@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -119,6 +119,32 @@ def draw_truth(image: UInt8Image, truth: GroundTruth, class_names: Sequence[str]
         for box, class_id in zip(_pixels(truth.boxes, image), truth.classes.tolist(), strict=True)
     ]
     return _paint(image, marks, [])
+
+
+def draw_places(
+    image: UInt8Image, places: Mapping[str, Sequence[float]], said: Mapping[str, str]
+) -> UInt8Image:
+    """A copy of the (H, W, 3) picture with lines and zones, each under a tag.
+
+    Args:
+        image: RGB.
+        places: name -> x, y of the two ends of a line, or of each corner of a zone, in pixels.
+        said: name -> what its tag says.
+    """
+    picture = Image.fromarray(image)
+    canvas, width = ImageDraw.Draw(picture), _line_width(image)
+    last, marks = np.array(image.shape[1::-1]) - 1, []
+    for name, numbers in places.items():
+        points = np.rint(np.clip(np.reshape(numbers, (-1, 2)), 0, last)).astype(int)
+        ends = [tuple(point) for point in points.tolist()]
+        path = ends if len(ends) == 2 else [*ends, ends[0]]
+        canvas.line(path, fill=DARK, width=width + 2)
+        canvas.line(path, fill=WHITE, width=width)
+        (left, top), (right, bottom) = points.min(axis=0).tolist(), points.max(axis=0).tolist()
+        marks.append(Mark(Pixels(left, top, right, bottom), PAPER, said[name]))
+    for tag in _place_tags(marks, image):
+        _write(canvas, tag)
+    return np.array(picture)
 
 
 def side_by_side(left: UInt8Image, right: UInt8Image, titles: tuple[str, str]) -> UInt8Image:

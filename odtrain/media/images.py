@@ -20,6 +20,7 @@ from odtrain_runtime.pictures import (
     CONVERT,
     FORMATS,
     OPENED,
+    PULL,
     TooManyPixelsError,
     UnsupportedError,
     UnusableError,
@@ -74,9 +75,9 @@ class Picture:
 def finding_of(error: UnusableError) -> Finding:
     """The finding that says why a picture cannot be used."""
     kinds = {TooManyPixelsError: "OD019", UnsupportedError: "OD011"}
-    remedy = error.args[2] if error.args[2] in CONVERT.values() else None
+    known = error.args[2] in (*CONVERT.values(), PULL)
     code = kinds.get(type(error), "OD010")
-    return Finding.of(code, error.args[0], error.cause, remedy=remedy)
+    return Finding.of(code, error.args[0], error.cause, remedy=error.args[2] if known else None)
 
 
 def inspect(file: Path, data: bytes, labelled_size: tuple[int, int] | None) -> Picture:

@@ -294,15 +294,21 @@ def _predictions(
     """Everything found, in the order of the input; the tracks of videos are noted in `tracked`."""
     number, journal = 0, runner.journal
     for medium in media:
-        tracks = runner.tracks_of(medium) if medium.moving else None
         frames: Sequence[int | None] = journal.frames(medium.name) if medium.moving else [None]
+        tracks, known = runner.followed.get(medium.name, (None, {}))
+        if medium.moving and len(known) != len(
+            frames
+        ):  # some were followed by a run that was stopped
+            tracks, known = runner.tracks_of(medium), {}
         for frame in frames:
             number += 1
             if entry := journal.get((medium.name, frame)):
                 (height, width), found, seconds = entry["size"], entry["found"], entry["seconds"]
                 numbers = None
                 if tracks is not None and frame is not None:
-                    found, numbers = tracks.update(found, (height, width), frame, seconds)
+                    found, numbers = known.get(frame) or tracks.update(
+                        found, (height, width), frame, seconds
+                    )
                     tracked.note(
                         medium.name, tracks, mot_rows(found, numbers, (height, width), frame)
                     )

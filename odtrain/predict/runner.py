@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,7 @@ from PIL import Image
 from odtrain.config.schema import PredictConfig
 from odtrain.errors import DataError
 from odtrain.io.atomic import write_bytes
-from odtrain.media.draw import draw
+from odtrain.media.draw import draw, draw_places
 from odtrain.media.find import Medium
 from odtrain.media.images import finding_of, frame_count
 from odtrain.media.video import Frame, Video, VideoWriter, open_video
@@ -23,7 +24,7 @@ from odtrain.model_source import Source
 from odtrain.predict.outputs import Prediction, voc_xml
 from odtrain.predict.progress import Journal, stamp_of
 from odtrain.predict.tracks import RECOVERED, Tracks
-from odtrain.structures import Detections, UInt8Image
+from odtrain.structures import Detections, IntArray, UInt8Image
 from odtrain.system.workers import in_chunks, in_threads
 from odtrain_runtime.pictures import UnusableError, read_upright
 
@@ -83,6 +84,7 @@ class PredictionRunner:
         journal: where everything found is noted.
         advance: is told how many pictures and frames were done.
         whole: pictures and videos that could be read.
+        followed: of each video that was tracked here: its tracks, and by frame what is shown with its numbers.
     """
 
     source: Source
@@ -94,6 +96,9 @@ class PredictionRunner:
     journal: Journal
     advance: Callable[[int], Any] = field(default=lambda count: None)
     whole: list[Medium] = field(default_factory=list)
+    followed: dict[str, tuple[Tracks, dict[int, tuple[Detections, IntArray]]]] = field(
+        default_factory=dict
+    )
 
     # ---- pictures
 
@@ -144,10 +149,15 @@ class PredictionRunner:
     def at_frames(self, medium: Medium, video: Video, frames: Iterable[Frame]) -> None:
         """Look at frames as they come, and write the drawn video as far as they go."""
         target, tracks = self.folder / self.names[medium.file][0], self.tracks_of(medium)
+        if tracks is not None:
+            self.followed[medium.name] = tracks, {}
+        count, last, begun = 0, 0, time.perf_counter()
         writer = VideoWriter(target, video) if self.config.drawn else None
         try:
             for seen in self._run(self._tasks(medium, frames, video.live)):
-                drawn = seen.drawn if tracks is None else self._draw_tracks(tracks, seen)
+                drawn = seen.drawn if tracks is None else self._draw_tracks(medium, seen)
+                count += 1
+                last = seen.task.frame.number + 1 if seen.task.frame else last
                 if seen.task.frame is not None and drawn is not None and writer is not None:
                     writer.write(seen.task.frame, drawn)
                 if medium not in self.whole[-1:]:
@@ -161,6 +171,11 @@ class PredictionRunner:
         finally:
             if writer is not None:
                 writer.close()
+            if count:
+                rate = count / max(time.perf_counter() - begun, 1e-9)
+                lost = f", {last - count} lost in between" if last > count else ""
+                counted = f"{count} frame{'s' * (count > 1)}{lost}"
+                logger.info(f"{medium.name}: {counted}, {rate:.1f} a second.")
         if writer is not None and writer.dropped_audio:
             codecs = ", ".join(writer.dropped_audio)
             logger.warning(
@@ -173,15 +188,19 @@ class PredictionRunner:
             return None
         return Tracks(medium.name, self.thresholds.lowest, self.config.lines or {})
 
-    def _draw_tracks(self, tracks: Tracks, seen: Seen) -> UInt8Image | None:
+    def _draw_tracks(self, medium: Medium, seen: Seen) -> UInt8Image | None:
         """The frame with what is tracked in it; None where nothing is drawn."""
         frame = seen.task.frame
         if frame is None or seen.found is None:
             return None
+        tracks, known = self.followed[medium.name]
         shown, numbers = tracks.update(seen.found, seen.size, frame.number, frame.seconds)
+        known[frame.number] = shown, numbers
         if not self.config.drawn:
             return None
-        return draw(frame.image, shown, self.source.class_names, threshold=0, tracks=numbers)
+        names = self.source.class_names
+        drawn = draw(frame.image, shown, names, threshold=0, tracks=numbers)
+        return draw_places(drawn, tracks.lines, tracks.counted) if tracks.lines else drawn
 
     def _keep(self, found: Detections, task: FrameTask) -> Detections:
         """What is noted: of a video that is tracked also boxes that may go on with a track."""

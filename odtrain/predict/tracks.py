@@ -5,6 +5,7 @@ ByteTrack is that of the package `trackers`, lines and zones are those of `super
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -19,6 +20,10 @@ LATER = 1e-3
 RECOVERED = 0.5
 """Part of the threshold from which a box may go on with a track, though it begins none: what ByteTrack's second
 round is for."""
+
+
+WAYS = {True: ("in", "out"), False: ("entered",)}
+"""Whether it is a line -> what is counted at it."""
 
 
 class Event(NamedTuple):
@@ -51,18 +56,36 @@ class Tracks:
         threshold: the score from which a box begins a track.
         lines: name -> x, y, x, y of a line, or x, y of three or more corners of a zone, in pixels.
         events: what was counted so far.
+        size: (height, width) of the first frame.
     """
 
     name: str
     threshold: float
     lines: Mapping[str, Sequence[float]]
     events: list[Event] = field(default_factory=list)
-    _size: tuple[int, int] | None = None
+    size: tuple[int, int] | None = None
     _seconds: float = -1.0
     _by_class: dict[int, Any] = field(default_factory=dict)
     _numbers: dict[tuple[int, int], int] = field(default_factory=dict)
     _places: dict[str, Any] = field(default_factory=dict)
     _inside: set[tuple[str, int]] = field(default_factory=set)
+    _sums: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+    @property
+    def sums(self) -> dict[str, dict[str, int]]:
+        """Of each line and zone, how often it was crossed in each way, or entered."""
+        return {
+            place: {way: self._sums[place, way] for way in WAYS[len(numbers) == 4]}
+            for place, numbers in self.lines.items()
+        }
+
+    @property
+    def counted(self) -> dict[str, str]:
+        """The same in words, with the name."""
+        return {
+            place: f"{place}: {', '.join(f'{way} {number}' for way, number in ways.items())}"
+            for place, ways in self.sums.items()
+        }
 
     @property
     def count(self) -> int:
@@ -75,7 +98,7 @@ class Tracks:
         """The detections of the next frame that are shown, and the (N,) number of each one's track, 0 for none.
 
         Args:
-            found: from `RECOVERED` of the threshold on.
+            found: those below `RECOVERED` of the threshold have no track.
             size: (height, width) of the frame; boxes of later ones of another size are laid onto the first.
             frame: its number.
             seconds: from the beginning of the video.
@@ -84,27 +107,50 @@ class Tracks:
             ConfigError: `trackers` is not installed.
             DataError: a line or zone leaves the frame.
         """
-        if self._size is None:
-            self._size = size
+        numbers = self.number(found, size, frame, seconds)
+        kept = (numbers > 0) | (found.scores >= self.threshold)
+        shown = Detections(found.boxes[kept], found.scores[kept], found.classes[kept])
+        return shown, numbers[kept]
+
+    def number(
+        self, found: Detections, size: tuple[int, int], frame: int, seconds: float
+    ) -> IntArray:
+        """The (N,) number of each detection's track, 0 for none; arguments and errors as of `update`."""
+        if self.size is None:
+            self.size = size
             self._places = _places(self.name, self.lines, size)
         self._seconds = max(seconds, self._seconds + LATER)
         numbers = np.zeros(len(found), np.int64)
-        for class_id in sorted({*self._by_class, *found.classes.tolist()}):
-            rows = np.flatnonzero(found.classes == class_id)
+        strong = found.scores >= RECOVERED * self.threshold
+        for class_id in sorted({*self._by_class, *found.classes[strong].tolist()}):
+            rows = np.flatnonzero((found.classes == class_id) & strong)
             ids = self._of_class(class_id, found, rows)
             for row, number in zip(rows.tolist(), ids, strict=True):
                 if number >= 0:
                     key = class_id, number
                     numbers[row] = self._numbers.setdefault(key, len(self._numbers) + 1)
-        kept = (numbers > 0) | (found.scores >= self.threshold)
-        shown = Detections(found.boxes[kept], found.scores[kept], found.classes[kept])
-        self._count(shown, numbers[kept], frame, seconds)
-        return shown, numbers[kept]
+        self._count(found, numbers, frame, seconds)
+        return numbers
+
+    def count_at(self, lines: Mapping[str, Sequence[float]]) -> None:
+        """From now on count at these; those that were there before go on, the others begin at 0.
+
+        Raises:
+            DataError: one leaves the frame; it is counted on as before.
+        """
+        kept = {name for name, points in lines.items() if _alike(self.lines.get(name), points)}
+        if self.size is not None:
+            fresh = {name: points for name, points in lines.items() if name not in kept}
+            counters = _places(self.name, fresh, self.size)
+            self._places = {name: counters.get(name) or self._places[name] for name in lines}
+        self.lines = dict(lines)
+        self._sums = Counter({key: n for key, n in self._sums.items() if key[0] in kept})
+        self._inside = {key for key in self._inside if key[0] in kept}
 
     def _of_class(self, class_id: int, found: Detections, rows: IntArray) -> list[int]:
         """The tracker's own number of each row, -1 for none."""
         if class_id not in self._by_class:
-            self._by_class[class_id] = _byte_track(self.threshold)
+            self._by_class[class_id] = byte_track(self.threshold)
         part = Detections(found.boxes[rows], found.scores[rows], found.classes[rows])
         given = self._supervised(part, np.arange(len(rows)))
         tracked = self._by_class[class_id].update(given, timestamp=self._seconds)
@@ -118,14 +164,16 @@ class Tracks:
         """As `supervision` has detections: xyxy in pixels of the first frame."""
         from supervision import Detections as Supervised
 
-        assert self._size is not None
-        height, width = self._size
+        assert self.size is not None
+        height, width = self.size
         xyxy = found.boxes[:, [1, 0, 3, 2]].astype(float) * [width, height, width, height]
         classes = found.classes.astype(int)
         return Supervised(xyxy, confidence=found.scores, class_id=classes, data={"row": rows})
 
     def _count(self, shown: Detections, numbers: IntArray, frame: int, seconds: float) -> None:
         rows = np.flatnonzero(numbers)
+        if not self._places:
+            return
         part = Detections(shown.boxes[rows], shown.scores[rows], shown.classes[rows])
         given = self._supervised(part, rows)
         given.tracker_id = numbers[rows]
@@ -140,6 +188,7 @@ class Tracks:
                 for row in rows[np.asarray(hits, bool)].tolist():
                     class_id, track = int(shown.classes[row]), int(numbers[row])
                     self.events.append(Event(place, way, class_id, track, frame, seconds))
+                    self._sums[place, way] += 1
 
     def _entering(self, place: str, inside: Sequence[bool], numbers: IntArray) -> list[bool]:
         """Which tracks are in a zone for the first time."""
@@ -151,7 +200,19 @@ class Tracks:
         return new
 
 
-def _byte_track(threshold: float) -> Any:
+def _alike(first: Sequence[float] | None, second: Sequence[float]) -> bool:
+    """Whether two lines or zones are the same to half a pixel."""
+    if first is None or len(first) != len(second):
+        return False
+    return bool(np.abs(np.subtract(first, second)).max() <= 0.5)
+
+
+def byte_track(threshold: float) -> Any:
+    """A tracker of its own.
+
+    Raises:
+        ConfigError: `trackers` is not installed.
+    """
     try:
         from trackers import ByteTrackTracker
     except ImportError:

@@ -13,7 +13,7 @@ import struct
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,7 @@ from odtrain.web.bounds import (
     refused,
 )
 from odtrain.web.guard import page, serve
+from odtrain.web.live_tracks import LiveTracks, PageTracks, read_lines
 from odtrain.web.serve import usage_log
 from odtrain_runtime.answers import sent_picture
 from odtrain_runtime.pictures import PIXEL_LIMIT, UnusableError
@@ -91,8 +92,9 @@ def webcam(config: Config) -> None:
     folder = Path(config.output or DEFAULT_OUTPUT)
     with usage_log(config.serve, source) as log:
         watched = source if log is None else logged(source, log)
-        camera = _camera(settings, config.input, folder, watched)
-        app = build_app(watched, thresholds, camera, folder)
+        camera = _camera(settings, config.input, folder, watched, thresholds.lowest)
+        pages = PageTracks(thresholds.lowest) if settings.track else None
+        app = build_app(watched, thresholds, camera, folder, pages)
         place = config.webcam
         names = place.allowed_hosts
         print(f"frames are saved to {folder.resolve()}")
@@ -119,19 +121,21 @@ def logged(source: Source, log: UsageLog) -> Source:
 
 
 def _camera(
-    settings: PredictConfig, given: str | None, folder: Path, source: Source
+    settings: PredictConfig, given: str | None, folder: Path, source: Source, threshold: float
 ) -> Camera | None:
     """What the server shows; None where the browser's camera is asked for.
 
     Raises:
-        ConfigError, DataError: it is neither a camera nor a video that can be opened.
+        ConfigError, DataError: it is neither a camera nor a video that can be opened; `trackers` is not
+            installed, where objects are followed.
     """
     name = given or DEFAULT_INPUT
+    tracks = LiveTracks(name, threshold, settings.lines or {}) if settings.track else None
     if name == BROWSER:
         return None
     number = camera_number(name)
     if number is not None:
-        return Camera(name, source, lambda: open_camera(number))
+        return Camera(name, source, lambda: open_camera(number), tracks)
     media = find_media(settings, name, folder, "")
     if len(media) != 1 or not media[0].moving:
         raise ConfigError(
@@ -139,7 +143,7 @@ def _camera(
         )
     file = media[0].file
     open_video(file, name).close()
-    return Camera(name, source, lambda: open_video(file, name))
+    return Camera(name, source, lambda: open_video(file, name), tracks)
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,6 +156,8 @@ class DetectedFrame:
         found: detections from `LOWEST_SCORE` on.
         model_ms: that the model took, the picture's resizing included.
         taken: when the camera gave it, on the clock of `time.monotonic`.
+        lost: frames that the camera gave since it was opened and that came too fast to be looked at.
+        followed: as `LiveTracks.follow` gives it; empty where nothing is followed.
     """
 
     number: int
@@ -159,16 +165,22 @@ class DetectedFrame:
     found: Detections
     model_ms: float
     taken: float
+    lost: int = 0
+    followed: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Camera:
     """A camera that is open, and looked at by the model, as long as somebody asks for frames."""
 
-    def __init__(self, name: str, source: Source, opener: Any) -> None:
+    def __init__(
+        self, name: str, source: Source, opener: Any, tracks: LiveTracks | None = None
+    ) -> None:
         """`opener` gives the `Video`; it is called again after the camera failed, or a video ended."""
         self.name = name
+        self.tracks = tracks
         self._source = source
         self._open = opener
+        self._last, self._lost = -1, 0
         self._changed = threading.Condition()
         self._shot: DetectedFrame | None = None
         self._problem: str | None = None
@@ -238,6 +250,7 @@ class Camera:
 
     def _watch(self, video: Video) -> str | None:
         """Look at the newest frames; why it ended, where that was no video's own end."""
+        self._last, self._lost = -1, 0
         with Newest(video) as newest:
             for frame in newest.frames():
                 self._publish(frame)
@@ -252,9 +265,15 @@ class Camera:
         found = self._source.detect_all([frame.image])[0].above(LOWEST_SCORE)
         model_ms = 1000 * (time.perf_counter() - begun)
         picture = jpeg(frame.image, STREAM_QUALITY)
+        size = frame.image.shape[0], frame.image.shape[1]
+        followed = self.tracks.follow(found, size, frame.taken) if self.tracks else {}
+        self._lost += frame.number - self._last - 1
+        self._last = frame.number
         with self._changed:
             number = self._shot.number + 1 if self._shot else 1
-            self._shot = DetectedFrame(number, picture, found, model_ms, frame.taken)
+            self._shot = DetectedFrame(
+                number, picture, found, model_ms, frame.taken, self._lost, followed
+            )
             self._changed.notify_all()
 
 
@@ -262,13 +281,26 @@ class Camera:
 
 
 def build_app(
-    source: Source, thresholds: Thresholds, camera: Camera | None, folder: Path
+    source: Source,
+    thresholds: Thresholds,
+    camera: Camera | None,
+    folder: Path,
+    pages: PageTracks | None = None,
 ) -> Starlette:
-    """The page and what it calls; `folder` is where frames are saved."""
+    """The page and what it calls.
+
+    Args:
+        source: the model.
+        thresholds: from which the page shows detections at first.
+        camera: of the server; None for the browser's alone.
+        folder: where frames are saved.
+        pages: follows what browsers' cameras see; None where nothing is followed.
+    """
     bodies, turns, saved = Bodies(), PixelTurns(), list[str]()
 
     async def about(request: Request) -> Response:
-        return JSONResponse(_about(source, thresholds, camera, folder))
+        track = {"track": pages is not None}
+        return JSONResponse({**_about(source, thresholds, camera, folder), **track})
 
     async def frame(request: Request) -> Response:
         after = request.query_params.get("after", "0")
@@ -279,18 +311,44 @@ def build_app(
         except DataError as error:
             return refused(f"{error.args[0]}: {error.args[1]}", 503)
         age_ms = 1000 * (time.monotonic() - shot.taken)
-        head = {"number": shot.number, "model_ms": shot.model_ms, "age_ms": age_ms}
-        return _with_picture({**head, **_as_json(shot.found)}, shot.picture)
+        head = {
+            "number": shot.number,
+            "model_ms": shot.model_ms,
+            "age_ms": age_ms,
+            "lost": shot.lost,
+        }
+        return _with_picture({**head, **_as_json(shot.found), **shot.followed}, shot.picture)
 
-    def look(body: bytes) -> dict[str, Any]:
+    def look(body: bytes, tracks: LiveTracks | None) -> dict[str, Any]:
         with sent_picture(body, MEGAPIXELS, turns) as image:
             begun = time.perf_counter()
             found = source.detect_all([image])[0].above(LOWEST_SCORE)
-            return {"model_ms": 1000 * (time.perf_counter() - begun), **_as_json(found)}
+            seen = {"model_ms": 1000 * (time.perf_counter() - begun), **_as_json(found)}
+            size = image.shape[0], image.shape[1]
+        return {**seen, **(tracks.follow(found, size, time.monotonic()) if tracks else {})}
+
+    def tracks_of(request: Request) -> LiveTracks | None:
+        """Those of the page that asks; of the server's camera where it names no page of its own."""
+        token = request.query_params.get("page")
+        if pages is None:
+            return None
+        return pages.of(token) if token is not None else camera.tracks if camera else None
 
     async def detect(request: Request) -> Response:
+        named = "page" in request.query_params
         async with bodies.of(request, LARGEST_FRAME) as body:
-            return JSONResponse(await run_in_threadpool(look, body))
+            tracks = tracks_of(request) if named else None
+            return JSONResponse(await run_in_threadpool(look, body, tracks))
+
+    async def lines(request: Request) -> Response:
+        async with bodies.of(request, LONGEST_BOXES) as body:
+            if nested_too_deep(body):
+                raise ValueError("The lines are none.")
+            drawn = read_lines(body)
+        if (tracks := tracks_of(request)) is None:
+            return refused("Nothing is followed here: start with predict.track=true.", 404)
+        tracks.count_at(drawn)
+        return JSONResponse({"lines": drawn})
 
     async def save(request: Request) -> Response:
         async with bodies.of(request, LARGEST_FRAME) as body:
@@ -308,6 +366,7 @@ def build_app(
         Route("/frame", frame),
         Route("/detect", detect, methods=["POST"]),
         Route("/save", save, methods=["POST"]),
+        Route("/lines", lines, methods=["POST"]),
     ]
     handlers: Mapping[Any, Any] = {
         **REFUSALS,

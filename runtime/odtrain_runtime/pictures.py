@@ -72,6 +72,9 @@ NOT_READ = {
     b"<svg": "SVG",
 }
 """How files of other formats begin -> what people call them."""
+POINTER = b"version https://git-lfs.github.com/spec/"
+"""How a file begins that git-lfs leaves in place of one that it has not brought."""
+PULL = "Bring the picture with `git lfs pull`."
 CONVERT = {
     kind: f"Convert it: {tool} OLD NEW.jpg, or with ImageMagick: magick OLD NEW.jpg"
     for kind, tool in (("HEIC", "heif-convert"), ("AVIF", "avifdec"))
@@ -236,6 +239,8 @@ def _unidentified(file: Path, data: bytes) -> UnusableError:
         )
     if file.suffix.lower() in UNSUPPORTED_SUFFIXES:
         return UnsupportedError(file, f"{file.suffix} is not read.", SAVE_ANEW)
+    if data.startswith(POINTER):
+        return DamagedError(file, "is what git-lfs leaves in place of a picture.", PULL)
     if data.lstrip()[:1] == b"<":
         return DamagedError(file, "holds text such as a web page, not a picture.", GIVE_ANOTHER)
     return DamagedError(file, "is not a picture, or its beginning is damaged.", GIVE_ANOTHER)

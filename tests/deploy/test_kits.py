@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
 from dataclasses import dataclass, replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -21,15 +24,18 @@ from support.stores import store_at
 from odtrain.cli.main import main
 from odtrain.config.compose import section
 from odtrain.config.schema import ModelConfig
-from odtrain.deploy.form import Form, audit, check_form, form_of
-from odtrain.deploy.kit import deploy, fitting, slug_of
+from odtrain.deploy.form import Form, audit, check_form, check_square, form_of
+from odtrain.deploy.kit import deploy, doubts_of, fitting, slug_of
 from odtrain.deploy.targets import TARGETS
 from odtrain.errors import TrackingError
 from odtrain.io.checksums import SUMS, verify
 from odtrain.registry.register import ModelCandidate, register
-from odtrain.registry.versions import find_version
+from odtrain.registry.versions import SOUND, find_version
 from odtrain.tracking.tracker import Tracker
+from odtrain_runtime import resizing
 from odtrain_runtime.model_files import load_detector
+from odtrain_runtime.tflite import pad, resize
+from odtrain_runtime.tiles import TILES, Tiles, write_tiles
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("own_environment")]
 
@@ -269,6 +275,66 @@ def test_the_program_of_the_pi_finds_what_predict_finds(kits, shelf, picture, mo
     np.testing.assert_allclose([each["box"] for each in said["objects"]], sure.boxes, atol=1e-4)
 
 
+@pytest.mark.parametrize("how", ["stretch", "pad", "pad_grey"])
+@pytest.mark.parametrize("shape", [(90, 41, 3), (50, 131, 3)])
+def test_a_picture_is_framed_as_in_training(kits, tmp_path, how, shape):
+    """To a grey level: Pillow gives whole ones, and rounds what it fills with."""
+    pixels = np.random.default_rng(5).integers(0, 256, shape, np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "picture.png")
+    framed = runpy.run_path(str(kits["frigate"] / "detect.py"))["framed"]
+    fill = resizing.FILLS.get(how)
+    framed.__globals__["KIT"] |= {"resize": how, "fill": fill and [round(one) for one in fill]}
+    seen, sides = framed(tmp_path / "picture.png")
+    wanted = resize(pixels, (64, 96)) if how == "stretch" else pad(pixels, (64, 96), how)
+    np.testing.assert_allclose(seen[0], wanted, atol=1.01)
+    share = 1.0 if how == "stretch" else resizing.extent(shape, (64, 96), how)
+    np.testing.assert_allclose(sides * np.broadcast_to(share, 4)[1::-1], shape[1::-1], rtol=1e-5)
+
+
+def test_the_client_finds_what_the_server_s_model_finds(kits, shelf, tmp_path):
+    """TensorFlow Serving's REST interface, column form, answered by the SavedModel itself."""
+    import tensorflow as tf
+
+    kit = kits["tf-serving"]
+    detect = tf.saved_model.load(str(kit / "models/elevator/1")).signatures["serving_default"]
+    asked = []
+
+    class Serving(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            asked.append(self.path)
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            assert body.keys() == {"signature_name", "inputs"}
+            found = detect(inputs=tf.constant(body["inputs"], tf.uint8))
+            answer = {"outputs": {name: value.numpy().tolist() for name, value in found.items()}}
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(json.dumps(answer).encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    Image.fromarray(np.random.default_rng(6).integers(0, 256, (70, 90, 3), np.uint8)).save(
+        tmp_path / "picture.png"
+    )
+    found = load_detector(shelf.proved / "saved_model")(
+        np.asarray(Image.open(tmp_path / "picture.png"))
+    )
+    threshold = float(np.median(found.scores))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Serving)
+    with server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_address[1]}/"
+        said = run(kit, "client.py", address, tmp_path / "picture.png", threshold).splitlines()
+        server.shutdown()
+    assert asked == ["/v1/models/elevator:predict"]
+    sure = found.above(threshold)
+    assert len(sure.scores) > 10
+    assert [line.rsplit(" ", 5)[:2] for line in said] == [
+        [NAMES[label - 1], f"{score:.2f}"]
+        for label, score in zip(sure.classes, sure.scores, strict=True)
+    ]
+
+
 def test_the_pi_needs_no_odtrain(kits):
     code = "import detect, odtrain_runtime, sys; print(odtrain_runtime.__file__)"
     assert run(kits["raspberry-pi"], "-c", code).strip().startswith(str(kits["raspberry-pi"]))
@@ -396,7 +462,7 @@ def test_the_pi_takes_another_tflite_where_there_is_no_int8(shelf):
     assert fitting(version, TARGETS["raspberry-pi"], "raspberry-pi") == "tflite_fp32"
 
 
-FORM = Form((64, 96), "uint8", ((1, 9, 4), (1, 9), (1, 9), (1,)), (), False, False)
+FORM = Form((64, 96), "uint8", ((1, 9, 4), (1, 9), (1, 9), (1,)), (), False, "stretch")
 
 
 @pytest.mark.parametrize(
@@ -424,7 +490,78 @@ def test_a_file_that_would_be_misread_is_refused(form, problem):
 def test_the_form_of_an_exported_file_is_seen(shelf):
     form = form_of(shelf.proved / "model_int8.tflite")
     check_form("it", form)
-    assert (form.size, form.dtype, form.loses, form.padded) == ((64, 96), "uint8", False, False)
+    assert (form.size, form.dtype, form.loses, form.resize) == ((64, 96), "uint8", False, "stretch")
+
+
+def test_a_kit_says_where_its_program_looks_otherwise_than_the_model_was_measured():
+    tiles = {TILES: write_tiles(Tiles(320, 480, 0.2, True))}
+    assert doubts_of({}, tiles, TARGETS["frigate"]) == [
+        "It was measured by tiles of 480 x 320 that overlap by 0.2 and the whole picture; "
+        "here each picture is looked at once."
+    ]
+    assert doubts_of({}, tiles, TARGETS["raspberry-pi"]) == []
+    failed = {SOUND: "failed", "odtrain.gate": "mAP fell."}
+    assert doubts_of(failed, {}, TARGETS["frigate"]) == [
+        "The gate found fault with its files: mAP fell."
+    ]
+
+
+def test_a_padded_input_that_squares_would_be_stretched_to_is_refused():
+    with pytest.raises(TrackingError) as refused:
+        check_square("models:/a/1", replace(FORM, resize="pad"))
+    assert str(refused.value) == (
+        "models:/a/1: keeps the sides of a picture in proportion (model.resize=pad) and takes 96 x 64 "
+        "pixels, to which squares would be stretched.\n"
+        "  Train with a square model.input_size, or with model.resize=stretch."
+    )
+    check_square("models:/a/1", replace(FORM, size=(64, 64), resize="pad"))
+    check_square("models:/a/1", FORM)
+
+
+@pytest.mark.parametrize(
+    "script, problem",
+    [
+        ("sleep 5", "edgetpu_compiler was not done with it after 0.2 s."),
+        (
+            "echo 'Model not quantized' >&2; exit 1",
+            "edgetpu_compiler cannot compile it; it says: Model not quantized",
+        ),
+        ("exit 0", "edgetpu_compiler cannot compile it; it says: nothing"),
+        (None, "edgetpu_compiler does not start: Exec format error."),
+    ],
+)
+def test_a_compiler_that_makes_nothing_is_told_of(
+    shelf, tmp_path, monkeypatch, capsys, script, problem
+):
+    compiler_at(tmp_path / "bin", script, monkeypatch)
+    monkeypatch.setattr("odtrain.deploy.kit.COMPILING_SECONDS", 0.2)
+    words = ["deploy", URI, "--to", "coral", "--out", str(tmp_path / "kit")]
+    assert main([*words, f"tracking.uri={shelf.uri}"]) == 1
+    assert capsys.readouterr().err == (
+        f"model_int8.tflite: {problem}\n"
+        "  Take edgetpu_compiler off PATH, and compile the kit's file elsewhere.\n"
+    )
+    assert not (tmp_path / "kit").exists()
+
+
+def test_what_the_compiler_makes_comes_along_and_the_registered_file_stays(
+    shelf, tmp_path, monkeypatch
+):
+    compiler_at(tmp_path / "bin", "cp model_int8.tflite model_int8_edgetpu.tflite", monkeypatch)
+    deploy(URI, "coral", tmp_path / "kit", shelf.uri)
+    verify(tmp_path / "kit")
+    assert (tmp_path / "kit/model_int8_edgetpu.tflite").is_file()
+    readme = (tmp_path / "kit/README.md").read_text(encoding="utf-8")
+    assert "`model_int8_edgetpu.tflite` in this folder was made so" in readme
+
+
+def compiler_at(folder: Path, script: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program in the place of Coral's; without a script one that no machine can run."""
+    folder.mkdir()
+    program = folder / "edgetpu_compiler"
+    program.write_text("\0" if script is None else f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
 
 
 def test_a_folder_with_something_in_it_is_left_alone(shelf, tmp_path, capsys):

@@ -5,16 +5,19 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from support.tflite_files import write_constant_model, write_postprocess_model
+from support.tiny_models import BOXES
 
 from odtrain.errors import ModelFileError
-from odtrain.export.benchmark import Agreement, agreement, measure, size_mb
+from odtrain.export.benchmark import Agreement, _Proof, agreement, measure, size_mb
 from odtrain.structures import Detections, UInt8Image
 from odtrain_runtime.model_files import load_detector
+from odtrain_runtime.tiles import Tiles
 
 BOX = [0.1, 0.1, 0.5, 0.5]
 NEAR = [0.1, 0.1, 0.5, 0.504]
@@ -185,3 +188,20 @@ def test_a_picture_that_cannot_be_had_ends_the_process(model):
 
     with pytest.raises(OSError, match=r"^the disk is gone$"):
         measure(model, broken(), runs=1, threads=1)
+
+
+def test_threads_are_compared_on_one_view_of_a_picture_that_is_looked_at_by_tiles(tmp_path):
+    outputs = [
+        ("boxes", BOXES),
+        ("classes", np.float32([[0, 1]])),
+        ("scores", np.float32([[0.9, 0.6]])),
+        ("num_detections", np.float32([2])),
+    ]
+    plain = load_detector(write_constant_model(tmp_path / "two.tflite", outputs))
+    tiled = replace(plain, tiles=Tiles(50, 50, 0.2, True))
+    proof = _Proof(tiled)
+    image = np.zeros((200, 200, 3), np.uint8)
+    proof.look(image, tiled(image))
+    assert np.array_equal(proof.expected[0].boxes, plain(image).boxes)
+    assert not np.array_equal(tiled(image).boxes, plain(image).boxes)
+    assert proof.threads_differ() is None

@@ -206,6 +206,12 @@ def test_of_an_animation_the_first_frame_is_taken():
             id="web page",
         ),
         pytest.param(
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:5a",
+            "OD010",
+            "is what git-lfs leaves in place of a picture.",
+            id="git-lfs",
+        ),
+        pytest.param(
             b"\0" * 100,
             "OD010",
             "is not a picture, or its beginning is damaged.",
@@ -233,6 +239,13 @@ def test_a_picture_that_cannot_be_used_is_a_finding(data, code, cause):
         inspect(FILE, data, None)
     finding = finding_of(caught.value)
     assert (finding.code, finding.severity, finding.cause) == (code, "error", cause)
+
+
+def test_who_has_not_brought_pictures_of_git_lfs_is_told_how():
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:5a\nsize 9\n"
+    with pytest.raises(UnusableError) as caught:
+        inspect(FILE, pointer, None)
+    assert finding_of(caught.value).remedy == "Bring the picture with `git lfs pull`."
 
 
 def test_a_truncated_png_is_a_finding():

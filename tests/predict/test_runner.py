@@ -23,6 +23,7 @@ from odtrain.cli.main import main
 from odtrain.media import video
 from odtrain.model_source import Source
 from odtrain.predict import predict
+from odtrain.predict.tracks import Tracks
 
 __all__ = ["camera"]
 
@@ -413,6 +414,42 @@ def test_a_tracked_video_has_numbers_in_tables_and_counts_beside_them(run, tmp_p
         *TABLES,
         "tracks/film.txt",
     ]
+
+
+def test_lines_are_drawn_into_the_video_with_what_was_counted_and_tracking_is_done_once(
+    run, tmp_path, monkeypatch
+):
+    pytest.importorskip("trackers", reason="the extra `tracks` is not installed")
+    tracked = []
+    update = Tracks.update
+    monkeypatch.setattr(Tracks, "update", lambda *given: tracked.append(given[3]) or update(*given))
+    film = make_video(tmp_path / "film.mp4", frames=4, size=(320, 240))
+    run(film, "predict.track=true", "predict.lines={door:[4,200,300,200]}")
+    with av.open(str(tmp_path / "out/drawn/film-mp4.mp4")) as drawn:
+        pixels = next(drawn.decode(video=0)).to_ndarray(format="rgb24").astype(int)
+    line = pixels[198:203, 160:300].mean(axis=(1, 2)).max()
+    assert line > 140  # white, with dark edges, on a ground of 40
+    assert (pixels[230, 160:300] < 60).all()
+    assert tracked == [0, 1, 2, 3]
+
+
+def test_the_rate_of_a_video_is_told(run, tmp_path):
+    film = make_video(tmp_path / "film.mp4", frames=3)
+    _, _, complaints = run(film)
+    assert re.search(rf"^{film}: 3 frames, [0-9.]+ a second\.$", complaints, re.MULTILINE)
+
+
+def test_frames_of_a_camera_that_nobody_could_look_at_are_told_of(
+    run, tmp_path, monkeypatch, camera
+):
+    newest = predict.Newest.frames
+    monkeypatch.setattr(
+        predict.Newest, "frames", lambda *given: (f for f in newest(*given) if f.number % 2)
+    )
+    _, _, complaints = run("camera:1")
+    counted = re.search(r"camera:1: (\d+) frames, (\d+) lost in between, ", complaints)
+    assert counted is not None, complaints
+    assert int(counted[2]) >= int(counted[1]) > 1
 
 
 def test_without_the_package_for_tracks_the_extra_is_named(run, tmp_path, monkeypatch):

@@ -7,6 +7,7 @@ import struct
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -27,6 +28,7 @@ from odtrain.model_source import open_source
 from odtrain.predict.runner import jpeg
 from odtrain.web import webcam
 from odtrain.web.guard import Guard
+from odtrain.web.live_tracks import PageTracks
 from odtrain.web.webcam import build_app
 from odtrain_runtime.callers import LOOPBACK
 from odtrain_runtime.pictures import read_upright
@@ -54,11 +56,13 @@ def serve(config, tmp_path):
     """Starts the page on an input; its address."""
     stack = []
 
-    def serve(place):
+    def serve(place, track=False):
         settings = config(place)
+        predict = replace(settings.predict, track=track)
         source = open_source(settings.source, settings, 2)
-        shown = webcam._camera(settings.predict, settings.input, tmp_path / "saved", source)
-        app = build_app(source, Thresholds(0.5), shown, tmp_path / "saved")
+        shown = webcam._camera(predict, settings.input, tmp_path / "saved", source, 0.5)
+        pages = PageTracks(0.5) if track else None
+        app = build_app(source, Thresholds(0.5), shown, tmp_path / "saved", pages)
         server = running(Guard(app, LOOPBACK))
         stack.append((server, shown))
         return f"http://127.0.0.1:{server.__enter__()}"
@@ -124,6 +128,7 @@ def test_what_is_about_is_told(serve, clip, model, tmp_path):
         "lowest": 0.05,
         "threshold": 0.5,
         "by_class": {},
+        "track": False,
     }
 
 
@@ -136,6 +141,85 @@ def test_a_frame_of_the_browser_is_looked_at(serve):
         "scores": [0.9, 0.6],
         "classes": [1, 2],
     }
+
+
+ZONE = {"all of it": [0, 0, 1, 0, 1, 1, 0, 1]}
+
+
+def frames_of(address, count):
+    """What is said of so many frames, one after the other."""
+    heads = [{"number": 0}]
+    for _ in range(count):
+        given = {"after": heads[-1]["number"]}
+        heads.append(parts(requests.get(f"{address}/frame", given, timeout=9).content)[0])
+    return heads[1:]
+
+
+def test_objects_of_the_server_s_camera_are_followed_and_counted_where_a_page_says(serve, clip):
+    pytest.importorskip("trackers", reason="the extra `tracks` is not installed")
+    address = serve(clip, track=True)
+    assert frames_of(address, 3)[-1]["tracks"] == [1, 2]
+    sent = requests.post(f"{address}/lines", json.dumps(ZONE), timeout=9)
+    assert (sent.status_code, sent.json()) == (200, {"lines": ZONE})
+    head = soon(lambda: (seen := frames_of(address, 1)[0])["counts"] and seen)
+    assert head["counts"] == {"all of it": {"entered": 2}}
+    assert head["lines"] == ZONE
+    both = {**ZONE, "line": [0, 0.5, 1, 0.5]}
+    requests.post(f"{address}/lines", json.dumps(both), timeout=9)
+    counts = {}
+
+    def both_counted():
+        counts.update(frames_of(address, 1)[0]["counts"])
+        return len(counts) == 2
+
+    soon(both_counted)
+    assert counts == {"all of it": {"entered": 2}, "line": {"in": 0, "out": 0}}
+
+
+def test_each_page_s_own_camera_is_followed_by_itself(serve):
+    pytest.importorskip("trackers", reason="the extra `tracks` is not installed")
+    address = serve("browser", track=True)
+    picture = jpeg(np.zeros((48, 64, 3), np.uint8), 90)
+
+    def tracks(page):
+        answer = requests.post(f"{address}/detect", picture, params={"page": page}, timeout=9)
+        return answer.json()["tracks"]
+
+    assert [tracks("one"), tracks("one"), tracks("two")] == [[0, 0], [1, 2], [0, 0]]
+    requests.post(f"{address}/lines", json.dumps(ZONE), params={"page": "one"}, timeout=9)
+    tracks("one")
+    answers = [
+        requests.post(f"{address}/detect", picture, params={"page": page}, timeout=9).json()
+        for page in ("one", "two")
+    ]
+    assert [answer["counts"] for answer in answers] == [{"all of it": {"entered": 2}}, {}]
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ([], "The lines are none, or more than 20."),
+        ({str(n): [0, 0, 1, 1] for n in range(21)}, "The lines are none, or more than 20."),
+        ({"a": [0, 0, 1]}, "A line is no line."),
+        ({"a": [0, 0]}, "A line is no line."),
+        ({"a": "x"}, "A line is no line."),
+        ({"a": [0, 0, 1, 1.5]}, "A line is no line."),
+        ({"a": [0, 0, 1, None]}, "A line is no line."),
+        ({" ": [0, 0, 1, 1]}, "A name is empty, or longer than 60 letters."),
+        ({"x" * 61: [0, 0, 1, 1]}, "A name is empty, or longer than 60 letters."),
+    ],
+)
+def test_lines_that_are_none_are_refused(serve, lines, message):
+    answer = requests.post(f"{serve('browser')}/lines", json.dumps(lines), timeout=9)
+    assert (answer.status_code, answer.json()["message"]) == (400, message)
+
+
+def test_where_nothing_is_followed_lines_are_refused(serve, clip):
+    answer = requests.post(f"{serve(clip)}/lines", json.dumps(ZONE), timeout=9)
+    assert (answer.status_code, answer.json()["message"]) == (
+        404,
+        "Nothing is followed here: start with predict.track=true.",
+    )
 
 
 def test_a_saved_frame_is_a_picture_and_its_xml(serve, tmp_path):
@@ -377,6 +461,43 @@ def test_the_page_shows_filters_freezes_and_saves(serve, browser, tmp_path):
     assert read_upright(picture).shape == (480, 640, 3)
     names = [name.text for name in etree.parse(picture.with_suffix(".xml")).iter("name")]
     assert names == ["circle"]
+    assert [line for line in page.get_log("browser") if line["level"] == "SEVERE"] == []
+
+
+@pytest.mark.slow
+def test_lines_and_zones_are_drawn_by_hand_counted_and_taken_away(serve, browser, tmp_path):
+    pytest.importorskip("trackers", reason="the extra `tracks` is not installed")
+    actions = pytest.importorskip("selenium.webdriver").ActionChains
+    page = browser("--window-size=1400,1000")
+    page.get(serve(make_video(tmp_path / "clip.mp4", 20, size=(640, 480)), track=True))
+    soon(lambda: text_of(page, "rate") not in ("–", ""))
+    view = page.find_element("id", "view")
+
+    def click(x, y):
+        """At a place of the canvas, in parts of its height from its middle."""
+        side = view.size["height"]
+        actions(page).move_to_element_with_offset(
+            view, int(x * side), int(y * side)
+        ).click().perform()
+
+    page.find_element("id", "zone").click()
+    for x, y in ((-0.6, -0.45), (0.6, -0.45), (0.6, 0.45), (-0.6, 0.45)):
+        click(x, y)
+    page.find_element("id", "place").send_keys("everywhere")
+    page.find_element("id", "zone").click()
+    soon(lambda: "everywhereentered 2" in text_of(page, "counts"))
+    page.find_element("id", "line").click()
+    click(-0.5, 0.3)
+    click(0.5, 0.3)
+    soon(lambda: "line 100" in text_of(page, "counts"))
+    assert page.find_element("id", "chart").is_displayed()
+    assert "everywhere: entered" in text_of(page, "legend")
+    assert serious(page) == []
+    assert wider_than_the_window(page) == []
+    page.save_screenshot(str(tmp_path / "counted.png"))
+    page.find_element("css selector", "button[aria-label='Take everywhere away']").click()
+    soon(lambda: "everywhere" not in text_of(page, "counts"))
+    assert "line 1" in text_of(page, "counts")
     assert [line for line in page.get_log("browser") if line["level"] == "SEVERE"] == []
 
 

@@ -26,7 +26,7 @@ class MainActivity : ComponentActivity() {
 
     override fun onCreate(state: Bundle?) {
         super.onCreate(state)
-        setContentView(FrameLayout(this).apply { addView(view); addView(words) })
+        setContentView(FrameLayout(this).apply { fitsSystemWindows = true; addView(view); addView(words) })
         val ask = registerForActivityResult(RequestPermission()) { if (it) start() else finish() }
         ask.launch(Manifest.permission.CAMERA)
     }
@@ -47,7 +47,7 @@ class MainActivity : ComponentActivity() {
         val turn = Matrix().apply { postRotate(frame.imageInfo.rotationDegrees.toFloat()) }
         val bitmap = frame.toBitmap()
         val upright = Bitmap.createBitmap(bitmap, 0, 0, bitmap.width, bitmap.height, turn, true)
-        val objects = detector.detect(BitmapImageBuilder(upright).build()).detections()
+        val objects = detector.detect(BitmapImageBuilder(framed(upright)).build()).detections()
         val lines = objects.map {
             "${it.categories()[0].categoryName()} ${"%.2f".format(it.categories()[0].score())} ${it.boundingBox()}"
         }
