@@ -130,7 +130,7 @@ def train(folder: Path, name: str, overrides: Sequence[str]) -> dict[str, Any]:
         ),
         *overrides,
     ]
-    kept = folder / f"{name}.json"
+    kept = folder / f"trained-{name}.json"
     result: dict[str, Any] = json.loads(kept.read_text()) if kept.is_file() else {}
     if result.get("settings") != settings:
         subprocess.run([sys.executable, "-c", TRAIN, str(kept), *settings], check=True)
