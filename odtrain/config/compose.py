@@ -32,7 +32,17 @@ SHOWN_KEYS = 12
 SHOWN_LENGTH = 200
 WITHOUT_CHOICES = ("~model", "~data", "~sweep")
 """The groups whose choices each say what to work on: `conf/*_defaults.yaml` has what holds for all of them."""
+OPTIONAL = ("experiment",)
+"""Groups of which none may be chosen, by null."""
 NEWER = {
+    **{
+        f"augment.{key}": 0.0
+        for key in ("hue", "grey", "scale", "translate", "rotate", "mosaic", "mixup")
+    },
+    **{
+        f"augment.{key}": 0.0
+        for key in ("copy_paste", "erase", "blur", "noise", "jpeg", "off_last")
+    },
     "data.crowd": "ignore",
     "data.faulty": "error",
     "data.tiles.size": None,
@@ -55,8 +65,13 @@ NEWER = {
     "registry.min_recall": 0.1,
     "registry.min_pictures": 20,
     "registry.min_objects": 10,
+    "train.accumulate": 1,
+    "train.assigner": "iou",
+    "train.box_loss": "huber",
     "train.clip_each": None,
     "train.ema_warmup": False,
+    "train.label_smoothing": 0.0,
+    "train.overlap_weight": 2.0,
 }
 """Keys that runs and data sets of older versions do not have, and the value that says what was done then."""
 FORMER = {"export.nms": ("builtin", "regular")}
@@ -357,7 +372,8 @@ def _check_names(overrides: Sequence[str], folders: Sequence[Path]) -> None:
         key, _, value = override.lstrip("+~").partition("=")
         shown = override if len(override) <= SHOWN_LENGTH else f"{override[:SHOWN_LENGTH]}..."
         given = choices(key, folders) if len(key) < SHOWN_LENGTH else []
-        if given and value not in given:
+        none = key in OPTIONAL and value == "null"
+        if given and value not in given and not none:
             pattern, said = CHOICES.get(key, ("", ""))
             remedy = (said if re.search(pattern, value.lower()) else "") + choices_of(given)
             raise ConfigError(shown, "no such choice.", remedy)

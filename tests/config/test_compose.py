@@ -96,7 +96,8 @@ def test_an_experiment_comes_after_the_model_and_an_override_after_both(tmp_path
         ),
         pytest.param(
             "train.loss=bar",
-            "train.loss=bar: no such choice.\n  Choose one of: hard_mining, focal, retinanet, efficientdet.",
+            "train.loss=bar: no such choice.\n  Choose one of: hard_mining, focal, "
+            "quality_focal, varifocal, retinanet, efficientdet.",
             id="choice of a key",
         ),
         pytest.param(
@@ -298,7 +299,8 @@ def test_the_choices_of_the_label_format_are_the_formats_there_are():
         pytest.param(
             TrainConfig,
             {"loss": "bar"},
-            "train.loss=bar: no such choice.\n  Choose one of: hard_mining, focal, retinanet, efficientdet.",
+            "train.loss=bar: no such choice.\n  Choose one of: hard_mining, focal, quality_focal, varifocal, "
+            "retinanet, efficientdet.",
             id="choice",
         ),
     ],
