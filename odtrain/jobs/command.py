@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from odtrain.command import Action, Command, Composed, flag, looks, prints
+
+if TYPE_CHECKING:
+    from odtrain.config.schema import Config
 
 
 def _train(given: Composed) -> str:
@@ -16,7 +20,15 @@ def _train(given: Composed) -> str:
     team = join(given.config.train.devices)
     if not team.chief:
         return follow(given.config, team)
-    return after_training(train(given.config, given.overrides, team), given.overrides)
+    return after_training(train(given.config, given.settled, team), given.overrides)
+
+
+def _settle(
+    config: Config, overrides: list[str], config_dir: str | None
+) -> tuple[Config, list[str]]:
+    from odtrain.recipes.settle import settle
+
+    return settle(config, overrides, config_dir)
 
 
 def _evaluate(given: Composed) -> str:
@@ -62,7 +74,7 @@ TRAINING = (
     "outputs",
 )
 """What a training reads."""
-TRAIN = Action(prints(_train), settings=TRAINING)
+TRAIN = Action(prints(_train, _settle), settings=TRAINING)
 EVALUATE = Action(
     prints(_evaluate),
     settings=(
