@@ -32,8 +32,8 @@ SHOWN_KEYS = 12
 SHOWN_LENGTH = 200
 WITHOUT_CHOICES = ("~model", "~data", "~sweep")
 """The groups whose choices each say what to work on: `conf/*_defaults.yaml` has what holds for all of them."""
-OPTIONAL = ("experiment",)
-"""Groups of which none may be chosen, by null."""
+NOTHING_CHOSEN = ("experiment=null",)
+"""What says that nothing of a group is chosen, as is the default: Hydra would not read it."""
 NEWER = {
     **{
         f"augment.{key}": 0.0
@@ -98,7 +98,7 @@ def compose_config(
         ConfigError: an override cannot be read, names an unknown key or choice, or has a wrong type.
     """
     overrides = [_in_todays_key(override) for override in overrides]
-    quoted = [_quoted(override) for override in overrides]
+    quoted = [_quoted(override) for override in overrides if override not in NOTHING_CHOSEN]
     if config_dir is not None and not Path(config_dir).is_dir():
         raise ConfigError(
             f"--config-dir {config_dir}",
@@ -372,8 +372,7 @@ def _check_names(overrides: Sequence[str], folders: Sequence[Path]) -> None:
         key, _, value = override.lstrip("+~").partition("=")
         shown = override if len(override) <= SHOWN_LENGTH else f"{override[:SHOWN_LENGTH]}..."
         given = choices(key, folders) if len(key) < SHOWN_LENGTH else []
-        none = key in OPTIONAL and value == "null"
-        if given and value not in given and not none:
+        if given and value not in given and override not in NOTHING_CHOSEN:
             pattern, said = CHOICES.get(key, ("", ""))
             remedy = (said if re.search(pattern, value.lower()) else "") + choices_of(given)
             raise ConfigError(shown, "no such choice.", remedy)

@@ -35,7 +35,7 @@ def fitted(scores=(), losses=(), last_map=None):
         ),
         pytest.param(
             fitted([0.1, 0.3, 0.5, 0.5], last_map=0.4),
-            "More steps would hardly help: validation mAP was at most 0.500 in the first two thirds of the "
+            "More steps would probably help: validation mAP was at most 0.300 in the first two thirds of the "
             "steps, 0.500 behind them. At the last step averaged weights scored 0.500, the last ones 0.400; "
             "averaged ones are taken.",
             id="averaged",
