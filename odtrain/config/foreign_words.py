@@ -14,7 +14,7 @@ SPLITS = (
 CLASSES = "nothing: classes are those of the labels; data.label_map=FILE fixes their order"
 DEVICE = "nothing: TensorFlow takes what it finds; CUDA_VISIBLE_DEVICES=-1 keeps it off a GPU"
 FLIP = "augment.flip=true, or false"
-NO_SUCH = "nothing: augment.crop, flip, light, mosaic and what else conf/augment/default.yaml has"
+NO_SUCH = "nothing: augment.crop, flip, colours, mosaic and others are what there is"
 CHECKPOINT = (
     "train.checkpoint={}, a path, a URL, zoo or runs:/RUN_ID; null starts from random weights"
 )
