@@ -110,7 +110,7 @@ def choose(facts: Facts) -> list[Choice]:
             chosen.append(Choice(own, "from published weights short and warm, as small_data"))
         chosen.append(Choice(("augment=colour",), "mild changes of light and colour"))
     else:
-        reason = "four pictures in one, but for the last steps: from random weights it helps most"
+        reason = "four pictures in one, but for the last steps: that helped from random weights"
         chosen.append(Choice(MOSAIC, reason))
     if facts.pictures < FEW_PICTURES:
         reason = f"{facts.pictures} pictures are too few to spare any for validation"
