@@ -136,7 +136,7 @@ def test_other_commands_refuse_a_batch_that_nobody_has_settled(shapes):
     )
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_step_is_measured_in_a_process_of_its_own():
     from odtrain.recipes.probe import measure
 
