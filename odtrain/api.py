@@ -60,8 +60,9 @@ def train(overrides: Sequence[str] = ()) -> TrainResult:
     config = compose(overrides)
     _begin()
     from odtrain.jobs.train import train as job
+    from odtrain.recipes.settle import settle
 
-    return job(config, overrides)
+    return job(*settle(config, overrides))
 
 
 @logs.remembering()

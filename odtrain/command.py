@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from odtrain.io.patience import one_patience
 from odtrain.secrets import masked
@@ -32,9 +32,19 @@ class Invocation:
 
 @dataclass(frozen=True)
 class Composed(Invocation):
-    """What the user typed, and the configuration that it makes."""
+    """What the user typed, and the configuration that it makes.
+
+    Attributes:
+        config: with all that was `auto` settled.
+        settled: the overrides that make it.
+    """
 
     config: Config
+    settled: list[str]
+
+
+Settle: TypeAlias = "Callable[[Config, list[str], str | None], tuple[Config, list[str]]]"
+"""Given what was composed, the overrides and the folder of the user's own configs: what takes their place."""
 
 
 @dataclass(frozen=True)
@@ -132,30 +142,37 @@ def show(text: str) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still buffered
 
 
-def with_config(run: Callable[[Composed], int]) -> Callable[[Invocation], int]:
-    """Compose the configuration first; print it and stop if `--cfg` was given."""
+def with_config(
+    run: Callable[[Composed], int], settle: Settle | None = None
+) -> Callable[[Invocation], int]:
+    """Compose the configuration first, and `settle` it; print it and stop if `--cfg` was given."""
 
     def composed(invocation: Invocation) -> int:
         from odtrain.config.compose import as_yaml, compose_config
 
-        config = compose_config(invocation.overrides, invocation.flags.config_dir, aloud=True)
-        if invocation.flags.cfg:
+        flags, overrides = invocation.flags, invocation.overrides
+        config, settled = compose_config(overrides, flags.config_dir, aloud=True), overrides
+        if settle is not None:
+            config, settled = settle(config, overrides, flags.config_dir)
+        if flags.cfg:
             show(as_yaml(config).rstrip("\n"))
             return 0
         allow_telemetry(config.tracking.telemetry)
-        return run(Composed(invocation.flags, invocation.overrides, config))
+        return run(Composed(flags, overrides, config, settled))
 
     return composed
 
 
-def prints(text_of: Callable[[Composed], str]) -> Callable[[Invocation], int]:
+def prints(
+    text_of: Callable[[Composed], str], settle: Settle | None = None
+) -> Callable[[Invocation], int]:
     """As `with_config`; prints what the function returns."""
 
     def run(given: Composed) -> int:
         say(text_of(given))
         return 0
 
-    return with_config(run)
+    return with_config(run, settle)
 
 
 def looks(run: Callable[[Invocation], int]) -> Callable[[Invocation], int]:

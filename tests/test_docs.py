@@ -10,7 +10,7 @@ import yaml
 
 from odtrain.cli.commands import COMMANDS
 from odtrain.cli.parse import parse
-from odtrain.config.compose import compose_config
+from odtrain.config.compose import NOTHING_CHOSEN, compose_config
 from odtrain.config.schema import keys
 from odtrain.config.shipped import shipped
 from odtrain.findings import KINDS
@@ -78,7 +78,8 @@ def settings(found):
 def refuse_setting(key, value):
     """Why a setting in a page cannot be; None if it can."""
     if key in GROUPS:
-        return None if value in GROUPS[key] else f"{key} has no choice {value}"
+        known = value in GROUPS[key] or f"{key}={value}" in NOTHING_CHOSEN
+        return None if known else f"{key} has no choice {value}"
     return None if key in KEYS else f"there is no key {key}"
 
 

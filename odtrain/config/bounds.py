@@ -33,7 +33,7 @@ FRACTION: Rules = {"fraction": "all"}
 """A number from 0 to 1."""
 PART: Rules = {"fraction": "part"}
 """A fraction that leaves something of the whole."""
-DEVICES: Rules = {"number_or": "auto"}
-"""A number of devices, or `auto`."""
+COUNT_OR_AUTO: Rules = {"number_or": "auto"}
+"""A whole number from 1 on, or `auto`."""
 FOLDER_NAME: Rules = {"folder_name": True}
 """The name of one folder, on any system."""

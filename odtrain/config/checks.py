@@ -206,12 +206,45 @@ def _check_sources(model: ModelConfig) -> None:
             raise ConfigError(f"model.zoo.sources: {source}", "no address.", form)
 
 
+def _check_loss(train: TrainConfig) -> None:
+    """What publishers' own losses are made of cannot be exchanged."""
+    others: dict[str, tuple[Any, Any]] = {
+        "train.box_loss": (train.box_loss, "huber"),
+        "train.assigner": (train.assigner, "iou"),
+    }
+    if train.loss == "retinanet":
+        others["train.label_smoothing"] = (train.label_smoothing, 0)
+    for key, (value, published) in others.items():
+        if train.loss in ("retinanet", "efficientdet") and value != published:
+            raise ConfigError(
+                f"{key}={value}",
+                f"train.loss={train.loss} is the publisher's own, with {key}={published}.",
+                "Give train.loss=quality_focal or train.loss=varifocal too, or leave it out.",
+            )
+    if train.label_smoothing and train.loss in ("quality_focal", "varifocal"):
+        raise ConfigError(
+            f"train.label_smoothing={train.label_smoothing:g}",
+            f"train.loss={train.loss} asks for how well each box fits already.",
+            "Leave one of the two out.",
+        )
+
+
+def _check_accumulate(train: TrainConfig) -> None:
+    if train.batch_size != "auto" and train.batch_size % train.accumulate:
+        raise ConfigError(
+            f"train.accumulate={train.accumulate}",
+            f"does not divide train.batch_size={train.batch_size}.",
+            f"Give train.batch_size={-(-train.batch_size // train.accumulate) * train.accumulate}, "
+            "for example.",
+        )
+
+
 FORMS: dict[type, tuple[Callable[[Any], None], ...]] = {
     CutConfig: (_check_cut,),
     DataConfig: (_check_folds,),
     TilesConfig: (_check_tiles,),
     ModelConfig: (_check_input_size, _check_box_scales, _check_sources),
-    TrainConfig: (_check_manual,),
+    TrainConfig: (_check_manual, _check_loss, _check_accumulate),
     PredictConfig: (_check_threshold, _check_lines),
 }
 """What goes beyond a rule for one key, by section."""

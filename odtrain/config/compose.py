@@ -32,7 +32,17 @@ SHOWN_KEYS = 12
 SHOWN_LENGTH = 200
 WITHOUT_CHOICES = ("~model", "~data", "~sweep")
 """The groups whose choices each say what to work on: `conf/*_defaults.yaml` has what holds for all of them."""
+NOTHING_CHOSEN = ("experiment=null",)
+"""What says that nothing of a group is chosen, as is the default: Hydra would not read it."""
 NEWER = {
+    **{
+        f"augment.{key}": 0.0
+        for key in ("hue", "grey", "scale", "translate", "rotate", "mosaic", "mixup")
+    },
+    **{
+        f"augment.{key}": 0.0
+        for key in ("copy_paste", "erase", "blur", "noise", "jpeg", "off_last")
+    },
     "data.crowd": "ignore",
     "data.faulty": "error",
     "data.tiles.size": None,
@@ -58,8 +68,13 @@ NEWER = {
     "serve.log": None,
     "serve.log_pictures": 0.0,
     "serve.log_megabytes": 200,
+    "train.accumulate": 1,
+    "train.assigner": "iou",
+    "train.box_loss": "huber",
     "train.clip_each": None,
     "train.ema_warmup": False,
+    "train.label_smoothing": 0.0,
+    "train.overlap_weight": 2.0,
 }
 """Keys that runs and data sets of older versions do not have, and the value that says what was done then."""
 FORMER = {"export.nms": ("builtin", "regular")}
@@ -86,7 +101,7 @@ def compose_config(
         ConfigError: an override cannot be read, names an unknown key or choice, or has a wrong type.
     """
     overrides = [_in_todays_key(override) for override in overrides]
-    quoted = [_quoted(override) for override in overrides]
+    quoted = [_quoted(override) for override in overrides if override not in NOTHING_CHOSEN]
     if config_dir is not None and not Path(config_dir).is_dir():
         raise ConfigError(
             f"--config-dir {config_dir}",
@@ -360,7 +375,7 @@ def _check_names(overrides: Sequence[str], folders: Sequence[Path]) -> None:
         key, _, value = override.lstrip("+~").partition("=")
         shown = override if len(override) <= SHOWN_LENGTH else f"{override[:SHOWN_LENGTH]}..."
         given = choices(key, folders) if len(key) < SHOWN_LENGTH else []
-        if given and value not in given:
+        if given and value not in given and override not in NOTHING_CHOSEN:
             pattern, said = CHOICES.get(key, ("", ""))
             remedy = (said if re.search(pattern, value.lower()) else "") + choices_of(given)
             raise ConfigError(shown, "no such choice.", remedy)

@@ -31,7 +31,7 @@ def name_own_data(node: DictConfig, aloud: bool) -> None:
     data = node.data
     if OmegaConf.is_missing(data, "images") or not isinstance(data.images, str):
         return
-    if _is_shipped(data.images) or not (OmegaConf.is_missing(data, "name") or data.name == DEMO):
+    if is_shipped(data.images) or not (OmegaConf.is_missing(data, "name") or data.name == DEMO):
         return
     data.name = name_of(data.images)
     if aloud:
@@ -41,7 +41,8 @@ def name_own_data(node: DictConfig, aloud: bool) -> None:
         )
 
 
-def _is_shipped(images: str) -> bool:
+def is_shipped(images: str) -> bool:
+    """Whether pictures are those that come with odtrain."""
     return Path(os.path.realpath(images)).is_relative_to(shipped("data/panels").resolve())
 
 

@@ -14,7 +14,7 @@ SPLITS = (
 CLASSES = "nothing: classes are those of the labels; data.label_map=FILE fixes their order"
 DEVICE = "nothing: TensorFlow takes what it finds; CUDA_VISIBLE_DEVICES=-1 keeps it off a GPU"
 FLIP = "augment.flip=true, or false"
-NO_SUCH = "nothing: augment.crop, flip, brightness, contrast and saturation are what there is"
+NO_SUCH = "nothing: augment.crop, flip, colours, mosaic and others are what there is"
 CHECKPOINT = (
     "train.checkpoint={}, a path, a URL, zoo or runs:/RUN_ID; null starts from random weights"
 )
@@ -96,9 +96,18 @@ WORDS: dict[str, str] = {
     "split": "evaluate.split={}",
     "fliplr": FLIP,
     "flip": FLIP,
-    **dict.fromkeys(("flipud", "mosaic", "mixup", "degrees", "translate", "shear"), NO_SUCH),
-    **dict.fromkeys(("scale", "perspective", "copy_paste", "erasing", "hsv_h"), NO_SUCH),
-    **dict.fromkeys(("augment_policy", "auto_augment", "rotation"), NO_SUCH),
+    **{word: f"augment.{word}={{}}" for word in ("mosaic", "mixup", "translate", "scale")},
+    "copy_paste": "augment.copy_paste={}",
+    "close_mosaic": "augment.off_last=0.1, a fraction of the steps",
+    "erasing": "augment.erase={}",
+    "degrees": "augment.rotate={}",
+    "rotation": "augment.rotate={}",
+    "hsv_h": "augment.hue={}",
+    **dict.fromkeys(("flipud", "shear", "perspective"), NO_SUCH),
+    **dict.fromkeys(("augment_policy", "auto_augment"), NO_SUCH),
+    "label_smoothing": "train.label_smoothing={}",
+    "accumulate": "train.accumulate={}",
+    "nbs": "train.batch_size=N with train.accumulate=M: passes of a step",
     "hsv_s": "augment.saturation={}",
     "hsv_v": "augment.brightness={}",
     "box": "model.localization_weight={}",

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, TypeVar, get_args, get_type_hints
 
 from odtrain.config.bounds import (
-    DEVICES,
+    COUNT_OR_AUTO,
     FOLDER_NAME,
     FRACTION,
     PART,
@@ -31,23 +31,20 @@ Some = TypeVar("Some")
 
 
 @dataclass(frozen=True)
-class CutConfig:
-    """How training pictures are cut into tiles."""
-
-    size: Any
-    overlap: float = field(metadata=between(0, 0.9))
-    whole: bool
-    min_visible: float = field(metadata=FRACTION)
-    empty: float = field(metadata=at_least(0))
-
-
-@dataclass(frozen=True)
 class TilesConfig:
     """How pictures are looked at tile by tile."""
 
     size: Any
     overlap: float = field(metadata=between(0, 0.9))
     whole: bool
+
+
+@dataclass(frozen=True)
+class CutConfig(TilesConfig):
+    """How training pictures are cut into tiles."""
+
+    min_visible: float = field(metadata=FRACTION)
+    empty: float = field(metadata=at_least(0))
 
 
 @dataclass(frozen=True)
@@ -198,10 +195,19 @@ class TrainConfig:
     """How the network is trained."""
 
     steps: int = field(metadata=at_least(1))
-    batch_size: int = field(metadata=at_least(1))
+    batch_size: Any = field(metadata=COUNT_OR_AUTO)
     checkpoint: str | None
     restore: str = field(metadata=one_of("backbone", "all"))
-    loss: str = field(metadata=one_of("hard_mining", "focal", "retinanet", "efficientdet"))
+    accumulate: int = field(metadata=at_least(1))
+    loss: str = field(
+        metadata=one_of(
+            "hard_mining", "focal", "quality_focal", "varifocal", "retinanet", "efficientdet"
+        )
+    )
+    box_loss: str = field(metadata=one_of("huber", "giou", "diou", "ciou"))
+    overlap_weight: float = field(metadata=at_least(0))
+    assigner: str = field(metadata=one_of("iou", "atss", "simota", "tal"))
+    label_smoothing: float = field(metadata=PART)
     optimizer: str = field(metadata=one_of("rmsprop", "momentum", "adam"))
     learning_rate: float = field(metadata=at_least(0))
     momentum: float
@@ -233,7 +239,7 @@ class TrainConfig:
     log_every: int = field(metadata=at_least(1))
     checkpoint_every: int = field(metadata=at_least(1))
     cache_mb: int = field(metadata=at_least(0))
-    devices: Any = field(metadata=DEVICES)
+    devices: Any = field(metadata=COUNT_OR_AUTO)
     trace_batches: bool
 
 
@@ -247,6 +253,19 @@ class AugmentConfig:
     brightness: float = field(metadata=FRACTION)
     contrast: float = field(metadata=FRACTION)
     saturation: float = field(metadata=FRACTION)
+    hue: float = field(metadata=between(0, 0.5))
+    grey: float = field(metadata=FRACTION)
+    scale: float = field(metadata=between(0, 0.9))
+    translate: float = field(metadata=FRACTION)
+    rotate: float = field(metadata=between(0, 180))
+    mosaic: float = field(metadata=FRACTION)
+    mixup: float = field(metadata=FRACTION)
+    copy_paste: float = field(metadata=FRACTION)
+    erase: float = field(metadata=FRACTION)
+    blur: float = field(metadata=FRACTION)
+    noise: float = field(metadata=FRACTION)
+    jpeg: float = field(metadata=FRACTION)
+    off_last: float = field(metadata=FRACTION)
 
 
 @dataclass(frozen=True)
@@ -337,13 +356,9 @@ class WebcamConfig:
 
 
 @dataclass(frozen=True)
-class ServeConfig:
+class ServeConfig(WebcamConfig):
     """Where a model is served, to whom, and how large a request may be."""
 
-    host: str
-    port: int = field(metadata=at_least(0))
-    allowed_hosts: list[str]
-    open_browser: bool
     max_megabytes: float = field(metadata=between(0, MOST_REQUEST_MEGABYTES))
     max_megapixels: float = field(metadata=at_least(0))
     log: str | None

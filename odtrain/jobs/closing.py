@@ -145,6 +145,7 @@ def after_training(result: TrainResult, overrides: Sequence[str]) -> str:
             on_test(result.evaluation, result.proofs),
             stages_in_words(result.seconds),
             *(f"\nLook here: {doubt}" for doubt in result.doubts),
+            *([f"\n{result.more_steps}"] if result.more_steps else []),
             "",
             "Where to look:",
             *_pages_of(result, command or "the server is up"),

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from odtrain.command import Action, Command, Composed, flag, looks, prints, say, with_config
+
+if TYPE_CHECKING:
+    from odtrain.config.schema import Config
 
 
 def _train(given: Composed) -> int:
     if given.config.cluster.engine:
         from odtrain.jobs.on_cluster import train_on_cluster
 
-        status, text = train_on_cluster(given.config, given.overrides, given.flags.config_dir)
+        status, text = train_on_cluster(given.config, given.settled, given.flags.config_dir)
         if text:
             say(text.rstrip("\n"))
         return status
@@ -28,7 +32,15 @@ def _train_here(given: Composed) -> str:
     team = join(given.config.train.devices)
     if not team.chief:
         return follow(given.config, team)
-    return after_training(train(given.config, given.overrides, team), given.overrides)
+    return after_training(train(given.config, given.settled, team), given.overrides)
+
+
+def _settle(
+    config: Config, overrides: list[str], config_dir: str | None
+) -> tuple[Config, list[str]]:
+    from odtrain.recipes.settle import settle
+
+    return settle(config, overrides, config_dir)
 
 
 def _evaluate(given: Composed) -> str:
@@ -79,7 +91,7 @@ TRAINING = (
     "outputs",
 )
 """What a training reads."""
-TRAIN = Action(with_config(_train), settings=(*TRAINING, "cluster"))
+TRAIN = Action(with_config(_train, _settle), settings=(*TRAINING, "cluster"))
 EVALUATE = Action(
     prints(_evaluate),
     settings=(

@@ -21,6 +21,7 @@ from odtrain.dataset.prepare import prepare
 from odtrain.dataset.read import PIECES, Dataset, labelled_images, read_names
 from odtrain.errors import ConfigError, DataError
 from odtrain.evaluation.evaluate import quick_map
+from odtrain.evaluation.paired_bootstrap import compare_detections
 from odtrain.export.writers import as_exported
 from odtrain.findings import Finding, by_severity, findings_table
 from odtrain.io.tfrecord import index_records
@@ -31,11 +32,12 @@ from odtrain.media.draw import fit as fit_size
 from odtrain.model_source import load_first_weights
 from odtrain.models.build import build_detector
 from odtrain.models.ssd import SSD
+from odtrain.recipes.settle import refuse_auto
 from odtrain.structures import Detections, FloatArray, GroundTruth, UInt8Image
 from odtrain.system import timing_lock
 from odtrain.tracking.tracker import Terminated, Tracker
 from odtrain.training.input_pipeline import pictures_of_step, training_batches
-from odtrain.training.loop import Fit, Fitted, Listener
+from odtrain.training.loop import CHANCE, Fit, Fitted, Listener
 from odtrain.training.team import ALONE, Team
 from odtrain_runtime.tiles import Tiles, tiled
 
@@ -50,6 +52,8 @@ VALIDATIONS = 10
 """How many a training has where nothing else is asked for."""
 LEAST_APART = 50
 """Steps between two of these, so that a short training is not spent on validation."""
+CHANCE_RESAMPLES = 300
+"""Of the validation pictures, where `train.patience` asks whether one evaluation is worse than another."""
 WARNINGS_OF_EACH = 3
 """Warnings of one code that a training repeats."""
 STOPPED_BY_SIGNAL: dict[str | None, type[BaseException]] = {
@@ -73,6 +77,7 @@ def data_to_train_on(config: Config) -> tuple[Dataset, tuple[Finding, ...]]:
         ConfigError: a batch is larger than the training split.
         DataError: the data have errors, or no test pictures.
     """
+    refuse_auto(config)
     dataset, batch_size = prepare(config.data), config.train.batch_size
     train = dataset.counts["train"]
     pictures = train.get(PIECES, train["images"])
@@ -253,6 +258,8 @@ def batches_of(
         batch_size=config.train.batch_size,
         seed=config.train.seed,
         first_step=first_step,
+        steps=config.train.steps,
+        model=config.model,
         cache_mb=config.train.cache_mb,
         trace=folder / "batches.csv" if config.train.trace_batches else None,
         team=team,
@@ -262,15 +269,33 @@ def batches_of(
 def _validation(
     context: RunContext, split: Split, fit: Fit, judge: Judge | None
 ) -> Callable[[], dict[str, float]]:
+    best: list[Detections] = []
+    judged = 0
+
     def validate() -> dict[str, float]:
+        nonlocal judged
         step = int(fit.step.numpy())
         found, scores = quick_scores(fit, split, judging_tiles(context.config))
+        if scores["mAP"] > fit.progress.best_map:
+            best[:] = found
+        elif context.config.train.patience and fit.team.workers == 1 and best:
+            scores[CHANCE] = _chance_of_gain(split, best, found)
+        if step == judged:  # other weights of the same step
+            return scores
+        judged = step
         _log_found(context.at(step), split, found[:SHOWN_PER_VALIDATION])
         if judge is not None and (why := judge(step, scores["mAP"])):
             fit.ask_to_stop(why)
         return scores
 
     return validate
+
+
+def _chance_of_gain(split: Split, best: Sequence[Detections], found: Sequence[Detections]) -> float:
+    """How likely it is that `found` beats the best, by the paired bootstrap over the pictures of the split."""
+    names = split.dataset.class_names
+    both = compare_detections(split.truths, best, found, names, CHANCE_RESAMPLES, seed=0)
+    return both.overall["mAP"].b_better or 0.0
 
 
 def quick_scores(

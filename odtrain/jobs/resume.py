@@ -19,10 +19,10 @@ from odtrain.jobs.speed import PRECISION
 from odtrain.model_source import run_config, run_file, run_meant
 from odtrain.secrets import without_secrets
 from odtrain.tracking.runs import (
-    config_digest,
     find_resumable,
     is_begun,
     may_differ,
+    resumable_digests,
 )
 
 logger = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ def resumed(config: Config, overrides: Sequence[str]) -> tuple[Config, str | Non
     begun = os.environ.get("MLFLOW_RUN_ID")  # of `mlflow run --run-id`
     wanted = config.train.resume or (begun if is_begun(config.tracking, begun) else None)
     if wanted == "auto":
-        wanted = find_resumable(config.tracking, Path(config.outputs), _digests(config))
+        wanted = find_resumable(config.tracking, Path(config.outputs), resumable_digests(config))
         if wanted is None:
             logger.info("No unfinished run of this configuration: a new one begins.")
     if wanted is None:
@@ -92,13 +92,6 @@ def begun_with(run: str, runs: Runs) -> list[str] | None:
         return [str(one) for one in yaml.safe_load(file.read_text(encoding="utf-8"))]
     except (TrackingError, OSError, yaml.YAMLError, TypeError):
         return None
-
-
-def _digests(config: Config) -> list[str]:
-    """Of the configurations whose run may be gone on with: `auto` has become one or the other precision."""
-    asked = config.train.precision
-    precisions = ["fp32", "bf16"] if asked == "auto" else [asked]
-    return [config_digest(replaced(config, {PRECISION: one})) for one in precisions]
 
 
 def _refuse_changes(

@@ -24,6 +24,7 @@ from odtrain.jobs.fitting import (
     train_detector,
 )
 from odtrain.jobs.kept_test import with_kept_test
+from odtrain.jobs.more_steps import more_steps
 from odtrain.jobs.resume import beginning, begun_with, resumed
 from odtrain.jobs.speed import with_precision
 from odtrain.jobs.stages import Stages
@@ -61,6 +62,7 @@ class TrainResult:
         store: URI of the MLflow store.
         pages: of MLflow, where the run is; None while the server is away.
         doubts: a sentence for each reason to doubt the result, with what to do.
+        more_steps: whether more of them would help, in words; None where the curve does not say.
         version: the registered model's name and number; None where none was registered.
         in_words: how good the served file is on the test pictures, in a sentence.
         seconds: that each stage took, in their order.
@@ -75,6 +77,7 @@ class TrainResult:
     store: str = field(repr=False)  # it may hold a password
     pages: Pages | None
     doubts: Sequence[str] = ()
+    more_steps: str | None = None
     version: tuple[str, str] | None = None
     in_words: str = ""
     seconds: Mapping[str, float] = field(default_factory=dict)
@@ -109,7 +112,7 @@ def train(config: Config, overrides: Sequence[str], team: Team | None = None) ->
         problem = f"makes this {team.name}, which has no run to return."
         raise ConfigError("The environment", problem, "Start the workers by `odtrain train`.")
     with team.together(), team.telling(), beginning(config), stages.timed("prepare"):
-        team.pictures(config.train.batch_size)
+        team.pictures(config.train.batch_size, config.train.accumulate)
         context, findings = _begin(config, overrides, team)
     tracker = context.tracker
     with tracker:
@@ -142,6 +145,7 @@ def train(config: Config, overrides: Sequence[str], team: Team | None = None) ->
             store=tracker.uri,
             pages=pages_of(tracker),
             doubts=doubtful,
+            more_steps=more_steps(trained.fitted),
             version=registered.version,
             in_words=served_in_words(evaluated, proofs, context.config.registry.format),
             seconds=stages.seconds,

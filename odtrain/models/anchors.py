@@ -37,6 +37,41 @@ class Grid(NamedTuple):
     unit: FloatArray
 
 
+class Level(NamedTuple):
+    """The anchors of one map among those of a network.
+
+    Attributes:
+        anchors: how many.
+        per_cell: of these in each cell.
+        stride: height and width of a cell, in pixels of the network's input.
+    """
+
+    anchors: int
+    per_cell: int
+    stride: tuple[float, float]
+
+
+def levels_of(
+    shapes: Sequence[tuple[int, int]],
+    input_size: tuple[int, int],
+    anchors: int,
+    per_cell: Sequence[int],
+) -> tuple[Level, ...]:
+    """The levels of so many anchors on maps of these (height, width) in cells.
+
+    `per_cell` has the anchors of a cell of each map, where it adds up to `anchors`; a network whose maps
+    are no SSD's has as many in every cell.
+    """
+    cells = [height * width for height, width in shapes]
+    fits = len(per_cell) == len(cells)
+    fits = fits and sum(map(int.__mul__, cells, per_cell)) == anchors
+    each = per_cell if fits else [anchors // sum(cells)] * len(cells)
+    return tuple(
+        Level(count * every, every, (input_size[0] / height, input_size[1] / width))
+        for count, every, (height, width) in zip(cells, each, shapes, strict=True)
+    )
+
+
 def ssd_anchors(
     config: AnchorConfig,
     feature_shapes: Sequence[tuple[int, int]],

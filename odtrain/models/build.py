@@ -105,6 +105,16 @@ ARCHITECTURES: dict[str, Builder] = {
     retinanet.RESNET50_FPN: retinanet.build,
     efficientdet.ARCHITECTURE: efficientdet.build,
 }
+PYRAMIDS = {
+    "ssd_mobilenet_v2_fpnlite",
+    "ssd_mobilenet_v2_mnasfpn",
+    "ssd_mobilenet_v1_fpn",
+    "ssd_resnet50_v1_fpn",
+    retinanet.SPINENET_MOBILE,
+    retinanet.RESNET50_FPN,
+    efficientdet.ARCHITECTURE,
+}
+"""Architectures whose maps are those of a feature pyramid."""
 DENSE = {
     "ssd_mobilenet_v1_fpn",
     "ssd_resnet50_v1_fpn",

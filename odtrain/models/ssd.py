@@ -11,7 +11,7 @@ import tensorflow as tf
 import tf_keras
 
 from odtrain.config.schema import ModelConfig
-from odtrain.models.anchors import anchors_per_cell, ssd_anchors
+from odtrain.models.anchors import Level, anchors_per_cell, levels_of, ssd_anchors
 from odtrain.models.heads import convolutional_predictors, extra_maps
 from odtrain.models.layers import Layers, Record
 from odtrain.structures import Detect, Detections, FloatArray, UInt8Image
@@ -147,6 +147,16 @@ class SSD(tf.Module):  # type: ignore[misc]
             input_signature=[tf.TensorSpec((None, None, None, 3), tf.uint8)],
             autograph=False,
         )
+
+    @property
+    def levels(self) -> tuple[Level, ...]:
+        """Which map each of the anchors is of, in their order."""
+        config, pyramid = self.config, self.config.pyramid
+        strides = [2**level for level in range(pyramid.min_level, pyramid.max_level + 1)]
+        shapes = map_shapes(self.maps) or [
+            (-(-config.size[0] // stride), -(-config.size[1] // stride)) for stride in strides
+        ]
+        return levels_of(shapes, config.size, len(self.anchors), anchors_per_cell(config.anchors))
 
     @property
     def trainable_variables(self) -> tuple[tf.Variable, ...]:

@@ -136,6 +136,7 @@ def contact_sheet(
         batch_size=count,
         seed=seed,
         first_step=0,
+        model=model,
     )
     batch = next(iter(batches.as_numpy_iterator()))
     truths = read_truths(dataset, "train")

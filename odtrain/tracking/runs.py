@@ -19,7 +19,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from odtrain.config.compose import as_dict, flattened, without_newer
-from odtrain.config.schema import Config, Runs, TrackingConfig
+from odtrain.config.schema import Config, Runs, TrackingConfig, replaced
 from odtrain.errors import TrackingError
 from odtrain.io.locks import alone
 from odtrain.secrets import HIDDEN, forget, masked, without_secrets
@@ -155,6 +155,13 @@ def config_digest(config: Config) -> str:
     values = without_newer(flattened(without_secrets(as_dict(config))))
     result = {key: value for key, value in values.items() if not may_differ(key)}
     return hashlib.sha256(json.dumps(result, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def resumable_digests(config: Config) -> list[str]:
+    """Of the configurations whose run may be gone on with: `auto` has become one or the other precision."""
+    asked = config.train.precision
+    precisions = ["fp32", "bf16"] if asked == "auto" else [asked]
+    return [config_digest(replaced(config, {"train.precision": one})) for one in precisions]
 
 
 def may_differ(key: str, groups: Sequence[str] = NOT_OF_THE_RESULT) -> bool:

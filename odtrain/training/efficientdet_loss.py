@@ -9,27 +9,31 @@ import tensorflow as tf
 from odtrain.config.schema import ModelConfig
 from odtrain.errors import ConfigError
 from odtrain.models.anchors import even_pyramid_pixels
-from odtrain.models.replicas import summed
 from odtrain.models.ssd import SSD, have_area, map_shapes
 from odtrain.training.elementwise_losses import focal_cross_entropy, huber
+from odtrain.training.loss_parts import Sums, Way
+from odtrain.training.quality_losses import smoothed
 from odtrain.training.target_assigner import Targets, assign
 
 CODES = 4
 """Numbers of a box, by which its loss is divided."""
 
 
-def efficientdet_loss(
-    detector: SSD, batch: Mapping[str, tf.Tensor], encodings: tf.Tensor, logits: tf.Tensor
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """The losses of boxes and of classes, divided by the anchors with objects and one, and weighted.
-
-    Where replicas share a batch, its anchors with objects are those of all: their losses add up to the batch's.
+def efficientdet_sums(
+    detector: SSD,
+    batch: Mapping[str, tf.Tensor],
+    encodings: tf.Tensor,
+    logits: tf.Tensor,
+    way: Way,
+) -> Sums:
+    """The losses of boxes and of classes, weighted.
 
     Args:
         detector: one without a background.
         batch: `boxes`, `classes` and `counts`, as `inputs.Batch` has them.
         encodings: (B, A, 4) of the network.
         logits: (B, A, K) of the network.
+        way: of which labels may be smoothed.
 
     Raises:
         ConfigError: another kind of detector.
@@ -42,14 +46,15 @@ def efficientdet_loss(
             "Give train.loss=hard_mining or train.loss=focal.",
         )
     asked = targets(detector, batch)
-    positives = summed(tf.reduce_sum(tf.cast(asked.positive, tf.float32))) + 1.0
-    classes = focal_cross_entropy(
-        asked.class_targets[..., 1:], logits, config.focal_alpha, config.focal_gamma
-    )
+    wanted = asked.class_targets[..., 1:]
+    if way.label_smoothing:
+        wanted = smoothed(wanted, asked.positive, way.label_smoothing)
+    classes = focal_cross_entropy(wanted, logits, config.focal_alpha, config.focal_gamma)
     boxes = _box_losses(asked.box_targets, encodings, config)
-    return (
-        config.localization_weight * tf.reduce_sum(boxes) / (CODES * positives),
-        config.classification_weight * tf.reduce_sum(classes) / positives,
+    return Sums(
+        config.localization_weight * tf.reduce_sum(boxes) / CODES,
+        config.classification_weight * tf.reduce_sum(classes),
+        tf.reduce_sum(tf.cast(asked.positive, tf.float32)),
     )
 
 

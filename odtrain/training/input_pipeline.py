@@ -17,16 +17,21 @@ from typing import overload
 import numpy as np
 import tensorflow as tf
 
-from odtrain.config.schema import AugmentConfig
+from odtrain.config.schema import AugmentConfig, ModelConfig
 from odtrain.dataset.read import parse_example
 from odtrain.io.tfrecord import Index, index_records
 from odtrain.structures import IntArray, UInt8Image
-from odtrain.training.augment import augment, recolour
+from odtrain.training.augment import augment, fold_in, recolour, worsen
+from odtrain.training.mixing import Stage, composed, is_mixed
 from odtrain.training.team import ALONE, Team
 
 Batch = dict[str, tf.Tensor]
 """images (B, h, w, 3) float32 0-255; boxes (B, N, 4) yxyx, fractions of those, padded with 0; classes
 (B, N) 1-based, 0 = padding; counts (B,) boxes in each picture; source_ids (B,)."""
+
+
+Example = dict[str, tf.Tensor]
+"""What `parse_example` gives."""
 
 
 class DecodedPictures:
@@ -55,6 +60,39 @@ class DecodedPictures:
 NO_PICTURE = np.empty((0, 0, 3), np.uint8)
 
 
+class Examples:
+    """Training records as pictures and what is labelled in them, by their number."""
+
+    def __init__(self, index: Index, cache_mb: float) -> None:
+        self._index = index
+        self._decoded = DecodedPictures(cache_mb)
+
+    def read(self, number: tf.Tensor) -> tuple[tf.Tensor, Example]:
+        """The picture (H, W, 3) uint8 with this number, a scalar, and what its record says."""
+        serialized, kept = tf.numpy_function(self._of, [number], [tf.string, tf.uint8])
+        example = parse_example(tf.ensure_shape(serialized, []))
+
+        def decode() -> tf.Tensor:
+            image = tf.io.decode_image(example["encoded"], channels=3, expand_animations=False)
+            return tf.numpy_function(self._decoded.keep, [number, image], tf.uint8)
+
+        image = tf.cond(tf.size(kept) > 0, lambda: kept, decode)
+        image.set_shape([None, None, 3])
+        return image, example
+
+    def companion(self, seed: tf.Tensor, which: int) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Another picture that (2,) `seed` draws, its boxes and classes; each of several has a number."""
+        draw = fold_in(seed, which)
+        pictures = len(self._index)
+        image, example = self.read(
+            tf.random.stateless_uniform([], draw, maxval=pictures, dtype=tf.int64)
+        )
+        return image, example["boxes"], example["classes"]
+
+    def _of(self, number: IntArray) -> tuple[bytes, UInt8Image]:
+        return self._index.read(int(number)), self._decoded.get(int(number))
+
+
 def training_batches(
     index: Index,
     resize: Callable[[tf.Tensor], tf.Tensor],
@@ -63,6 +101,8 @@ def training_batches(
     batch_size: int,
     seed: int,
     first_step: int,
+    steps: int | None = None,
+    model: ModelConfig | None = None,
     cache_mb: float = 0,
     extent: Callable[[tf.Tensor], tf.Tensor | float] = lambda picture: 1.0,
     trace: Path | None = None,
@@ -77,6 +117,9 @@ def training_batches(
         batch_size: pictures a step, of all replicas.
         seed: of order and augmentation.
         first_step: steps already trained.
+        steps: of the whole training, whose last part `augment.off_last` leaves without its changes; None where
+            it has no end.
+        model: whose input `resize` fills; needed where pictures are moved or put together.
         cache_mb: memory for decoded pictures, in 10^6 bytes; the batches are the same without.
         extent: the network's own: what boxes are multiplied by to be fractions of its input.
         trace: a CSV to which `step,hash,source ids` of every batch is appended, of this process's shares of
@@ -87,38 +130,40 @@ def training_batches(
         ConfigError: the batch cannot be shared out evenly.
     """
     order = _order(len(index), seed)
-    decoded = DecodedPictures(cache_mb)
+    examples = Examples(index, cache_mb)
     each = team.pictures(batch_size)
     here = each * team.here
+    off = float("inf") if steps is None else steps * (1 - augment_config.off_last)
 
-    def read(position: IntArray) -> tuple[np.int64, bytes, UInt8Image]:
-        number = order(int(position))
-        return np.int64(number), index.read(number), decoded.get(number)
+    def shown(
+        image: tf.Tensor, example: Example, place: tf.Tensor, on: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
+        """The picture at the network's input, its boxes and classes, and the part of it that it covers."""
+        labelled = (image, example["boxes"], example["classes"])
+        if model is not None and is_mixed(augment_config):
+            stage = Stage(augment_config, model, tf.cast(place, tf.int32), on)
+            (image, boxes, classes), part = composed(
+                lambda which: examples.companion(stage.seed, which) if which else labelled, stage
+            )
+            return image, boxes, classes, part
+        changed, boxes, classes = augment(*labelled, place, augment_config)
+        changed.set_shape([None, None, 3])
+        part = extent(changed)
+        return resize(changed), boxes * part, classes, part
 
     @tf.autograph.experimental.do_not_convert  # type: ignore[untyped-decorator]
     def load(own: tf.Tensor) -> Batch:
         """The picture of this number among this process's, which stand side by side in every batch."""
         position = own // here * batch_size + each * team.first + own % here
-        number, serialized, kept = tf.numpy_function(
-            read, [position], [tf.int64, tf.string, tf.uint8]
-        )
-        example = parse_example(tf.ensure_shape(serialized, []))
-
-        def decode() -> tf.Tensor:
-            image = tf.io.decode_image(example["encoded"], channels=3, expand_animations=False)
-            return tf.numpy_function(decoded.keep, [number, image], tf.uint8)
-
-        image = tf.cond(tf.size(kept) > 0, lambda: kept, decode)
-        image.set_shape([None, None, 3])
+        number = tf.numpy_function(lambda at: np.int64(order(int(at))), [position], tf.int64)
+        image, example = examples.read(tf.ensure_shape(number, []))
         place = tf.stack([tf.cast(seed, tf.int64), position])
-        changed, boxes, classes = augment(
-            image, example["boxes"], example["classes"], place, augment_config
-        )
-        changed.set_shape([None, None, 3])
-        part = extent(changed)
+        on = tf.cast(position // batch_size, tf.float64) < off
+        image, boxes, classes, part = shown(image, example, place, on)
+        coloured = recolour(image, part, place, augment_config, on)
         return {
-            "images": recolour(resize(changed), part, place, augment_config),
-            "boxes": boxes * part,
+            "images": worsen(coloured, place, augment_config, on),
+            "boxes": boxes,
             "classes": classes,
             "counts": tf.shape(boxes)[0],
             "source_ids": example["source_id"],

@@ -43,6 +43,14 @@ NOT_TRANSLATED = (IndexError, RuntimeError, ValueError)
 """What TensorFlow's C++ raises from damaged checkpoints where it forgets to raise errors of its own."""
 
 
+CHANCE = "chance of a gain"
+"""What a validation may say beside its scores: how likely it is, 0-1, that the best one so far is beaten."""
+UNLIKELY = 0.25
+"""A chance below which an evaluation counts as one without a gain."""
+LOSS_PARTS = 20
+"""Of the training, of each of which the mean loss is kept."""
+
+
 class Progress(tf.train.experimental.PythonState):  # type: ignore[misc]
     """What training must remember beside its variables; saved inside every checkpoint."""
 
@@ -52,6 +60,9 @@ class Progress(tf.train.experimental.PythonState):  # type: ignore[misc]
         self.evaluated_step = 0
         self.evaluations_without_gain = 0
         self.seconds = 0.0
+        self.curve: list[tuple[int, float]] = []
+        self.losses = [(0.0, 0)] * LOSS_PARTS
+        self.last_map: float | None = None
 
     def serialize(self) -> str:
         """JSON text for the checkpoint."""
@@ -74,6 +85,9 @@ class Fitted:
         best_map: their validation mAP, -1 without validation.
         stopped: why training ended before its last step, None if it did not.
         seconds: time spent training and validating, over all sessions.
+        curve: step and mAP of every validation.
+        losses: mean total loss of each twentieth of the steps that was trained.
+        last_map: validation mAP of the last weights, where averaged ones were validated before.
     """
 
     step: int
@@ -81,6 +95,9 @@ class Fitted:
     best_map: float
     stopped: str | None
     seconds: float
+    curve: tuple[tuple[int, float], ...] = ()
+    losses: tuple[float, ...] = ()
+    last_map: float | None = None
 
 
 @dataclass(frozen=True)
@@ -230,11 +247,23 @@ class Fit:
                 speed = chunk * self.config.batch_size / (time.monotonic() - began)
                 # The first chunk builds the graph: its speed is not that of a step.
                 self._log(logs, speed if bar.n > start else None, step, listener)
+                self._note_loss(step, chunk, _number(logs["training_loss"]))
                 bar.note(f"loss {_number(logs['training_loss']):.3f}, {speed:.1f} images/s")
                 bar.update(chunk)
                 stopped = self._after_chunk(step, began, validate, validate_every, listener)
         last = self.progress
-        return Fitted(step, last.best_step, last.best_map, stopped, last.seconds)
+        curve = tuple((int(at), score) for at, score in last.curve)
+        losses = tuple(total / count for total, count in last.losses if count)
+        return Fitted(
+            step,
+            last.best_step,
+            last.best_map,
+            stopped,
+            last.seconds,
+            curve,
+            losses,
+            last.last_map,
+        )
 
     def load_best(self) -> None:
         """Take the weights that training chose: best on validation, else the last or averaged ones.
@@ -340,14 +369,31 @@ class Fit:
         with self._averaged():
             scores = validate()
             progress.evaluated_step = step
-            if scores["mAP"] > progress.best_map:
-                progress.best_map, progress.best_step = scores["mAP"], step
-                progress.evaluations_without_gain = 0
-                self._save(self._best, step)
-            else:
+            chance = scores.pop(CHANCE, None)
+            if not self._keep_if_best(scores["mAP"], step) and (chance or 0.0) < UNLIKELY:
                 progress.evaluations_without_gain += 1
+        progress.curve.append((step, scores["mAP"]))
+        if self.config.ema_decay and step == self.config.steps:
+            progress.last_map = validate()["mAP"]
+            self._keep_if_best(progress.last_map, step)
         listener.metrics({f"val/{name}": value for name, value in scores.items()}, step)
         listener.after_evaluation(step)
+
+    def _keep_if_best(self, score: float, step: int) -> bool:
+        """Whether the weights that the network holds scored best, and are kept therefore."""
+        progress = self.progress
+        if score <= progress.best_map:
+            return False
+        progress.best_map, progress.best_step = score, step
+        progress.evaluations_without_gain = 0
+        self._save(self._best, step)
+        return True
+
+    def _note_loss(self, step: int, chunk: int, loss: float) -> None:
+        """Of the `chunk` steps up to `step`."""
+        part = (step - 1) * LOSS_PARTS // self.config.steps
+        total, count = self.progress.losses[part]
+        self.progress.losses[part] = (total + chunk * loss, count + chunk)
 
     @contextmanager
     def _averaged(self) -> Iterator[None]:

@@ -8,22 +8,25 @@ import tensorflow as tf
 
 from odtrain.errors import ConfigError
 from odtrain.models import retinanet
-from odtrain.models.replicas import summed
 from odtrain.models.ssd import SSD
+from odtrain.training.loss_parts import Sums, Way
 
 
-def retinanet_loss(
-    detector: SSD, batch: Mapping[str, tf.Tensor], encodings: tf.Tensor, logits: tf.Tensor
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """The losses of boxes and of classes, divided by the anchors with objects and one, and weighted.
-
-    Where replicas share a batch, its anchors with objects are those of all: their losses add up to the batch's.
+def retinanet_sums(
+    detector: SSD,
+    batch: Mapping[str, tf.Tensor],
+    encodings: tf.Tensor,
+    logits: tf.Tensor,
+    way: Way,
+) -> Sums:
+    """The losses of boxes and of classes, weighted; Model Garden's own division is undone.
 
     Args:
         detector: one of Model Garden's.
         batch: `boxes`, `classes` and `counts`, as `inputs.Batch` has them.
         encodings: (B, A, 4) of the network.
         logits: (B, A, K + 1) of the network.
+        way: the published one, which is all that there is.
 
     Raises:
         ConfigError: another kind of detector.
@@ -41,10 +44,10 @@ def retinanet_loss(
         outputs={"box_outputs": {"all": encodings}, "cls_outputs": {"all": logits}}, labels=asked
     )
     positives = tf.reduce_sum(asked["box_weights"])
-    share = (positives + 1) / (summed(positives) + 1)
-    return (
-        share * config.localization_weight * localization,
-        share * config.classification_weight * classification,
+    return Sums(
+        config.localization_weight * localization * (positives + 1),
+        config.classification_weight * classification * (positives + 1),
+        positives,
     )
 
 

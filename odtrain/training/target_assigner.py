@@ -51,9 +51,21 @@ def assign(
         config: the IoU from which an anchor has an object, and how the background is encoded.
     """
     matches = match(anchors, boxes, counts, config.matched_iou)
+    return targets_of(matches, anchors, boxes, classes, num_classes, config)
+
+
+def targets_of(
+    matches: tf.Tensor,
+    anchors: FloatArray,
+    boxes: tf.Tensor,
+    classes: tf.Tensor,
+    num_classes: int,
+    config: ModelConfig,
+) -> Targets:
+    """The targets of anchors whose objects are known; arguments as `assign` and `Targets` have them."""
     positive = matches >= 0
     rows = tf.maximum(matches, 0)
-    boxes, classes = _never_empty(boxes), _never_empty(classes)
+    boxes, classes = never_empty(boxes), never_empty(classes)
     labels = tf.where(positive, tf.gather(tf.cast(classes, tf.int32), rows, batch_dims=1), 0)
     class_targets = tf.one_hot(labels, num_classes + 1)
     if config.encode_background_as_zeros:
@@ -72,7 +84,7 @@ def match(
     each object takes the anchor that overlaps it most, whatever the overlap. Ties go to the lower
     index.
     """
-    boxes = _never_empty(boxes)
+    boxes = never_empty(boxes)
     present = tf.sequence_mask(counts, tf.shape(boxes)[1])[..., None]  # (B, N, 1)
     iou = tf.where(present, pairwise_iou(boxes, anchors), -1.0)  # (B, N, A)
     best = tf.argmax(iou, axis=1, output_type=tf.int32)
@@ -84,7 +96,7 @@ def match(
 
 
 def pairwise_iou(boxes: tf.Tensor, others: tf.Tensor) -> tf.Tensor:
-    """(B, N, M) IoU of (B, N, 4) with (M, 4) boxes, yxyx; 0 where they do not touch."""
+    """(B, N, M) IoU of (B, N, 4) with (M, 4) or (B, 1, M, 4) boxes, yxyx; 0 where they do not touch."""
     first = tf.unstack(tf.convert_to_tensor(boxes)[..., None, :], axis=-1)  # 4 x (B, N, 1)
     second = tf.unstack(tf.convert_to_tensor(others), axis=-1)  # 4 x (M,)
     height = tf.minimum(first[2], second[2]) - tf.maximum(first[0], second[0])
@@ -113,6 +125,6 @@ def _area(box: list[tf.Tensor]) -> tf.Tensor:
     return (box[2] - box[0]) * (box[3] - box[1])
 
 
-def _never_empty(padded: tf.Tensor) -> tf.Tensor:
+def never_empty(padded: tf.Tensor) -> tf.Tensor:
     """`padded`, (B, N, ...), with one row of zeros more, so that there is a row to look up."""
     return tf.pad(padded, [[0, 0], [0, 1]] + [[0, 0]] * (len(padded.shape) - 2))

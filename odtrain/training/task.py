@@ -13,7 +13,8 @@ from odtrain.config.schema import TrainConfig
 from odtrain.models.replicas import replicas_in_sync, summed
 from odtrain.models.ssd import SSD
 from odtrain.training.input_pipeline import Batch
-from odtrain.training.losses import training_loss
+from odtrain.training.loss_parts import Sums, Way
+from odtrain.training.losses import divisor_of, loss_sums, training_loss
 
 EXPLODED = 1e5
 """A total loss above this is taken for divergence: healthy runs start at 10 to 200."""
@@ -51,9 +52,9 @@ class DetectionTask(base_task.Task):  # type: ignore[misc]
         """
         detector = self._detector
         encodings, logits = detector.network(detector.normalize(batch["images"]), training=training)
-        parts = training_loss(detector, batch, encodings, logits, self._config.loss)
-        values = (*parts, detector.regularization() / replicas_in_sync())
-        return dict(zip(LOSSES, values, strict=True)) | {"loss": tf.add_n(values)}
+        way = Way.of(self._config)
+        parts = training_loss(detector, batch, encodings, logits, self._config.loss, way)
+        return _named(*parts, detector.regularization() / replicas_in_sync())
 
     @tf.autograph.experimental.do_not_convert  # type: ignore[untyped-decorator]
     def train_step(
@@ -65,12 +66,8 @@ class DetectionTask(base_task.Task):  # type: ignore[misc]
     ) -> dict[str, tf.Tensor]:
         """Forward, backward, update; remembers the first batch whose loss left the numbers."""
         variables = model.network.trainable_variables
-        with tf.GradientTape() as tape:
-            losses = self.losses(inputs)
-        # Layers that only the regulariser reaches have scales and offsets without a gradient.
-        gradients = tape.gradient(
-            losses["loss"], variables, unconnected_gradients=tf.UnconnectedGradients.ZERO
-        )
+        compute = self._at_once if self._config.accumulate == 1 else self._in_passes
+        losses, gradients = compute(inputs, variables)
         optimizer.apply_gradients(zip(gradients, variables, strict=True))
         whole = tf.unstack(summed(tf.stack(list(losses.values()))), num=len(losses))
         losses = dict(zip(losses, whole, strict=True))
@@ -79,8 +76,63 @@ class DetectionTask(base_task.Task):  # type: ignore[misc]
             metric.update_state(losses[metric.name])
         return losses
 
+    def _at_once(
+        self, batch: Batch, variables: Sequence[tf.Variable]
+    ) -> tuple[dict[str, tf.Tensor], list[tf.Tensor]]:
+        """`losses` of a share of a batch, and their gradients."""
+        with tf.GradientTape() as tape:
+            losses = self.losses(batch)
+        return losses, _gradients(tape, losses["loss"], variables)
+
+    def _in_passes(
+        self, batch: Batch, variables: Sequence[tf.Variable]
+    ) -> tuple[dict[str, tf.Tensor], list[tf.Tensor]]:
+        """The same, computed part by part: only one part's activations are held at a time."""
+        passes, detector = self._config.accumulate, self._detector
+        pictures = tf.shape(batch["images"])[0] // passes
+
+        def one(number: tf.Tensor, sums: Sums, gradients: list[tf.Tensor]) -> tuple[Any, ...]:
+            rows = slice(number * pictures, (number + 1) * pictures)
+            part = {key: value[rows] for key, value in batch.items()}
+            with tf.GradientTape() as tape:
+                own = self._sums(part)
+                both = own.localization + own.classification
+            more = _gradients(tape, both, variables)
+            added = Sums(*map(tf.add, sums, own))
+            return number + 1, added, list(map(tf.add, gradients, more))
+
+        start = (0, Sums(0.0, 0.0, 0.0), [tf.zeros_like(variable) for variable in variables])
+        _, sums, gradients = tf.while_loop(
+            lambda number, *_: number < passes, one, start, parallel_iterations=1
+        )
+        divisor = divisor_of(self._config.loss, summed(sums.positives))
+        with tf.GradientTape() as tape:
+            regularization = detector.regularization() / replicas_in_sync()
+        held = _gradients(tape, regularization, variables)
+        losses = _named(sums.localization / divisor, sums.classification / divisor, regularization)
+        return losses, [a / divisor + b for a, b in zip(gradients, held, strict=True)]
+
+    def _sums(self, batch: Batch) -> Sums:
+        detector, config = self._detector, self._config
+        encodings, logits = detector.network(detector.normalize(batch["images"]), training=True)
+        return loss_sums(detector, batch, encodings, logits, config.loss, Way.of(config))
+
     def _watch(self, loss: tf.Tensor, step: tf.Tensor) -> None:
         healthy = tf.math.is_finite(loss) & (loss < EXPLODED)
         first = ~healthy & (self.diverged_step < 0)
         self.diverged_loss.assign(tf.where(first, loss, self.diverged_loss))
         self.diverged_step.assign(tf.where(first, tf.cast(step, tf.int64), self.diverged_step))
+
+
+def _named(*parts: tf.Tensor) -> dict[str, tf.Tensor]:
+    """The parts of a loss by name, and `loss`, their sum."""
+    return dict(zip(LOSSES, parts, strict=True)) | {"loss": tf.add_n(parts)}
+
+
+def _gradients(
+    tape: tf.GradientTape, loss: tf.Tensor, variables: Sequence[tf.Variable]
+) -> list[tf.Tensor]:
+    """Layers that only the regulariser reaches have scales and offsets without a gradient: 0."""
+    zero = tf.UnconnectedGradients.ZERO
+    gradients: list[tf.Tensor] = tape.gradient(loss, variables, unconnected_gradients=zero)
+    return gradients

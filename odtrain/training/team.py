@@ -89,21 +89,23 @@ class Team:
         """This worker, as the others are told of it."""
         return f"worker {self.rank} of {self.workers} ({socket.gethostname()})"
 
-    def pictures(self, batch_size: int) -> int:
-        """How many of a batch each replica computes.
+    def pictures(self, batch_size: int, passes: int = 1) -> int:
+        """How many of a batch each replica computes, in so many passes.
 
         Raises:
             ConfigError: the batch cannot be shared out evenly.
         """
-        each, left = divmod(batch_size, self.total)
+        parts = self.total * passes
+        each, left = divmod(batch_size, parts)
         if left:
-            lower, upper = each * self.total, (each + 1) * self.total
+            lower, upper = each * parts, (each + 1) * parts
+            among = f"{self.total} devices" + (f" of {passes} passes" if passes > 1 else "")
             raise ConfigError(
                 f"train.batch_size={batch_size}",
-                f"cannot be shared out evenly among {self.total} devices.",
+                f"cannot be shared out evenly among {among}.",
                 f"Give {upper}{f' or {lower}' if lower else ''}.",
             )
-        return each
+        return each * passes
 
     def scope(self) -> AbstractContextManager[object]:
         """Variables made inside are the same in all replicas."""

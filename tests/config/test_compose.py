@@ -96,7 +96,8 @@ def test_an_experiment_comes_after_the_model_and_an_override_after_both(tmp_path
         ),
         pytest.param(
             "train.loss=bar",
-            "train.loss=bar: no such choice.\n  Choose one of: hard_mining, focal, retinanet, efficientdet.",
+            "train.loss=bar: no such choice.\n  Choose one of: hard_mining, focal, "
+            "quality_focal, varifocal, retinanet, efficientdet.",
             id="choice of a key",
         ),
         pytest.param(
@@ -107,7 +108,7 @@ def test_an_experiment_comes_after_the_model_and_an_override_after_both(tmp_path
         ),
         pytest.param(
             "+train.foo=3",
-            "+train.foo=3: no such key.\n  Did you mean: train.loss, train.freeze, train.restore",
+            "+train.foo=3: no such key.\n  Did you mean: train.loss, train.box_loss, train.freeze",
             id="added key",
         ),
         pytest.param(
@@ -128,8 +129,8 @@ def test_an_experiment_comes_after_the_model_and_an_override_after_both(tmp_path
             id="no value",
         ),
         pytest.param(
-            "train.batch_size=0",
-            "train.batch_size=0: too small.\n  Give at least 1.",
+            "train.steps=0",
+            "train.steps=0: too small.\n  Give at least 1.",
             id="range",
         ),
         pytest.param(
@@ -298,7 +299,8 @@ def test_the_choices_of_the_label_format_are_the_formats_there_are():
         pytest.param(
             TrainConfig,
             {"loss": "bar"},
-            "train.loss=bar: no such choice.\n  Choose one of: hard_mining, focal, retinanet, efficientdet.",
+            "train.loss=bar: no such choice.\n  Choose one of: hard_mining, focal, quality_focal, varifocal, "
+            "retinanet, efficientdet.",
             id="choice",
         ),
     ],

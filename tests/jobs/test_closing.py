@@ -104,6 +104,7 @@ def closing(overrides, version=("panels", "1")):
         evaluation=evaluated((LEFT, 0.9)).evaluation,
         proofs=[],
         doubts=[],
+        more_steps="More steps would hardly help.",
         run_id="0123",
         pages=None,
         model="models:/panels@champion" if version else "/x/export/model.tflite",
@@ -112,6 +113,10 @@ def closing(overrides, version=("panels", "1")):
         seconds={"train": 61.0, "export": 9.0},
     )
     return after_training(result, overrides).splitlines()
+
+
+def test_it_says_whether_more_steps_would_help():
+    assert "More steps would hardly help." in closing([])
 
 
 def test_it_begins_with_what_was_made_and_how_good_it_is():

@@ -232,3 +232,27 @@ def test_the_description_says_how_the_run_was_begun(killed, shapes):
     begun = ["odtrain", "train", f"data.images={shapes}", *TINY_RUN, "export.formats=[tflite_fp32]"]
     note = killed.client.get_run(killed.run_id).data.tags["mlflow.note.content"]
     assert note.splitlines()[0] == f"`{shlex.join(begun)}`"
+
+
+MIXED = ("augment.mosaic=0.5", "augment.mixup=0.3", "augment.scale=0.3", "augment.off_last=0.2")
+
+
+@pytest.mark.long
+def test_a_killed_training_of_mixed_pictures_goes_on_with_the_same_batches(
+    shapes, database, tmp_path
+):
+    runs = {}
+    for name, moments in (("whole", [""]), ("killed", ["batch:3", ""])):
+        folder = tmp_path / name
+        folder.mkdir()
+        shutil.copy(database, folder / "mlflow.db")
+        runs[name] = KilledRun(folder)
+        for moment in moments:
+            runs[name].work_on(shapes, moment, *MIXED, "train.resume=auto")
+    upto = {str(step) for step in range(1, 15)}
+    found, expected = (
+        {row for row in batches(runs[name].run / "batches.csv") if row[0] in upto}
+        for name in ("killed", "whole")
+    )
+    assert found == expected
+    assert len(expected) == 14

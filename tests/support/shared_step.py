@@ -1,6 +1,6 @@
 """One step of a batch by one device and by two, in a process of its own: devices are chosen once in each.
 
-    python shared_step.py network PREPARED ARCHITECTURE LOSS BATCH_NORM
+    python shared_step.py network PREPARED ARCHITECTURE LOSS BATCH_NORM [TRAIN_KEY=VALUE ...]
     python shared_step.py batch_norm
 
 Prints JSON: how far loss (or output), gradients and moving statistics of two devices are from those of one, in
@@ -82,9 +82,10 @@ def step(team, dataset, model, train):
     return np.array([loss]), gradients, np.concatenate(moving)
 
 
-def network(prepared, architecture, loss, batch_norm):
+def network(prepared, architecture, loss, batch_norm, *more):
     two, dataset = join(2), read_dataset(Path(prepared))
-    train = section(TrainConfig, loss=loss, batch_norm=batch_norm, batch_size=BATCH)
+    given = dict(one.split("=") for one in more)
+    train = section(TrainConfig, loss=loss, batch_norm=batch_norm, batch_size=BATCH, **given)
     model = small(architecture)
     say("loss", *(step(team, dataset, model, train) for team in (two, ALONE)))
 

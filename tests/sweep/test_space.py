@@ -160,7 +160,8 @@ def test_a_space_that_cannot_be_is_refused(space, message):
         ),
         pytest.param(
             {"train.loss": {"choices": ["focal", "l1"]}},
-            "train.loss=l1: no such choice.\n  Choose one of: hard_mining, focal, retinanet, efficientdet.",
+            "train.loss=l1: no such choice.\n  Choose one of: hard_mining, focal, quality_focal, varifocal, "
+            "retinanet, efficientdet.",
             id="choice",
         ),
     ],

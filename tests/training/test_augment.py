@@ -4,7 +4,7 @@ import tensorflow as tf
 
 from odtrain.config.compose import section
 from odtrain.config.schema import AugmentConfig
-from odtrain.training.augment import augment, recolour
+from odtrain.training.augment import augment, recolour, worsen
 
 NOTHING = section(AugmentConfig, flip=False, crop=False)
 FLIP = section(AugmentConfig, flip=True, crop=False)
@@ -147,3 +147,61 @@ def test_colours_stay_colours():
         found = recoloured(wild, seed)
         assert found.min() >= 0
         assert found.max() <= 255
+
+
+def test_a_turn_of_the_colour_circle_keeps_greys_and_brightness():
+    config = section(AugmentConfig, hue=0.5)
+    image = np.random.default_rng(0).uniform(80, 170, (6, 8, 3))
+    found = recoloured(config, 3, image)
+    np.testing.assert_allclose(found.mean(2), image.mean(2), rtol=1e-4)
+    np.testing.assert_allclose(np.std(found, axis=2), np.std(image, axis=2), rtol=1e-3)
+    assert np.abs(found - image).max() > 5
+    np.testing.assert_allclose(recoloured(config, 3, np.full((4, 4, 3), 100.0)), 100.0, rtol=1e-5)
+
+
+def test_some_pictures_lose_their_colours():
+    config = section(AugmentConfig, grey=0.4)
+    image = np.random.default_rng(0).uniform(0, 255, (4, 4, 3)).astype(np.float32)
+    luma = image @ np.float32([0.299, 0.587, 0.114])
+    without = 0
+    for seed in range(100):
+        found = recoloured(config, seed, image)
+        if np.ptp(found, axis=2).max() < 1e-2:
+            np.testing.assert_allclose(found[..., 0], luma, rtol=1e-4)
+            without += 1
+        else:
+            np.testing.assert_allclose(found, image, rtol=1e-4)
+    assert 25 <= without <= 55
+
+
+def worsened(seed, on=True, **values):
+    image = np.random.default_rng(0).uniform(20, 230, (24, 32, 3)).astype(np.float32)
+    config = section(AugmentConfig, **values)
+    return image, worsen(tf.constant(image), [0, seed], config, on).numpy()
+
+
+def test_blur_keeps_the_mean_and_takes_detail():
+    image, found = worsened(1, blur=1)
+    assert found.mean() == pytest.approx(image.mean(), rel=0.02)
+    assert np.std(found) < 0.8 * np.std(image)
+
+
+def test_noise_is_as_strong_as_asked_at_most():
+    apart = [np.std(np.subtract(*worsened(seed, noise=0.04))) for seed in range(20)]
+    assert max(apart) <= 0.041 * 255
+    assert max(apart) > 4 * min(apart)
+
+
+def test_a_compressed_picture_is_that_of_a_jpeg_file():
+    image, found = worsened(0, jpeg=1)
+    assert found.shape == image.shape
+    assert (found == found.round()).all()
+    assert 1 < np.abs(found - image).mean() < 60
+
+
+@pytest.mark.parametrize("values", [{"blur": 1}, {"noise": 0.1}, {"jpeg": 1}], ids=str)
+def test_what_worsens_a_picture_is_left_out_of_the_last_part(values):
+    image, found = worsened(0, on=False, **values)
+    np.testing.assert_array_equal(found, image)
+    assert (worsened(0, **values)[1] != image).any()
+    np.testing.assert_array_equal(worsened(3, **values)[1], worsened(3, **values)[1])

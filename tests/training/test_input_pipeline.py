@@ -5,11 +5,13 @@ import itertools
 import numpy as np
 import pytest
 import tensorflow as tf
+from support.made_up_model import made_up_model
 
 from odtrain.config.compose import section
 from odtrain.config.schema import AugmentConfig
 from odtrain.dataset.read import read_examples
 from odtrain.io.tfrecord import index_records
+from odtrain.models.ssd import resize as network_resize
 from odtrain.training.input_pipeline import DecodedPictures, Pictures, training_batches
 
 EVERYTHING = section(AugmentConfig, brightness=0.2, contrast=0.2, saturation=0.2)
@@ -189,3 +191,37 @@ def test_a_sample_is_spread_over_all_pictures(prepared_shapes, most, places):
     assert len(found) == len(places)
     for image, place in zip(found, places, strict=True):
         np.testing.assert_array_equal(image, pictures[place])
+
+
+MIXED = section(
+    AugmentConfig,
+    hue=0.1,
+    grey=0.2,
+    scale=0.5,
+    translate=0.1,
+    rotate=10,
+    mosaic=0.5,
+    mixup=0.3,
+    copy_paste=0.3,
+    erase=0.3,
+    blur=0.2,
+    noise=0.05,
+    jpeg=0.2,
+    off_last=0.25,
+)
+
+
+def test_batches_of_mixed_pictures_follow_from_the_step_alone(index):
+    model = made_up_model(input_size=[48, 64])
+    options = {"model": model, "steps": 4}
+    whole = take(4, index, MIXED, **options)
+    resumed = take(3, index, MIXED, first_step=1, cache_mb=100, **options)
+    assert [digest(batch) for batch in resumed] == [digest(batch) for batch in whole[1:]]
+    own = {"batch_size": 4, "seed": 0, "first_step": 3}
+    as_they_are = training_batches(
+        index, lambda image: network_resize(image, model), section(AugmentConfig), **own
+    )
+    plain = next(as_they_are.as_numpy_iterator())
+    np.testing.assert_array_equal(whole[3]["boxes"], plain["boxes"])
+    np.testing.assert_allclose(whole[3]["images"], plain["images"], atol=1e-2)
+    assert whole[2]["counts"].sum() > plain["counts"].sum()

@@ -15,7 +15,7 @@ from odtrain.errors import TrainingError
 from odtrain.io.tfrecord import index_records
 from odtrain.models.build import build_detector
 from odtrain.training.input_pipeline import pictures_of_step, training_batches
-from odtrain.training.loop import Fit, Listener
+from odtrain.training.loop import CHANCE, Fit, Listener
 
 pytestmark = [
     pytest.mark.slow,
@@ -264,6 +264,49 @@ def test_training_stops_when_patience_runs_out(batches, tmp_path):
     assert fitted.stopped == "no better mAP in 2 evaluations"
 
 
+def test_patience_counts_only_evaluations_that_are_probably_worse(batches, tmp_path):
+    """An equal score that the pictures leave open neither counts nor begins anew."""
+    config, chances = settings(steps=6, patience=2), iter([None, 0.1, 0.4, 0.3, 0.2])
+
+    def validate():
+        chance = next(chances)
+        return {"mAP": 0.5} if chance is None else {"mAP": 0.4, CHANCE: chance}
+
+    told = Told()
+    fitted = run(Fit(detector_for(), config, tmp_path), batches, told, validate, 1)
+    assert (fitted.step, fitted.best_step) == (5, 1)
+    assert fitted.curve == ((1, 0.5), (2, 0.4), (3, 0.4), (4, 0.4), (5, 0.4))
+    assert not any("chance" in name for _, values in told.metrics for name in values)
+
+
+@pytest.mark.parametrize(("last", "best"), [(0.9, 0.9), (0.3, 0.5)], ids=["better", "worse"])
+def test_averaged_weights_are_compared_with_the_last_ones(batches, tmp_path, last, best):
+    config = settings(steps=2, ema_decay=0.5)
+    fit = Fit(detector_for(), config, tmp_path)
+    fitted = run(fit, batches, None, scripted([0.4, 0.5, last]), 1)
+    assert (fitted.best_map, fitted.last_map) == (best, last)
+    raw = values_of(fit.detector.network.trainable_variables)
+    fit.load_best()
+    found = values_of(fit.detector.network.trainable_variables)
+    same = all(np.array_equal(a, b) for a, b in zip(found, raw, strict=True))
+    assert same == (last == 0.9)
+
+
+def test_the_mean_loss_of_each_part_is_kept_over_an_interruption(batches, tmp_path):
+    config = settings(steps=4, log_every=1)
+    told = Told()
+    fitted = run(Fit(detector_for(), config, tmp_path), batches, told)
+    losses = [values["train/loss"] for _, values in told.metrics if "train/loss" in values]
+    assert fitted.losses == pytest.approx(losses)
+    assert run_again(config, tmp_path, batches).losses == pytest.approx(losses)
+
+
+def run_again(config, folder, batches):
+    fit = Fit(detector_for(), config, folder)
+    fit.resume()
+    return run(fit, batches)
+
+
 def test_training_stops_with_a_scored_checkpoint_when_time_runs_out(batches, tmp_path):
     config = settings(steps=20, max_minutes=0.0001, log_every=2)
     fit = Fit(detector_for(), config, tmp_path)
@@ -409,9 +452,9 @@ def test_a_resumed_training_repeats_no_step_and_follows_the_uninterrupted_one(
     after, whole = Told(), Told()
     fit = Fit(detector_for(), settings(ema_decay=0.9), tmp_path / "moved")
     assert fit.resume() == 5
-    run(fit, batches, after, scripted([0.5]), 2)
+    run(fit, batches, after, scripted([0.5, 0.4]), 2)  # the second is of the last weights
     uninterrupted = Fit(detector_for(), settings(ema_decay=0.9), tmp_path / "whole")
-    run(uninterrupted, batches, whole, scripted([0.25, 0.125, 0.5]), 2)
+    run(uninterrupted, batches, whole, scripted([0.25, 0.125, 0.5, 0.4]), 2)
     assert before.steps() + after.steps() == whole.steps() == [1, 2, 3, 4, 5, 6]
     assert before.steps("val/mAP") + after.steps("val/mAP") == [2, 4, 6]
     assert before.values() + after.values() == pytest.approx(whole.values(), rel=1e-3)
@@ -484,7 +527,7 @@ def test_an_evaluation_that_was_made_is_not_made_again(batches, interrupted, tmp
     fit = Fit(detector_for(), settings(ema_decay=0.9), tmp_path / "run")
     fit.resume()
     told = Told()
-    run(fit, batches, told, scripted([0.5]), every=2)
+    run(fit, batches, told, scripted([0.5, 0.4]), every=2)
     assert told.steps("val/mAP") == [6]
 
 

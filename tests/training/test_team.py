@@ -91,15 +91,35 @@ def shared_step(*arguments):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("architecture", "loss"),
+    ("architecture", "loss", "more"),
     [
-        ("ssd_mobilenet_v1", "hard_mining"),
-        pytest.param("ssd_mobilenet_v1", "focal", marks=pytest.mark.long),
-        pytest.param("retinanet_spinenet_mobile", "retinanet", marks=pytest.mark.long),
+        ("ssd_mobilenet_v1", "hard_mining", ()),
+        pytest.param("ssd_mobilenet_v1", "focal", (), marks=pytest.mark.long),
+        pytest.param("retinanet_spinenet_mobile", "retinanet", (), marks=pytest.mark.long),
+        pytest.param(
+            "ssd_mobilenet_v1",
+            "quality_focal",
+            ("box_loss=giou", "assigner=atss", "accumulate=2"),
+            marks=pytest.mark.long,
+        ),
+        pytest.param(
+            "ssd_mobilenet_v1",
+            "focal",
+            ("box_loss=diou", "assigner=simota", "label_smoothing=0.1"),
+            marks=pytest.mark.long,
+        ),
+        pytest.param(
+            "efficientdet_lite",
+            "varifocal",
+            ("box_loss=ciou", "assigner=tal", "accumulate=2"),
+            marks=pytest.mark.long,
+        ),
     ],
 )
-def test_two_devices_compute_the_loss_and_gradients_of_one(prepared_shapes, architecture, loss):
-    far = shared_step("network", prepared_shapes.folder, architecture, loss, "frozen")
+def test_two_devices_compute_the_loss_and_gradients_of_one(
+    prepared_shapes, architecture, loss, more
+):
+    far = shared_step("network", prepared_shapes.folder, architecture, loss, "frozen", *more)
     assert far["loss"] < 1e-5
     assert far["gradients"] < 1e-5
     assert far["moving"] == 0

@@ -1,0 +1,1 @@
+"""Settings of a training chosen by its data and its machine."""
