@@ -88,6 +88,8 @@ def raw_reader(detector: FileDetector) -> Callable[[UInt8Image], RawOutputs] | N
 
     None where a stranger's file does not say where that is.
     """
+    if detector.reading is not None:
+        return None
     tensors = _graph_tensors if detector.path.suffix != ".tflite" else _lite_tensors
     read = tensors(detector)
     if read is None:

@@ -28,7 +28,7 @@ from odtrain.training.retinanet_loss import labels
 from odtrain.zoo.restore import restore
 from odtrain.zoo.verify import verify_weights
 from odtrain_runtime.model_files import load_detector
-from odtrain_runtime.tflite import pad
+from odtrain_runtime.resizing import pad
 
 MODELS = ("retinanet_mobile_coco", "retinanet_resnetfpn_coco")
 NAMES = ("open", "close")

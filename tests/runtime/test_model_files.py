@@ -17,7 +17,7 @@ from odtrain.model_files.tflite_metadata import with_metadata
 from odtrain.structures import Detections
 from odtrain_runtime.detector import detections_of
 from odtrain_runtime.model_files import load_detector
-from odtrain_runtime.tflite import resize
+from odtrain_runtime.resizing import resize
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (4, 6, 3), np.uint8)
 BOXES = np.array([[[0.1, 0.1, 0.4, 0.4], [0.5, 0.5, 0.9, 0.9], [0, 0, 0, 0]]], np.float32)
