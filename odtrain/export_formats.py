@@ -8,6 +8,7 @@ from pathlib import PurePath
 
 LITERT = ("mlflow", "ai-edge-litert", "flatbuffers", "numpy", "pandas", "pillow")
 TENSORFLOW = (*LITERT, "tensorflow")
+ONNX = (*LITERT, "onnxruntime")
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,7 @@ class ExportFormat:
         exact: whether it computes what the checkpoint computes; the others may lose a little.
         rank: place among the formats of which one is served, the best being 1.
         needs: distributions by which a registered model runs it.
+        exported: whether `export.formats` may name it; the others come from elsewhere.
     """
 
     name: str
@@ -27,6 +29,7 @@ class ExportFormat:
     exact: bool
     rank: int
     needs: tuple[str, ...] = LITERT
+    exported: bool = True
 
     @property
     def lite(self) -> bool:
@@ -41,10 +44,12 @@ _ROWS = (
     ExportFormat("tflite_fp16", "model_fp16.tflite", False, 2),
     ExportFormat("tflite_dynamic", "model_dynamic.tflite", False, 3),
     ExportFormat("tflite_int8", "model_int8.tflite", False, 4),
+    ExportFormat("onnx", "model.onnx", True, 7, ONNX, exported=False),
 )
 FORMATS = {row.name: row for row in _ROWS}
 """By name, in the order in which files are made and listed."""
 
+EXPORTED = tuple(row.name for row in _ROWS if row.exported)
 EXACT_FORMATS = frozenset(row.name for row in _ROWS if row.exact)
 
 

@@ -21,7 +21,7 @@ from tensorflow.python.framework.convert_to_constants import (
 from odtrain.errors import choose
 from odtrain.export.lite import LiteWriter
 from odtrain.export.suppression import BUILTIN, COSTS, KINDS
-from odtrain.export_formats import FORMATS
+from odtrain.export_formats import EXPORTED, FORMATS
 from odtrain.labels.label_map import label_map_text
 from odtrain.models.build import plain_copy
 from odtrain.models.layers import FoldedBatchNorm
@@ -53,7 +53,7 @@ def export(
     Args:
         detector: whatever precision it was trained in; files hold float32 or less.
         class_names: index 0 = class id 1.
-        formats: names in `export_formats.FORMATS`.
+        formats: names in `export_formats.EXPORTED`.
         folder: made if it is missing; files of an earlier export are replaced.
         calibration: clean training pictures of any size, read for `tflite_int8` only.
         nms: one of `suppression.KINDS`, for .tflite files.
@@ -66,7 +66,7 @@ def export(
         ConfigError: an unknown format or suppression, or no pictures to calibrate with.
     """
     for name in formats:
-        choose("export.formats", name, list(FORMATS))
+        choose("export.formats", name, list(EXPORTED))
     choose("export.nms", nms, list(KINDS))
     if nms in COSTS and len(class_names) > 1 and any(FORMATS[name].lite for name in formats):
         logger.warning(f"export.nms={nms} {COSTS[nms]}. export.nms={BUILTIN} does not.")

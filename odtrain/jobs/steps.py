@@ -360,11 +360,11 @@ def register_files(
     version = register(context.tracker, candidate)
     if version is None:
         return Registered(files[candidate.served])
-    return _promote(context, candidate, version)
+    return judge_registered(context, candidate, version)
 
 
 @doing("Judging the version")
-def _promote(context: RunContext, candidate: ModelCandidate, version: str) -> Registered:
+def judge_registered(context: RunContext, candidate: ModelCandidate, version: str) -> Registered:
     """Let the gate judge a version that was just registered.
 
     What keeps the gate from judging is said, and does not make the training a failure.

@@ -9,6 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from odtrain.config.schema import Config, RegistryConfig
 from odtrain.config.tiles import judging_tiles
 from odtrain.dataset.prepare import prepare
@@ -28,11 +30,12 @@ from odtrain.promotion.gate import Evidence
 from odtrain.registry.download import downloaded
 from odtrain.registry.versions import (
     LABEL_FILES,
+    ORIGIN,
     Version,
     files_of,
     served_by,
 )
-from odtrain.structures import LabelledSplit
+from odtrain.structures import Detections, LabelledSplit
 from odtrain.system.progress import Bar
 from odtrain.tracking.store import open_client
 from odtrain.training.input_pipeline import Pictures
@@ -40,6 +43,7 @@ from odtrain_runtime.tiles import tiled
 
 SPLIT = "test"
 NAME_THE_DATA = "Name the data it was made of: data.images=DIR data.annotations=DIR data.name=NAME."
+NOTHING = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
 KEPT_IN = f"eval/{detection_files.FOLDER}"
 
 
@@ -82,6 +86,11 @@ class PromotionCase:
             )
         return run_id
 
+    @property
+    def foreign(self) -> bool:
+        """Whether its files were trained elsewhere."""
+        return ORIGIN in self.version.tags
+
     @cached_property
     def made_with(self) -> Config:
         """The configuration of the run."""
@@ -96,8 +105,8 @@ class PromotionCase:
 
     @cached_property
     def raw(self) -> Sequence[RawOutputs]:
-        """What goes into the checkpoint's suppression, for the first test pictures."""
-        return raw_of(self.checkpoint, self.pictures[1])
+        """What goes into the checkpoint's suppression, for the first test pictures; nothing without one."""
+        return () if self.foreign else raw_of(self.checkpoint, self.pictures[1])
 
     @cached_property
     def pictures(self) -> tuple[LabelledSplit, Pictures]:
@@ -129,7 +138,7 @@ def gathered(case: PromotionCase) -> Iterator[Evidence]:
         judged = served_by(version, folder) or ""
         yield Evidence(
             split=split,
-            reference=_reference(case, split),
+            reference=_reference(case, split, found.get(judged)),
             found=found,
             names=names,
             label_files={file: _names_in(folder / file) for file in LABEL_FILES.values()},
@@ -140,6 +149,7 @@ def gathered(case: PromotionCase) -> Iterator[Evidence]:
             judged=judged,
             max_map_drop=case.made_with.export.max_map_drop,
             thresholds=_thresholds(case, split, found.get(judged)),
+            foreign=case.foreign,
         )
 
 
@@ -160,8 +170,10 @@ def _found(case: PromotionCase, split: LabelledSplit, file: Path) -> Kept | str:
     """What a file finds in the test pictures, and how it compares; why it cannot be run, as a text."""
     if not file.exists():
         return "is missing"
-    if case.kept is not None and (known := _known(case.kept, split, fingerprint(file))):
-        return known
+    if case.kept is not None:
+        known = _known(case.kept, split, fingerprint(file))
+        if known is not None and (case.foreign or known.facts.get("raw")):
+            return known
     return _measured(case, split, file, case.raw)
 
 
@@ -172,7 +184,7 @@ def _known(folder: Path, split: LabelledSplit, sha256: str) -> Kept | None:
             continue
         kept = read_kept(path)
         same = kept.facts.get("sha256") == sha256 and kept.split == split.digest
-        if same and kept.facts.get("raw"):
+        if same:
             return kept
     return None
 
@@ -197,8 +209,12 @@ def _measured(
     return keep(measured, split.digest, file, raw_difference(raw, measured.raw) if raw else None)
 
 
-def _reference(case: PromotionCase, split: LabelledSplit) -> Sequence[Any]:
-    """What the checkpoint finds: as the run kept it, else found again."""
+def _reference(
+    case: PromotionCase, split: LabelledSplit, judged: Kept | str | None
+) -> Sequence[Any]:
+    """What the checkpoint finds, as the run kept it, else found again; without one the judged file."""
+    if case.foreign:
+        return judged.detections if isinstance(judged, Kept) else [NOTHING] * len(split.truths)
     kept = _kept_by_run(case, case.run_id, detection_files.EVALUATED)
     if kept is not None and kept.split == split.digest:
         return kept.detections

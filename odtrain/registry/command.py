@@ -40,6 +40,13 @@ def _compare(given: Composed) -> str:
     )
 
 
+def _register(given: Composed) -> str:
+    from odtrain.jobs.register import register_files
+
+    flags = given.flags
+    return register_files(given.config, given.overrides, flags.files, flags.origin).in_words
+
+
 def _promote(given: Composed) -> int:
     from odtrain.promotion.promote import promote, would_pass
 
@@ -96,6 +103,19 @@ ACTIONS = {
         ),
         settings=("trust_source", "data", "evaluate", "benchmark", "tracking", "outputs"),
         example="models compare RUN_ID models:/panels@champion",
+    ),
+    "register": Action(
+        prints(_register),
+        "register model files that were trained elsewhere, measured and judged like others",
+        flags=(
+            flag("files", "model files of one network", nargs="+", metavar="FILE"),
+            flag("--origin", "where they come from, for the card", metavar="TEXT"),
+        ),
+        settings=(
+            *("trust_source", "data", "evaluate", "benchmark", "registry", "predict.label_map"),
+            *("tracking", "outputs"),
+        ),
+        example="models register yolo.onnx registry.name=mine data.images=DIR data.annotations=DIR",
     ),
     "promote": Action(
         looks(with_config(_promote)),

@@ -104,8 +104,8 @@ class FileDetector:
 
     def _placed(self, raw: Raw, image: UInt8Image) -> FloatArray:
         """(M, 4) boxes as fractions of the picture."""
-        placed: FloatArray = (raw[BOXES] - self.origin(image)) / self.extent(image)
-        return placed
+        placed: NDArray[Any] = (raw[BOXES] - self.origin(image)) / self.extent(image)
+        return placed.astype(np.float32, copy=False)
 
     def _run_all(self, images: Sequence[UInt8Image]) -> list[Raw]:
         if self.run_batch is None:

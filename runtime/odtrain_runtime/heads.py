@@ -217,14 +217,16 @@ def _boxes(four: FloatArray, how: Reading) -> FloatArray:
 
 def _yxyx(xyxy: FloatArray, how: Reading) -> FloatArray:
     height, width = how.size if how.unit == PIXELS else (1, 1)
-    turned: FloatArray = xyxy[:, [1, 0, 3, 2]] / np.array([height, width] * 2, np.float32)
+    turned: FloatArray = xyxy[:, [1, 0, 3, 2]]
+    turned /= np.array([height, width] * 2, np.float32)
     return turned
 
 
 def _activated(scores: FloatArray, how: Reading) -> FloatArray:
     if how.activation == SIGMOID:
-        low = np.exp(-np.abs(scores))  # never above 1, so that nothing overflows
-        likely: FloatArray = np.where(scores >= 0, 1, low) / (1 + low)
+        low: FloatArray = np.exp(-np.abs(scores))  # never above 1, so that nothing overflows
+        above: FloatArray = np.where(scores >= 0, np.float32(1), low)
+        likely: FloatArray = above / (np.float32(1) + low)
         return likely
     return _softmax(scores) if how.activation == SOFTMAX else scores
 

@@ -16,14 +16,14 @@ from odtrain_runtime.detector import FileDetector, Raw
 from odtrain_runtime.errors import ModelFileError
 from odtrain_runtime.heads import Candidates, Outputs, detections
 from odtrain_runtime.reading import AT_LEAST, Reading
-from odtrain_runtime.resizing import centred
+from odtrain_runtime.resizing import centred, whole_levels
 from odtrain_runtime.structures import FloatArray, UInt8Image
 from odtrain_runtime.tflite_metadata import BOXES, CLASSES, COUNT, SCORES
 
 ONE_PICTURE = (
     "Only detectors that take one RGB picture, (1, 3, height, width) or (1, height, width, 3)."
 )
-SMALLEST_SIDE, LARGEST_SIDE = 16, 8192
+LARGEST_SIDE = 8192
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def picture_input(
         raise ModelFileError(path, problem, "Export it for a batch of 1, or of any number.")
     first = shape[1] == 3
     size = (shape[2], shape[3]) if first else (shape[1], shape[2])
-    if any(side is not None and not SMALLEST_SIDE <= side <= LARGEST_SIDE for side in size):
+    if any(side is not None and side > LARGEST_SIDE for side in size):
         raise ModelFileError(path, f"takes ({shown}), not one RGB picture.", ONE_PICTURE)
     return PictureInput(first, size, np.dtype(dtype), quantization)
 
@@ -153,8 +153,9 @@ def tensor_of(image: UInt8Image, how: Reading, takes: PictureInput) -> NDArray[A
     levels = framed(image, how)
     if how.colours == keys.BGR:
         levels = levels[..., ::-1]
-    values = levels * np.float32(how.scale)
-    values = (values - np.asarray(how.mean, np.float32)) / np.asarray(how.std, np.float32)
+    mean, std = (np.asarray(each, np.float32) for each in (how.mean, how.std))
+    scaled: FloatArray = levels * np.float32(how.scale)
+    values: FloatArray = (scaled - mean) / std
     if takes.channels_first:
         values = values.transpose(2, 0, 1)
     return np.ascontiguousarray(_typed(values, takes))[None]
@@ -163,11 +164,12 @@ def tensor_of(image: UInt8Image, how: Reading, takes: PictureInput) -> NDArray[A
 def _typed(values: FloatArray, takes: PictureInput) -> NDArray[Any]:
     if takes.quantization is not None:
         scale, zero = takes.quantization
-        values = values / np.float32(scale) + np.float32(zero)
-    if np.issubdtype(takes.dtype, np.integer):
-        limits = np.iinfo(takes.dtype)
-        values = np.clip(np.rint(values), limits.min, limits.max)
-    return values.astype(takes.dtype)
+        quantized: FloatArray = values / np.float32(scale) + np.float32(zero)
+        values = quantized
+    if not np.issubdtype(takes.dtype, np.integer):
+        return values.astype(takes.dtype)
+    limits = np.iinfo(takes.dtype)
+    return np.clip(np.rint(values), limits.min, limits.max).astype(takes.dtype)
 
 
 def framed(image: UInt8Image, how: Reading) -> FloatArray:
@@ -188,8 +190,7 @@ def _resized(image: UInt8Image, size: tuple[int, int], interpolation: str) -> Fl
     if interpolation == keys.ANTIALIAS:
         smooth = Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR)
         return np.asarray(smooth, np.float32)
-    levels = centred(image, size)
-    return levels if interpolation == keys.UNROUNDED else np.rint(levels, out=levels)
+    return (centred if interpolation == keys.UNROUNDED else whole_levels)(image, size)
 
 
 def fitted(shape: tuple[int, ...], how: Reading) -> tuple[int, int]:

@@ -245,19 +245,22 @@ def _heads(
     outputs: Outputs, size: tuple[int, int], known: Mapping[str, Any], classes: int
 ) -> list[dict[str, Any]]:
     """What the outputs can be, the likeliest first: head, number of classes, and what follows from values."""
-    found = list(_of_one(outputs, size) if len(outputs) == 1 else _of_several(outputs, size))
+    found = list(
+        _of_one(outputs, size, classes) if len(outputs) == 1 else _of_several(outputs, size)
+    )
     if "head" in known:
         found = [each for each in found if each["head"] == known["head"]]
     return found
 
 
-def _of_one(outputs: Outputs, size: tuple[int, int]) -> Iterator[dict[str, Any]]:
+def _of_one(outputs: Outputs, size: tuple[int, int], classes: int) -> Iterator[dict[str, Any]]:
     ((table),) = outputs.values()
     if table.ndim != 2:
         return
     cells = {strides: _cells(size, strides) for strides in GRIDS}
-    rows, columns = max(table.shape), min(table.shape)
-    first = table.shape[0] < table.shape[1]
+    named = [side in (4 + classes, 5 + classes) for side in table.shape]
+    first = named[0] if classes and named[0] != named[1] else table.shape[0] < table.shape[1]
+    columns, rows = table.shape if first else table.shape[::-1]
     on_grid = [strides for strides, count in cells.items() if count == rows]
     by_anchor = any(rows == ANCHORS_A_CELL * count for count in cells.values())
     values = table.T if first else table
@@ -279,8 +282,8 @@ def _of_one(outputs: Outputs, size: tuple[int, int]) -> Iterator[dict[str, Any]]
 def _on_grid(columns: int, strides: tuple[int, ...], values: Any) -> Iterator[dict[str, Any]]:
     """A row a cell: YOLOX, its boxes placed or not, and NanoDet."""
     if columns > 5:
-        heads = ("yolox", "yolox_raw") if np.abs(values[:, :2]).max() > FEW else ("yolox_raw",)
-        for head in heads:
+        placed = np.abs(values[:, :2]).max() > FEW
+        for head in ("yolox", "yolox_raw") if placed else ("yolox_raw", "yolox"):
             yield {"head": head, "num_classes": columns - 5, "strides": strides}
     for places in DISTANCES:
         if columns > 4 * places:

@@ -65,6 +65,40 @@ def centred(image: UInt8Image, size: tuple[int, int]) -> FloatArray:
     return _interpolated(image, *samples)
 
 
+FINE, COARSE = 1 << 11, 4
+"""Shares in OpenCV's whole numbers, and how many bits it drops between the directions."""
+
+
+def whole_levels(image: UInt8Image, size: tuple[int, int]) -> FloatArray:
+    """As `centred`, in the whole numbers of OpenCV's `INTER_LINEAR`, so that levels are its own.
+
+    `HResizeLinear` and `VResizeLinear` of its `imgproc/src/resize.cpp`. Of pictures that are enlarged, one
+    level in two thousand is one off.
+    """
+    (top, bottom, down), (left, right, across) = (
+        _fine(image.shape[axis], size[axis]) for axis in (0, 1)
+    )
+    needed, places = np.unique(np.concatenate([top, bottom]), return_inverse=True)
+    lines = image[needed].astype(np.int32)
+    lines = lines[:, left] * across[0][:, None] + lines[:, right] * across[1][:, None]
+    lines >>= COARSE
+    upper, lower = lines[places[: len(top)]], lines[places[len(top) :]]
+    shares = down[:, :, None, None]
+    levels = ((shares[0] * upper >> 16) + (shares[1] * lower >> 16) + 2) >> 2
+    whole: FloatArray = levels.astype(np.float32)
+    return whole
+
+
+def _fine(old: int, new: int) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.int32]]:
+    """For each pixel of a side two of the source's, and (2, new) their shares of `FINE`."""
+    places = ((np.arange(new) + 0.5) * (1 / (new / old)) - 0.5).astype(np.float32)
+    first = np.floor(places).astype(np.intp)
+    share = np.where((first < 0) | (first >= old - 1), 0, places - first).astype(np.float32)
+    first = np.clip(first, 0, old - 1)
+    shares = np.rint(np.stack([1 - share, share]) * FINE).astype(np.int32)
+    return first, np.minimum(first + 1, old - 1), shares
+
+
 def _interpolated(image: UInt8Image, rows: Sample, columns: Sample) -> FloatArray:
     """Each row that is needed is mixed across but once, then rows are mixed."""
     (top, bottom, down), (left, right, across) = rows, columns

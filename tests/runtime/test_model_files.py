@@ -17,6 +17,8 @@ from odtrain.model_files.tflite_metadata import with_metadata
 from odtrain.structures import Detections
 from odtrain_runtime.detector import detections_of
 from odtrain_runtime.model_files import load_detector
+from odtrain_runtime.raw_model import ONE_PICTURE
+from odtrain_runtime.reading import HEADS
 from odtrain_runtime.resizing import resize
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (4, 6, 3), np.uint8)
@@ -289,7 +291,7 @@ def test_something_that_is_no_model_file(tmp_path, name):
     file.mkdir() if name == "folder" else file.write_bytes(b"x")
     assert message(file) == (
         f"{file}: not a model file that can be run.\n"
-        "  Give a .pb, a .tflite or a SavedModel folder (it holds saved_model.pb)."
+        "  Give a .pb, a .tflite, a .onnx or a SavedModel folder (it holds saved_model.pb)."
     )
 
 
@@ -306,8 +308,8 @@ def test_a_tflite_that_classifies(tmp_path):
     file = tmp_path / "model.tflite"
     write_constant_model(file, [("probabilities", np.zeros((1, 1001), np.float32))])
     assert message(file) == (
-        f"{file}: no object detector with post-processing: its outputs are (1, 1001)."
-        f"\n  {DETECTORS_ONLY}"
+        f"{file}: its outputs, without the batch, are probabilities (1001,): of no detector that is known.\n"
+        f"  Known heads are: {', '.join(HEADS)}."
     )
 
 
@@ -331,11 +333,12 @@ def test_a_pb_that_is_no_graph(tmp_path):
 def test_a_graph_that_classifies(tmp_path):
     with tf.Graph().as_default() as graph:
         tf.compat.v1.placeholder(tf.uint8, (None, None, None, 3), name="image_tensor")
+        tf.compat.v1.placeholder(tf.float32, (None, 4), name="words")
     file = tmp_path / "model.pb"
     file.write_bytes(graph.as_graph_def().SerializeToString())
     assert message(file) == (
-        f"{file}: no object detector: the graph has no detection_boxes, detection_classes,"
-        f" detection_scores, num_detections.\n  {DETECTORS_ONLY}"
+        f"{file}: no object detector: the graph takes image_tensor, words, not one picture.\n"
+        f"  {DETECTORS_ONLY}"
     )
 
 
@@ -353,7 +356,5 @@ def test_a_saved_model_that_classifies(tmp_path):
     signatures = module.classify.get_concrete_function()
     tf.saved_model.save(module, str(tmp_path), signatures=signatures)
     assert message(tmp_path) == (
-        f"{tmp_path}: no object detector: its signature serving_default has no output"
-        " detection_boxes, detection_classes, detection_scores, num_detections."
-        f"\n  {DETECTORS_ONLY}"
+        f"{tmp_path}: takes (any, 4), not one RGB picture.\n  {ONE_PICTURE}"
     )
