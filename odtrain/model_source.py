@@ -38,8 +38,8 @@ from odtrain.system.progress import doing
 from odtrain.tracking.names import RUN_ID as BARE_ID
 from odtrain_runtime.detector import BATCH
 from odtrain_runtime.model_files import OPENERS, FileDetector, load_detectors
-from odtrain_runtime.reading import SETTINGS_FILE, Reading
-from odtrain_runtime.recognise import UnsettledError
+from odtrain_runtime.others.reading import SETTINGS_FILE, Reading
+from odtrain_runtime.others.recognise import UnsettledError
 from odtrain_runtime.tf_graph import SAVED_MODEL_FILE
 from odtrain_runtime.tiles import Tiles, tiled
 

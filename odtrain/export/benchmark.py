@@ -31,7 +31,7 @@ from odtrain.structures import Detections, UInt8Image, pairwise_iou
 from odtrain.system import timing_lock as turns
 from odtrain.system.progress import doing
 from odtrain_runtime.model_files import FileDetector, load_detector
-from odtrain_runtime.reading import Reading
+from odtrain_runtime.others.reading import Reading
 from odtrain_runtime.resizing import resize
 from odtrain_runtime.tflite import open_tflite
 

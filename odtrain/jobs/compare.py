@@ -56,8 +56,8 @@ from odtrain.tracking.runs import existing_run
 from odtrain.tracking.store import reaching, tracking_uri
 from odtrain.tracking.tracker import Tracker
 from odtrain.training.input_pipeline import Pictures
+from odtrain_runtime.others.reading import Reading
 from odtrain_runtime.plain import plain_lines
-from odtrain_runtime.reading import Reading
 
 NUMBERS = ("mAP", "latency_ms_p50", "size_mb")
 """What is shown of each exported file."""

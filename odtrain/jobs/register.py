@@ -32,7 +32,7 @@ from odtrain.registry.versions import SETTINGS
 from odtrain.structures import Detect, Detections, UInt8Image
 from odtrain.system.progress import Bar, doing
 from odtrain.tracking.tracker import Tracker
-from odtrain_runtime.onnx_check import check_onnx
+from odtrain_runtime.others.onnx_check import check_onnx
 from odtrain_runtime.provenance import LABELS_FILE, write_labels
 
 logger = logging.getLogger(__name__)

@@ -16,9 +16,9 @@ from odtrain.errors import ModelFileError
 from odtrain.system.progress import doing
 from odtrain.system.workers import search_path
 from odtrain_runtime.model_files import open_model
-from odtrain_runtime.raw_model import RawModel, outputs_of_grey
-from odtrain_runtime.reading import read_settings
-from odtrain_runtime.recognise import input_size
+from odtrain_runtime.others.raw_model import RawModel, outputs_of_grey
+from odtrain_runtime.others.reading import read_settings
+from odtrain_runtime.others.recognise import input_size
 
 MOST_SECONDS = 120
 MOST_MEMORY, TIMES_THE_FILE = 8 << 30, 6

@@ -11,8 +11,8 @@ from odtrain.evaluation.evaluate import quick_map
 from odtrain.structures import GroundTruth, UInt8Image
 from odtrain.system.progress import doing
 from odtrain_runtime.model_files import open_model
-from odtrain_runtime.raw_model import RawModel, raw_detector
-from odtrain_runtime.reading import Reading
+from odtrain_runtime.others.raw_model import RawModel, raw_detector
+from odtrain_runtime.others.reading import Reading
 
 ROUNDS = ((6, 8), (24, 1))
 """Pictures looked at, and ways that are left behind them."""

@@ -21,8 +21,8 @@ from odtrain.export_formats import FORMATS, served_format
 from odtrain.registry.lock import Lease
 from odtrain.system.progress import doing
 from odtrain.tracking.store import check_answers, is_made, reaching, registry_uri
+from odtrain_runtime.others.reading import SETTINGS_FILE
 from odtrain_runtime.plain import plain
-from odtrain_runtime.reading import SETTINGS_FILE
 
 MODEL_URI = re.compile(r"(?:models:/)?(?P<name>[^/@]+)(?:@(?P<alias>[^/]+)|/(?P<version>[^/]+))?")
 

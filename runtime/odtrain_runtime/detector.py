@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from odtrain_runtime.errors import ModelFileError
-from odtrain_runtime.reading import Reading
+from odtrain_runtime.others.reading import Reading
 from odtrain_runtime.structures import Detections, FloatArray, UInt8Image, areas
 from odtrain_runtime.tflite_metadata import BOXES, CLASSES, COUNT, SCORES
 from odtrain_runtime.tiles import Tiles, look_by_tiles

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from odtrain_runtime.detector import FileDetector, Raw, other_classes
 from odtrain_runtime.errors import ModelFileError
-from odtrain_runtime.onnx_file import open_onnx
+from odtrain_runtime.others.onnx_file import open_onnx
+from odtrain_runtime.others.raw_model import RawModel, raw_detector
+from odtrain_runtime.others.reading import Reading, read_settings
+from odtrain_runtime.others.recognise import settled
 from odtrain_runtime.provenance import read_size
-from odtrain_runtime.raw_model import RawModel, raw_detector
-from odtrain_runtime.reading import Reading, read_settings
-from odtrain_runtime.recognise import settled
 from odtrain_runtime.tf_graph import SAVED_MODEL_FILE, open_frozen_graph, open_saved_model
 from odtrain_runtime.tflite import open_tflite
 from odtrain_runtime.tiles import read_tiles

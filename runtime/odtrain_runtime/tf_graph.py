@@ -12,7 +12,7 @@ from odtrain_runtime import provenance
 from odtrain_runtime.detector import DETECTORS_ONLY, FileDetector, Raw, cannot_run
 from odtrain_runtime.errors import ModelFileError
 from odtrain_runtime.graph_operators import check_graph, check_saved_model, node_of
-from odtrain_runtime.raw_model import RawModel, picture_input
+from odtrain_runtime.others.raw_model import RawModel, picture_input
 from odtrain_runtime.structures import UInt8Image
 from odtrain_runtime.tflite_metadata import BOXES, CLASSES, COUNT, LARGEST_TEXT, SCORES
 

@@ -15,7 +15,7 @@ from odtrain_runtime import provenance, resizing, tflite_metadata
 from odtrain_runtime.detector import DETECTORS_ONLY, FileDetector, Raw, cannot_run
 from odtrain_runtime.errors import ModelFileError
 from odtrain_runtime.native_stderr import stderr_into
-from odtrain_runtime.raw_model import RawModel, picture_input
+from odtrain_runtime.others.raw_model import RawModel, picture_input
 from odtrain_runtime.resizing import pad, resize
 from odtrain_runtime.structures import FloatArray, UInt8Image
 from odtrain_runtime.tflite_metadata import BOXES, CLASSES, COUNT, SCORES

@@ -15,7 +15,7 @@ from odtrain.errors import ModelFileError
 from odtrain.export.benchmark import Agreement, agreement, measure, size_mb
 from odtrain.structures import Detections, UInt8Image
 from odtrain_runtime.model_files import load_detector
-from odtrain_runtime.reading import HEADS
+from odtrain_runtime.others.reading import HEADS
 
 BOX = [0.1, 0.1, 0.5, 0.5]
 NEAR = [0.1, 0.1, 0.5, 0.504]

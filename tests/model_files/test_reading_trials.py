@@ -11,7 +11,7 @@ from support.onnx_files import SIDE, write_two_boxes
 from odtrain.model_files.reading_trials import best_reading
 from odtrain.structures import GroundTruth
 from odtrain_runtime.model_files import open_model
-from odtrain_runtime.recognise import recognise
+from odtrain_runtime.others.recognise import recognise
 
 RED = np.zeros((SIDE, SIDE, 3), np.uint8) + np.array([200, 20, 20], np.uint8)
 RIGHT, WRONG = (16, 16, 24, 24), (48, 48, 16, 16)

@@ -17,8 +17,8 @@ from odtrain.model_files.tflite_metadata import with_metadata
 from odtrain.structures import Detections
 from odtrain_runtime.detector import detections_of
 from odtrain_runtime.model_files import load_detector
-from odtrain_runtime.raw_model import ONE_PICTURE
-from odtrain_runtime.reading import HEADS
+from odtrain_runtime.others.raw_model import ONE_PICTURE
+from odtrain_runtime.others.reading import HEADS
 from odtrain_runtime.resizing import resize
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (4, 6, 3), np.uint8)

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from odtrain_runtime.model_files import load_detector, open_model
+from odtrain_runtime.others.raw_model import corner_of, share_of, unbatched
 from odtrain_runtime.pictures import read_upright
-from odtrain_runtime.raw_model import corner_of, share_of, unbatched
 
 KEPT = 20
 

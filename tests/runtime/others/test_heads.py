@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from odtrain_runtime import heads
-from odtrain_runtime.reading import Reading
+from odtrain_runtime.others import heads
+from odtrain_runtime.others.reading import Reading
 
 DATA = Path(__file__).with_name("data")
 HOW = Reading("yolo", num_classes=2, size=(100, 200))

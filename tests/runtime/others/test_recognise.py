@@ -10,7 +10,7 @@ import pytest
 from support.onnx_files import SIDE, write_constant_onnx
 
 from odtrain_runtime.model_files import open_model
-from odtrain_runtime.recognise import UnsettledError, recognise, settled
+from odtrain_runtime.others.recognise import UnsettledError, recognise, settled
 
 CELLS, FINER = 84, 85
 """Of grids of strides 8, 16 and 32 over 64 pixels; and with stride 64."""

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from odtrain_runtime.errors import ModelFileError
-from odtrain_runtime.protobuf_wire import Field, Message
+from odtrain_runtime.others.protobuf_wire import Field, Message
 
 LARGEST_FILE = 1 << 31
 """Bytes: protocol buffers end here, and ONNX puts what is larger beside the file."""

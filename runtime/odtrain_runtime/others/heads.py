@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from odtrain_runtime.reading import CENTRES, PIXELS, SIGMOID, SOFTMAX, Reading
+from odtrain_runtime.others.reading import CENTRES, PIXELS, SIGMOID, SOFTMAX, Reading
 from odtrain_runtime.structures import FloatArray, IntArray, areas
 from odtrain_runtime.tflite_metadata import BOXES, CLASSES, COUNT, SCORES
 

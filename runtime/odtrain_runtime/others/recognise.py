@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from odtrain_runtime import reading as keys
 from odtrain_runtime.detector import cannot_run
 from odtrain_runtime.errors import ModelFileError
-from odtrain_runtime.heads import Outputs, detection_outputs, detr_outputs
-from odtrain_runtime.raw_model import RawModel, outputs_of_grey
-from odtrain_runtime.reading import AT_LEAST, SETTINGS_FILE, Reading, class_list
+from odtrain_runtime.others import reading as keys
+from odtrain_runtime.others.heads import Outputs, detection_outputs, detr_outputs
+from odtrain_runtime.others.raw_model import RawModel, outputs_of_grey
+from odtrain_runtime.others.reading import AT_LEAST, SETTINGS_FILE, Reading, class_list
 from odtrain_runtime.tflite_metadata import BOXES, CLASSES, SCORES
 
 LONGEST_LIST = 1 << 20

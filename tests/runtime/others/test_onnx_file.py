@@ -14,9 +14,9 @@ from support.onnx_files import SIDE, save, write_constant_onnx
 
 from odtrain_runtime.errors import ModelFileError
 from odtrain_runtime.model_files import load_detector, load_detectors
-from odtrain_runtime.onnx_check import INSIDE, MAKE_AGAIN, NOT_RUN, check_onnx
-from odtrain_runtime.protobuf_wire import Message
-from odtrain_runtime.raw_model import ONE_PICTURE
+from odtrain_runtime.others.onnx_check import INSIDE, MAKE_AGAIN, NOT_RUN, check_onnx
+from odtrain_runtime.others.protobuf_wire import Message
+from odtrain_runtime.others.raw_model import ONE_PICTURE
 
 PICTURE = np.zeros((SIDE, SIDE * 2, 3), np.uint8)
 ULTRALYTICS = {"names": "{0: 'cat', 1: 'dog'}", "stride": "32", "task": "detect"}

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from odtrain_runtime import provenance
 from odtrain_runtime.detector import cannot_run
 from odtrain_runtime.errors import ModelFileError
-from odtrain_runtime.onnx_check import check_onnx
-from odtrain_runtime.raw_model import ONE_PICTURE, RawModel, picture_input
+from odtrain_runtime.others.onnx_check import check_onnx
+from odtrain_runtime.others.raw_model import ONE_PICTURE, RawModel, picture_input
 
 DTYPES = {
     "tensor(float)": np.float32,

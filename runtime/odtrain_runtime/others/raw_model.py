@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from odtrain_runtime import reading as keys
 from odtrain_runtime.detector import FileDetector, Raw
 from odtrain_runtime.errors import ModelFileError
-from odtrain_runtime.heads import Candidates, Outputs, detections
-from odtrain_runtime.reading import AT_LEAST, Reading
+from odtrain_runtime.others import reading as keys
+from odtrain_runtime.others.heads import Candidates, Outputs, detections
+from odtrain_runtime.others.reading import AT_LEAST, Reading
 from odtrain_runtime.resizing import centred, whole_levels
 from odtrain_runtime.structures import FloatArray, UInt8Image
 from odtrain_runtime.tflite_metadata import BOXES, CLASSES, COUNT, SCORES

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 from odtrain_runtime.model_files import load_detector, open_model
+from odtrain_runtime.others.raw_model import raw_detector
 from odtrain_runtime.pictures import read_upright
-from odtrain_runtime.raw_model import raw_detector
 
-SCRIPT = Path(__file__).parents[1] / "support" / "libreyolo_exports.py"
+SCRIPT = Path(__file__).parents[2] / "support" / "libreyolo_exports.py"
 PYTHON = "ODTRAIN_TEST_LIBREYOLO"
 """Variable that may name a Python with LibreYOLO; else an environment is made, with 6 GB of PyTorch."""
 PICTURES = 40

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from odtrain_runtime.errors import ModelFileError
-from odtrain_runtime.reading import CHECKS, Reading, read_settings
+from odtrain_runtime.others.reading import CHECKS, Reading, read_settings
 
 DESCRIBED = "docs/other_models.md describes the keys of source.yaml."
 
