@@ -201,7 +201,8 @@ def _measured(
 ) -> dict[str, float]:
     """Measure each copy in a process of its own, and log what it did: its metrics."""
     config, dataset, split = context.config, context.dataset, evaluated.split
-    timing, metrics = config.benchmark, {}
+    timing = config.benchmark
+    metrics: dict[str, float] = {}
     for format, file in Bar(placed.items(), doing="measure files", unit="file"):
         trusted = config.trust_source
         measured = measure(file, split.images, timing.runs, timing.threads, trusted=trusted)

@@ -154,7 +154,9 @@ def tensor_of(image: UInt8Image, how: Reading, takes: PictureInput) -> NDArray[A
     if how.colours == keys.BGR:
         levels = levels[..., ::-1]
     mean, std = (np.asarray(each, np.float32) for each in (how.mean, how.std))
-    scaled: FloatArray = levels * np.float32(how.scale)
+    scaled: FloatArray = levels / np.float32(
+        1 / how.scale
+    )  # as others divide by 255, to the last bit
     values: FloatArray = (scaled - mean) / std
     if takes.channels_first:
         values = values.transpose(2, 0, 1)

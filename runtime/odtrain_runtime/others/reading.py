@@ -120,8 +120,17 @@ def read_settings(folder: Path) -> dict[str, Any]:
         return {}
     if file.stat().st_size > LARGEST_SETTINGS:
         raise ModelFileError(file, f"has more than {LARGEST_SETTINGS:,} bytes.", DESCRIBED)
+    return settings_of(file, file.read_text(encoding="utf-8", errors="replace"))
+
+
+def settings_of(file: Path, text: str) -> dict[str, Any]:
+    """What the text of a `source.yaml` says, checked; `file` is where it stands.
+
+    Raises:
+        ModelFileError: it cannot be read, or has a key or value that is not known.
+    """
     try:
-        table = _load(file.read_text(encoding="utf-8"))
+        table = _load(text)
     except (ValueError, RecursionError) as error:
         reason = (str(error).strip().splitlines() or ["it is no YAML"])[0]
         raise ModelFileError(file, f"cannot be read: {reason}", DESCRIBED) from None
@@ -273,7 +282,7 @@ CHECKS: dict[str, Check] = {
     "interpolation": _one_of(BILINEAR, UNROUNDED, ANTIALIAS),
     "fill": _whole(0, 255),
     "colours": _one_of(RGB, BGR),
-    "scale": _number(-LEVEL, LEVEL),
+    "scale": _number(1e-9, LEVEL),
     "mean": _several(_number(-LEVEL, LEVEL), 3),
     "std": _several(_number(1e-9, LEVEL), 3),
     "boxes": _one_of(CENTRES, CORNERS),

