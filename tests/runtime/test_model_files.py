@@ -342,6 +342,46 @@ def test_a_graph_that_classifies(tmp_path):
     )
 
 
+# ---- files that end before detections
+
+YOLO = np.zeros((1, 6, 10), np.float32)
+YOLO[0, :, 0] = [0.5, 0.5, 0.5, 0.25, 0.1, 0.9]
+SETTINGS = "classes: [cat, dog]\nresize: stretch\nscale: 0.00392156863\n"
+
+
+def finds_a_dog_in_the_middle(file, folder):
+    (folder / "source.yaml").write_text(SETTINGS)
+    found = load_detector(file)(np.zeros((40, 60, 3), np.uint8))
+    assert found.boxes[0] == pytest.approx([0.375, 0.25, 0.625, 0.75])
+    assert (found.scores[0], found.classes[0]) == (pytest.approx(0.9), 2)
+
+
+def test_a_tflite_without_suppression_is_read_as_source_yaml_says(tmp_path):
+    finds_a_dog_in_the_middle(
+        write_constant_model(tmp_path / "model.tflite", [("output", YOLO)]), tmp_path
+    )
+
+
+def test_a_frozen_graph_without_suppression_is_read_as_source_yaml_says(tmp_path):
+    with tf.Graph().as_default() as graph:
+        images = tf.compat.v1.placeholder(tf.float32, (None, 64, 64, 3), name="images")
+        tf.identity(YOLO + 0 * tf.reduce_mean(images), name="output")
+    file = tmp_path / "model.pb"
+    file.write_bytes(graph.as_graph_def().SerializeToString())
+    finds_a_dog_in_the_middle(file, tmp_path)
+
+
+def test_a_saved_model_without_suppression_is_read_as_source_yaml_says(tmp_path):
+    module = tf.Module()
+    signature = [tf.TensorSpec((1, 64, 64, 3), tf.float32, "images")]
+    module.run = tf.function(
+        lambda images: {"output": YOLO + 0 * tf.reduce_mean(images)}, input_signature=signature
+    )
+    folder = tmp_path / "saved_model"
+    tf.saved_model.save(module, str(folder), signatures=module.run.get_concrete_function())
+    finds_a_dog_in_the_middle(folder, tmp_path)
+
+
 def test_a_damaged_saved_model(tmp_path):
     (tmp_path / "saved_model.pb").write_bytes(b"\xff\xff")
     shown = message(tmp_path)
