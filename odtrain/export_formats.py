@@ -21,7 +21,6 @@ class ExportFormat:
         exact: whether it computes what the checkpoint computes; the others may lose a little.
         rank: place among the formats of which one is served, the best being 1.
         needs: distributions by which a registered model runs it.
-        exported: whether `export.formats` may name it; the others come from elsewhere.
     """
 
     name: str
@@ -29,7 +28,6 @@ class ExportFormat:
     exact: bool
     rank: int
     needs: tuple[str, ...] = LITERT
-    exported: bool = True
 
     @property
     def lite(self) -> bool:
@@ -44,12 +42,12 @@ _ROWS = (
     ExportFormat("tflite_fp16", "model_fp16.tflite", False, 2),
     ExportFormat("tflite_dynamic", "model_dynamic.tflite", False, 3),
     ExportFormat("tflite_int8", "model_int8.tflite", False, 4),
-    ExportFormat("onnx", "model.onnx", True, 7, ONNX, exported=False),
+    ExportFormat("onnx", "model.onnx", True, 7, ONNX),
+    ExportFormat("onnx_raw", "model_raw.onnx", True, 8, ONNX),
 )
 FORMATS = {row.name: row for row in _ROWS}
 """By name, in the order in which files are made and listed."""
 
-EXPORTED = tuple(row.name for row in _ROWS if row.exported)
 EXACT_FORMATS = frozenset(row.name for row in _ROWS if row.exact)
 
 

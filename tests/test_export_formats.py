@@ -13,7 +13,7 @@ from odtrain.config.compose import compose_config, section
 from odtrain.config.schema import RegistryConfig
 from odtrain.export.lite import LITE_SETTINGS
 from odtrain.export.writers import WRITERS
-from odtrain.export_formats import EXPORTED, FORMATS, served_format
+from odtrain.export_formats import FORMATS, served_format
 from odtrain.promotion import case as promotion
 from odtrain.registry.download import file_of_version, resolve_model
 from odtrain.registry.lock import alone_at
@@ -30,7 +30,7 @@ RECORD = "odtrain.served_by"
 
 
 def test_every_format_has_a_writer_a_file_and_a_rank_of_its_own():
-    assert list(WRITERS) == list(EXPORTED)
+    assert list(WRITERS) == list(FORMATS)
     assert list(LITE_SETTINGS) == [name for name, each in FORMATS.items() if each.lite]
     assert len({each.file for each in FORMATS.values()}) == len(FORMATS)
     assert sorted(each.rank for each in FORMATS.values()) == list(range(1, len(FORMATS) + 1))

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, TypeVar, get_args, get_type_hints
 
-from odtrain.export_formats import EXPORTED, FORMATS
+from odtrain.export_formats import FORMATS
 
 STORED = "stored"
 """`predict.threshold`: the scores that the model's file carries; `tiles.size`: the tiles that it names."""
@@ -286,7 +286,7 @@ class EvaluateConfig:
 class ExportConfig:
     """Which files are made of a trained model, and what they must keep."""
 
-    formats: list[str] = field(metadata=each_of(*EXPORTED))
+    formats: list[str] = field(metadata=each_of(*FORMATS))
     max_map_drop: float
     nms: str = field(metadata=one_of("builtin", "regular", "fast"))
     calibration_pictures: int = field(metadata=at_least(1))
@@ -387,7 +387,7 @@ class SweepConfig:
     max_minutes: float | None
     sampler: str = field(metadata=one_of("tpe", "nsga2", "random"))
     seed: int = field(metadata=at_least(0))
-    formats: list[str] = field(metadata=each_of(*EXPORTED))
+    formats: list[str] = field(metadata=each_of(*FORMATS))
     directions: dict[str, str]
     max_latency_ms: float | None
     max_size_mb: float | None

@@ -1,4 +1,4 @@
-"""A trained detector as files: a frozen graph, a SavedModel and four kinds of .tflite."""
+"""A trained detector as files: a frozen graph, a SavedModel, four kinds of .tflite and two of .onnx."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ from tensorflow.python.framework.convert_to_constants import (
 
 from odtrain.errors import choose
 from odtrain.export.lite import LiteWriter
+from odtrain.export.onnx_writer import onnx_content
 from odtrain.export.suppression import BUILTIN, COSTS, KINDS
-from odtrain.export_formats import EXPORTED, FORMATS
+from odtrain.export_formats import FORMATS
 from odtrain.labels.label_map import label_map_text
 from odtrain.models.build import plain_copy
 from odtrain.models.layers import FoldedBatchNorm
@@ -53,7 +54,7 @@ def export(
     Args:
         detector: whatever precision it was trained in; files hold float32 or less.
         class_names: index 0 = class id 1.
-        formats: names in `export_formats.EXPORTED`.
+        formats: names in `export_formats.FORMATS`.
         folder: made if it is missing; files of an earlier export are replaced.
         calibration: clean training pictures of any size, read for `tflite_int8` only.
         nms: one of `suppression.KINDS`, for .tflite files.
@@ -66,7 +67,7 @@ def export(
         ConfigError: an unknown format or suppression, or no pictures to calibrate with.
     """
     for name in formats:
-        choose("export.formats", name, list(EXPORTED))
+        choose("export.formats", name, list(FORMATS))
     choose("export.nms", nms, list(KINDS))
     if nms in COSTS and len(class_names) > 1 and any(FORMATS[name].lite for name in formats):
         logger.warning(f"export.nms={nms} {COSTS[nms]}. export.nms={BUILTIN} does not.")
@@ -215,6 +216,15 @@ def _write_lite(source: _Source, name: str, path: Path) -> None:
     path.write_bytes(source.lite.content(name, source.class_names, source.passport_of(name)))
 
 
+# ---- .onnx
+
+
+def _write_onnx(source: _Source, name: str, path: Path) -> None:
+    path.write_bytes(
+        onnx_content(source.detector, name, source.class_names, source.passport_of(name))
+    )
+
+
 Writer = Callable[[_Source, str, Path], None]
 
 WRITERS: dict[str, Writer] = {
@@ -224,4 +234,6 @@ WRITERS: dict[str, Writer] = {
     "tflite_fp16": _write_lite,
     "tflite_dynamic": _write_lite,
     "tflite_int8": _write_lite,
+    "onnx": _write_onnx,
+    "onnx_raw": _write_onnx,
 }

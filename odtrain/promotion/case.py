@@ -20,7 +20,7 @@ from odtrain.evaluation import saved_detections as detection_files
 from odtrain.evaluation.saved_detections import Kept, read_kept, read_labelled
 from odtrain.export.benchmark import measure
 from odtrain.export.parity import keep
-from odtrain.export.raw_outputs import RawOutputs, raw_difference, raw_of
+from odtrain.export.raw_outputs import RawOutputs, raw_difference, raw_of, seen_by
 from odtrain.io.checksums import fingerprint
 from odtrain.labels.label_map import read_class_names
 from odtrain.model_files.thresholds import EVERYWHERE, Thresholds, choose_thresholds
@@ -103,10 +103,20 @@ class PromotionCase:
         assert detector is not None  # a run's
         return detector
 
+    def raw(self, file: Path) -> Sequence[RawOutputs]:
+        """What goes into the checkpoint's suppression, for the first test pictures; nothing without one.
+
+        Args:
+            file: of what it sees.
+        """
+        if self.foreign:
+            return ()
+        seen = seen_by(file, self.pictures[1])
+        return raw_of(self.checkpoint, seen) if file.suffix == ".onnx" else self._raw
+
     @cached_property
-    def raw(self) -> Sequence[RawOutputs]:
-        """What goes into the checkpoint's suppression, for the first test pictures; nothing without one."""
-        return () if self.foreign else raw_of(self.checkpoint, self.pictures[1])
+    def _raw(self) -> Sequence[RawOutputs]:
+        return raw_of(self.checkpoint, self.pictures[1])
 
     @cached_property
     def pictures(self) -> tuple[LabelledSplit, Pictures]:
@@ -174,7 +184,7 @@ def _found(case: PromotionCase, split: LabelledSplit, file: Path) -> Kept | str:
         known = _known(case.kept, split, fingerprint(file))
         if known is not None and (case.foreign or known.facts.get("raw")):
             return known
-    return _measured(case, split, file, case.raw)
+    return _measured(case, split, file, case.raw(file))
 
 
 def _known(folder: Path, split: LabelledSplit, sha256: str) -> Kept | None:

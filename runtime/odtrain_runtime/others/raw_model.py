@@ -16,7 +16,7 @@ from odtrain_runtime.errors import ModelFileError
 from odtrain_runtime.others import reading as keys
 from odtrain_runtime.others.heads import Candidates, Outputs, detections
 from odtrain_runtime.others.reading import AT_LEAST, Reading
-from odtrain_runtime.resizing import centred, whole_levels
+from odtrain_runtime.resizing import centred, resize, whole_levels
 from odtrain_runtime.structures import FloatArray, UInt8Image
 from odtrain_runtime.tflite_metadata import BOXES, CLASSES, COUNT, SCORES
 
@@ -192,6 +192,8 @@ def _resized(image: UInt8Image, size: tuple[int, int], interpolation: str) -> Fl
     if interpolation == keys.ANTIALIAS:
         smooth = Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR)
         return np.asarray(smooth, np.float32)
+    if interpolation == keys.TF1:
+        return np.rint(resize(image, size))
     return (centred if interpolation == keys.UNROUNDED else whole_levels)(image, size)
 
 

@@ -21,7 +21,7 @@ SETTINGS_FILE = "source.yaml"
 LARGEST_SETTINGS = 1 << 24
 """Bytes: room for the anchors of a network of a hundred thousand."""
 STRETCH, LETTERBOX, CORNER = "stretch", "letterbox", "corner"
-BILINEAR, UNROUNDED, ANTIALIAS = "bilinear", "unrounded", "antialias"
+BILINEAR, UNROUNDED, ANTIALIAS, TF1 = "bilinear", "unrounded", "antialias", "tf1"
 RGB, BGR = "rgb", "bgr"
 PIXELS, FRACTIONS = "pixels", "fractions"
 CENTRES, CORNERS = "cxcywh", "xyxy"
@@ -39,8 +39,8 @@ class Reading:
         size: (height, width) in pixels that pictures are brought to.
         resize: `stretch`, `letterbox` (aspect kept, in the middle), `corner` (aspect kept, at the top left).
         interpolation: `bilinear` (half-pixel centres, whole levels), `unrounded` (the same, in fractions of
-            levels), `antialias` (Pillow's bilinear).
-        fill: level 0-255 of what a picture that keeps its aspect does not fill.
+            levels), `antialias` (Pillow's bilinear), `tf1` (TensorFlow 1's, whole levels).
+        fill: levels 0-255, RGB, of what a picture that keeps its aspect does not fill.
         colours: `rgb` or `bgr`.
         scale: levels are multiplied by it.
         mean: of the three channels, in the order of `colours`, taken from scaled levels.
@@ -62,7 +62,7 @@ class Reading:
     size: tuple[int, int] = (0, 0)
     resize: str = STRETCH
     interpolation: str = BILINEAR
-    fill: int = 114
+    fill: tuple[int, ...] = (114, 114, 114)
     colours: str = RGB
     scale: float = 1.0
     mean: tuple[float, ...] = (0.0, 0.0, 0.0)
@@ -279,8 +279,8 @@ CHECKS: dict[str, Check] = {
     "num_classes": _whole(1, 100_000),
     "size": _several(_whole(1, 8192), 2),
     "resize": _one_of(STRETCH, LETTERBOX, CORNER),
-    "interpolation": _one_of(BILINEAR, UNROUNDED, ANTIALIAS),
-    "fill": _whole(0, 255),
+    "interpolation": _one_of(BILINEAR, UNROUNDED, ANTIALIAS, TF1),
+    "fill": _several(_whole(0, 255), 3),
     "colours": _one_of(RGB, BGR),
     "scale": _number(1e-9, LEVEL),
     "mean": _several(_number(-LEVEL, LEVEL), 3),

@@ -23,6 +23,7 @@ from odtrain_runtime.others.reading import AT_LEAST, SETTINGS_FILE, Reading, cla
 from odtrain_runtime.tflite_metadata import BOXES, CLASSES, SCORES
 
 LONGEST_LIST = 1 << 20
+GREY = (114, 114, 114)
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 UNIT = {"scale": 1 / 255, "mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
 LEVELS = {"scale": 1.0, "mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
@@ -33,16 +34,16 @@ NANODET_INPUT = {
     "colours": keys.BGR,
 }
 """Of nanodet's configurations, `normalize` of their pipelines."""
-ULTRALYTICS = {"resize": keys.LETTERBOX, "colours": keys.RGB, "fill": 114, "iou": 0.7, **UNIT}
+ULTRALYTICS = {"resize": keys.LETTERBOX, "colours": keys.RGB, "fill": GREY, "iou": 0.7, **UNIT}
 PLAIN = {"resize": keys.STRETCH, "colours": keys.RGB, **UNIT}
 SIGNED = {"scale": 1 / 127.5, "mean": (1.0, 1.0, 1.0), "std": (1.0, 1.0, 1.0)}
 LIBREYOLO: dict[str, dict[str, Any]] = {
     "yolox": {
-        **{"head": "yolox", "resize": keys.CORNER, "interpolation": keys.ANTIALIAS, "fill": 114},
+        **{"head": "yolox", "resize": keys.CORNER, "interpolation": keys.ANTIALIAS, "fill": GREY},
         **{"colours": keys.BGR, "iou": 0.45, **LEVELS},
     },
     "yolo9": {
-        **{"head": "yolo", "resize": keys.CORNER, "fill": 114, "boxes": keys.CORNERS},
+        **{"head": "yolo", "resize": keys.CORNER, "fill": GREY, "boxes": keys.CORNERS},
         **{"colours": keys.RGB, "iou": 0.45, **UNIT},
     },
     "dfine": {"head": "detr", "interpolation": keys.ANTIALIAS, **PLAIN},

@@ -29,7 +29,7 @@ def test_values_are_of_their_keys_types(tmp_path):
         "num_classes": 2,
         "size": (320, 320),
         "mean": (1.0, 2.0, 3.0),
-        "fill": 0,
+        "fill": (0, 0, 0),
     }
 
 

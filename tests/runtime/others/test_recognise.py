@@ -118,7 +118,7 @@ def test_what_cannot_be_told_is_refused_with_the_lines_to_write(tmp_path):
         "scale: 1\n"
         "mean: [0, 0, 0]\n"
         "std: [1, 1, 1]\n"
-        "fill: 114"
+        "fill: [114, 114, 114]"
     )
     assert {each.head for each in error.value.readings} == {"yolox", "yolox_raw"}
 
