@@ -37,7 +37,7 @@ def test_the_way_that_finds_most_is_told_with_its_score_and_taken(tmp_path, red,
     assert "one finds mAP_50 1.000 in " in told
     assert told.endswith(
         "\nhead: yolo\nresize: letterbox\ncolours: bgr\nscale: 0.00392156863\n"
-        "mean: [0, 0, 0]\nstd: [1, 1, 1]\nfill: 114\nboxes: cxcywh"
+        "mean: [0, 0, 0]\nstd: [1, 1, 1]\nfill: [114, 114, 114]\nboxes: cxcywh"
     )
 
 
