@@ -27,7 +27,7 @@ from odtrain.monitoring.drift import LEVEL, compared
 from odtrain.monitoring.usage import Usage
 from odtrain.system.progress import Bar
 from odtrain_runtime.model_files import FileDetector, load_detectors
-from odtrain_runtime.usage_log import seen_as_json
+from odtrain_runtime.seen.usage_log import seen_as_json
 
 POOL, REFERENCE, USED = 400, 200, 100
 SEED = 4711

@@ -1,8 +1,9 @@
 """What `source=` and `train.checkpoint=` can name, and how each becomes a detector or first weights.
 
-A source is a run (as `run_meant` takes it), a registered model (models:/NAME@ALIAS), an exported file (.pb,
-SavedModel folder, .tflite, or a run's as runs:/RUN/export/FILE) or a TF1 checkpoint of the configured model.
-What a kind of source needs is imported when one is opened: a .tflite waits for neither TensorFlow nor MLflow.
+A source is a run (as `run_meant` takes it), a registered model (models:/NAME@ALIAS), a model file (.pb,
+SavedModel folder, .tflite, .onnx, or a run's as runs:/RUN/export/FILE) or a TF1 checkpoint of the configured
+model. What a kind of source needs is imported when one is opened: a .tflite waits for neither TensorFlow nor
+MLflow.
 """
 
 from __future__ import annotations
@@ -29,12 +30,16 @@ from odtrain.config.schema import (
 from odtrain.config.tiles import judging_tiles, tiles_in_use
 from odtrain.errors import CheckpointError, ConfigError, taken_from
 from odtrain.labels.label_map import read_class_names, read_label_map
+from odtrain.model_files.probe import check_runs
+from odtrain.model_files.reading_trials import ROUNDS, best_reading
 from odtrain.model_files.strangers import what_it_is
 from odtrain.structures import Detect, Detections, FloatArray, UInt8Image
 from odtrain.system.progress import doing
 from odtrain.tracking.names import RUN_ID as BARE_ID
 from odtrain_runtime.detector import BATCH
 from odtrain_runtime.model_files import OPENERS, FileDetector, load_detectors
+from odtrain_runtime.others.reading import SETTINGS_FILE, Reading
+from odtrain_runtime.others.recognise import UnsettledError
 from odtrain_runtime.tf_graph import SAVED_MODEL_FILE
 from odtrain_runtime.tiles import Tiles, tiled
 
@@ -126,14 +131,13 @@ def open_source(
         raise ConfigError(
             "source",
             "is not given.",
-            "Name a run, models:/NAME@ALIAS, a .pb, a SavedModel folder or a .tflite: source=...",
+            "Name a run, models:/NAME@ALIAS, a .pb, a SavedModel folder, a .tflite or an .onnx: source=...",
         )
     threads = threads or config.benchmark.threads
     given = config.predict.label_map
     names = read_class_names(Path(given)) if given else None
-    trusted = config.trust_source
     open_file = partial(
-        _open_file, name, workers=workers, threads=threads, names=names, trusted=trusted
+        _open_file, name, workers=workers, threads=threads, names=names, config=config
     )
     source = _opened(name, config, open_file)
     if names and source.class_names != names:
@@ -386,7 +390,7 @@ def run_of_source(name: str, runs: Runs) -> str:
         raise ConfigError(
             f"source={name}",
             f"is neither a run nor a file that is there{taken_from(name)}.",
-            "Name a run, models:/NAME@ALIAS, a .pb, a SavedModel folder, a .tflite or a TF1 "
+            "Name a run, models:/NAME@ALIAS, a .pb, a SavedModel folder, a .tflite, an .onnx or a TF1 "
             f"checkpoint.{NEAR_RUNS + near if near else ''}",
         )
     return run_id
@@ -408,11 +412,54 @@ def _registered_file(uri: str, tracking: TrackingConfig) -> Path:
 
 
 def _open_file(
-    name: str, file: Path, workers: int, threads: int, names: Sequence[str] | None, trusted: bool
+    name: str, file: Path, workers: int, threads: int, names: Sequence[str] | None, config: Config
 ) -> Source:
-    detector = load_detectors(file, workers, threads, names, trusted)
+    open_it = partial(load_detectors, file, workers, threads, names, config.trust_source)
+    if file.suffix == ".onnx" and Path(name).expanduser() == file:  # not a run's or a version's
+        check_runs(file)
+    try:
+        detector = open_it()
+    except UnsettledError as unsettled:
+        detector = open_it(reading=_tried_reading(file, unsettled, config))
     known = detector.class_names
     return Source(name, detector, known, file=file, opened=detector, tiles=detector.tiles)
+
+
+def _tried_reading(file: Path, unsettled: UnsettledError, config: Config) -> Reading:
+    """The way to read a file that finds most in the labelled pictures of the configuration.
+
+    Raises:
+        UnsettledError: there are none with its classes, or no way finds anything.
+    """
+    from odtrain.dataset.prepare import prepare
+    from odtrain.dataset.read import read_truths
+    from odtrain.training.input_pipeline import Pictures
+
+    dataset = prepare(config.data)
+    names, first = dataset.class_names, unsettled.readings[0]
+    readings = [replace(each, classes=names) for each in unsettled.readings]
+    readings = [each for each in readings if each.num_classes == len(names)]
+    if not readings or first.classes not in ((), names):
+        raise unsettled
+    split = next(each for each in ("train", "validation", "test") if dataset.counts[each]["images"])
+    truths, pictures = read_truths(dataset, split), Pictures(dataset.records(split))
+    rows = [row for row, truth in enumerate(truths) if len(truth.classes)][: ROUNDS[-1][0]]
+    best = best_reading(
+        file,
+        readings,
+        [pictures[row] for row in rows],
+        [truths[row] for row in rows],
+        names,
+        config.trust_source,
+    )
+    if best is None:
+        raise unsettled
+    logger.info(
+        f"{file} does not say how it is read. Of {len(readings)} ways one finds mAP_50 {best.map_50:.3f} in "
+        f"{best.pictures} {split} pictures of {dataset.name}, and is taken. Into {SETTINGS_FILE} beside it, if "
+        f"that is right:\n{best.reading.lines()}"
+    )
+    return replace(best.reading, classes=first.classes)
 
 
 def _open_checkpoint(name: str, model: ModelConfig, data: DataConfig) -> Source:

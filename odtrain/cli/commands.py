@@ -38,7 +38,7 @@ COMMANDS = {
     ),
     "evaluate": (
         "odtrain.jobs.command",
-        "COCO metrics of source=: a run, models:/, .pb, SavedModel or .tflite",
+        "COCO metrics of source=: a run, models:/ or a model file",
     ),
     "export": ("odtrain.jobs.command", "export the run source= again, into it or to output="),
     "benchmark": ("odtrain.jobs.command", "latency, size and memory of the file source="),

@@ -21,7 +21,7 @@ from odtrain.labels.annotations import normalised
 from odtrain.media.images import Picture
 from odtrain.media.phash import BITS, near_groups
 from odtrain.structures import FloatArray
-from odtrain_runtime.looks import HASH_SIDE
+from odtrain_runtime.seen.looks import HASH_SIDE
 
 FRAMES = 50
 """Two neighbours in a numbered sequence are one scene if at most so many bits differ, ..."""

@@ -2,7 +2,7 @@
 
 `python -m odtrain.export.benchmark FILE OUT RUNS THREADS [proven]` is that process. Pictures reach it one
 by one through its standard input, so that neither side ever holds them all; what it found goes to OUT, an
-.npz. For a .tflite it never imports TensorFlow.
+.npz. For a .tflite and an .onnx it never imports TensorFlow.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ from odtrain.structures import Detections, UInt8Image, pairwise_iou
 from odtrain.system import timing_lock as turns
 from odtrain.system.progress import doing
 from odtrain_runtime.model_files import FileDetector, load_detector
-from odtrain_runtime.tflite import open_tflite, resize
+from odtrain_runtime.others.reading import Reading
+from odtrain_runtime.resizing import resize
+from odtrain_runtime.tflite import open_tflite
 
 WARM_UP_RUNS = 5
 MATCHING_IOU = 0.5
@@ -43,7 +45,8 @@ SCORE_TOLERANCE = 1e-4
 """Largest differences between a checkpoint and its float32 exports (boxes as fractions)."""
 FALLBACK_SIZE = (300, 300)
 """Size of the timed picture for a file that does not say its input size."""
-RAW_FILE = "raw.npz"
+RAW_FILE, READING_FILE = "raw.npz", "reading.json"
+WITHOUT_TENSORFLOW = (".tflite", ".onnx")
 THREADS, THREADS_PICTURES = (1, 2, 3, 4), 100
 PROVEN = "proven"
 TRUSTED = "trusted"
@@ -126,11 +129,12 @@ def measure(
     *,
     proven: bool = False,
     trusted: bool = False,
+    reading: Reading | None = None,
 ) -> Measured:
     """Run an exported file over `images` in a fresh process, and time it there.
 
     Args:
-        file: a .pb, a SavedModel folder or a .tflite.
+        file: a .pb, a SavedModel folder, a .tflite or an .onnx.
         images: (H, W, 3) pictures of any sizes; taken one at a time. The first one, resized to the
             input size, is what is timed.
         runs: timed runs after the warm-up.
@@ -138,6 +142,7 @@ def measure(
         proven: whether what goes into suppression is read, for the first `RAW_PICTURES`, and a .tflite
             is run with other numbers of threads too, on the first `THREADS_PICTURES`.
         trusted: whether a graph may do more than compute.
+        reading: how a file that ends before detections is read; None for what it or `source.yaml` says.
 
     Raises:
         ModelFileError: the file cannot be run, or the process that ran it ended early.
@@ -147,6 +152,8 @@ def measure(
         module = turns.timing_module("odtrain.export.benchmark")
         command = [sys.executable, *module, file, found, runs, threads]
         command += [PROVEN] * proven + [TRUSTED] * trusted
+        if reading is not None:
+            found.with_name(READING_FILE).write_text(reading.as_json(), "utf-8")
         with tempfile.TemporaryFile() as messages:
             with turns.away():
                 status = _run([str(each) for each in command], images, messages)
@@ -291,9 +298,11 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _measure_here(file: Path, out: Path, runs: int, threads: int, more: Sequence[str]) -> None:
-    if file.suffix != ".tflite":
+    if file.suffix not in WITHOUT_TENSORFLOW:
         _limit_tensorflow(threads)
-    detector = load_detector(file, threads, trusted=TRUSTED in more)
+    detector = load_detector(
+        file, threads, trusted=TRUSTED in more, reading=_given_reading(out.with_name(READING_FILE))
+    )
     images = _received()
     first = next(images, None)
     with turns.alone():
@@ -315,16 +324,20 @@ def _measure_here(file: Path, out: Path, runs: int, threads: int, more: Sequence
         np.savez(out.with_name(RAW_FILE), boxes=boxes, scores=scores)
 
 
+def _given_reading(file: Path) -> Reading | None:
+    return Reading.from_json(file.read_text("utf-8")) if file.exists() else None
+
+
 class _Proof:
     """What is looked at in the first pictures beside the detections."""
 
     def __init__(self, detector: FileDetector) -> None:
         self.read_raw = raw_reader(detector)
         self.raw: list[RawOutputs] = []
-        lite = detector.path.suffix == ".tflite"
+        lite = detector.path.suffix == ".tflite" and detector.reading is None
         others = [n for n in THREADS if lite and n != detector.threads]  # that one is measured
         self.whole = None if detector.tiles is None else replace(detector, tiles=None)
-        self.others = {n: open_tflite(detector.path, n, guarded=False) for n in others}
+        self.others = {n: _with_threads(detector.path, n) for n in others}
         self.expected: list[Detections] = []
         self.found: dict[int, list[Detections]] = {threads: [] for threads in self.others}
 
@@ -344,6 +357,13 @@ class _Proof:
             if same.unmatched or not same.within_tolerance:
                 return f"finds other things with {threads} thread{'s' * (threads > 1)}: {same.in_words()}"
         return None
+
+
+def _with_threads(path: Path, threads: int) -> FileDetector:
+    """A .tflite that ends in detections, with so many threads whatever it loses."""
+    opened = open_tflite(path, threads, guarded=False)
+    assert isinstance(opened, FileDetector)  # as it was opened with other threads
+    return opened
 
 
 def _limit_tensorflow(threads: int) -> None:

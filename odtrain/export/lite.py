@@ -10,11 +10,10 @@ from typing import Any
 import tensorflow as tf
 
 from odtrain.errors import ConfigError
+from odtrain.export.raw_outputs import ENCODINGS, SCORES
 from odtrain.export.suppression import (
     BUILTIN,
-    ENCODINGS,
     OPERATOR,
-    SCORES,
     BuiltinSuppression,
     OperatorSuppression,
 )

@@ -6,7 +6,7 @@ tolerances are those of docs/design.md.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -98,7 +98,7 @@ def keep(measured: Measured, split: str, file: Path, raw: RawDifference | None =
 def prove(
     files: dict[str, Path],
     reference: Sequence[Detections],
-    raw: Sequence[RawOutputs],
+    raw: Callable[[Path], Sequence[RawOutputs]],
     images: Sequence[UInt8Image],
     truths: Sequence[GroundTruth],
     class_names: Sequence[str],
@@ -110,7 +110,8 @@ def prove(
     Args:
         files: by format.
         reference: what the checkpoint found in each picture.
-        raw: what goes into its suppression, for the first `RAW_PICTURES`.
+        raw: of a file, what goes into the checkpoint's suppression for what that file sees of the first
+            `RAW_PICTURES`.
         images: the pictures.
         truths: what is in them.
         class_names: that every file must carry, in order of the ids.
@@ -121,7 +122,7 @@ def prove(
     proofs = []
     for name, file in Bar(files.items(), doing="measure exports", unit="file"):
         measured = measure(file, images, benchmark.runs, benchmark.threads, proven=True)
-        proofs.append(judge.proof(name, file, measured, raw_difference(raw, measured.raw)))
+        proofs.append(judge.proof(name, file, measured, raw_difference(raw(file), measured.raw)))
     return proofs
 
 

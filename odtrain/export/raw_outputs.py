@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from odtrain.export_formats import FORMATS
 from odtrain.structures import FloatArray, UInt8Image
 from odtrain.system.progress import doing
 from odtrain_runtime.detector import FileDetector
+from odtrain_runtime.model_files import load_detector
+from odtrain_runtime.others.heads import decode_encodings
 from odtrain_runtime.tflite_metadata import RAW_BOXES, RAW_SCORES, Postprocess, read_metadata
 
 if TYPE_CHECKING:
@@ -23,6 +27,9 @@ if TYPE_CHECKING:
 
 RAW_PICTURES = 8
 """Looked at of a split: all anchors of a picture are some megabytes."""
+ENCODINGS, SCORES = "encodings", "scores"
+"""Outputs of a network without suppression."""
+ONNX_SUPPRESSION = "NonMaxSuppression"
 SUPPRESSION = "CombinedNonMaxSuppression"
 """TensorFlow's operator, in a frozen graph and in a SavedModel."""
 
@@ -88,20 +95,61 @@ def raw_reader(detector: FileDetector) -> Callable[[UInt8Image], RawOutputs] | N
 
     None where a stranger's file does not say where that is.
     """
-    tensors = _graph_tensors if detector.path.suffix != ".tflite" else _lite_tensors
+    if detector.reading is not None and detector.passport.get("format") not in FORMATS:
+        return None
+    tensors = TENSORS.get(detector.path.suffix, _graph_tensors)
     read = tensors(detector)
     if read is None:
         return None
 
+    whole = detector.path.suffix == ".onnx"  # its checkpoint sees what `seen_by` gives
+
     def run(picture: UInt8Image) -> RawOutputs:
         boxes, scores = read(detector.prepare(picture))
-        return RawOutputs(boxes / detector.extent(picture), scores)
+        return RawOutputs(boxes if whole else boxes / detector.extent(picture), scores)
 
     return run
 
 
 Read = Callable[[NDArray[Any]], tuple[FloatArray, FloatArray]]
 """From what a file takes to (A, 4) boxes as fractions of its input and (A, K) scores."""
+
+
+def seen_by(file: Path, images: Sequence[UInt8Image]) -> list[UInt8Image]:
+    """The first `RAW_PICTURES` as the network in a file sees them, for its checkpoint.
+
+    An .onnx takes whole levels at the input's size: its checkpoint is given just those.
+    """
+    first = [images[i] for i in range(min(len(images), RAW_PICTURES))]
+    if file.suffix != ".onnx":
+        return first
+    detector = load_detector(file)
+    return [np.ascontiguousarray(detector.prepare(image)[0]) for image in first]
+
+
+def _onnx_tensors(detector: FileDetector) -> Read | None:
+    import onnx
+    import onnxruntime
+
+    how, model = detector.reading, onnx.load(str(detector.path))
+    assert how is not None  # of every .onnx
+    suppressing = [node for node in model.graph.node if node.op_type == ONNX_SUPPRESSION]
+    ends = list(suppressing[0].input[:2]) if len(suppressing) == 1 else []
+    for name in ends:
+        model.graph.output.add(name=name)
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    (image,) = session.get_inputs()
+
+    def read(batch: NDArray[Any]) -> tuple[FloatArray, FloatArray]:
+        if ends:
+            boxes, scores = session.run(ends, {image.name: batch})
+            return boxes[0], scores[0].T
+        encodings, scores = session.run([ENCODINGS, SCORES], {image.name: batch})
+        return decode_encodings(encodings[0], how.anchor_array(), how.box_scales), scores[0]
+
+    return read
 
 
 def _lite_tensors(detector: FileDetector) -> Read | None:
@@ -126,6 +174,10 @@ def _lite_tensors(detector: FileDetector) -> Read | None:
         return boxes, scores.reshape(len(boxes), -1)
 
     return read
+
+
+TENSORS = {".tflite": _lite_tensors, ".onnx": _onnx_tensors}
+"""By suffix; of TensorFlow's files `_graph_tensors`."""
 
 
 def _before(

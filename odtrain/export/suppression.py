@@ -12,10 +12,10 @@ from typing import Any
 
 import tensorflow as tf
 
+from odtrain.export.raw_outputs import ENCODINGS, SCORES
 from odtrain.models.ssd import SCORE_THRESHOLD, SSD, centres_and_sides, decode_boxes, have_area
 from odtrain_runtime.tflite_metadata import POSTPROCESS, RAW_BOXES, RAW_SCORES, ROLES
 
-ENCODINGS, SCORES = "encodings", "scores"
 BUILTIN = "builtin"
 OPERATOR = {"regular": True, "fast": False}
 """Kinds of the detection operator: whether it suppresses class by class, or over all at once."""

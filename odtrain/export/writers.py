@@ -1,4 +1,4 @@
-"""A trained detector as files: a frozen graph, a SavedModel and four kinds of .tflite."""
+"""A trained detector as files: a frozen graph, a SavedModel, four kinds of .tflite and two of .onnx."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from tensorflow.python.framework.convert_to_constants import (
 
 from odtrain.errors import choose
 from odtrain.export.lite import LiteWriter
+from odtrain.export.onnx_writer import onnx_content
 from odtrain.export.suppression import BUILTIN, COSTS, KINDS
 from odtrain.export_formats import FORMATS
 from odtrain.labels.label_map import label_map_text
@@ -215,6 +216,15 @@ def _write_lite(source: _Source, name: str, path: Path) -> None:
     path.write_bytes(source.lite.content(name, source.class_names, source.passport_of(name)))
 
 
+# ---- .onnx
+
+
+def _write_onnx(source: _Source, name: str, path: Path) -> None:
+    path.write_bytes(
+        onnx_content(source.detector, name, source.class_names, source.passport_of(name))
+    )
+
+
 Writer = Callable[[_Source, str, Path], None]
 
 WRITERS: dict[str, Writer] = {
@@ -224,4 +234,6 @@ WRITERS: dict[str, Writer] = {
     "tflite_fp16": _write_lite,
     "tflite_dynamic": _write_lite,
     "tflite_int8": _write_lite,
+    "onnx": _write_onnx,
+    "onnx_raw": _write_onnx,
 }

@@ -33,9 +33,12 @@ def benchmark(config: Config) -> BenchmarkResult:
         raise ConfigError(
             f"source={config.source}",
             "is not an exported file.",
-            "Give a .pb, a SavedModel folder, a .tflite or models:/NAME@ALIAS.",
+            "Give a .pb, a SavedModel folder, a .tflite, an .onnx or models:/NAME@ALIAS.",
         )
     picture = Pictures(prepare(config.data).records("test")).spread(1)
     timing, trusted = config.benchmark, config.trust_source
-    measured = measure(source.file, picture, timing.runs, timing.threads, trusted=trusted)
+    reading = source.opened.reading if source.opened else None
+    measured = measure(
+        source.file, picture, timing.runs, timing.threads, trusted=trusted, reading=reading
+    )
     return BenchmarkResult(source.file, measured)

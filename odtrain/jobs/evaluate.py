@@ -135,7 +135,7 @@ def evaluate(config: Config, overrides: Sequence[str]) -> EvaluateResult:
                 "its numbers."
             )
         if not tracker.resumed:
-            _record_own(tracker, config, dataset, overrides)
+            record_own(tracker, config, dataset, overrides)
         step = config.train.steps if judged else 0
         context = RunContext(tracker, config, dataset, overrides, step)
         evaluated = evaluate_split(
@@ -148,10 +148,10 @@ def evaluate(config: Config, overrides: Sequence[str]) -> EvaluateResult:
         return EvaluateResult(tracker.name, tracker.folder / "eval", evaluation, said)
 
 
-def _record_own(
+def record_own(
     tracker: Tracker, config: Config, dataset: Dataset, overrides: Sequence[str]
 ) -> None:
-    """Say in a run that holds nothing but an evaluation what is evaluated, and on what."""
+    """Say in a run that trains nothing what is evaluated, and on what."""
     split = config.evaluate.split
     tracker.log_config(config, overrides)
     tracker.log_dataset(

@@ -28,7 +28,7 @@ from odtrain.evaluation.evaluate import (
 )
 from odtrain.evaluation.saved_detections import Kept, read_kept, write_kept, write_labelled
 from odtrain.export.parity import Judge, Proof, prove
-from odtrain.export.raw_outputs import raw_of
+from odtrain.export.raw_outputs import raw_of, seen_by
 from odtrain.export.writers import export
 from odtrain.export_formats import FORMATS, served_format
 from odtrain.findings import Finding, findings_json
@@ -286,7 +286,7 @@ def prove_exports(
     return prove(
         files,
         found.detections,
-        raw_of(checkpoint.detector, found.split.images),
+        lambda file: raw_of(checkpoint.detector, seen_by(file, found.split.images)),
         found.split.images,
         found.split.truths,
         dataset.class_names,
@@ -360,11 +360,11 @@ def register_files(
     version = register(context.tracker, candidate)
     if version is None:
         return Registered(files[candidate.served])
-    return _promote(context, candidate, version)
+    return judge_registered(context, candidate, version)
 
 
 @doing("Judging the version")
-def _promote(context: RunContext, candidate: ModelCandidate, version: str) -> Registered:
+def judge_registered(context: RunContext, candidate: ModelCandidate, version: str) -> Registered:
     """Let the gate judge a version that was just registered.
 
     What keeps the gate from judging is said, and does not make the training a failure.

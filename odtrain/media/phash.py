@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from odtrain_runtime.looks import HASH_SIDE
-from odtrain_runtime.looks import difference_hash as difference_hash
+from odtrain_runtime.seen.looks import HASH_SIDE
+from odtrain_runtime.seen.looks import difference_hash as difference_hash
 
 BITS = HASH_SIDE * HASH_SIDE
 NEAR = 26

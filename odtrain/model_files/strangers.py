@@ -7,15 +7,13 @@ from pathlib import Path
 
 from odtrain_runtime.pictures import UnusableError, open_image
 
-NEEDED = "odtrain runs TensorFlow's files: a .pb, a SavedModel folder or a .tflite"
-KERAS = f"{NEEDED}. Of a Keras detector: model.export(FOLDER) writes a SavedModel."
-PYTORCH = (
-    f"{NEEDED}. Ultralytics' own are served by their own program; odtrain train learns the same pictures: "
-    "data.images=DIR data.annotations=DIR"
+NEEDED = (
+    "odtrain runs ONNX's and TensorFlow's files: an .onnx, a .pb, a SavedModel folder or a .tflite"
 )
+KERAS = f"{NEEDED}. Of a Keras detector: model.export(FOLDER) writes a SavedModel."
+PYTORCH = f"{NEEDED}. The program that made it exports it to ONNX."
 KINDS = {
     **dict.fromkeys((".pt", ".pth", ".torchscript"), ("a PyTorch model", PYTORCH)),
-    ".onnx": ("an ONNX model", f"{NEEDED}. Name the file that the ONNX was made from."),
     **dict.fromkeys((".h5", ".hdf5", ".keras"), ("a Keras model", KERAS)),
     ".safetensors": ("a file of weights alone", f"{NEEDED}."),
     **dict.fromkeys((".engine", ".trt"), ("a TensorRT engine", f"{NEEDED}.")),
@@ -40,7 +38,7 @@ KINDS = {
 """Suffix -> what such a file is, and what to do."""
 PICTURE = ("a picture", "Give it as input=FILE, and the model as source=MODEL.")
 HDF5, ZIP = b"\x89HDF\r\n\x1a\n", b"PK\x03\x04"
-MODELS = ("*.pb", "*.tflite", "*/saved_model.pb", "*.index")
+MODELS = ("*.pb", "*.tflite", "*.onnx", "*/saved_model.pb", "*.index")
 HEAD_BYTES = 65_536
 
 

@@ -28,7 +28,7 @@ from odtrain.monitoring.usage import KINDS, Usage, read_usage
 from odtrain.reports.drift_chart import drift_chart
 from odtrain.system.progress import Bar
 from odtrain.tracking.tracker import Tracker
-from odtrain_runtime.usage_log import seen_as_json
+from odtrain_runtime.seen.usage_log import seen_as_json
 
 logger = logging.getLogger(__name__)
 

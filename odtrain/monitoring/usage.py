@@ -13,7 +13,7 @@ import numpy as np
 from odtrain.errors import DataError
 from odtrain.evaluation.two_samples import Values
 from odtrain.media.phash import NEAR, as_words, distances
-from odtrain_runtime.usage_log import PICTURES, VERSION
+from odtrain_runtime.seen.usage_log import PICTURES, VERSION
 
 SURE = 0.3
 """Score from which a detection counts as an object here: low enough for a model that is seldom sure."""

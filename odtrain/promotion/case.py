@@ -9,6 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from odtrain.config.schema import Config, RegistryConfig
 from odtrain.config.tiles import judging_tiles
 from odtrain.dataset.prepare import prepare
@@ -18,7 +20,7 @@ from odtrain.evaluation import saved_detections as detection_files
 from odtrain.evaluation.saved_detections import Kept, read_kept, read_labelled
 from odtrain.export.benchmark import measure
 from odtrain.export.parity import keep
-from odtrain.export.raw_outputs import RawOutputs, raw_difference, raw_of
+from odtrain.export.raw_outputs import RawOutputs, raw_difference, raw_of, seen_by
 from odtrain.io.checksums import fingerprint
 from odtrain.labels.label_map import read_class_names
 from odtrain.model_files.thresholds import EVERYWHERE, Thresholds, choose_thresholds
@@ -28,11 +30,12 @@ from odtrain.promotion.gate import Evidence
 from odtrain.registry.download import downloaded
 from odtrain.registry.versions import (
     LABEL_FILES,
+    ORIGIN,
     Version,
     files_of,
     served_by,
 )
-from odtrain.structures import LabelledSplit
+from odtrain.structures import Detections, LabelledSplit
 from odtrain.system.progress import Bar
 from odtrain.tracking.store import open_client
 from odtrain.training.input_pipeline import Pictures
@@ -40,6 +43,7 @@ from odtrain_runtime.tiles import tiled
 
 SPLIT = "test"
 NAME_THE_DATA = "Name the data it was made of: data.images=DIR data.annotations=DIR data.name=NAME."
+NOTHING = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
 KEPT_IN = f"eval/{detection_files.FOLDER}"
 
 
@@ -82,6 +86,11 @@ class PromotionCase:
             )
         return run_id
 
+    @property
+    def foreign(self) -> bool:
+        """Whether its files were trained elsewhere."""
+        return ORIGIN in self.version.tags
+
     @cached_property
     def made_with(self) -> Config:
         """The configuration of the run."""
@@ -94,9 +103,19 @@ class PromotionCase:
         assert detector is not None  # a run's
         return detector
 
+    def raw(self, file: Path) -> Sequence[RawOutputs]:
+        """What goes into the checkpoint's suppression, for the first test pictures; nothing without one.
+
+        Args:
+            file: of what it sees.
+        """
+        if self.foreign:
+            return ()
+        seen = seen_by(file, self.pictures[1])
+        return raw_of(self.checkpoint, seen) if file.suffix == ".onnx" else self._raw
+
     @cached_property
-    def raw(self) -> Sequence[RawOutputs]:
-        """What goes into the checkpoint's suppression, for the first test pictures."""
+    def _raw(self) -> Sequence[RawOutputs]:
         return raw_of(self.checkpoint, self.pictures[1])
 
     @cached_property
@@ -129,7 +148,7 @@ def gathered(case: PromotionCase) -> Iterator[Evidence]:
         judged = served_by(version, folder) or ""
         yield Evidence(
             split=split,
-            reference=_reference(case, split),
+            reference=_reference(case, split, found.get(judged)),
             found=found,
             names=names,
             label_files={file: _names_in(folder / file) for file in LABEL_FILES.values()},
@@ -140,6 +159,7 @@ def gathered(case: PromotionCase) -> Iterator[Evidence]:
             judged=judged,
             max_map_drop=case.made_with.export.max_map_drop,
             thresholds=_thresholds(case, split, found.get(judged)),
+            foreign=case.foreign,
         )
 
 
@@ -160,9 +180,11 @@ def _found(case: PromotionCase, split: LabelledSplit, file: Path) -> Kept | str:
     """What a file finds in the test pictures, and how it compares; why it cannot be run, as a text."""
     if not file.exists():
         return "is missing"
-    if case.kept is not None and (known := _known(case.kept, split, fingerprint(file))):
-        return known
-    return _measured(case, split, file, case.raw)
+    if case.kept is not None:
+        known = _known(case.kept, split, fingerprint(file))
+        if known is not None and (case.foreign or known.facts.get("raw")):
+            return known
+    return _measured(case, split, file, case.raw(file))
 
 
 def _known(folder: Path, split: LabelledSplit, sha256: str) -> Kept | None:
@@ -172,7 +194,7 @@ def _known(folder: Path, split: LabelledSplit, sha256: str) -> Kept | None:
             continue
         kept = read_kept(path)
         same = kept.facts.get("sha256") == sha256 and kept.split == split.digest
-        if same and kept.facts.get("raw"):
+        if same:
             return kept
     return None
 
@@ -197,8 +219,12 @@ def _measured(
     return keep(measured, split.digest, file, raw_difference(raw, measured.raw) if raw else None)
 
 
-def _reference(case: PromotionCase, split: LabelledSplit) -> Sequence[Any]:
-    """What the checkpoint finds: as the run kept it, else found again."""
+def _reference(
+    case: PromotionCase, split: LabelledSplit, judged: Kept | str | None
+) -> Sequence[Any]:
+    """What the checkpoint finds, as the run kept it, else found again; without one the judged file."""
+    if case.foreign:
+        return judged.detections if isinstance(judged, Kept) else [NOTHING] * len(split.truths)
     kept = _kept_by_run(case, case.run_id, detection_files.EVALUATED)
     if kept is not None and kept.split == split.digest:
         return kept.detections

@@ -8,7 +8,7 @@ down about a file: the recorded numbers are one of the things that are checked.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 
@@ -96,6 +96,8 @@ class Evidence:
         champion_found: what the champion's file found in the same pictures, and its class names; a text
             says why it could not be run.
         thresholds: at which prediction shows what the judged file finds.
+        foreign: whether the files were trained elsewhere: there is no checkpoint, and they say nothing of a
+            run.
     """
 
     split: LabelledSplit
@@ -112,6 +114,7 @@ class Evidence:
     champion: str | None = None
     champion_found: Kept | str | None = None
     thresholds: Thresholds = EVERYWHERE
+    foreign: bool = False
 
 
 @dataclass(frozen=True)
@@ -178,8 +181,7 @@ def judge_version(evidence: Evidence, limits: RegistryConfig) -> Verdict:
         limits: `registry.max_*`.
     """
     as_found = {name: kept for name, kept in evidence.found.items() if isinstance(kept, Kept)}
-    count = len(evidence.split.class_names)
-    ran = {name: of_known_classes(kept, count) for name, kept in as_found.items()}
+    ran = {name: _in_classes_of_data(evidence, kept) for name, kept in as_found.items()}
     scores = {
         name: quick_map(evidence.split.truths, kept.detections, evidence.split.class_names)
         for name, kept in ran.items()
@@ -204,6 +206,14 @@ def judge_version(evidence: Evidence, limits: RegistryConfig) -> Verdict:
     pictures = len(evidence.split.truths)
     difference = compared.overall["mAP"] if compared else None
     return Verdict(tuple(checks), files, evidence.champion, pictures, difference)
+
+
+def _in_classes_of_data(evidence: Evidence, kept: Kept) -> Kept:
+    """What a file found with the class ids of the data; files of others by the names of their classes."""
+    wanted = evidence.split.class_names
+    if evidence.foreign and kept.class_names:
+        kept = replace(kept, detections=under_names(kept.detections, kept.class_names, wanted))
+    return of_known_classes(kept, len(wanted))
 
 
 def _numbers(kept: Kept, scores: Mapping[str, float], agreed: Agreement) -> dict[str, float]:
@@ -232,7 +242,11 @@ def _runs(evidence: Evidence) -> Check:
 
 
 def _labels(evidence: Evidence, ran: Mapping[str, Kept]) -> Check:
-    carried = {evidence.names[name]: kept.class_names for name, kept in ran.items()}
+    carried = {
+        evidence.names[name]: kept.class_names
+        for name, kept in ran.items()
+        if kept.class_names or not evidence.foreign  # whose names the label files beside them say
+    }
     wanted = evidence.split.class_names
     problems = [
         f"{file} {_other_names(names, wanted)}"
@@ -267,6 +281,8 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _metadata(evidence: Evidence, ran: Mapping[str, Kept]) -> Check:
+    if evidence.foreign:
+        return Check("metadata", None, "the version says where its files come from")
     problems = []
     for name, kept in ran.items():
         passport = {**kept.facts.get("passport", {})}
@@ -330,6 +346,8 @@ def _map(split: LabelledSplit, found: Sequence[Detections]) -> float:
 def _agreement(
     evidence: Evidence, ran: Mapping[str, Kept], scores: Mapping[str, Mapping[str, float]]
 ) -> Check:
+    if evidence.foreign:
+        return Check("agreement", None, "trained elsewhere: there is no checkpoint to agree with")
     checkpoint = _map(evidence.split, evidence.reference)
     problems = [
         f"{name} was left out: {why}"

@@ -32,12 +32,19 @@ def _show(given: Composed) -> str:
 
 
 def _compare(given: Composed) -> str:
-    from odtrain.jobs.compare import compare_models
+    from odtrain.jobs.comparing.compare import compare_models
 
     flags = given.flags
     return compare_models(
         given.config, given.overrides, flags.a, flags.b, flags.format, flags.again
     )
+
+
+def _register(given: Composed) -> str:
+    from odtrain.jobs.register import register_files
+
+    flags = given.flags
+    return register_files(given.config, given.overrides, flags.files, flags.origin).in_words
 
 
 def _promote(given: Composed) -> int:
@@ -96,6 +103,19 @@ ACTIONS = {
         ),
         settings=("trust_source", "data", "evaluate", "benchmark", "tracking", "outputs"),
         example="models compare RUN_ID models:/panels@champion",
+    ),
+    "register": Action(
+        prints(_register),
+        "register model files that were trained elsewhere, measured and judged like others",
+        flags=(
+            flag("files", "model files of one network", nargs="+", metavar="FILE"),
+            flag("--origin", "where they come from, for the card", metavar="TEXT"),
+        ),
+        settings=(
+            *("trust_source", "data", "evaluate", "benchmark", "registry", "predict.label_map"),
+            *("tracking", "outputs"),
+        ),
+        example="models register yolo.onnx registry.name=mine data.images=DIR data.annotations=DIR",
     ),
     "promote": Action(
         looks(with_config(_promote)),

@@ -24,6 +24,7 @@ from odtrain.registry.model_card import CARD
 from odtrain.registry.versions import (
     FILES_DIGEST,
     LABEL_FILES,
+    SETTINGS,
     Version,
     files_of,
     find_version,
@@ -33,7 +34,7 @@ from odtrain.secrets import forget
 from odtrain.tracking.reach import cause, hurried
 from odtrain.tracking.store import failure, is_outage, mlflow_uses, open_client
 from odtrain_runtime.pictures import PIXEL_LIMIT
-from odtrain_runtime.usage_log import UsageLog
+from odtrain_runtime.seen.usage_log import UsageLog
 
 
 def resolve_model(uri: str, store: str) -> Path:
@@ -127,7 +128,8 @@ def file_of_version(version: Version, store: str, format: str | None = None) -> 
         raise TrackingError(
             uri, "holds no file that odtrain can run.", "Was it registered by odtrain?"
         )
-    _hold(folder, version, [files[chosen]])
+    beside = [SETTINGS] if (folder / SETTINGS).exists() else []
+    _hold(folder, version, [files[chosen], *beside])
     return chosen, folder / files[chosen]
 
 
@@ -232,7 +234,7 @@ def download(uri: str, to: Path, store: str, format: str | None = None) -> list[
     if format is not None and format not in files:
         raise TrackingError(uri, f'holds no "{format}".', f"It holds: {', '.join(files)}.")
     wanted = [files[format]] if format else list(files.values())
-    names = [*wanted, *LABEL_FILES.values(), CARD]
+    names = [*wanted, *LABEL_FILES.values(), CARD, SETTINGS]
     _hold(folder, version, [name for name in names if (folder / name).exists() or name in wanted])
     copied = [_copy(folder / name, to) for name in names if (folder / name).exists()]
     sums = (folder / SUMS).read_text(encoding="utf-8")

@@ -26,6 +26,7 @@ def write_card(
     data_digest: str,
     pictures: int,
     served: str,
+    origin: Mapping[str, str] | None = None,
 ) -> str:
     """The card's text.
 
@@ -40,21 +41,23 @@ def write_card(
         data_digest: of its content.
         pictures: that the metrics are of.
         served: the format that stands for the version.
+        origin: of files that were trained elsewhere, a text a line.
     """
-    lite = [each.name for each in FORMATS.values() if each.lite and each.name in files]
+    own = files if origin is None else ()
+    lite = [each.name for each in FORMATS.values() if each.lite and each.name in own]
     sections = [
         f"# {name}: {architecture}",
-        _what(class_names, run_id),
+        _what(class_names, run_id) if origin is None else _from(class_names, run_id, origin),
         "## Data\n\n" + _data(data, data_digest, pictures),
         "## How good\n\n" + _scores(metrics, class_names),
         "## Files\n\n" + _files(files, metrics, served),
-        "## Run it\n\n" + RUN,
+        "## Run it\n\n" + (RUN if origin is None else RUN_AS_IT_SAYS),
     ]
     if lite:
         sections += [_android(lite), _raspberry(lite), _tensorflow_lite_note(lite)]
-    if "saved_model" in files:
+    if "saved_model" in own:
         sections.append(SAVED_MODEL)
-    if "pb" in files:
+    if "pb" in own:
         sections.append(FROZEN_GRAPH)
     sections += ["## Limits\n\n" + _limits(metrics, class_names), CHECK]
     return plain_lines("\n\n".join(section for section in sections if section)) + "\n"
@@ -66,6 +69,18 @@ def _what(class_names: Sequence[str], run_id: str) -> str:
         f"An object detector for {count} class{'es' * (count != 1)}, trained and exported by odtrain in MLflow "
         f"run `{run_id}`. The run holds settings, curves and checkpoints.\n\n"
         f"Classes, id 1 first: {', '.join(class_names)}."
+    )
+
+
+def _from(class_names: Sequence[str], run_id: str, origin: Mapping[str, str]) -> str:
+    said = [f"- {key}: {text}" for key, text in origin.items()]
+    return "\n".join(
+        [
+            f"An object detector that was trained elsewhere, measured and registered by odtrain in MLflow run "
+            f"`{run_id}`. Its classes, id 1 first: {', '.join(class_names)}.",
+            "",
+            *said,
+        ]
     )
 
 
@@ -128,6 +143,12 @@ RUN = (
     "Boxes are ymin, xmin, ymax, xmax as fractions of the picture. Give RGB; the whole picture is resized to "
     "the input, its sides are not kept in proportion. With odtrain every file here runs as "
     "`odtrain predict source=FILE input=PICTURES output=drawn`."
+)
+
+
+RUN_AS_IT_SAYS = (
+    "`source.yaml`, where it lies here, says how pictures are made ready and what the outputs mean. With "
+    "odtrain every file here runs as `odtrain predict source=FILE input=PICTURES output=drawn`."
 )
 
 

@@ -36,7 +36,9 @@ from odtrain.registry.versions import (
     FILES_DIGEST,
     LABEL_FILES,
     LATENCY,
+    ORIGIN,
     SERVED_BY,
+    SETTINGS,
     Version,
     quoted,
     refresh_aliases,
@@ -101,6 +103,7 @@ class ModelCandidate:
         data: name of the dataset.
         pictures: of the split that the metrics are of.
         format: that is served if it is among the files and has not failed; None for the best by rank.
+        origin: of files that were trained elsewhere: where from, licence, sha256 by file.
     """
 
     name: str
@@ -113,6 +116,7 @@ class ModelCandidate:
     data: str = ""
     pictures: int = 0
     format: str | None = None
+    origin: dict[str, str] | None = None
 
     @property
     def served(self) -> str:
@@ -366,9 +370,12 @@ def _create_logged_model(
 
 
 def _beside(candidate: ModelCandidate) -> dict[str, str]:
-    """The label files and the card, which lie beside the exported files."""
+    """The label files, the card and, where there is one, `source.yaml`, which lie beside the files."""
     folder = Path(next(iter(candidate.files.values()))).parent
-    return {key: str(folder / name) for key, name in {**LABEL_FILES, "card": CARD}.items()}
+    names = {**LABEL_FILES, "card": CARD}
+    if (folder / SETTINGS).is_file():
+        names["settings"] = SETTINGS
+    return {key: str(folder / name) for key, name in names.items()}
 
 
 def _write_card(candidate: ModelCandidate, run_id: str) -> None:
@@ -386,6 +393,7 @@ def _write_card(candidate: ModelCandidate, run_id: str) -> None:
         data_digest=candidate.data_digest,
         pictures=candidate.pictures,
         served=candidate.served,
+        origin=candidate.origin,
     )
     Path(files["card"]).write_text(card, encoding="utf-8")
 
@@ -400,5 +408,7 @@ def _version_tags(run_id: str, candidate: ModelCandidate) -> dict[str, str]:
         FILES: json.dumps({key: Path(file).name for key, file in candidate.files.items()}),
         SERVED_BY: candidate.served,
     }
+    if candidate.origin is not None:
+        tags[ORIGIN] = json.dumps(candidate.origin, ensure_ascii=False)
     latency = candidate.metrics.get(f"export/{candidate.served}/latency_ms_p50")
     return tags if latency is None else {**tags, LATENCY: f"{latency:.6g}"}

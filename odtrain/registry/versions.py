@@ -21,6 +21,7 @@ from odtrain.export_formats import FORMATS, served_format
 from odtrain.registry.lock import Lease
 from odtrain.system.progress import doing
 from odtrain.tracking.store import check_answers, is_made, reaching, registry_uri
+from odtrain_runtime.others.reading import SETTINGS_FILE
 from odtrain_runtime.plain import plain
 
 MODEL_URI = re.compile(r"(?:models:/)?(?P<name>[^/@]+)(?:@(?P<alias>[^/]+)|/(?P<version>[^/]+))?")
@@ -30,6 +31,10 @@ FILES = "odtrain.files"
 FILES_DIGEST = "odtrain.files_digest"
 """Tag: SHA-256 of `SHA256SUMS` as it was registered."""
 LABEL_FILES = {"labels": "labels.txt", "label_map": "label_map.pbtxt"}
+SETTINGS = SETTINGS_FILE
+"""Beside files that were trained elsewhere: how they are read."""
+ORIGIN = "odtrain.origin"
+"""Tag of a version that was trained elsewhere: JSON of where from, as people say, licence and sha256."""
 SERVED_BY = "odtrain.served_by"
 """Tag: the format that stands for the version, wherever one file of it is run, timed or judged."""
 LATENCY = "odtrain.latency_ms_p50"

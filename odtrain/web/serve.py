@@ -46,8 +46,8 @@ from odtrain.web.bounds import (
 )
 from odtrain.web.guard import page, serve
 from odtrain_runtime.answers import as_json, asked_score, failure, sent_picture
+from odtrain_runtime.seen.usage_log import LogSettings, UsageLog
 from odtrain_runtime.turns import PixelTurns
-from odtrain_runtime.usage_log import LogSettings, UsageLog
 
 logger = logging.getLogger(__name__)
 

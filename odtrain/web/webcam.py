@@ -53,8 +53,8 @@ from odtrain.web.live_tracks import LiveTracks, PageTracks, read_lines
 from odtrain.web.serve import usage_log
 from odtrain_runtime.answers import sent_picture
 from odtrain_runtime.pictures import PIXEL_LIMIT, UnusableError
+from odtrain_runtime.seen.usage_log import UsageLog
 from odtrain_runtime.turns import PixelTurns
-from odtrain_runtime.usage_log import UsageLog
 
 logger = logging.getLogger(__name__)
 

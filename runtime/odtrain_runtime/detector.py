@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from odtrain_runtime.errors import ModelFileError
+from odtrain_runtime.others.reading import Reading
 from odtrain_runtime.structures import Detections, FloatArray, UInt8Image, areas
 from odtrain_runtime.tflite_metadata import BOXES, CLASSES, COUNT, SCORES
 from odtrain_runtime.tiles import Tiles, look_by_tiles
@@ -48,6 +49,8 @@ class FileDetector:
         extent: what fractions of a picture are multiplied by to be fractions of `run`'s input.
         tiles: that larger pictures are looked at by; None where they are looked at as a whole alone.
         lanes: how many calls of `run` go on side by side.
+        origin: what is taken from fractions of `run`'s input before they are divided by `extent`.
+        reading: how its pictures and outputs are read, where it does not end in detections of its own.
     """
 
     path: Path
@@ -64,6 +67,8 @@ class FileDetector:
     extent: Callable[[UInt8Image], FloatArray | float] = lambda picture: 1.0
     tiles: Tiles | None = None
     lanes: int = 1
+    origin: Callable[[UInt8Image], FloatArray | float] = lambda picture: 0.0
+    reading: Reading | None = None
 
     def __call__(self, image: UInt8Image) -> Detections:
         """What the file finds in an (H, W, 3) picture.
@@ -85,8 +90,8 @@ class FileDetector:
 
     def _look_at(self, images: Sequence[UInt8Image]) -> list[Detections]:
         try:
-            raws = zip(self._run_all(images), map(self.extent, images), strict=True)
-            found = [detections_of({**raw, BOXES: raw[BOXES] / extent}) for raw, extent in raws]
+            raws = zip(self._run_all(images), images, strict=True)
+            found = [detections_of({**raw, BOXES: self._placed(raw, image)}) for raw, image in raws]
         except ModelFileError:
             raise
         except Exception as error:
@@ -96,6 +101,11 @@ class FileDetector:
             if highest > len(self.class_names):
                 raise other_classes(self.path, f"finds class {highest}", len(self.class_names))
         return found
+
+    def _placed(self, raw: Raw, image: UInt8Image) -> FloatArray:
+        """(M, 4) boxes as fractions of the picture."""
+        placed: NDArray[Any] = (raw[BOXES] - self.origin(image)) / self.extent(image)
+        return placed.astype(np.float32, copy=False)
 
     def _run_all(self, images: Sequence[UInt8Image]) -> list[Raw]:
         if self.run_batch is None:

@@ -216,7 +216,7 @@ def _called(node: Any) -> Iterator[str]:
 
 def _functions_of_saver(meta: Any) -> set[tuple[str, str]]:
     """Functions that nothing but the saver calls, in a SavedModel of objects: loading it runs them never."""
-    saver = {_node_of(meta.saver_def.save_tensor_name), meta.saver_def.restore_op_name}
+    saver = {node_of(meta.saver_def.save_tensor_name), meta.saver_def.restore_op_name}
     calls = [node for node in meta.graph_def.node if node.name in saver]
     others = [node for node in meta.graph_def.node if node.name not in saver]
     others += [node for each in meta.graph_def.library.function for node in each.node_def]
@@ -230,18 +230,18 @@ def _nodes_of_saver(meta: Any) -> set[tuple[str, str]]:
     nodes = {node.name: node for node in meta.graph_def.node}
     saver = meta.saver_def
     restoring = _behind(nodes, [saver.restore_op_name])
-    saving = _behind(nodes, [_node_of(saver.save_tensor_name)])
+    saving = _behind(nodes, [node_of(saver.save_tensor_name)])
     asked = [each.name for signature in meta.signature_def.values() for each in _tensors(signature)]
     asked += [name for each in meta.collection_def.values() for name in each.node_list.value]
     others = [name for name in nodes if name not in restoring | saving]
-    elsewhere = _behind(nodes, [*map(_node_of, asked), *others])
+    elsewhere = _behind(nodes, [*map(node_of, asked), *others])
     own = {name for name in restoring if _restores(nodes[name], saver.filename_tensor_name)}
     own |= {name for name in saving - restoring if nodes[name].op != "RestoreV2"}
     return {("", name) for name in own - elsewhere}
 
 
 def _restores(node: Any, file: str) -> bool:
-    return bool(node.op == "RestoreV2" and _node_of(node.input[0]) == _node_of(file))
+    return bool(node.op == "RestoreV2" and node_of(node.input[0]) == node_of(file))
 
 
 def _tensors(signature: Any) -> Iterator[Any]:
@@ -257,10 +257,10 @@ def _behind(nodes: dict[str, Any], names: Iterable[str]) -> set[str]:
         name = waiting.pop()
         if name not in found:
             found.add(name)
-            waiting += [each for each in map(_node_of, nodes[name].input) if each in nodes]
+            waiting += [each for each in map(node_of, nodes[name].input) if each in nodes]
     return found
 
 
-def _node_of(tensor: str) -> str:
+def node_of(tensor: str) -> str:
     """`node` of `node:0` and of `^node`."""
     return tensor.removeprefix("^").partition(":")[0]

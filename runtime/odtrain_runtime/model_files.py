@@ -1,4 +1,4 @@
-"""Exported model files as detectors: a .pb, a SavedModel or a .tflite, ours or a stranger's."""
+"""Exported model files as detectors: a .pb, a SavedModel, a .tflite or an .onnx, ours or a stranger's."""
 
 from __future__ import annotations
 
@@ -12,6 +12,10 @@ from numpy.typing import NDArray
 
 from odtrain_runtime.detector import FileDetector, Raw, other_classes
 from odtrain_runtime.errors import ModelFileError
+from odtrain_runtime.others.onnx_file import open_onnx
+from odtrain_runtime.others.raw_model import RawModel, raw_detector
+from odtrain_runtime.others.reading import Reading, read_settings
+from odtrain_runtime.others.recognise import settled
 from odtrain_runtime.provenance import read_size
 from odtrain_runtime.tf_graph import SAVED_MODEL_FILE, open_frozen_graph, open_saved_model
 from odtrain_runtime.tflite import open_tflite
@@ -19,8 +23,8 @@ from odtrain_runtime.tiles import read_tiles
 
 __all__ = ["FileDetector", "load_detector", "load_detectors"]
 
-Opener = Callable[[Path, int, bool], FileDetector]
-"""(file, threads, trusted) -> its detector."""
+Opener = Callable[[Path, int, bool], FileDetector | RawModel]
+"""(file, threads, trusted) -> its detector, or a model whose outputs are still to be read."""
 
 
 def load_detector(
@@ -28,22 +32,26 @@ def load_detector(
     threads: int = 1,
     class_names: Sequence[str] | None = None,
     trusted: bool = False,
+    reading: Reading | None = None,
 ) -> FileDetector:
-    """Open an exported file.
+    """Open an exported file, ours or one that was made elsewhere.
 
     Args:
-        path: a .pb, a SavedModel folder or a .tflite.
+        path: a .pb, a SavedModel folder, a .tflite or an .onnx.
         threads: of a .tflite's interpreter. TensorFlow computes with one pool for the whole
             process, which is left alone.
         class_names: index 0 = class id 1, for a file that does not hold its own.
         trusted: whether a graph may do more than compute (`graph_operators`).
+        reading: of a file that ends before detections; None for what it or `source.yaml` says.
 
     Raises:
         ModelFileError: there is no such file, it cannot be read, it is no object detector, of another
             number of classes, or may do more than compute.
+        UnsettledError: it cannot be told how it is to be read.
     """
     path = path.parent if path.name == SAVED_MODEL_FILE else path
-    opened = _opener(path)(path, threads, trusted)
+    model = open_model(path, threads, trusted)
+    opened = _read(model, reading, class_names) if isinstance(model, RawModel) else model
     given = () if opened.class_names else tuple(class_names or ())
     if given and opened.num_classes not in (None, len(given)):
         counted = "1 class" if opened.num_classes == 1 else f"{opened.num_classes} classes"
@@ -58,25 +66,39 @@ def load_detector(
     )
 
 
+def open_model(path: Path, threads: int, trusted: bool = False) -> FileDetector | RawModel:
+    """A file as what it is: a detector, or a model whose outputs are still to be read.
+
+    Raises:
+        ModelFileError: as `load_detector`.
+    """
+    return _opener(path)(path, threads, trusted)
+
+
 def load_detectors(
     path: Path,
     workers: int,
     threads: int = 1,
     class_names: Sequence[str] | None = None,
     trusted: bool = False,
+    reading: Reading | None = None,
 ) -> FileDetector:
     """Open an exported file for several threads at once, as one detector.
 
     A .tflite is opened `workers` times: an interpreter runs one picture after the other, and several
     side by side use the cores better than one with several threads. Pictures are made ready beside the
-    interpreters; a run takes a free one. TensorFlow's graphs are shared as they are.
+    interpreters; a run takes a free one. ONNX Runtime takes pictures of several threads, and TensorFlow's
+    graphs are shared as they are.
 
     Raises:
         ModelFileError: there is no such file, it cannot be read, or it is no object detector.
     """
+    if path.suffix == ".onnx":
+        shared = load_detector(path, threads, class_names, reading=reading)
+        return replace(shared, lanes=workers)
     if path.suffix != ".tflite":
-        return load_detector(path, max(threads, workers), class_names, trusted)
-    opened = [load_detector(path, threads, class_names) for _ in range(workers)]
+        return load_detector(path, max(threads, workers), class_names, trusted, reading)
+    opened = [load_detector(path, threads, class_names, reading=reading) for _ in range(workers)]
     free: queue.SimpleQueue[FileDetector] = queue.SimpleQueue()
     for detector in opened:
         free.put(detector)
@@ -89,6 +111,13 @@ def load_detectors(
             free.put(detector)
 
     return replace(opened[0], run=run, lanes=workers)
+
+
+def _read(model: RawModel, how: Reading | None, names: Sequence[str] | None) -> FileDetector:
+    """The detector of a model whose outputs are read so, or as it or `source.yaml` beside it says."""
+    if how is None:
+        how = settled(model, read_settings(model.path.parent), tuple(names or ()))
+    return raw_detector(model, how)
 
 
 def _opener(path: Path) -> Opener:
@@ -108,4 +137,5 @@ def _opener(path: Path) -> Opener:
 OPENERS: dict[str, Opener] = {
     ".pb": open_frozen_graph,
     ".tflite": lambda path, threads, trusted: open_tflite(path, threads),  # its operators compute
+    ".onnx": lambda path, threads, trusted: open_onnx(path, threads),  # and so do these
 }

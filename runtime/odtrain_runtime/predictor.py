@@ -76,8 +76,9 @@ def load(
     """The detector of an exported file.
 
     Args:
-        path: a .tflite (or, where TensorFlow is installed, a .pb or a SavedModel folder), or a folder as
-            `odtrain models download` leaves it, of which the file that stands for the version is taken.
+        path: a .tflite (or, where ONNX Runtime or TensorFlow is installed, an .onnx, a .pb or a SavedModel
+            folder), or a folder as `odtrain models download` leaves it, of which the file that stands for the
+            version is taken.
         threads: of each interpreter, which may be one where more would lose detections.
         workers: threads that may run it at once.
         trusted: whether a TensorFlow graph may do more than compute, such as read and write files.

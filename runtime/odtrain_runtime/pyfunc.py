@@ -32,9 +32,9 @@ from odtrain_runtime.pictures import (
     exif_orientation,
     upright_rgb,
 )
+from odtrain_runtime.seen.usage_log import UsageLog, log_of_environment
 from odtrain_runtime.structures import UInt8Image, class_label
 from odtrain_runtime.turns import PixelTurns
-from odtrain_runtime.usage_log import UsageLog, log_of_environment
 
 COLUMN = "image"
 DEFAULT_THRESHOLD = 0.5

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from odtrain_runtime import provenance
 from odtrain_runtime.detector import DETECTORS_ONLY, FileDetector, Raw, cannot_run
 from odtrain_runtime.errors import ModelFileError
-from odtrain_runtime.graph_operators import check_graph, check_saved_model
+from odtrain_runtime.graph_operators import check_graph, check_saved_model, node_of
+from odtrain_runtime.others.raw_model import RawModel, picture_input
 from odtrain_runtime.structures import UInt8Image
 from odtrain_runtime.tflite_metadata import BOXES, CLASSES, COUNT, LARGEST_TEXT, SCORES
 
@@ -27,11 +28,13 @@ PREDICTOR_BIASES = "BoxPredictor_0/{}Predictor/biases"
 SIGNATURE = "serving_default"
 SIGNATURE_INPUTS = ("inputs", "input_tensor")
 SAVED_MODEL_FILE = "saved_model.pb"
+NO_ENDS = ("Const", "Placeholder", "NoOp", "Assert")
+"""Operators of a graph that are none of its outputs though nothing takes what they give."""
 TEXT_NODES = (provenance.LABELS_NODE, provenance.PASSPORT_NODE)
 
 
-def open_frozen_graph(path: Path, threads: int, trusted: bool = False) -> FileDetector:
-    """A frozen graph with the classic tensor names, as TF1's exporter and ours write it.
+def open_frozen_graph(path: Path, threads: int, trusted: bool = False) -> FileDetector | RawModel:
+    """A frozen graph with the classic tensor names, as TF1's exporter and ours write it; else a raw model.
 
     Raises:
         ModelFileError: it is none, or may do more than compute and is not `trusted`.
@@ -44,8 +47,9 @@ def open_frozen_graph(path: Path, threads: int, trusted: bool = False) -> FileDe
     except Exception as error:  # protobuf's DecodeError, of whichever implementation
         cannot_run(path, error)
     nodes = {node.name: node for node in graph_def.node}
-    _check_nodes(path, nodes)
     check_graph(path, graph_def, trusted)
+    if not {GRAPH_INPUT, *GRAPH_OUTPUTS.values()} <= set(nodes):
+        return _raw_graph(path, graph_def, threads)
     texts = {name: _const_text(nodes[name]) for name in TEXT_NODES if name in nodes}
     detect = _session_run(path, graph_def, threads)
     dimensions = nodes[GRAPH_INPUT].attr["shape"].shape.dim
@@ -64,12 +68,34 @@ def open_frozen_graph(path: Path, threads: int, trusted: bool = False) -> FileDe
     )
 
 
-def _check_nodes(path: Path, nodes: Mapping[str, Any]) -> None:
-    needed = [GRAPH_INPUT, *GRAPH_OUTPUTS.values()]
-    missing = [name for name in needed if name not in nodes]
-    if missing:
-        problem = f"no object detector: the graph has no {', '.join(missing)}."
+def _raw_graph(path: Path, graph_def: Any, threads: int) -> RawModel:
+    """A frozen graph of one placeholder, whose outputs are what nothing in it takes.
+
+    Raises:
+        ModelFileError: it takes no single picture.
+    """
+    import tensorflow as tf
+
+    images = [node for node in graph_def.node if node.op == "Placeholder"]
+    if len(images) != 1:
+        names = ", ".join(node.name for node in images) or "nothing"
+        problem = f"no object detector: the graph takes {names}, not one picture."
         raise ModelFileError(path, problem, DETECTORS_ONLY)
+    (image,) = images
+    used = {node_of(name) for node in graph_def.node for name in node.input}
+    ends = [
+        node.name for node in graph_def.node if node.name not in used and node.op not in NO_ENDS
+    ]
+    dims = [dim.size if dim.size > 0 else None for dim in image.attr["shape"].shape.dim]
+    dtype = tf.dtypes.as_dtype(image.attr["dtype"].type).as_numpy_dtype
+    run = _session_callable(path, graph_def, threads, image.name, ends)
+    return RawModel(
+        path=path,
+        format="pb",
+        takes=picture_input(path, tuple(dims), dtype),
+        compute=lambda batch: dict(zip(ends, run(batch), strict=True)),
+        threads=threads,
+    )
 
 
 def _num_classes(nodes: Mapping[str, Any]) -> int | None:
@@ -87,6 +113,14 @@ def _const_text(node: Any) -> str:
 
 def _session_run(path: Path, graph_def: Any, threads: int) -> Callable[[NDArray[Any]], Raw]:
     """The graph as a function of a batch; every output has the batch as its first axis."""
+    detect = _session_callable(path, graph_def, threads, GRAPH_INPUT, list(GRAPH_OUTPUTS.values()))
+    return lambda batch: dict(zip(GRAPH_OUTPUTS, detect(batch), strict=True))
+
+
+def _session_callable(
+    path: Path, graph_def: Any, threads: int, image: str, ends: Sequence[str]
+) -> Callable[[NDArray[Any]], Sequence[Any]]:
+    """A function from what the node `image` takes to the first output of each of the nodes `ends`."""
     import tensorflow as tf
 
     tf.config.list_logical_devices("CPU")  # the process's thread pool is made by its own settings
@@ -97,9 +131,11 @@ def _session_run(path: Path, graph_def: Any, threads: int) -> Callable[[NDArray[
     except Exception as error:
         cannot_run(path, error)
     session = tf.compat.v1.Session(graph=graph, config=_own_threads(threads))
-    outputs = [f"{name}:0" for name in GRAPH_OUTPUTS.values()]
-    detect = session.make_callable(outputs, feed_list=[f"{GRAPH_INPUT}:0"])
-    return lambda batch: dict(zip(GRAPH_OUTPUTS, detect(batch), strict=True))
+    outputs = [f"{name}:0" for name in ends]
+    detect: Callable[[NDArray[Any]], Sequence[Any]] = session.make_callable(
+        outputs, feed_list=[f"{image}:0"]
+    )
+    return detect
 
 
 def _own_threads(threads: int) -> Any:
@@ -110,8 +146,8 @@ def _own_threads(threads: int) -> Any:
     )
 
 
-def open_saved_model(path: Path, threads: int, trusted: bool = False) -> FileDetector:
-    """A SavedModel with the Object Detection API's signature, of TF1 or TF2.
+def open_saved_model(path: Path, threads: int, trusted: bool = False) -> FileDetector | RawModel:
+    """A SavedModel with the Object Detection API's signature, of TF1 or TF2; else a raw model.
 
     Raises:
         ModelFileError: it is none, or may do more than compute and is not `trusted`.
@@ -126,7 +162,9 @@ def open_saved_model(path: Path, threads: int, trusted: bool = False) -> FileDet
         raise
     except Exception as error:
         cannot_run(path, error)
-    name = _check_signature(path, detect)
+    name = _known_input(detect)
+    if name is None:
+        return _raw_signature(path, model, detect, threads)
     run = _signature_run(model, detect, name)
     passport = provenance.read_passport(_asset(path, provenance.PASSPORT_FILE))
     return FileDetector(
@@ -143,15 +181,40 @@ def open_saved_model(path: Path, threads: int, trusted: bool = False) -> FileDet
     )
 
 
-def _check_signature(path: Path, detect: Any) -> str:
+def _known_input(detect: Any) -> str | None:
+    """The input of the Object Detection API's signature; None where it is another one."""
     inputs = detect.structured_input_signature[1]
-    missing = [name for name in GRAPH_OUTPUTS.values() if name not in detect.structured_outputs]
     known = [name for name in SIGNATURE_INPUTS if name in inputs and inputs[name].dtype == "uint8"]
-    if missing or not known:
-        wanted = f"no output {', '.join(missing)}" if missing else "no uint8 input `inputs`"
-        problem = f"no object detector: its signature {SIGNATURE} has {wanted}."
+    whole = set(GRAPH_OUTPUTS.values()) <= set(detect.structured_outputs)
+    return known[0] if whole and known else None
+
+
+def _raw_signature(path: Path, model: Any, detect: Any, threads: int) -> RawModel:
+    """A SavedModel whose signature takes one picture and gives anything.
+
+    Raises:
+        ModelFileError: it takes something else.
+    """
+    import tensorflow as tf
+
+    inputs = detect.structured_input_signature[1]
+    if len(inputs) != 1:
+        names = ", ".join(inputs) or "nothing"
+        problem = f"no object detector: its signature {SIGNATURE} takes {names}, not one picture."
         raise ModelFileError(path, problem, DETECTORS_ONLY)
-    return known[0]
+    ((name, image),) = inputs.items()
+
+    def compute(batch: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        return {key: value.numpy() for key, value in detect(**{name: tf.constant(batch)}).items()}
+
+    compute.model = model  # type: ignore[attr-defined]  # its variables live as long as it does
+    return RawModel(
+        path=path,
+        format="saved_model",
+        takes=picture_input(path, tuple(image.shape.as_list()), image.dtype.as_numpy_dtype),
+        compute=compute,
+        threads=threads,
+    )
 
 
 def _signature_run(model: Any, detect: Any, name: str) -> Callable[[NDArray[Any]], Raw]:

@@ -15,83 +15,14 @@ from odtrain_runtime import provenance, resizing, tflite_metadata
 from odtrain_runtime.detector import DETECTORS_ONLY, FileDetector, Raw, cannot_run
 from odtrain_runtime.errors import ModelFileError
 from odtrain_runtime.native_stderr import stderr_into
+from odtrain_runtime.others.raw_model import RawModel, picture_input
+from odtrain_runtime.resizing import pad, resize
 from odtrain_runtime.structures import FloatArray, UInt8Image
 from odtrain_runtime.tflite_metadata import BOXES, CLASSES, COUNT, SCORES
 
 
-def resize(image: UInt8Image, size: tuple[int, int]) -> FloatArray:
-    """An (H, W, 3) picture resized to (height, width), grey levels 0-255.
-
-    Bilinear as TensorFlow 1 did it: pixel i of the result lies at i * old / new of the source, no
-    half-pixel centres, no antialiasing (`tf.compat.v1.image.resize` is the same).
-    """
-    if image.shape[:2] == size:
-        return image.astype(np.float32)
-    samples = (_sample(image.shape[0], size[0]), _sample(image.shape[1], size[1]))
-    return _interpolated(image, *samples)
-
-
-def _interpolated(image: UInt8Image, rows: Sample, columns: Sample) -> FloatArray:
-    """Each row that is needed is mixed across but once, then rows are mixed."""
-    (top, bottom, down), (left, right, across) = rows, columns
-    needed, places = np.unique(np.concatenate([top, bottom]), return_inverse=True)
-    lines = image.reshape(image.shape[0], -1)[needed]  # (R, 3 W)
-    lines = _between(
-        lines.take(_channels(left), axis=1),
-        lines.take(_channels(right), axis=1),
-        np.repeat(across, 3),
-    )
-    upper, lower = lines.take(places[: len(top)], axis=0), lines.take(places[len(top) :], axis=0)
-    return _between(upper, lower, down[:, None]).reshape(len(top), len(left), 3)
-
-
-def pad(image: UInt8Image, size: tuple[int, int], how: str = resizing.PAD) -> FloatArray:
-    """An (H, W, 3) picture at the top left of (height, width), as `resizing` has it, levels 0-255.
-
-    Bilinear as TensorFlow 2 does it: half-pixel centres, no antialiasing.
-    """
-    padded = np.full((*size, 3), resizing.FILLS[how], np.float32)
-    height, width = resizing.fitted(image.shape, size, how)
-    samples = (_centred(image.shape[0], height), _centred(image.shape[1], width))
-    padded[:height, :width] = _interpolated(image, *samples)
-    return padded
-
-
-Sample = tuple[NDArray[np.intp], NDArray[np.intp], FloatArray]
-"""For each pixel of a side, two of the source's, and the share of the second."""
-
-
-def _sample(old: int, new: int) -> Sample:
-    places = np.arange(new, dtype=np.float32) * np.float32(old / new)
-    first = places.astype(np.intp)
-    second = np.minimum(first + 1, old - 1)
-    return first, second, places - first.astype(np.float32)
-
-
-def _centred(old: int, new: int) -> Sample:
-    places = (np.arange(new, dtype=np.float32) + 0.5) * np.float32(old / new) - np.float32(0.5)
-    below = np.floor(places)
-    first = np.maximum(below, 0).astype(np.intp)
-    second = np.minimum(np.ceil(places), old - 1).astype(np.intp)
-    return first, second, places - below
-
-
-def _channels(columns: NDArray[np.intp]) -> NDArray[np.intp]:
-    """Where the red, green and blue of each column lie in a row."""
-    return (3 * columns[:, None] + np.arange(3)).ravel()
-
-
-def _between(a: NDArray[Any], b: NDArray[Any], share: FloatArray) -> FloatArray:
-    start = a.astype(np.float32, copy=False)
-    mixed: FloatArray = b.astype(np.float32)
-    mixed -= start
-    mixed *= share
-    mixed += start
-    return mixed
-
-
-def open_tflite(path: Path, threads: int, *, guarded: bool = True) -> FileDetector:
-    """A TensorFlow Lite detector with its post-processing inside.
+def open_tflite(path: Path, threads: int, *, guarded: bool = True) -> FileDetector | RawModel:
+    """A TensorFlow Lite detector; without post-processing inside a model whose outputs are still to be read.
 
     Args:
         path: the file.
@@ -112,7 +43,9 @@ def open_tflite(path: Path, threads: int, *, guarded: bool = True) -> FileDetect
         cannot_run(path, error)
     image = _image_input(path, interpreter.get_input_details())
     size = (int(image["shape"][1]), int(image["shape"][2]))
-    outputs = _Outputs(path, interpreter.get_output_details(), metadata)
+    outputs = _Outputs(interpreter.get_output_details(), metadata)
+    if outputs.roles is None:
+        return _raw_model(path, interpreter, image, metadata, threads)
     how = metadata.passport.get(provenance.RESIZE, resizing.STRETCH)
     padded = how in resizing.FILLS
 
@@ -131,6 +64,42 @@ def open_tflite(path: Path, threads: int, *, guarded: bool = True) -> FileDetect
         passport=metadata.passport,
         extent=lambda picture: resizing.extent(picture.shape, size, how) if padded else 1.0,
     )
+
+
+def _raw_model(
+    path: Path,
+    interpreter: Any,
+    image: Mapping[str, Any],
+    metadata: tflite_metadata.Metadata,
+    threads: int,
+) -> RawModel:
+    outputs = interpreter.get_output_details()
+
+    def compute(tensor: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        interpreter.set_tensor(image["index"], tensor)
+        interpreter.invoke()
+        return {each["name"]: _real(interpreter, each) for each in outputs}
+
+    scale, zero = image["quantization"]
+    return RawModel(
+        path=path,
+        format="tflite",
+        takes=picture_input(
+            path, tuple(map(int, image["shape"])), image["dtype"], (scale, zero) if scale else None
+        ),
+        compute=compute,
+        threads=threads,
+        passport=metadata.passport,
+        class_names=metadata.class_names,
+    )
+
+
+def _real(interpreter: Any, output: Mapping[str, Any]) -> NDArray[Any]:
+    """An output's values, brought back from whole numbers."""
+    value: NDArray[Any] = interpreter.get_tensor(output["index"])
+    scale, zero = output["quantization"]
+    real: NDArray[Any] = (value.astype(np.float32) - zero) * scale if scale else value
+    return real
 
 
 def _verify(path: Path) -> None:
@@ -184,23 +153,16 @@ def _interpreter_run(
 
 
 class _Outputs:
-    """Which output of a .tflite is which.
+    """Which output of a .tflite is which; `roles` is None where they are no detections.
 
     The post-processing operator's ports say so, else metadata, else tensor names, else shapes, and
     values where classes and scores have nothing else to tell them apart.
     """
 
-    def __init__(
-        self, path: Path, outputs: Sequence[Any], metadata: tflite_metadata.Metadata
-    ) -> None:
-        self.path = path
+    def __init__(self, outputs: Sequence[Any], metadata: tflite_metadata.Metadata) -> None:
         self.outputs = {int(each["index"]): each for each in outputs}
         found = (self._ports(metadata), self._described(metadata), self._named(), self._shaped())
         self.roles = next((roles for roles in found if self._plausible(roles)), None)
-        if self.roles is None:
-            shapes = ", ".join(str(tuple(map(int, each["shape"]))) for each in outputs)
-            problem = f"no object detector with post-processing: its outputs are {shapes}."
-            raise ModelFileError(path, problem, DETECTORS_ONLY)
 
     def read(self, interpreter: Any) -> Raw:
         """The outputs of the run that has just ended."""
@@ -215,9 +177,7 @@ class _Outputs:
         return raw
 
     def _value(self, interpreter: Any, index: int) -> NDArray[Any]:
-        value: NDArray[Any] = interpreter.get_tensor(index)
-        scale, zero = self.outputs[index]["quantization"]
-        real = (value.astype(np.float32) - zero) * scale if scale else value
+        real = _real(interpreter, self.outputs[index])
         return real[0] if self._rank(index) > 1 else real.reshape(())
 
     def _rank(self, index: int) -> int:

@@ -17,6 +17,7 @@ from odtrain.errors import ModelFileError
 from odtrain.export.benchmark import Agreement, _Proof, agreement, measure, size_mb
 from odtrain.structures import Detections, UInt8Image
 from odtrain_runtime.model_files import load_detector
+from odtrain_runtime.others.reading import HEADS
 from odtrain_runtime.tiles import Tiles
 
 BOX = [0.1, 0.1, 0.5, 0.5]
@@ -166,8 +167,8 @@ def test_a_file_that_cannot_be_opened_is_reported_as_elsewhere(tmp_path):
     with pytest.raises(ModelFileError) as caught:
         measure(file, pictures((4000, 3000), (4000, 3000)), runs=1, threads=1)
     assert str(caught.value) == (
-        f"{file}: no object detector with post-processing: its outputs are (1, 1001).\n"
-        "  Only object detectors with boxes, classes and scores as outputs can be run."
+        f"{file}: its outputs, without the batch, are probabilities (1001,): of no detector that is known.\n"
+        f"  Known heads are: {', '.join(HEADS)}."
     )
 
 

@@ -56,7 +56,6 @@ def made(folder, name):
     [
         ("best.pt", "a PyTorch model", PYTORCH),
         ("renamed.bin", "a PyTorch model", PYTORCH),
-        ("model.onnx", "an ONNX model", f"{NEEDED}. Name the file that the ONNX was made from."),
         ("model.h5", "a Keras model", KERAS),
         ("h5 by its bytes", "a Keras model", KERAS),
         ("model.keras", "a Keras model", KERAS),

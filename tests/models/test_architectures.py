@@ -206,7 +206,9 @@ def test_a_tflite_finds_what_the_network_finds(architecture, tmp_path):
 
 @pytest.mark.long
 def test_every_exported_file_finds_what_the_network_finds(architecture, tmp_path):
-    detector, files = exported(architecture, list(FORMATS), tmp_path)
+    detector, files = exported(
+        architecture, [name for name in FORMATS if not name.startswith("onnx")], tmp_path
+    )
     check(detector, files)
 
 

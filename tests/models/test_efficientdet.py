@@ -36,7 +36,7 @@ from odtrain.training.efficientdet_loss import targets
 from odtrain.training.losses import training_loss
 from odtrain.zoo.restore import restore
 from odtrain_runtime import resizing
-from odtrain_runtime.tflite import pad
+from odtrain_runtime.resizing import pad
 
 PROJECT = Path(__file__).resolve().parents[2]
 LOSSES = {"frozen_bn": 1e-4, "train": 3e-4, "survival": 3e-4}

@@ -28,7 +28,7 @@ from odtrain.training.retinanet_loss import labels
 from odtrain.zoo.restore import restore
 from odtrain.zoo.verify import verify_weights
 from odtrain_runtime.model_files import load_detector
-from odtrain_runtime.tflite import pad
+from odtrain_runtime.resizing import pad
 
 MODELS = ("retinanet_mobile_coco", "retinanet_resnetfpn_coco")
 NAMES = ("open", "close")
@@ -391,7 +391,7 @@ def check(images, reference, files):
 
 @pytest.mark.long
 def test_every_exported_file_finds_what_the_network_finds(model, tmp_path):
-    check(*exported(model, list(FORMATS), tmp_path))
+    check(*exported(model, [name for name in FORMATS if not name.startswith("onnx")], tmp_path))
 
 
 # ---- commands

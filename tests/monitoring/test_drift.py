@@ -13,8 +13,8 @@ from support.pictures import SHAPES
 
 from odtrain.cli.main import main
 from odtrain.monitoring import drift as drifting
+from odtrain_runtime.seen.usage_log import LogSettings, UsageLog
 from odtrain_runtime.structures import Detections
-from odtrain_runtime.usage_log import LogSettings, UsageLog
 
 NOTHING = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
 

@@ -10,8 +10,8 @@ import pytest
 
 from odtrain.errors import DataError
 from odtrain.monitoring.usage import KINDS, read_usage
+from odtrain_runtime.seen.usage_log import seen_as_json
 from odtrain_runtime.structures import Detections
-from odtrain_runtime.usage_log import seen_as_json
 
 HEAD = {"version": 1, "model": "m", "classes": ["cat", "dog"]}
 

@@ -259,15 +259,16 @@ def test_class_names_can_be_given_as_a_list(capsys, shared, tmp_path):
         ),
         pytest.param(
             ["input=img.png"],
-            "source: is not given.\n  Name a run, models:/NAME@ALIAS, a .pb, a SavedModel folder "
-            "or a .tflite: source=...\n",
+            "source: is not given.\n  Name a run, models:/NAME@ALIAS, a .pb, a SavedModel folder, "
+            "a .tflite or an .onnx: source=...\n",
             id="no source",
         ),
         pytest.param(
             ["input=img.png", "source=modle.tflite"],
             "source=modle.tflite: is neither a run nor a file that is there, taken from HERE.\n  "
             "Name a run, "
-            "models:/NAME@ALIAS, a .pb, a SavedModel folder, a .tflite or a TF1 checkpoint.\n",
+            "models:/NAME@ALIAS, a .pb, a SavedModel folder, a .tflite, an .onnx or a TF1 "
+            "checkpoint.\n",
             id="misspelt source",
         ),
         pytest.param(

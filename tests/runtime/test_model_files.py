@@ -17,7 +17,9 @@ from odtrain.model_files.tflite_metadata import with_metadata
 from odtrain.structures import Detections
 from odtrain_runtime.detector import detections_of
 from odtrain_runtime.model_files import load_detector
-from odtrain_runtime.tflite import resize
+from odtrain_runtime.others.raw_model import ONE_PICTURE
+from odtrain_runtime.others.reading import HEADS
+from odtrain_runtime.resizing import resize
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (4, 6, 3), np.uint8)
 BOXES = np.array([[[0.1, 0.1, 0.4, 0.4], [0.5, 0.5, 0.9, 0.9], [0, 0, 0, 0]]], np.float32)
@@ -289,7 +291,7 @@ def test_something_that_is_no_model_file(tmp_path, name):
     file.mkdir() if name == "folder" else file.write_bytes(b"x")
     assert message(file) == (
         f"{file}: not a model file that can be run.\n"
-        "  Give a .pb, a .tflite or a SavedModel folder (it holds saved_model.pb)."
+        "  Give a .pb, a .tflite, a .onnx or a SavedModel folder (it holds saved_model.pb)."
     )
 
 
@@ -306,8 +308,8 @@ def test_a_tflite_that_classifies(tmp_path):
     file = tmp_path / "model.tflite"
     write_constant_model(file, [("probabilities", np.zeros((1, 1001), np.float32))])
     assert message(file) == (
-        f"{file}: no object detector with post-processing: its outputs are (1, 1001)."
-        f"\n  {DETECTORS_ONLY}"
+        f"{file}: its outputs, without the batch, are probabilities (1001,): of no detector that is known.\n"
+        f"  Known heads are: {', '.join(HEADS)}."
     )
 
 
@@ -331,12 +333,53 @@ def test_a_pb_that_is_no_graph(tmp_path):
 def test_a_graph_that_classifies(tmp_path):
     with tf.Graph().as_default() as graph:
         tf.compat.v1.placeholder(tf.uint8, (None, None, None, 3), name="image_tensor")
+        tf.compat.v1.placeholder(tf.float32, (None, 4), name="words")
     file = tmp_path / "model.pb"
     file.write_bytes(graph.as_graph_def().SerializeToString())
     assert message(file) == (
-        f"{file}: no object detector: the graph has no detection_boxes, detection_classes,"
-        f" detection_scores, num_detections.\n  {DETECTORS_ONLY}"
+        f"{file}: no object detector: the graph takes image_tensor, words, not one picture.\n"
+        f"  {DETECTORS_ONLY}"
     )
+
+
+# ---- files that end before detections
+
+YOLO = np.zeros((1, 6, 10), np.float32)
+YOLO[0, :, 0] = [0.5, 0.5, 0.5, 0.25, 0.1, 0.9]
+SETTINGS = "classes: [cat, dog]\nresize: stretch\nscale: 0.00392156863\n"
+
+
+def finds_a_dog_in_the_middle(file, folder):
+    (folder / "source.yaml").write_text(SETTINGS)
+    found = load_detector(file)(np.zeros((40, 60, 3), np.uint8))
+    assert found.boxes[0] == pytest.approx([0.375, 0.25, 0.625, 0.75])
+    assert (found.scores[0], found.classes[0]) == (pytest.approx(0.9), 2)
+
+
+def test_a_tflite_without_suppression_is_read_as_source_yaml_says(tmp_path):
+    finds_a_dog_in_the_middle(
+        write_constant_model(tmp_path / "model.tflite", [("output", YOLO)]), tmp_path
+    )
+
+
+def test_a_frozen_graph_without_suppression_is_read_as_source_yaml_says(tmp_path):
+    with tf.Graph().as_default() as graph:
+        images = tf.compat.v1.placeholder(tf.float32, (None, 64, 64, 3), name="images")
+        tf.identity(YOLO + 0 * tf.reduce_mean(images), name="output")
+    file = tmp_path / "model.pb"
+    file.write_bytes(graph.as_graph_def().SerializeToString())
+    finds_a_dog_in_the_middle(file, tmp_path)
+
+
+def test_a_saved_model_without_suppression_is_read_as_source_yaml_says(tmp_path):
+    module = tf.Module()
+    signature = [tf.TensorSpec((1, 64, 64, 3), tf.float32, "images")]
+    module.run = tf.function(
+        lambda images: {"output": YOLO + 0 * tf.reduce_mean(images)}, input_signature=signature
+    )
+    folder = tmp_path / "saved_model"
+    tf.saved_model.save(module, str(folder), signatures=module.run.get_concrete_function())
+    finds_a_dog_in_the_middle(folder, tmp_path)
 
 
 def test_a_damaged_saved_model(tmp_path):
@@ -353,7 +396,5 @@ def test_a_saved_model_that_classifies(tmp_path):
     signatures = module.classify.get_concrete_function()
     tf.saved_model.save(module, str(tmp_path), signatures=signatures)
     assert message(tmp_path) == (
-        f"{tmp_path}: no object detector: its signature serving_default has no output"
-        " detection_boxes, detection_classes, detection_scores, num_detections."
-        f"\n  {DETECTORS_ONLY}"
+        f"{tmp_path}: takes (any, 4), not one RGB picture.\n  {ONE_PICTURE}"
     )

@@ -35,7 +35,7 @@ from odtrain.export.parity import keep
 from odtrain.export_formats import FORMATS
 from odtrain.io import markdown
 from odtrain.io.checksums import fingerprint
-from odtrain.jobs.compare_page import compare_page, pictures_of
+from odtrain.jobs.comparing.compare_page import compare_page, pictures_of
 from odtrain.media.draw import printable_label
 from odtrain.model_source import (
     RUN_FILE,
@@ -56,6 +56,7 @@ from odtrain.tracking.runs import existing_run
 from odtrain.tracking.store import reaching, tracking_uri
 from odtrain.tracking.tracker import Tracker
 from odtrain.training.input_pipeline import Pictures
+from odtrain_runtime.others.reading import Reading
 from odtrain_runtime.plain import plain_lines
 
 NUMBERS = ("mAP", "latency_ms_p50", "size_mb")
@@ -76,6 +77,7 @@ class ComparedModel:
         kept: what it found in `split`, if that was kept with the run.
         split: the labelled pictures of `kept`.
         numbers: format -> mAP, latency_ms_p50, size_mb of its files, as far as they are known.
+        reading: how its file is read, where that does not end in detections.
     """
 
     given: str
@@ -85,6 +87,7 @@ class ComparedModel:
     kept: Kept | None = None
     split: LabelledSplit | None = None
     numbers: dict[str, dict[str, float]] | None = None
+    reading: Reading | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,7 +204,10 @@ def _side(name: str, asked: Asked) -> ComparedModel:
     source = open_source(name, asked.config)
     where = source.file.name if source.file else "a checkpoint"
     of_run = run_meant(run[1], runs) if run else None
-    return ComparedModel(name, f"{name} ({where})", run_id=of_run, file=source.file)
+    reading = source.opened.reading if source.opened else None
+    return ComparedModel(
+        name, f"{name} ({where})", run_id=of_run, file=source.file, reading=reading
+    )
 
 
 def _run_side(name: str, run_id: str, runs: Runs, format: str | None) -> ComparedModel:
@@ -325,7 +331,9 @@ def _run_now(
         return replace(side, kept=Kept(split.digest, found, source.class_names), split=split)
     shown = Bar(pictures, doing=f"run {side.file.name}")
     timing, trusted = config.benchmark, config.trust_source
-    measured = measure(side.file, shown, timing.runs, timing.threads, trusted=trusted)
+    measured = measure(
+        side.file, shown, timing.runs, timing.threads, trusted=trusted, reading=side.reading
+    )
     timed = {"latency_ms_p50": measured.latency_ms_p50, "size_mb": measured.size_mb}
     kept = keep(measured, split.digest, side.file)
     format = measured.passport.get("format", side.file.name)

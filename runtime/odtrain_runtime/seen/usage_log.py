@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from odtrain_runtime.looks import glance, looks_of
+from odtrain_runtime.seen.looks import glance, looks_of
 from odtrain_runtime.structures import Detections, UInt8Image, areas
 
 VERSION = 1

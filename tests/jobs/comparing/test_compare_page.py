@@ -17,7 +17,7 @@ from support.browsers import browser
 from support.pictures import label_picture
 
 from odtrain.evaluation.paired_bootstrap import compare_detections
-from odtrain.jobs.compare_page import compare_page
+from odtrain.jobs.comparing.compare_page import compare_page
 from odtrain.structures import Detections, GroundTruth, LabelledSplit
 
 __all__ = ["browser"]

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from odtrain_runtime import usage_log
-from odtrain_runtime.looks import difference_hash, glance, looks_of
+from odtrain_runtime.seen import usage_log
+from odtrain_runtime.seen.looks import difference_hash, glance, looks_of
+from odtrain_runtime.seen.usage_log import LogSettings, UsageLog, log_of_environment
 from odtrain_runtime.structures import Detections
-from odtrain_runtime.usage_log import LogSettings, UsageLog, log_of_environment
 
 FOUND = Detections(
     np.array([[0.1, 0.1, 0.6, 0.5], [0.5, 0.5, 0.9, 0.9]], np.float32),
@@ -141,7 +141,7 @@ import sys, time
 sys.path[:0] = [{tests!r}]
 from pathlib import Path
 from test_usage_log import FOUND, picture
-from odtrain_runtime.usage_log import LogSettings, UsageLog
+from odtrain_runtime.seen.usage_log import LogSettings, UsageLog
 log = UsageLog(LogSettings(Path({folder!r})), "m", ["cat"])
 for number in range(1000):
     log.add(picture(number % 256), FOUND)

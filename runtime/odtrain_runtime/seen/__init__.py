@@ -1,0 +1,1 @@
+"""What a served model sees, kept for later."""
