@@ -38,8 +38,14 @@ def _train_here(given: Composed) -> str:
 def _settle(
     config: Config, overrides: list[str], config_dir: str | None
 ) -> tuple[Config, list[str]]:
-    from odtrain.recipes.settle import settle
+    from odtrain.recipes.asked import anything_asked_for
 
+    if not anything_asked_for(config, overrides):
+        return config, overrides
+    from odtrain.recipes.settle import settle
+    from odtrain.registry.register import check_name
+
+    check_name(config.registry.name)
     return settle(config, overrides, config_dir)
 
 

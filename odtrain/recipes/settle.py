@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +17,6 @@ from typing import Any
 import numpy as np
 
 from odtrain.config.compose import compose_config, given_keys
-from odtrain.config.data_name import is_shipped
 from odtrain.config.schema import Config, ZooEntry
 from odtrain.dataset.prepare import prepare
 from odtrain.dataset.read import PIECES, Dataset, read_truths
@@ -27,6 +25,7 @@ from odtrain.io.archives import cache_folder
 from odtrain.io.atomic import write_text
 from odtrain.io.download import file_in
 from odtrain.recipes import rules
+from odtrain.recipes.asked import AUTO, recipe_asked_for
 from odtrain.recipes.probe import measure
 from odtrain.recipes.rules import PUBLISHED_NETWORK, RANDOM_NETWORK, Choice, Facts, Speed
 from odtrain.system.processor import this_processor
@@ -34,12 +33,10 @@ from odtrain.system.workers import cores
 
 logger = logging.getLogger(__name__)
 
-AUTO = "auto"
 KEPT = ".auto"
 """In the folder of the runs."""
 OF_NO_RUN = ("train.resume", "train.max_minutes", "tracking.", "outputs")
 """Words that a run and its continuation may differ in."""
-SEVERAL = ("TF_CONFIG", "SLURM_STEP_NUM_TASKS")
 UNKNOWN = Speed(0.02, None)
 """Where a step could not be measured: nobody is promised an end."""
 
@@ -52,7 +49,7 @@ def settle(
     Raises:
         OdtrainError: the data cannot be prepared, or weights that were asked for cannot be had.
     """
-    own = _applies(config, overrides)
+    own = recipe_asked_for(config, overrides)
     if not own and config.train.batch_size != AUTO:
         return config, list(overrides)
     resumes = config.train.resume
@@ -68,17 +65,6 @@ def settle(
         write_text(file, json.dumps(kept, indent=1))
     words = _joined(kept, overrides)
     return compose_config(words, config_dir), words
-
-
-def _applies(config: Config, overrides: Sequence[str]) -> bool:
-    """Whether `experiment=auto` is asked for, or nothing else of its kind is."""
-    given = {
-        name.lstrip("+~"): value for name, _, value in (one.partition("=") for one in overrides)
-    }
-    if "experiment" in given:
-        return given["experiment"] == AUTO
-    several = any(os.environ.get(name, "1") != "1" for name in SEVERAL)
-    return "model" not in given and not is_shipped(config.data.images) and not several
 
 
 def _digest(overrides: Sequence[str], dataset: Dataset) -> str:

@@ -36,8 +36,8 @@ def refused(*overrides):
         ("validation_split=0.2", "Here that is data.validation_fraction=0.2."),
         (
             "foo=1",
-            "Keys begin with: augment, benchmark, cluster, data, evaluate, export, input, model, output, "
-            "outputs, predict, registry, serve, source, sweep, tracking, train, trust_source, webcam, zoo. "
+            "Keys begin with: augment, benchmark, cluster, data, evaluate, export, input, labels, model, "
+            "output, outputs, predict, registry, serve, source, sweep, tracking, train, trust_source, webcam, zoo. "
             "odtrain train --help lists them.",
         ),
     ],

@@ -68,7 +68,9 @@ def test_its_wheel_brings_the_package_and_its_types(tmp_path, monkeypatch):
     with zipfile.ZipFile(tmp_path / building.build_wheel(str(tmp_path))) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
     package = ROOT / "runtime/odtrain_runtime"
-    modules = {f"odtrain_runtime/{file.name}" for file in package.glob("*.py")}
+    modules = {
+        f"odtrain_runtime/{f.relative_to(package).as_posix()}" for f in package.rglob("*.py")
+    }
     assert names == modules | {"odtrain_runtime/py.typed"}
 
 
