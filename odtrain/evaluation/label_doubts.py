@@ -81,14 +81,16 @@ def _overlooked(picture: int, found: Detections, ious: FloatArray) -> Iterator[D
 def _badly_placed(
     picture: int, truth: GroundTruth, found: Detections, ious: FloatArray
 ) -> Iterator[Doubt]:
-    """Each label by the score of the detection that is its object's, times what the two do not share.
+    """Each label by what it does not share with the detection that is its object's, times the root of its score.
+
+    The root, since a detector places an object well long before it is sure of it.
 
     Which detection that is: the surest of the label's class that overlaps it and is not another label's.
     """
     partner = _partners(truth, found, ious)
     for label, place in enumerate(partner):
         if place >= 0:
-            doubt = float(found.scores[place] * (1 - ious[label, place]))
+            doubt = float(np.sqrt(found.scores[place]) * (1 - ious[label, place]))
             yield Doubt(PLACED, picture, label, int(place), doubt)
 
 

@@ -40,7 +40,7 @@ from odtrain_runtime.provenance import write_labels
 FOLDS = "folds"
 """In place of a model: networks that are trained for it."""
 DEFAULT_FOLDER = "to_check"
-LEAST = 0.25
+LEAST = {OVERLOOKED: 0.25, PLACED: 0.35, CLASSED: 0.25}
 """Doubt from which a label is shown to somebody; see docs/labelling.md for what was measured."""
 CODES = {OVERLOOKED: "OD141", PLACED: "OD142", CLASSED: "OD143"}
 
@@ -147,7 +147,7 @@ def _result(
     doubts = [
         doubt
         for doubt in label_doubts(truths, seen.found)
-        if doubt.doubt >= LEAST and doubt.picture not in decided
+        if doubt.doubt >= LEAST[doubt.kind] and doubt.picture not in decided
     ]
     findings = tuple(_finding(seen, doubt) for doubt in doubts)
     if doubts:

@@ -57,7 +57,7 @@ def test_what_overlaps_a_label_of_another_class_is_not_overlooked():
 
 def test_a_box_is_doubted_by_what_it_does_not_share_with_its_objects_detection():
     found = doubts([(HERE, 1)], [(ASIDE, 1, 0.9)])
-    assert told(found) == [("badly placed", 0, 0, 0.6)]  # 0.9 x (1 - 1/3)
+    assert told(found) == [("badly placed", 0, 0, 0.632)]  # the root of 0.9, x (1 - 1/3)
 
 
 def test_a_detection_speaks_for_one_label():
