@@ -81,7 +81,7 @@ def _overlooked(picture: int, found: Detections, ious: FloatArray) -> Iterator[D
 def _badly_placed(
     picture: int, truth: GroundTruth, found: Detections, ious: FloatArray
 ) -> Iterator[Doubt]:
-    """Each label by what it does not share with the detection that is its object's, times the root of its score.
+    """Each label by what its object's detection does not share with it, times the root of the score.
 
     The root, since a detector places an object well long before it is sure of it.
 

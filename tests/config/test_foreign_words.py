@@ -37,8 +37,8 @@ def refused(*overrides):
         (
             "foo=1",
             "Keys begin with: augment, benchmark, cluster, data, evaluate, export, input, labels, model, "
-            "output, outputs, predict, registry, serve, source, sweep, tracking, train, trust_source, webcam, zoo. "
-            "odtrain train --help lists them.",
+            "output, outputs, predict, registry, serve, source, sweep, tracking, train, trust_source, "
+            "webcam, zoo. odtrain train --help lists them.",
         ),
     ],
 )
