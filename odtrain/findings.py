@@ -59,6 +59,11 @@ class Finding:
         where = None if picture is None else _printable(str(picture))
         return cls(code, kind.severity, *shown, remedy or kind.remedy, where, seen)
 
+    def as_dict(self) -> dict[str, str | None]:
+        """Its attributes; without `seen` where no model was asked."""
+        values = asdict(self)
+        return values if self.seen else {key: values[key] for key in values if key != "seen"}
+
     def __str__(self) -> str:
         """The finding on one line."""
         return plain(f"{self.where}: {self.cause} {self.remedy}")
@@ -104,7 +109,7 @@ def by_severity(findings: Sequence[Finding]) -> tuple[Finding, ...]:
 
 def findings_json(findings: Sequence[Finding]) -> str:
     """The findings as a JSON list of objects."""
-    return json.dumps([asdict(finding) for finding in findings], indent=1)
+    return json.dumps([finding.as_dict() for finding in findings], indent=1)
 
 
 def findings_annotations(findings: Sequence[Finding]) -> str:

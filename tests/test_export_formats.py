@@ -160,11 +160,11 @@ def test_all_that_take_one_file_of_a_version_take_the_same(
 def judged_in(store, version, format, monkeypatch) -> tuple[str, object]:
     """What the gate judges a version by, and what it runs where the version is the champion."""
     monkeypatch.setattr(promotion, "_measured", lambda case, split, file, raw=(): file.name)
-    monkeypatch.setattr(promotion, "_reference", lambda case, split: [])
+    monkeypatch.setattr(promotion, "_reference", lambda case, split, judged: [])
     limits = section(RegistryConfig, name="shapes", format=format)
     known = {
         "made_with": compose_config([]),
-        "raw": [],
+        "_raw": [],
         "pictures": (LabelledSplit(("circle", "square"), [], ()), []),
     }
     case = promotion.PromotionCase(str(store.uri), compose_config([]), limits, version, None, None)

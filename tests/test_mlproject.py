@@ -55,7 +55,7 @@ NOT_IMPORTED = {
     "setuptools": "tensorflow_hub, which tf-models-official imports, needs pkg_resources"
 }
 
-OF_EXTRAS = {"supervision", "trackers"}
+OF_EXTRAS = {"onnx", "onnxruntime", "ray", "supervision", "tf2onnx", "trackers"}
 """What is imported where an extra was installed: trackers brings supervision."""
 
 
@@ -116,6 +116,7 @@ def test_mlflow_run_with_overrides_leaves_one_finished_run(tmp_path):
         "outputs": tmp_path / "outputs",
         "model.input_size": 64,
         "model.depth_multiplier": 0.1,
+        "experiment": "null",
         "train.steps": 3,
         "train.batch_size": 2,
         "evaluate.every": 0,

@@ -166,7 +166,7 @@ CHECK = Action(
         "output",
         "train",
         "augment",
-        "evaluate.tiles",
+        "evaluate",
         "tracking",
         "outputs",
     ),

@@ -54,7 +54,7 @@ def answer(config: DataConfig, model: ModelConfig) -> Answer:
         findings = tuple(Finding(**finding) for finding in kept["findings"])
         return Answer(findings, tuple(kept["class_names"]), kept["orientations"])
     found = answer_of(check(config, model, files=files))
-    values = found._asdict() | {"of": of, "findings": [asdict(each) for each in found.findings]}
+    values = found._asdict() | {"of": of, "findings": [one.as_dict() for one in found.findings]}
     with suppress(OSError):  # who may only read the folder waits once more
         write_text(folder / CHECK_FILE, json.dumps(values), durable=False)
     return found

@@ -69,6 +69,7 @@ class Dataset:
     def as_json(self) -> dict[str, Any]:
         """What `read_dataset` reads back."""
         values = {name: value for name, value in asdict(self).items() if name != "folder"}
+        values["findings"] = [finding.as_dict() for finding in self.findings]
         return {OURS: FORMAT_VERSION, "complete": True, **values}
 
 

@@ -111,8 +111,9 @@ class PromotionCase:
         """
         if self.foreign:
             return ()
-        seen = seen_by(file, self.pictures[1])
-        return raw_of(self.checkpoint, seen) if file.suffix == ".onnx" else self._raw
+        if file.suffix != ".onnx":
+            return self._raw
+        return raw_of(self.checkpoint, seen_by(file, self.pictures[1]))
 
     @cached_property
     def _raw(self) -> Sequence[RawOutputs]:

@@ -57,6 +57,7 @@ NOT_OF_THE_RESULT = (
     "source",
     "trust_source",
     "input",
+    "labels",
     "output",
 )
 """Keys in which a run and its continuation may differ."""

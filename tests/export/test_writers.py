@@ -340,7 +340,8 @@ def test_the_detection_operator_loses_a_class_with_several_threads_and_its_proof
     truths = [GroundTruth(str(i), 9, 9, box, of_first) for i in range(len(pictures))]
     found = list(map(detector.as_detect(), pictures))
     timing = BenchmarkConfig(runs=1, threads=2)
-    (proof,) = prove(files, found, raw_of(detector, pictures), pictures, truths, NAMES, 1, timing)
+    raw = raw_of(detector, pictures)
+    (proof,) = prove(files, found, lambda file: raw, pictures, truths, NAMES, 1, timing)
     assert proof.measured.threads == 1
     assert proof.measured.threads_differ.startswith("finds other things with 2 threads: ")
     assert proof.failed == proof.measured.threads_differ
@@ -451,8 +452,8 @@ def test_a_network_whose_batch_norm_is_folded_is_exported_with_the_layers_of_its
         pytest.param(
             ["tflight"],
             "builtin",
-            'export.formats: unknown "tflight".\n  Choose one of: pb, saved_model, tflite_dynamic,'
-            " tflite_fp16, tflite_fp32, tflite_int8.",
+            'export.formats: unknown "tflight".\n  Choose one of: onnx, onnx_raw, pb, saved_model, '
+            "tflite_dynamic, tflite_fp16, tflite_fp32, tflite_int8.",
             id="format",
         ),
         pytest.param(

@@ -225,5 +225,5 @@ def test_every_command_that_reads_source_reads_whether_it_is_trusted():
     for name in COMMANDS:
         for action in load_command(name).actions.values():
             assert ("source" in action.settings) <= (
-                "trust_source" in action.settings or name == "export"
+                "trust_source" in action.settings or name in ("export", "submit")
             )

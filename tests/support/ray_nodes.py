@@ -20,6 +20,7 @@ class Nodes:
         os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=TOKEN, RAY_USAGE_STATS_ENABLED="0")
         from ray.cluster_utils import Cluster
 
+        self._before = set(psutil.Process().children(recursive=True))
         self._begun: list[psutil.Process] = []
         head = {"num_cpus": 0, "include_dashboard": jobs, "dashboard_port": 0}
         self.cluster = Cluster(initialize_head=True, head_node_args=head)
@@ -62,4 +63,9 @@ class Nodes:
         psutil.wait_procs(self._begun, timeout=10)
 
     def _remember(self) -> None:
-        self._begun += psutil.Process().children(recursive=True)
+        for one in set(psutil.Process().children(recursive=True)) - self._before:
+            with suppress(psutil.Error):
+                if "resource_tracker" not in " ".join(
+                    one.cmdline()
+                ):  # Python's own, of this process
+                    self._begun.append(one)

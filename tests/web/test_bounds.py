@@ -267,4 +267,7 @@ def test_a_registered_model_is_scored_within_the_bounds_that_are_set(model, monk
     monkeypatch.setattr("odtrain.web.serve.scoring_app", lambda *given: handed.extend(given))
     monkeypatch.setattr("odtrain.web.serve.serve", lambda *_: None)
     serve_model(compose_config(["source=models:/x/1", "serve.max_megapixels=0.002"]))
-    assert (handed[0], handed[2:]) == ("models:/x/1", [2000, bounds.MOST_PICTURES])
+    assert (handed[0], handed[2:]) == (
+        "models:/x/1",
+        [2000, bounds.MOST_PICTURES, None],
+    )

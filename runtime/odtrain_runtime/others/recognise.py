@@ -267,7 +267,8 @@ def _of_one(outputs: Outputs, size: tuple[int, int], classes: int) -> Iterator[d
     by_anchor = any(rows == ANCHORS_A_CELL * count for count in cells.values())
     values = table.T if first else table
     four = {"unit": _unit(values[:, :4])}
-    if columns == 6 and not on_grid and not by_anchor and rows <= MOST_END_TO_END:
+    listed = columns == 6 and not first and rows <= MOST_END_TO_END
+    if listed and not on_grid and not by_anchor:
         yield {"head": "end_to_end", "num_classes": _end_to_end_classes(values), **four}
         return
     if by_anchor and columns > 5:
