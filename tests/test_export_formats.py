@@ -164,7 +164,7 @@ def judged_in(store, version, format, monkeypatch) -> tuple[str, object]:
     limits = section(RegistryConfig, name="shapes", format=format)
     known = {
         "made_with": compose_config([]),
-        "_raw": [],
+        "_raw": lambda file: [],
         "pictures": (LabelledSplit(("circle", "square"), [], ()), []),
     }
     case = promotion.PromotionCase(str(store.uri), compose_config([]), limits, version, None, None)

@@ -88,6 +88,16 @@ class Measured:
     threads_asked: int = 1
 
     @property
+    def costs(self) -> dict[str, float]:
+        """What does not depend on the weights, under the names that it has in MLflow."""
+        return {
+            "latency_ms_p50": self.latency_ms_p50,
+            "latency_ms_p90": self.latency_ms_p90,
+            "size_mb": self.size_mb,
+            "peak_memory_mb": self.peak_memory_mb,
+        }
+
+    @property
     def on_threads(self) -> str:
         """With how many threads it ran, and why with fewer than it was asked to."""
         why = ": more would lose detections (tensorflow#56058)"

@@ -62,10 +62,7 @@ class Proof:
         values = {
             "mAP": self.scores["mAP"],
             "mAP_50": self.scores["mAP_50"],
-            "latency_ms_p50": self.measured.latency_ms_p50,
-            "latency_ms_p90": self.measured.latency_ms_p90,
-            "size_mb": self.measured.size_mb,
-            "peak_memory_mb": self.measured.peak_memory_mb,
+            **self.measured.costs,
             "max_box_diff": self.agreement.max_box_diff,
             "max_score_diff": self.agreement.max_score_diff,
             "raw_box_diff": self.raw.box,
@@ -82,12 +79,9 @@ def keep(measured: Measured, split: str, file: Path, raw: RawDifference | None =
     """What a file found in the split of that digest, and which file it was; `raw` where it was proven."""
     facts = {
         "sha256": fingerprint(file),
-        "latency_ms_p50": measured.latency_ms_p50,
-        "latency_ms_p90": measured.latency_ms_p90,
+        **measured.costs,
         "threads": measured.threads,
         "threads_asked": measured.threads_asked,
-        "size_mb": measured.size_mb,
-        "peak_memory_mb": measured.peak_memory_mb,
         "passport": measured.passport,
         "raw": raw,
         "threads_differ": measured.threads_differ,

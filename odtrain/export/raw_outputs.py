@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -102,7 +103,7 @@ def raw_reader(detector: FileDetector) -> Callable[[UInt8Image], RawOutputs] | N
     if read is None:
         return None
 
-    whole = detector.path.suffix == ".onnx"  # its checkpoint sees what `seen_by` gives
+    whole = detector.path.suffix == ".onnx"  # see `raw_beside`
 
     def run(picture: UInt8Image) -> RawOutputs:
         boxes, scores = read(detector.prepare(picture))
@@ -115,16 +116,27 @@ Read = Callable[[NDArray[Any]], tuple[FloatArray, FloatArray]]
 """From what a file takes to (A, 4) boxes as fractions of its input and (A, K) scores."""
 
 
-def seen_by(file: Path, images: Sequence[UInt8Image]) -> list[UInt8Image]:
-    """The first `RAW_PICTURES` as the network in a file sees them, for its checkpoint.
+def raw_beside(
+    detector: SSD, images: Sequence[UInt8Image]
+) -> Callable[[Path], Sequence[RawOutputs]]:
+    """Of a file, what goes into its checkpoint's suppression for what that file sees of the first pictures.
 
-    An .onnx takes whole levels at the input's size: its checkpoint is given just those.
+    Once for all files that see the pictures themselves. An .onnx takes whole levels at the input's size: its
+    checkpoint is given just those.
     """
-    first = [images[i] for i in range(min(len(images), RAW_PICTURES))]
-    if file.suffix != ".onnx":
-        return first
-    detector = load_detector(file)
-    return [np.ascontiguousarray(detector.prepare(image)[0]) for image in first]
+
+    @cache
+    def of_pictures() -> Sequence[RawOutputs]:
+        return raw_of(detector, images)
+
+    def beside(file: Path) -> Sequence[RawOutputs]:
+        if file.suffix != ".onnx":
+            return of_pictures()
+        first, opened = range(min(len(images), RAW_PICTURES)), load_detector(file)
+        seen = [np.ascontiguousarray(opened.prepare(images[i])[0]) for i in first]
+        return raw_of(detector, seen)
+
+    return beside
 
 
 def _onnx_tensors(detector: FileDetector) -> Read | None:

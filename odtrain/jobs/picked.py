@@ -82,8 +82,7 @@ def measure_again(runs: Runs, run_id: str, file: str) -> dict[str, float]:
         made_with.benchmark.threads,
     )
     scores = quick_map(pictures.truths, measured.detections, dataset.class_names)
-    numbers = ("latency_ms_p50", "latency_ms_p90", "size_mb", "peak_memory_mb")
-    return scores | {name: getattr(measured, name) for name in numbers}
+    return scores | measured.costs
 
 
 def drop_exports(runs: Runs, run_id: str, files: Mapping[str, str]) -> None:

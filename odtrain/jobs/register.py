@@ -16,7 +16,7 @@ from odtrain.dataset.read import Dataset
 from odtrain.errors import ConfigError, DataError
 from odtrain.evaluation.evaluate import quick_map
 from odtrain.evaluation.saved_detections import under_names, write_kept
-from odtrain.export.benchmark import Measured, measure
+from odtrain.export.benchmark import measure
 from odtrain.export.parity import keep
 from odtrain.export.writers import LABEL_MAP_FILE
 from odtrain.export_formats import FORMATS, served_format
@@ -209,7 +209,11 @@ def _measured(
         known = sources[format].class_names
         found = under_names(measured.detections, known, dataset.class_names)
         scores = quick_map(split.truths, found, dataset.class_names)
-        own = {f"export/{format}/{name}": value for name, value in _numbers(measured, scores)}
+        values: dict[str, float] = {
+            name: scores[name] for name in ("mAP", "mAP_50") if name in scores
+        }
+        values |= measured.costs
+        own = {f"export/{format}/{name}": value for name, value in values.items()}
         kept = keep(measured, split.labelled.digest, file)
         write_kept(
             context.tracker.folder / KEPT / f"{format}.npz", replace(kept, class_names=known)
@@ -217,12 +221,6 @@ def _measured(
         context.tracker.log(own, context.step)
         metrics |= own
     return metrics
-
-
-def _numbers(measured: Measured, scores: Mapping[str, float]) -> list[tuple[str, float]]:
-    names = ("latency_ms_p50", "latency_ms_p90", "size_mb", "peak_memory_mb")
-    scored = [(name, scores[name]) for name in ("mAP", "mAP_50") if name in scores]
-    return [*scored, *((name, getattr(measured, name)) for name in names)]
 
 
 def _origin(

@@ -28,7 +28,7 @@ from odtrain.evaluation.evaluate import (
 )
 from odtrain.evaluation.saved_detections import Kept, read_kept, write_kept, write_labelled
 from odtrain.export.parity import Judge, Proof, prove
-from odtrain.export.raw_outputs import raw_of, seen_by
+from odtrain.export.raw_outputs import raw_beside
 from odtrain.export.writers import export
 from odtrain.export_formats import FORMATS, served_format
 from odtrain.findings import Finding, findings_json
@@ -286,7 +286,7 @@ def prove_exports(
     return prove(
         files,
         found.detections,
-        lambda file: raw_of(checkpoint.detector, seen_by(file, found.split.images)),
+        raw_beside(checkpoint.detector, found.split.images),
         found.split.images,
         found.split.truths,
         dataset.class_names,

@@ -15,27 +15,23 @@ from odtrain.errors import DataError, told_if_not_written
 from odtrain.evaluation.label_doubts import CLASSED, OVERLOOKED, PLACED, Doubt, label_doubts
 from odtrain.evaluation.saved_detections import under_names
 from odtrain.findings import Finding, findings_json, findings_screen
-from odtrain.io.atomic import sync, write_bytes, write_text
+from odtrain.io.atomic import write_bytes
 from odtrain.io.free_names import is_taken
-from odtrain.jobs.context import say_run
 from odtrain.labelling.decided import is_decided, read_decided
 from odtrain.labelling.prelabel import (
     CLASS_LIST,
     Proposal,
     ProposalRow,
-    write_manifest,
+    close_folder,
 )
 from odtrain.labels.annotations import LabelledImage, LabelledObject, ground_truth
 from odtrain.labels.formats import voc
 from odtrain.model_source import open_source
 from odtrain.predict.outputs import NO_PLACE
 from odtrain.structures import Detections
-from odtrain.studies.below import look_at
+from odtrain.studies.below import look_at, study
 from odtrain.studies.folds import detect_held_out
 from odtrain.system.progress import Bar
-from odtrain.tracking.runs import config_digest, find_resumable
-from odtrain.tracking.tracker import Tracker
-from odtrain_runtime.provenance import write_labels
 
 FOLDS = "folds"
 """In place of a model: networks that are trained for it."""
@@ -106,12 +102,7 @@ def doubted(config: Config, overrides: Sequence[str], by: str) -> Doubted:
     refuse_errors(config.data, checked.findings)
     if by != FOLDS:
         return _result(config, checked, _found_by(by, config, checked), folder, by)
-    outputs, digest = Path(config.outputs), config_digest(config)
-    begun = find_resumable(config.tracking, outputs, [digest], "check")
-    tracker = Tracker(config.tracking, outputs)
-    name = f"labels of {config.data.name} that folds doubt"
-    with tracker.start("check", name, resume=begun, digest=digest):
-        say_run(tracker)
+    with study(config, "check", f"labels of {config.data.name} that folds doubt") as tracker:
         found = detect_held_out(config, overrides, checked, tracker)
         result = _result(config, checked, found, folder, f"folds of run {tracker.name}")
         tracker.log_text(findings_json(result.findings), "data/doubts.json")
@@ -195,9 +186,7 @@ def _write(folder: Path, seen: _Seen, doubts: Sequence[Doubt], checked: Checked,
         _row(folder, rank, seen, picture, of_it, checked)
         for rank, (picture, of_it) in enumerate(Bar(list(by_picture.items()), doing="write"), 1)
     ]
-    write_text(folder / CLASS_LIST, write_labels(seen.class_names))
-    sync(folder)
-    write_manifest(folder, who, rows)
+    close_folder(folder, seen.class_names, who, rows)
 
 
 def _row(

@@ -134,10 +134,17 @@ def prelabel(config: Config) -> str:
             _write(folder, looks[place], worth, rank, thresholds, source.class_names)
             for rank, (place, worth) in enumerate(Bar(ordered, doing="write"), 1)
         ]
-        write_text(folder / CLASS_LIST, write_labels(source.class_names))
-        sync(folder)
-        write_manifest(folder, source.name, rows)
+        close_folder(folder, source.class_names, source.name, rows)
     return _told(folder, rows, left_out, config.data)
+
+
+def close_folder(
+    folder: Path, class_names: Sequence[str], source: str, rows: Sequence[ProposalRow]
+) -> None:
+    """Write what comes behind the pictures: the class list, and last, when all is on disk, the manifest."""
+    write_text(folder / CLASS_LIST, write_labels(class_names))
+    sync(folder)
+    write_manifest(folder, source, rows)
 
 
 def write_manifest(folder: Path, source: str, rows: Sequence[ProposalRow]) -> None:

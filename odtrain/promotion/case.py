@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -20,7 +20,7 @@ from odtrain.evaluation import saved_detections as detection_files
 from odtrain.evaluation.saved_detections import Kept, read_kept, read_labelled
 from odtrain.export.benchmark import measure
 from odtrain.export.parity import keep
-from odtrain.export.raw_outputs import RawOutputs, raw_difference, raw_of, seen_by
+from odtrain.export.raw_outputs import RawOutputs, raw_beside, raw_difference
 from odtrain.io.checksums import fingerprint
 from odtrain.labels.label_map import read_class_names
 from odtrain.model_files.thresholds import EVERYWHERE, Thresholds, choose_thresholds
@@ -111,13 +111,11 @@ class PromotionCase:
         """
         if self.foreign:
             return ()
-        if file.suffix != ".onnx":
-            return self._raw
-        return raw_of(self.checkpoint, seen_by(file, self.pictures[1]))
+        return self._raw(file)
 
     @cached_property
-    def _raw(self) -> Sequence[RawOutputs]:
-        return raw_of(self.checkpoint, self.pictures[1])
+    def _raw(self) -> Callable[[Path], Sequence[RawOutputs]]:
+        return raw_beside(self.checkpoint, self.pictures[1])
 
     @cached_property
     def pictures(self) -> tuple[LabelledSplit, Pictures]:

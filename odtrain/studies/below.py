@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from odtrain.config.schema import Config, replaced
-from odtrain.config.tiles import judging_tiles
 from odtrain.dataset.check import Checked
 from odtrain.dataset.prepare import prepare
 from odtrain.evaluation.saved_detections import Kept, read_kept, write_kept
 from odtrain.io.atomic import write_text
-from odtrain.jobs.context import RunContext
+from odtrain.jobs.context import RunContext, say_run
 from odtrain.jobs.fitting import data_to_train_on, train_detector
 from odtrain.jobs.kept_test import Split, as_lists
 from odtrain.jobs.resume import beginning, resumed
 from odtrain.jobs.speed import with_precision
-from odtrain.jobs.steps import record_inputs
+from odtrain.jobs.steps import detect_of, record_inputs
 from odtrain.labels.annotations import LabelledImage
 from odtrain.labels.label_map import label_map_text
 from odtrain.media.images import read_turned
-from odtrain.models.ssd import SSD
 from odtrain.structures import Detect, Detections
 from odtrain.system.progress import Bar
-from odtrain.tracking.runs import config_digest
+from odtrain.tracking.runs import config_digest, find_resumable
 from odtrain.tracking.tracker import Tracker
-from odtrain_runtime.tiles import tiled
 
 FOLDER = "below"
 """In the folder of the runs: splits as lists, and what each network saw, by what it was trained with."""
@@ -34,6 +32,25 @@ FOLDER = "below"
 def look_at(images: Sequence[LabelledImage], detect: Detect) -> list[Detections]:
     """What is found in each picture, turned as its labels are."""
     return [detect(read_turned(one.image, one.orientation)) for one in Bar(images, doing="look")]
+
+
+@contextmanager
+def study(config: Config, stage: str, name: str) -> Iterator[Tracker]:
+    """The run that trainings are shown below: that of the same study if it did not end, else a new one.
+
+    Args:
+        config: of the trainings, by which the study is known.
+        stage: what is asked: the tag `odtrain.stage`.
+        name: of a new run.
+
+    Raises:
+        TrackingError: the store refuses, or a process on this machine is at work on it.
+    """
+    outputs, digest = Path(config.outputs), config_digest(config)
+    begun = find_resumable(config.tracking, outputs, [digest], stage)
+    with Tracker(config.tracking, outputs).start(stage, name, resume=begun, digest=digest) as run:
+        say_run(run)
+        yield run
 
 
 def with_split(config: Config, checked: Checked, split: Split, number: int) -> Config:
@@ -105,8 +122,4 @@ def _trained(
     with tracker:
         context = RunContext(tracker, config, dataset, overrides)
         record_inputs(context, findings)
-        return look_at(images, _detect(train_detector(context).detector, config))
-
-
-def _detect(detector: SSD, config: Config) -> Detect:
-    return tiled(detector.as_detect(), judging_tiles(config))
+        return look_at(images, detect_of(train_detector(context).detector, config))

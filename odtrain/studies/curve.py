@@ -6,7 +6,6 @@ import json
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 
 from odtrain.config.schema import Config
 from odtrain.dataset.check import Checked, check
@@ -15,11 +14,9 @@ from odtrain.dataset.splits import draw
 from odtrain.errors import ConfigError, DataError
 from odtrain.evaluation.learning_curve import TIMES, Curve, learning_curves
 from odtrain.io.markdown import table
-from odtrain.jobs.context import say_run
 from odtrain.labels.annotations import LabelledImage, ground_truth
 from odtrain.reports.curve_chart import curve_chart
-from odtrain.studies.below import detect_below, with_split
-from odtrain.tracking.runs import config_digest, find_resumable
+from odtrain.studies.below import detect_below, study, with_split
 from odtrain.tracking.tracker import Tracker
 
 logger = logging.getLogger(__name__)
@@ -70,12 +67,7 @@ def curve(config: Config, overrides: Sequence[str], parts: Sequence[int] = PARTS
     checked = check(config.data, config.model)
     refuse_errors(config.data, checked.findings)
     drawn = _drawn(config, checked, parts)
-    outputs, digest = Path(config.outputs), config_digest(config)
-    begun = find_resumable(config.tracking, outputs, [digest], "curve")
-    tracker = Tracker(config.tracking, outputs)
-    name = f"curve of {config.data.name}"
-    with tracker.start("curve", name, resume=begun, digest=digest):
-        say_run(tracker)
+    with study(config, "curve", f"curve of {config.data.name}") as tracker:
         tracker.log_config(config, overrides)
         curves = _curves(config, overrides, checked, drawn, tracker)
         _record(tracker, curves)

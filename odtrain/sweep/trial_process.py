@@ -30,9 +30,6 @@ if TYPE_CHECKING:
     from odtrain.config.schema import Config
     from odtrain.jobs.trial import TrialResult
 
-UNTRAINED = ("latency_ms_p50", "latency_ms_p90", "size_mb", "peak_memory_mb")
-"""What does not depend on the weights."""
-
 
 @dataclass(frozen=True)
 class Request:
@@ -149,8 +146,7 @@ def run(request: Request) -> TrialOutcome:
     )
     network = digest_of_network(config)
     untrained = request.known.get(network) or {
-        name: {key: getattr(one, key) for key in UNTRAINED}
-        for name, one in measure_untrained(config).items()
+        name: one.costs for name, one in measure_untrained(config).items()
     }
     if reason := over_budget(untrained, request.max_latency_ms, request.max_size_mb):
         return TrialOutcome("infeasible", reason, untrained=untrained, network=network)

@@ -16,7 +16,7 @@ from odtrain.config.compose import compose_config
 from odtrain.errors import ConfigError
 from odtrain.export.benchmark import agreement, measure
 from odtrain.export.parity import not_exact
-from odtrain.export.raw_outputs import raw_difference, raw_of, seen_by
+from odtrain.export.raw_outputs import raw_beside, raw_difference
 from odtrain.export.writers import export
 from odtrain.models.build import build_detector
 from odtrain.models.ssd import SSD
@@ -46,9 +46,7 @@ def agrees(detector: SSD, folder, shown: list[UInt8Image]) -> None:
     files = export(detector, NAMES, ["onnx", "onnx_raw"], folder, [], "builtin", PASSPORT)
     for name, file in files.items():
         measured = measure(file, shown, runs=2, threads=1, proven=True)
-        assert (
-            not_exact(raw_difference(raw_of(detector, seen_by(file, shown)), measured.raw)) is None
-        )
+        assert not_exact(raw_difference(raw_beside(detector, shown)(file), measured.raw)) is None
         assert measured.class_names == NAMES
         assert (measured.passport["run"], measured.passport["format"]) == ("r1", name)
     prepared = [load_detector(files["onnx"]).prepare(each)[0] for each in shown]

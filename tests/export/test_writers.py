@@ -18,6 +18,7 @@ from PIL import Image, ImageDraw
 from odtrain.config.compose import section
 from odtrain.config.schema import BenchmarkConfig, ModelConfig
 from odtrain.errors import ConfigError
+from odtrain.export import raw_outputs
 from odtrain.export.benchmark import agreement, measure
 from odtrain.export.parity import not_exact, prove
 from odtrain.export.raw_outputs import raw_difference, raw_of, raw_reader
@@ -345,6 +346,14 @@ def test_the_detection_operator_loses_a_class_with_several_threads_and_its_proof
     assert proof.measured.threads == 1
     assert proof.measured.threads_differ.startswith("finds other things with 2 threads: ")
     assert proof.failed == proof.measured.threads_differ
+
+
+def test_the_checkpoint_is_run_once_beside_all_files_that_see_the_pictures(monkeypatch):
+    runs = []
+    monkeypatch.setattr(raw_outputs, "raw_of", lambda *given: runs.append(given) or [])
+    raw = raw_outputs.raw_beside("detector", "pictures")
+    assert [raw(Path(name)) for name in ("model.pb", "saved_model", "model.tflite")] == [[]] * 3
+    assert runs == [("detector", "pictures")]
 
 
 @pytest.mark.parametrize("name", [name for name in FORMATS if name.startswith("tflite")])

@@ -97,7 +97,8 @@ class UsageLog:
         self._head = {"version": VERSION, "model": model, "classes": list(class_names)}
         self._queue: queue.Queue[_Seen | None] = queue.Queue(WAITING)
         self._random = random.Random()
-        self._lost = self._number = 0
+        self._lost = self._number = self._kept = 0
+        self._held = float("inf")  # bytes of the folder; not known before it was looked at
         self._stream: io.FileIO | None = None
         self._lines: list[str] = []
         self.stopped = False
@@ -170,15 +171,17 @@ class UsageLog:
         """The name of a JPEG of the pixels alone: nothing of the file that was sent comes along."""
         folder = self._settings.folder / PICTURES
         folder.mkdir(exist_ok=True)
-        stamp = f"{_stamp(when)}-{os.getpid()}"
-        number = sum(1 for _ in folder.glob(f"{stamp}-*.jpg")) + 1
-        file = folder / f"{stamp}-{number}.jpg"
+        start = f"{_stamp(when)}-{os.getpid()}"
+        names = (folder / f"{start}-{number}.jpg" for number in count(self._kept + 1))
+        file = next(each for each in names if not each.exists())
+        self._kept += 1
         content = io.BytesIO()
         Image.fromarray(image).save(content, "JPEG", quality=QUALITY)
         part = file.with_suffix(".part")
         try:
             part.write_bytes(content.getvalue())
             part.replace(file)
+            self._held += content.tell()
         except OSError:
             with suppress(OSError):
                 part.unlink(missing_ok=True)
@@ -199,6 +202,7 @@ class UsageLog:
         """All of it: what the disk does not take is an error, and leaves no half line."""
         assert self._stream is not None
         before = self._stream.tell()
+        self._held += len(data)
         try:
             while data:
                 data = data[self._stream.write(data) :]
@@ -220,22 +224,27 @@ class UsageLog:
         self._write((json.dumps(self._head) + "\n").encode())
 
     def _bound(self) -> None:
-        """Remove the oldest files, never the one that is written to, until all are within the bound."""
-        folder = self._settings.folder
+        """Remove the oldest files, never the one that is written to, until all are within the bound.
+
+        The folder is looked at where what is known to be in it is more, which is at first and seldom later.
+        """
+        folder, limit = self._settings.folder, self._settings.max_megabytes * 1_000_000
+        if self._held <= limit:
+            return
         files = [*folder.glob("log-*.jsonl"), *(folder / PICTURES).glob("*.jpg")]
         sizes = {}
         for file in files:
             with suppress(OSError):
                 state = file.stat()
                 sizes[file] = state.st_mtime, state.st_size
-        room = self._settings.max_megabytes * 1_000_000 - sum(size for _, size in sizes.values())
+        self._held = sum(size for _, size in sizes.values())
         for file in sorted(sizes, key=lambda each: sizes[each]):
-            if room >= 0:
+            if self._held <= limit:
                 return
             if self._stream is None or file.name != Path(self._stream.name).name:
                 with suppress(OSError):
                     file.unlink()
-                room += sizes[file][1]
+                self._held -= sizes[file][1]
 
 
 def seen_as_json(image: UInt8Image, found: Detections) -> dict[str, Any]:
