@@ -76,12 +76,19 @@ class Driver:
         return self.process.poll() is None and bool(self.trainings())
 
     def trainings(self):
-        """The processes of its trainings."""
+        """The processes of its trainings (one that ends while it is looked at is none of them)."""
         children = psutil.Process(self.process.pid).children()
-        return [one for one in children if "made_up_training" in " ".join(one.cmdline())]
+        return [one for one in children if "made_up_training" in command_line(one)]
 
     def said(self):
         return self.log.read_text("utf-8", "replace")
+
+
+def command_line(process):
+    try:
+        return " ".join(process.cmdline())
+    except psutil.NoSuchProcess:  # it has ended, or waits to be reaped
+        return ""
 
 
 def overrides(server, shapes, name, trainings, seconds, workers=3):
