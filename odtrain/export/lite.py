@@ -19,19 +19,23 @@ from odtrain.export.suppression import (
 )
 from odtrain.model_files.tflite_join import joined
 from odtrain.model_files.tflite_metadata import with_metadata
+from odtrain.models.blocks import hard_swish
+from odtrain.models.form import Form, traced_for
+from odtrain.models.layers import LevelBatchNorm
 from odtrain.models.ssd import SSD
 from odtrain.structures import UInt8Image
 from odtrain.system import timing_lock as turns
 
 
 class LiteWriter:
-    """Makes files of one network; it is traced and its suppression converted once for all of them."""
+    """Makes files of one network; it is traced once a form, and its suppression converted once for all."""
 
     def __init__(self, detector: SSD, calibration: Iterable[UInt8Image], nms: str) -> None:
         """`calibration`: clean training pictures of any size, read for `tflite_int8` only."""
         self.detector = detector
         self.calibration = calibration
         self.nms = nms
+        self._traced: dict[Form, tuple[tf.Module, Any]] = {}
 
     def content(self, name: str, class_names: Sequence[str], passport: Mapping[str, str]) -> bytes:
         """The file of a format, complete.
@@ -39,7 +43,7 @@ class LiteWriter:
         Raises:
             ConfigError: there are no pictures to calibrate with.
         """
-        module, function = self._network
+        module, function = self._network(LITE_FORMS.get(name, Form.LITE_FLOAT))
         converter = tf.lite.TFLiteConverter.from_concrete_functions([function], module)
         converter.allow_custom_ops = self.nms in OPERATOR
         # Of a graph alone it makes the same operators as of a SavedModel, which it would write and
@@ -53,10 +57,21 @@ class LiteWriter:
             content = joined(content, sorted((ENCODINGS, SCORES)), self._suppression)
         return with_metadata(content, class_names, passport)
 
+    def _network(self, form: Form) -> tuple[tf.Module, Any]:
+        form = form if self._has_forms else Form.PLAIN
+        if form not in self._traced:
+            module = _Network(self.detector, self.nms)
+            with traced_for(form):
+                self._traced[form] = module, module.run.get_concrete_function()
+        return self._traced[form]
+
     @cached_property
-    def _network(self) -> tuple[tf.Module, Any]:
-        module = _Network(self.detector, self.nms)
-        return module, module.run.get_concrete_function()
+    def _has_forms(self) -> bool:
+        """Whether the network is not the same in every form."""
+        return any(
+            isinstance(layer, LevelBatchNorm) or getattr(layer, "activation", None) is hard_swish
+            for layer in self.detector.network._flatten_layers()
+        )
 
     @cached_property
     def _suppression(self) -> bytes:
@@ -133,3 +148,6 @@ LITE_SETTINGS: dict[str, Callable[[Any, LiteWriter], None]] = {
     "tflite_dynamic": _quantize_weights,
     "tflite_int8": _quantize_all,
 }
+
+LITE_FORMS = {"tflite_int8": Form.LITE_INT8}
+"""Of the formats that do not compute in float."""
