@@ -1,10 +1,12 @@
 """Small buttons in large pictures: two trainings of equal time, with tiles and without, on the same pictures.
 
-    python -m benchmarks.tiles DIR [--pictures N] [--steps N] [--size N]
+    python -m benchmarks.tiles DIR [--pictures N] [--steps N] [--tile-steps N] [--size N] [OVERRIDE ...]
 
 draws pictures of 2,400 x 1,800 pixels into DIR, in which a button is about 20 pixels wide, trains on whole
-pictures, then on tiles for at most the same time, and keeps the result in DIR/tiles.json. Both are scored on
-whole pictures. The same command goes on where it was stopped: pictures and a training that are done stay.
+pictures, then on tiles for at most the same time, both with the overrides, and keeps the result in
+DIR/tiles.json. A large picture takes longer to read than a tile, so that the same time is more steps. Both are
+scored on whole pictures. The same command goes on where it was stopped: pictures and a training that are done
+stay.
 """
 
 from __future__ import annotations
@@ -198,17 +200,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--pictures", type=int, default=60, help="to train on; a third as many test"
     )
     parser.add_argument("--steps", type=int, default=1200)
+    parser.add_argument("--tile-steps", type=int, help="on tiles; 3 times as many by default")
     parser.add_argument("--size", type=int, default=320, help="of a tile")
-    given = parser.parse_args(arguments)
+    parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="of both trainings")
+    given = parser.parse_intermixed_args(arguments)
     folder = given.folder.resolve()
     draw_pictures(
         folder / "pictures", {"train": given.pictures, "test": max(2, given.pictures // 3)}
     )
-    steps = [f"train.steps={given.steps}", f"train.batch_size={min(8, given.pictures)}"]
-    whole = train(folder, "whole", steps)
+    both = [f"train.batch_size={min(8, given.pictures)}", *given.overrides]
+    whole = train(folder, "whole", [f"train.steps={given.steps}", *both])
     minutes = whole["seconds"]["train"] / 60
     more = [f"data.tiles.size={given.size}", f"train.max_minutes={minutes}"]
-    tiles = train(folder, "tiles", [*steps, *more])
+    tile_steps = given.tile_steps or 3 * given.steps
+    tiles = train(folder, "tiles", [f"train.steps={tile_steps}", *both, *more])
     places = [Path(each["folder"]) / "eval" / FOLDER for each in (whole, tiles)]
     plain, split = map(read_labelled, places)
     order = [plain.keys.index(key) for key in split.keys]
@@ -218,7 +223,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     result = {
         "pictures": given.pictures,
         "tile": given.size,
-        "steps": given.steps,
+        "steps, whole": given.steps,
+        "steps, tiles": tile_steps,
         "mAP_small, whole": scores[0],
         "mAP_small, tiles": scores[1],
         "difference": scores[1] - scores[0],
