@@ -46,6 +46,9 @@ SENSITIVE = {
 """How many times further off than the others a golden's outputs may be. Moving the input of the first four
 by 1e-7, one unit in the last place, moves their outputs by 2.5e-3, 1.9e-4, 3.6e-4 and 4.0e-4; they were
 off by 1.7e-3, 2.1e-4, 2.5e-4 and 2.5e-4, with oneDNN or without. The last one's boxes were off by 1.09e-5."""
+COARSEST = "BoxPredictor_5/"
+"""Its map is one cell, and what batch norm divides by there is the spread of two numbers. In MobileDet for DSPs
+1e-7 in the input moves one channel's variance by 1.0e-3, and the same run on other threads by up to 5.8e-3."""
 GRADIENTS = {
     "ssdlite_mobiledet_cpu": 0.5,
     "ssdlite_mobiledet_dsp": 0.15,
@@ -314,6 +317,8 @@ def test_moving_statistics_after_one_update(trained, golden, allowance):
     for name in names:
         found = trained[name.replace("bn_after_1_update", "after")]
         atol = 2e-4 * allowance
+        if allowance > 1 and COARSEST in name:
+            atol = 0.01
         np.testing.assert_allclose(found, golden[name], rtol=1e-4, atol=atol, err_msg=name)
 
 

@@ -224,6 +224,9 @@ def train(golden_folder: Path, detector: SSD) -> dict[str, np.ndarray]:
 
 if __name__ == "__main__":
     tf.config.threading.set_intra_op_parallelism_threads(2)
-    with mock.patch("tf_keras.layers.BatchNormalization", RowAfterRowBatchNorm):
+    with (
+        mock.patch("tf_keras.layers.BatchNormalization", RowAfterRowBatchNorm),
+        mock.patch("odtrain.models.layers.LevelBatchNorm", RowAfterRowBatchNorm),
+    ):
         network = build_detector(golden_config(Path(sys.argv[1]).name), 3)
     np.savez(sys.argv[2], **train(Path(sys.argv[1]), network))
