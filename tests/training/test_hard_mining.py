@@ -99,7 +99,11 @@ CONFIGS = {
 }
 
 
-@pytest.mark.parametrize("way", [mine, mine_in_blocks], ids=lambda way: way.__name__)
+@pytest.mark.parametrize(
+    "way",
+    [mine, pytest.param(mine_in_blocks, marks=pytest.mark.long)],
+    ids=lambda way: way.__name__,
+)
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 @pytest.mark.parametrize("options", CONFIGS.values(), ids=CONFIGS.keys())
 def test_the_same_anchors_as_suppression_among_all(kind, options, way):
