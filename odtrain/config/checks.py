@@ -229,6 +229,15 @@ def _check_loss(train: TrainConfig) -> None:
         )
 
 
+def _check_jit(train: TrainConfig) -> None:
+    if train.jit and train.batch_norm == "synchronized":
+        raise ConfigError(
+            "train.jit=true",
+            "what XLA compiles does not speak with other devices, as train.batch_norm=synchronized does.",
+            "Leave one of the two out.",
+        )
+
+
 def _check_accumulate(train: TrainConfig) -> None:
     if train.batch_size != "auto" and train.batch_size % train.accumulate:
         raise ConfigError(
@@ -244,7 +253,7 @@ FORMS: dict[type, tuple[Callable[[Any], None], ...]] = {
     DataConfig: (_check_folds,),
     TilesConfig: (_check_tiles,),
     ModelConfig: (_check_input_size, _check_box_scales, _check_sources),
-    TrainConfig: (_check_manual, _check_loss, _check_accumulate),
+    TrainConfig: (_check_manual, _check_loss, _check_accumulate, _check_jit),
     PredictConfig: (_check_threshold, _check_lines),
 }
 """What goes beyond a rule for one key, by section."""

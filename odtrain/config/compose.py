@@ -73,6 +73,7 @@ NEWER = {
     "train.box_loss": "huber",
     "train.clip_each": None,
     "train.ema_warmup": False,
+    "train.jit": False,
     "train.label_smoothing": 0.0,
     "train.overlap_weight": 2.0,
 }

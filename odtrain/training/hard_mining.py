@@ -30,6 +30,10 @@ MANY_NEIGHBOURS = 128
 """In one picture; from here on suppressing among all of its anchors is quicker."""
 
 
+BLOCK = 128
+"""Ranks that `mine_in_blocks` looks at together."""
+
+
 class Ranking(NamedTuple):
     """A batch's anchors, highest classification loss first.
 
@@ -55,13 +59,7 @@ def mine(
         positive: (B, A) bool, whether the anchor has an object.
         config: the numbers of examples and the IoU.
     """
-    anchors = tf.shape(class_losses)[1]
-    order = tf.math.top_k(tf.stop_gradient(class_losses), anchors).indices
-    ranking = Ranking(
-        order,
-        tf.gather(tf.stop_gradient(boxes), order, batch_dims=1),
-        tf.gather(positive, order, batch_dims=1),
-    )
+    ranking = _ranked(class_losses, boxes, positive)
     leading = _leading(ranking, config)
     kept, enough = _choose(ranking, leading, config)
     kept = tf.cond(
@@ -69,7 +67,87 @@ def mine(
         lambda: kept,
         lambda: _choose(ranking, leading | ~enough[:, None], config)[0],
     )
-    return _scatter(order, kept)
+    return _scatter(ranking.order, kept)
+
+
+def mine_in_blocks(
+    class_losses: tf.Tensor, boxes: tf.Tensor, positive: tf.Tensor, config: ModelConfig
+) -> tf.Tensor:
+    """The same as `mine` of the same, of operators and shapes that XLA compiles.
+
+    The ranking is gone through block by block, each compared with the survivors above it, until all pictures
+    have what they need. On a processor it takes longer than `mine`.
+    """
+    ranking = _ranked(class_losses, boxes, positive)
+    batch, anchors = tf.shape(ranking.order)[0], int(ranking.order.shape[1])
+    blocks = -(-anchors // BLOCK)
+    behind = [[0, 0], [0, blocks * BLOCK - anchors]]
+    padded = tf.pad(ranking.boxes, [*behind, [0, 0]])
+    last = tf.reduce_max(tf.where(ranking.positive, tf.range(anchors), -1), axis=1)
+
+    def kept_of(survivors: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        every = tf.ones_like(ranking.positive)
+        return _kept(survivors[:, :anchors], ranking.positive, every, config)
+
+    def lacks(number: tf.Tensor, survivors: tf.Tensor) -> tf.Tensor:
+        found, wanted = kept_of(survivors)
+        enough = _count(found & ~ranking.positive) >= wanted
+        done = (last < number * BLOCK) & enough
+        full = _count(survivors) >= config.num_hard_examples
+        return (number < blocks) & ~tf.reduce_all(done | full)
+
+    def add(number: tf.Tensor, survivors: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        first = number * BLOCK
+        block = tf.slice(padded, [0, first, 0], [batch, BLOCK, 4])
+        below = first + tf.range(BLOCK) < anchors
+        beaten = _overlaps(block, padded, config.mining_iou) & survivors[:, None]
+        alive = below & ~tf.reduce_any(beaten, axis=2)
+        among = _overlaps(block, block, config.mining_iou)
+        among &= tf.range(BLOCK)[None] < tf.range(BLOCK)[:, None]
+        fresh = _greedy(alive, among)
+        places = first + tf.range(BLOCK)
+        spread = tf.one_hot(places, blocks * BLOCK, on_value=True, off_value=False, dtype=tf.bool)
+        return number + 1, survivors | tf.reduce_any(spread & fresh[..., None], axis=1)
+
+    none = tf.zeros((batch, blocks * BLOCK), tf.bool)
+    _, survivors = tf.while_loop(lacks, add, (tf.constant(0), none))
+    kept, _ = kept_of(survivors)
+    return tf.gather(kept, tf.argsort(ranking.order, axis=1), batch_dims=1)
+
+
+def _greedy(alive: tf.Tensor, among: tf.Tensor) -> tf.Tensor:
+    """(B, W) bool: those `alive` that no such one above overlaps; `among` (B, W, W): whom each is beaten by.
+
+    What is asked again and again comes to rest at the greedy choice: the first is settled at once, and each
+    that is settled settles those below.
+    """
+
+    def again(kept: tf.Tensor, _: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        found = alive & ~tf.reduce_any(among & kept[:, None], axis=2)
+        return found, tf.reduce_any(found != kept)
+
+    return tf.while_loop(lambda _, changed: changed, again, (alive, tf.constant(True)))[0]
+
+
+def _overlaps(some: tf.Tensor, others: tf.Tensor, iou: float) -> tf.Tensor:
+    """(B, M, N) bool: whether (B, M, 4) and (B, N, 4) boxes overlap by more, as TensorFlow's kernel says."""
+    low = [tf.minimum(each[..., :2], each[..., 2:]) for each in (some, others)]
+    high = [tf.maximum(each[..., :2], each[..., 2:]) for each in (some, others)]
+    areas = [tf.reduce_prod(b - a, axis=-1) for a, b in zip(low, high, strict=True)]
+    top = tf.minimum(high[0][:, :, None], high[1][:, None])
+    sides = tf.maximum(top - tf.maximum(low[0][:, :, None], low[1][:, None]), 0.0)
+    shared = tf.reduce_prod(sides, axis=-1)
+    return shared / (areas[0][:, :, None] + areas[1][:, None] - shared) > iou
+
+
+def _ranked(class_losses: tf.Tensor, boxes: tf.Tensor, positive: tf.Tensor) -> Ranking:
+    anchors = tf.shape(class_losses)[1]
+    order = tf.math.top_k(tf.stop_gradient(class_losses), anchors).indices
+    return Ranking(
+        order,
+        tf.gather(tf.stop_gradient(boxes), order, batch_dims=1),
+        tf.gather(positive, order, batch_dims=1),
+    )
 
 
 def _leading(ranking: Ranking, config: ModelConfig) -> tf.Tensor:
@@ -88,12 +166,22 @@ def _choose(
     """The kept, (B, A) bool by rank, and (B,) bool whether `leading` held enough negatives."""
     members = _with_neighbours(ranking, leading, config.mining_iou - IOU_MARGIN)
     survivors = _suppress(ranking.boxes, members, config.mining_iou)
+    kept, wanted = _kept(survivors, ranking.positive, leading, config)
+    negatives = _count(kept & ~ranking.positive)
+    return kept, (negatives >= wanted) | tf.reduce_all(leading, axis=1)
+
+
+def _kept(
+    survivors: tf.Tensor, positive: tf.Tensor, looked_at: tf.Tensor, config: ModelConfig
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Which (B, A) bool survivors count, by rank, and (B,) int32 how many negatives shall.
+
+    Of negatives only those `looked_at`.
+    """
     survivors &= _running_count(survivors) <= config.num_hard_examples
-    positives = survivors & ranking.positive
-    negatives = survivors & ~ranking.positive & leading
+    positives, negatives = survivors & positive, survivors & ~positive & looked_at
     wanted = _negatives_wanted(_count(positives), config)
-    kept = positives | (negatives & (_running_count(negatives) <= wanted[:, None]))
-    return kept, (_count(negatives) >= wanted) | tf.reduce_all(leading, axis=1)
+    return positives | (negatives & (_running_count(negatives) <= wanted[:, None])), wanted
 
 
 def _negatives_wanted(positives: tf.Tensor, config: ModelConfig) -> tf.Tensor:

@@ -31,12 +31,14 @@ class Way(NamedTuple):
         overlap_weight: factor of the latter, in place of the model's.
         assigner: `iou` or a key of `assigners.ASSIGNERS`.
         label_smoothing: of anchors with an object, 0-1.
+        jit: whether XLA compiles the loss; the numbers are the same.
     """
 
     box_loss: str
     overlap_weight: float
     assigner: str
     label_smoothing: float
+    jit: bool = False
 
     @classmethod
     def of(cls, config: TrainConfig) -> Way:

@@ -17,7 +17,7 @@ from odtrain.training.assigners import ASSIGNERS, Scene
 from odtrain.training.box_overlap_losses import OVERLAP_LOSSES, overlap, within_reach
 from odtrain.training.efficientdet_loss import efficientdet_sums
 from odtrain.training.elementwise_losses import focal_cross_entropy, huber
-from odtrain.training.hard_mining import mine
+from odtrain.training.hard_mining import mine, mine_in_blocks
 from odtrain.training.loss_parts import AS_PUBLISHED, Sums, Way
 from odtrain.training.quality_losses import QUALITY_LOSSES, smoothed
 from odtrain.training.retinanet_loss import retinanet_sums
@@ -119,7 +119,8 @@ def _of_tf1(
         )
     asked = _asked(detector, batch, encodings, logits, way)
     boxes = tf.stop_gradient(detector.decode(encodings))
-    sums, kept = LOSS_KINDS[kind](asked.targets, encodings, logits, boxes, detector.config)
+    compute = (LOSS_KINDS | COMPILED if way.jit else LOSS_KINDS)[kind]
+    sums, kept = compute(asked.targets, encodings, logits, boxes, detector.config)
     if way.box_loss == "huber":
         return sums
     losses = _overlap_losses(detector, asked, encodings, way)
@@ -253,6 +254,20 @@ def _hard_mining(
     return _reduce(targets, _box_losses(targets, encodings, config), class_losses, kept, config)
 
 
+def _hard_mining_compiled(
+    targets: Targets,
+    encodings: tf.Tensor,
+    logits: tf.Tensor,
+    boxes: tf.Tensor,
+    config: ModelConfig,
+) -> tuple[Sums, tf.Tensor]:
+    """The same for XLA, which knows no shapes that depend on numbers."""
+    kept = mine_in_blocks(_ranking_losses(targets, logits), boxes, targets.positive, config)
+    class_losses = sigmoid_cross_entropy(targets.class_targets, logits)
+    counted = tf.where(kept[..., None], class_losses, 0.0)
+    return _reduce(targets, _box_losses(targets, encodings, config), counted, kept, config)
+
+
 def _focal(
     targets: Targets,
     encodings: tf.Tensor,
@@ -311,6 +326,9 @@ LOSS_KINDS: dict[str, Callable[..., tuple[Sums, tf.Tensor]]] = {
     "hard_mining": _hard_mining,
     "focal": _focal,
 }
+
+COMPILED: dict[str, Callable[..., tuple[Sums, tf.Tensor]]] = {"hard_mining": _hard_mining_compiled}
+"""Those of `LOSS_KINDS` that XLA compiles in another form only."""
 
 TRAINING_LOSSES: dict[str, Callable[..., Sums]] = {
     **{kind: partial(_of_tf1, kind) for kind in LOSS_KINDS},

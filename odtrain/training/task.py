@@ -18,6 +18,8 @@ from odtrain.training.losses import divisor_of, loss_sums, training_loss
 
 EXPLODED = 1e5
 """A total loss above this is taken for divergence: healthy runs start at 10 to 200."""
+ROWS = 32
+"""Of boxes a picture, in whose multiples batches are compiled for."""
 LOSSES = ("localization_loss", "classification_loss", "regularization_loss")
 
 
@@ -66,7 +68,8 @@ class DetectionTask(base_task.Task):  # type: ignore[misc]
     ) -> dict[str, tf.Tensor]:
         """Forward, backward, update; remembers the first batch whose loss left the numbers."""
         variables = model.network.trainable_variables
-        compute = self._at_once if self._config.accumulate == 1 else self._in_passes
+        config = self._config
+        compute = self._in_passes if config.accumulate > 1 or config.jit else self._at_once
         losses, gradients = compute(inputs, variables)
         optimizer.apply_gradients(zip(gradients, variables, strict=True))
         whole = tf.unstack(summed(tf.stack(list(losses.values()))), num=len(losses))
@@ -87,17 +90,27 @@ class DetectionTask(base_task.Task):  # type: ignore[misc]
     def _in_passes(
         self, batch: Batch, variables: Sequence[tf.Variable]
     ) -> tuple[dict[str, tf.Tensor], list[tf.Tensor]]:
-        """The same, computed part by part: only one part's activations are held at a time."""
-        passes, detector = self._config.accumulate, self._detector
+        """The same, computed part by part: only one part's activations are held at a time.
+
+        The parts are what `train.jit` compiles: what replicas say to each other stays outside.
+        """
+        passes, detector, jit = self._config.accumulate, self._detector, self._config.jit
         pictures = tf.shape(batch["images"])[0] // passes
+
+        @tf.function(jit_compile=jit, autograph=False)
+        def sums_and_gradients(part: Batch) -> tuple[Sums, list[tf.Tensor]]:
+            with tf.GradientTape() as tape:
+                own = self._sums(part)
+                both = own.localization + own.classification
+            return own, _gradients(tape, both, variables)
+
+        if jit:
+            batch = _of_few_shapes(batch)
 
         def one(number: tf.Tensor, sums: Sums, gradients: list[tf.Tensor]) -> tuple[Any, ...]:
             rows = slice(number * pictures, (number + 1) * pictures)
             part = {key: value[rows] for key, value in batch.items()}
-            with tf.GradientTape() as tape:
-                own = self._sums(part)
-                both = own.localization + own.classification
-            more = _gradients(tape, both, variables)
+            own, more = sums_and_gradients(part)
             added = Sums(*map(tf.add, sums, own))
             return number + 1, added, list(map(tf.add, gradients, more))
 
@@ -122,6 +135,16 @@ class DetectionTask(base_task.Task):  # type: ignore[misc]
         first = ~healthy & (self.diverged_step < 0)
         self.diverged_loss.assign(tf.where(first, loss, self.diverged_loss))
         self.diverged_step.assign(tf.where(first, tf.cast(step, tf.int64), self.diverged_step))
+
+
+def _of_few_shapes(batch: Batch) -> Batch:
+    """The batch with empty rows for boxes up to a multiple of `ROWS`: XLA compiles for each shape anew."""
+    more = -tf.shape(batch["boxes"])[1] % ROWS
+    padded = {
+        key: tf.pad(batch[key], [[0, 0], [0, more]] + [[0, 0]] * (len(batch[key].shape) - 2))
+        for key in ("boxes", "classes")
+    }
+    return {**batch, **padded}
 
 
 def _named(*parts: tf.Tensor) -> dict[str, tf.Tensor]:

@@ -11,7 +11,7 @@ from odtrain.config.compose import section
 from odtrain.config.schema import AnchorConfig
 from odtrain.models.anchors import ssd_anchors
 from odtrain.models.ssd import decode_boxes
-from odtrain.training.hard_mining import mine
+from odtrain.training.hard_mining import mine, mine_in_blocks
 from odtrain.training.target_assigner import encode_boxes, match
 
 SHAPES = [(19, 19), (10, 10), (5, 5), (3, 3), (2, 2), (1, 1)]
@@ -99,14 +99,29 @@ CONFIGS = {
 }
 
 
+@pytest.mark.parametrize(
+    "way",
+    [mine, pytest.param(mine_in_blocks, marks=pytest.mark.long)],
+    ids=lambda way: way.__name__,
+)
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 @pytest.mark.parametrize("options", CONFIGS.values(), ids=CONFIGS.keys())
-def test_the_same_anchors_as_suppression_among_all(kind, options):
+def test_the_same_anchors_as_suppression_among_all(kind, options, way):
     config = made_up_model(**options)
     losses, boxes, positive = example(kind)
     expected = as_the_reference_mines(losses, boxes, positive, config)
-    found = mine(tf.constant(losses), boxes, tf.constant(positive), config).numpy()
+    found = way(tf.constant(losses), boxes, tf.constant(positive), config).numpy()
     np.testing.assert_array_equal(found, expected)
+
+
+def test_mining_in_blocks_compiles_and_chooses_the_same():
+    config = made_up_model()
+    compiled = tf.function(lambda *given: mine_in_blocks(*given, config), jit_compile=True)
+    for kind in KINDS:
+        losses, boxes, positive = example(kind)
+        found = compiled(tf.constant(losses), boxes, tf.constant(positive)).numpy()
+        expected = as_the_reference_mines(losses, boxes, positive, config)
+        np.testing.assert_array_equal(found, expected, err_msg=kind.__name__)
 
 
 def test_suppression_changes_the_choice_in_these_examples():

@@ -171,14 +171,34 @@ class Taken:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["hard_mining", pytest.param("varifocal", marks=pytest.mark.long)])
-def test_a_step_in_passes_has_the_loss_and_gradients_of_one_at_once(kind):
+@pytest.mark.parametrize(
+    ("kind", "other"),
+    [
+        ("hard_mining", {"accumulate": 2}),
+        pytest.param("varifocal", {"accumulate": 2}, marks=pytest.mark.long),
+        *(
+            pytest.param("hard_mining", {"jit": True} | more, marks=pytest.mark.long)
+            for more in ({}, {"accumulate": 2}, {"assigner": "atss", "box_loss": "ciou"})
+        ),
+        *(
+            pytest.param(kind, {"jit": True} | more, marks=pytest.mark.long)
+            for kind, more in (
+                ("focal", {}),
+                ("varifocal", {"assigner": "tal", "box_loss": "giou"}),
+                ("quality_focal", {"assigner": "simota", "box_loss": "diou"}),
+            )
+        ),
+    ],
+    ids=str,
+)
+def test_a_step_in_passes_or_compiled_has_the_loss_and_gradients_of_one_at_once(kind, other):
     small = {"input_size": 64, "depth_multiplier": 0.25, "min_depth": 8, "initializer": "he"}
     model = section(ModelConfig, name="s", architecture=WITH_BACKGROUND, **small)
     detector = build_detector(model, 2, batch_norm_trained=False)
     losses, gradients = [], []
-    for accumulate in (1, 2):
-        train = section(TrainConfig, batch_size=4, accumulate=accumulate, loss=kind)
+    alike = {key: value for key, value in other.items() if key not in ("jit", "accumulate")}
+    for options in (alike, other):
+        train = section(TrainConfig, batch_size=4, loss=kind, **options)
         task, taken = DetectionTask(detector, train, None), Taken()
 
         @tf.function(autograph=False)
@@ -208,12 +228,17 @@ def test_a_step_in_passes_has_the_loss_and_gradients_of_one_at_once(kind):
             "  Leave one of the two out.",
         ),
         (
+            {"jit": True, "batch_norm": "synchronized"},
+            "train.jit=true: what XLA compiles does not speak with other devices, as "
+            "train.batch_norm=synchronized does.\n  Leave one of the two out.",
+        ),
+        (
             {"batch_size": 10, "accumulate": 4},
             "train.accumulate=4: does not divide train.batch_size=10.\n"
             "  Give train.batch_size=12, for example.",
         ),
     ],
-    ids=["publisher's", "smoothed twice", "uneven"],
+    ids=["publisher's", "smoothed twice", "two ways", "uneven"],
 )
 def test_what_does_not_go_together_is_refused(values, message):
     with pytest.raises(ConfigError) as caught:
