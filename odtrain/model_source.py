@@ -219,12 +219,14 @@ def rebuild(run: str, runs: Runs) -> tuple[SSD, tuple[str, ...]]:
     from odtrain.models.build import build_detector
 
     class_names = read_label_map(run_file(run, "data/label_map.pbtxt", runs))
-    detector = build_detector(run_config(run, runs).model, len(class_names))
+    config = run_config(run, runs)
+    quantized = config.train.quantize_from is not None
+    detector = build_detector(config.model, len(class_names), quantized=quantized)
     folder = run_file(run, "checkpoints/best", runs)
     prefix = tf.train.latest_checkpoint(folder)
     if prefix is None:
         raise CheckpointError(folder, "holds no checkpoint.", "The run ended before its first one.")
-    tf.train.Checkpoint(network=detector.network).restore(prefix).expect_partial()
+    tf.train.Checkpoint(**detector.learned()).restore(prefix).expect_partial()
     return detector, class_names
 
 

@@ -230,6 +230,7 @@ class TrainConfig:
     ema_decay: float | None
     ema_warmup: bool
     batch_norm: str = field(metadata=one_of("trained", "synchronized", "frozen"))
+    quantize_from: int | None = field(metadata=at_least(0))
     freeze: int = field(metadata=at_least(0))
     precision: str = field(metadata=one_of("auto", "fp32", "bf16"))
     seed: int = field(metadata=at_least(0))

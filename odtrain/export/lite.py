@@ -23,12 +23,16 @@ from odtrain.models.ssd import SSD
 from odtrain.structures import UInt8Image
 from odtrain.system import timing_lock as turns
 
+INT8 = "tflite_int8"
+Network = Callable[[tf.Tensor], tuple[tf.Tensor, ...]]
+"""From (1, H, W, 3) pictures of -1 to 1 to encodings and logits."""
+
 
 class LiteWriter:
     """Makes files of one network; it is traced and its suppression converted once for all of them."""
 
     def __init__(self, detector: SSD, calibration: Iterable[UInt8Image], nms: str) -> None:
-        """`calibration`: clean training pictures of any size, read for `tflite_int8` only."""
+        """`calibration`: clean training pictures of any size, read for an int8 file without trained ranges."""
         self.detector = detector
         self.calibration = calibration
         self.nms = nms
@@ -39,13 +43,15 @@ class LiteWriter:
         Raises:
             ConfigError: there are no pictures to calibrate with.
         """
-        module, function = self._network
+        trained = self.detector.trained_int8 if name == INT8 else None
+        module, function = self._network if trained is None else self._traced(trained.deployed)
         converter = tf.lite.TFLiteConverter.from_concrete_functions([function], module)
         converter.allow_custom_ops = self.nms in OPERATOR
         # Of a graph alone it makes the same operators as of a SavedModel, which it would write and
         # read back first, for five times the time.
         converter.experimental_lower_to_saved_model = self.nms in OPERATOR
-        LITE_SETTINGS[name](converter, self)
+        settings = LITE_SETTINGS[name] if trained is None else _take_ranges
+        settings(converter, self)
         with warnings.catch_warnings():  # of inputs that the calibration has given ranges to
             warnings.filterwarnings("ignore", "Statistics for quantized inputs were expected")
             content = converter.convert()
@@ -55,7 +61,11 @@ class LiteWriter:
 
     @cached_property
     def _network(self) -> tuple[tf.Module, Any]:
-        module = _Network(self.detector, self.nms)
+        network = self.detector.network
+        return self._traced(lambda images: network(images, training=False))
+
+    def _traced(self, network: Network) -> tuple[tf.Module, Any]:
+        module = _Network(self.detector, network, self.nms)
         return module, module.run.get_concrete_function()
 
     @cached_property
@@ -74,14 +84,14 @@ class _Network(tf.Module):  # type: ignore[misc]
     every layer as a function of its own, which takes ten times as long as all the rest.
     """
 
-    def __init__(self, detector: SSD, nms: str) -> None:
+    def __init__(self, detector: SSD, network: Network, nms: str) -> None:
         super().__init__(name="odtrain")
         self.weights = list(detector.variables_by_name().values())
         self.background = detector.background
         self.operator = OperatorSuppression(detector, OPERATOR[nms]) if nms in OPERATOR else None
         signature = [tf.TensorSpec((1, *detector.config.size, 3), tf.float32, "images")]
         self.run = tf.function(
-            lambda images: self._after(*detector.network(images, training=False)),
+            lambda images: self._after(*network(images)),
             input_signature=signature,
             autograph=False,
         )
@@ -114,6 +124,13 @@ def _quantize_all(converter: Any, writer: LiteWriter) -> None:
     converter.representative_dataset = lambda: _calibration(writer)
 
 
+def _take_ranges(converter: Any, writer: LiteWriter) -> None:
+    """The same of a network that was trained for it: the ranges are in the graph, and no picture is read."""
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.inference_input_type = tf.uint8
+    converter.inference_output_type = tf.float32
+
+
 def _calibration(writer: LiteWriter) -> Iterator[list[tf.Tensor]]:
     detector, empty = writer.detector, True
     for image in turns.giving_way(writer.calibration):
@@ -131,5 +148,5 @@ LITE_SETTINGS: dict[str, Callable[[Any, LiteWriter], None]] = {
     "tflite_fp32": _keep_float,
     "tflite_fp16": _halve_weights,
     "tflite_dynamic": _quantize_weights,
-    "tflite_int8": _quantize_all,
+    INT8: _quantize_all,
 }

@@ -203,6 +203,7 @@ def detector_to_train(config: Config, dataset: Dataset, team: Team) -> SSD:
             synchronized=config.train.batch_norm == "synchronized",
             precision=config.train.precision,
             seed=config.train.seed,
+            quantized=config.train.quantize_from is not None,
         )
 
 
@@ -276,7 +277,7 @@ def _validation(
         nonlocal judged
         step = int(fit.step.numpy())
         found, scores = quick_scores(fit, split, judging_tiles(context.config))
-        if scores["mAP"] > fit.progress.best_map:
+        if fit.beats_best(scores["mAP"]):
             best[:] = found
         elif context.config.train.patience and fit.team.workers == 1 and best:
             scores[CHANCE] = _chance_of_gain(split, best, found)
