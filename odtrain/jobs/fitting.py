@@ -187,6 +187,11 @@ def train_detector(context: RunContext, judge: Judge | None = None, team: Team =
         raise STOPPED_BY_SIGNAL[fitted.stopped]
     fit.load_best()
     trained = Trained(as_exported(detector), fitted)
+    if config.train.quantize_from is not None and trained.detector.trained_int8 is None:
+        logger.info(
+            f"No step behind train.quantize_from={config.train.quantize_from} was kept: the int8 file is "
+            "calibrated."
+        )
     team.leave()
     log_checkpoints()
     return trained

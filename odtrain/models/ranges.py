@@ -6,7 +6,7 @@ and their variables can be updated neither by several devices nor in the passes 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
@@ -16,7 +16,7 @@ import tensorflow as tf
 DECAY = 0.999
 """Of the ranges, a step, once they have seen as many as 1 / (1 - DECAY): before, all steps count alike."""
 SETTLED = 1 / (1 - DECAY)
-"""Steps that ranges have seen at least which come with published weights."""
+"""Steps that ranges have seen at least which come from another training."""
 NARROWEST = 1e-5
 """Width of the range of a map that is 0 everywhere."""
 
@@ -37,19 +37,38 @@ class Ranges(tf.Module):  # type: ignore[misc]
     Each replica follows its share of the batches; what is saved is their mean, as of batch norm's statistics.
 
     Attributes:
-        seen: steps that they have followed; 0 where they mean nothing yet.
+        low: least value by point, at most 0.
+        high: largest value by point, at least 0.
+        seen: (points,) steps that they have followed, in their order; 0 where they mean nothing yet.
     """
 
     def __init__(self, names: Sequence[str]) -> None:
         super().__init__(name="ranges")
         self.low = {name: _variable(f"{name}/min") for name in names}
         self.high = {name: _variable(f"{name}/max") for name in names}
-        self.seen = _variable("seen")
+        self.seen = _variable("seen", (len(names),))
 
     @property
     def trained(self) -> bool:
         """Whether they hold what a network was trained with."""
-        return float(self.seen.numpy()) > 0
+        return bool((self.seen.numpy() > 0).all())
+
+    def values(self) -> dict[str, Range]:
+        """What they are now, by point."""
+        return {
+            point: Range(float(self.low[point].numpy()), float(self.high[point].numpy()))
+            for point in self.low
+        }
+
+    def take(self, ranges: Mapping[str, Range]) -> None:
+        """Give points ranges that another training has settled."""
+        steps = self.seen.numpy()
+        for number, point in enumerate(self.low):
+            if point in ranges:
+                self.low[point].assign(ranges[point].low)
+                self.high[point].assign(ranges[point].high)
+                steps[number] = SETTLED
+        self.seen.assign(steps)
 
     def by_name(self) -> dict[str, tf.Variable]:
         """Every variable, as `ranges/...`."""
@@ -59,9 +78,9 @@ class Ranges(tf.Module):  # type: ignore[misc]
         return found
 
 
-def _variable(name: str) -> tf.Variable:
+def _variable(name: str, shape: tuple[int, ...] = ()) -> tf.Variable:
     return tf.Variable(
-        0.0,
+        np.zeros(shape, np.float32),
         trainable=False,
         name=name,
         synchronization=tf.VariableSynchronization.ON_READ,
@@ -75,7 +94,8 @@ class Simulated:
     def __init__(self, ranges: Ranges, training: bool) -> None:
         self.ranges = ranges
         self.training = training
-        self.share = tf.maximum(1 - DECAY, 1 / (ranges.seen + 1.0))
+        shares = tf.maximum(1 - DECAY, 1 / (ranges.seen + 1.0))
+        self.shares = dict(zip(ranges.low, tf.unstack(shares, len(ranges.low)), strict=True))
 
     def folding(self) -> AbstractContextManager[object]:
         """Where kernels are made of variables."""
@@ -104,8 +124,8 @@ class Simulated:
         low, high = (variable + 0.0 for variable in ends)
         if self.training:
             x = tf.stop_gradient(tf.clip_by_value(x, *bounds))
-            low += self.share * (tf.minimum(tf.reduce_min(x), 0.0) - low)
-            high += self.share * (tf.maximum(tf.reduce_max(x), 0.0) - high)
+            low += self.shares[point] * (tf.minimum(tf.reduce_min(x), 0.0) - low)
+            high += self.shares[point] * (tf.maximum(tf.reduce_max(x), 0.0) - high)
             for variable, value in zip(ends, (low, high), strict=True):
                 variable.assign(value)
         return Range(low, tf.maximum(high, low + NARROWEST))
@@ -113,7 +133,7 @@ class Simulated:
     def done(self) -> None:
         """A batch is through."""
         if self.training:
-            self.ranges.seen.assign_add(1.0)
+            self.ranges.seen.assign_add(tf.ones_like(self.ranges.seen))
 
 
 class Deployed(Simulated):
