@@ -38,6 +38,7 @@ from odtrain.system import timing_lock
 from odtrain.tracking.tracker import Terminated, Tracker
 from odtrain.training.input_pipeline import pictures_of_step, training_batches
 from odtrain.training.loop import CHANCE, Fit, Fitted, Listener
+from odtrain.training.quantized import check_quantizable
 from odtrain.training.team import ALONE, Team
 from odtrain_runtime.tiles import Tiles, tiled
 
@@ -74,10 +75,11 @@ def data_to_train_on(config: Config) -> tuple[Dataset, tuple[Finding, ...]]:
     """The prepared data, and what the check found in them and in how network and settings fit them.
 
     Raises:
-        ConfigError: a batch is larger than the training split.
+        ConfigError: a batch is larger than the training split, or steps of the network cannot be quantised.
         DataError: the data have errors, or no test pictures.
     """
     refuse_auto(config)
+    check_quantizable(config)
     dataset, batch_size = prepare(config.data), config.train.batch_size
     train = dataset.counts["train"]
     pictures = train.get(PIECES, train["images"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -79,10 +81,13 @@ def int8_file(detector, nms="builtin"):
 
 def interpreted(content):
     """An interpreter of the plain operators, and its operators as (name, inputs, outputs)."""
-    interpreter = Interpreter(
-        model_content=content,
-        experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it says that this takes more memory
+        interpreter = Interpreter(
+            model_content=content,
+            experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+            experimental_preserve_all_tensors=True,
+        )
     interpreter.allocate_tensors()
     details = {each["index"]: each for each in interpreter.get_tensor_details()}
     found = [
