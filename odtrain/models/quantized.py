@@ -347,6 +347,7 @@ def _operator(parts: Sequence[Any], readers: Readers) -> Operator:
     layers = [node.layer for node in parts]
     norms = [one for one in layers if isinstance(one, tf_keras.layers.BatchNormalization)]
     reader = _only_reader(last, readers)
+    follows = reader.activation if isinstance(reader, tf_keras.layers.Activation) else tf.identity
     return Operator(
         first.layer,
         tuple(first.flat_input_ids),
@@ -354,7 +355,7 @@ def _operator(parts: Sequence[Any], readers: Readers) -> Operator:
         tuple(_points(first, last, readers)),
         norms[0] if norms else None,
         layers[-1].activation if len(parts) > 1 + len(norms) else tf.identity,
-        SATURATED.get(getattr(reader, "activation", None), ALL),
+        SATURATED.get(follows, ALL),
     )
 
 

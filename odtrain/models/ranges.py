@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-DECAY = 0.999
-"""Of the ranges, a step, once they have seen as many as 1 / (1 - DECAY): before, all steps count alike."""
-SETTLED = 1 / (1 - DECAY)
-"""Steps that ranges have seen at least which come from another training."""
+SETTLED = 1000.0
+"""Steps that count alike in a range; and which those have that come from another training."""
+DECAY = 1 - 1 / SETTLED
+"""Of a range, a step, from there on."""
 NARROWEST = 1e-5
 """Width of the range of a map that is 0 everywhere."""
 

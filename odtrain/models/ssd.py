@@ -156,7 +156,7 @@ class SSD(tf.Module):  # type: ignore[misc]
         self.quantized = Quantized(self.network) if quantized else None
         self._decayed = dict(record.decayed)
         self._detect = self._detecting(self.network)
-        self._detect_quantized = self._detecting(self.quantized) if quantized else None
+        self._detect_quantized: Any = self._detecting(self.quantized) if quantized else None
 
     def _detecting(self, network: Any) -> Any:
         return tf.function(

@@ -82,11 +82,11 @@ def _rewriter(pipeline: Message, found: Imported) -> None:
     delay = QUANTIZATION_DELAY if delay is None else delay
     for bits in ("weight_bits", "activation_bits"):
         found.expect(quantization, bits, 8, 8)
-    if steps is None or delay < steps:
-        found.values["train.quantize_from"] = delay
+    if isinstance(steps, int) and delay >= steps:
+        what = f"quantisation is simulated from step {delay} on, behind the last of {steps}."
+        found.lose(given.token, f"graph_rewriter: {what}")
         return
-    what = f"graph_rewriter: quantisation is simulated from step {delay} on, behind the last of {steps}."
-    found.lose(given.token, what)
+    found.values["train.quantize_from"] = delay
 
 
 def _leftovers(pipeline: Message, found: Imported) -> None:

@@ -57,7 +57,8 @@ def lively(overrides):
             variable.assign(random.normal(0, spread, variable.shape))
         elif last == "beta":
             variable.assign(random.normal(0, 0.3, variable.shape))
-    pictures = tf.constant(random.uniform(-1, 1, (4, *config.size, 3)), tf.float32)
+    coarse = tf.constant(random.uniform(-1, 1, (16, 5, 5, 3)), tf.float32)
+    pictures = tf.image.resize(coarse, config.size, "nearest")
     for layer in detector.network._flatten_layers():
         if isinstance(layer, tf_keras.layers.BatchNormalization):
             layer.momentum = 0.5

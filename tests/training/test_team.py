@@ -128,7 +128,7 @@ def test_two_devices_compute_the_loss_and_gradients_of_one(
 @pytest.mark.long
 def test_two_devices_follow_the_ranges_of_quantisation_by_their_shares(prepared_shapes):
     """The range is the mean of what the shares reach, so that some values are rounded otherwise."""
-    quantised = ("ssd_mobilenet_v1", "focal", "frozen", "quantize_from=0")
+    quantised = ("ssd_mobilenet_v1", "focal", "frozen", "checkpoint=zoo", "quantize_from=0")
     far = shared_step("network", prepared_shapes.folder, *quantised)
     assert far["loss"] < 0.01
     assert 0 < far["moving"] < 0.1
