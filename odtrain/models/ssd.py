@@ -13,8 +13,8 @@ import tf_keras
 from odtrain.config.schema import ModelConfig
 from odtrain.models.anchors import Level, anchors_per_cell, levels_of, ssd_anchors
 from odtrain.models.heads import convolutional_predictors, extra_maps
+from odtrain.models.int8.quantized import Quantized
 from odtrain.models.layers import Layers, Record
-from odtrain.models.quantized import Quantized
 from odtrain.structures import Detect, Detections, FloatArray, UInt8Image
 from odtrain_runtime import resizing
 

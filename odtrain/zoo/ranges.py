@@ -11,7 +11,7 @@ from collections.abc import Iterator, Set
 
 import numpy as np
 
-from odtrain.models.ranges import Range, Ranges
+from odtrain.models.int8.ranges import Range, Ranges
 from odtrain.zoo.checkpoints import Checkpoint
 
 BEHIND_LAYERS = ("act_quant", "conv_quant")

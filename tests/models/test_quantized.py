@@ -16,8 +16,8 @@ from odtrain.errors import ConfigError
 from odtrain.export.lite import LiteWriter
 from odtrain.models.blocks import hard_sigmoid, hard_swish
 from odtrain.models.build import build_detector, plain_copy
-from odtrain.models.quantized import Quantized
-from odtrain.models.ranges import DECAY, SETTLED, Range
+from odtrain.models.int8.quantized import Quantized
+from odtrain.models.int8.ranges import DECAY, SETTLED, Range
 
 pytestmark = pytest.mark.slow
 

@@ -8,7 +8,7 @@ from ai_edge_litert.interpreter import Interpreter
 from odtrain.config.compose import compose_config
 from odtrain.export.lite import LiteWriter
 from odtrain.models.build import build_detector
-from odtrain.models.ranges import SETTLED
+from odtrain.models.int8.ranges import SETTLED
 from odtrain.zoo.restore import restore
 
 pytestmark = pytest.mark.slow

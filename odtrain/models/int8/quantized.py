@@ -21,8 +21,8 @@ import tf_keras
 from odtrain.errors import ConfigError
 from odtrain.models.blocks import hard_sigmoid, hard_swish
 from odtrain.models.efficientdet_layers import Nearest, Survival
+from odtrain.models.int8.ranges import ALL, Deployed, Range, Ranges, Simulated
 from odtrain.models.layers import Beside, StageEnd
-from odtrain.models.ranges import ALL, Deployed, Range, Ranges, Simulated
 
 SIXTH = 0.16667
 """That `hard_sigmoid` multiplies by."""
