@@ -1,8 +1,10 @@
 """How long every model of the zoo takes for a picture, as a .tflite of float32 and of int8.
 
 The networks have COCO's classes and random weights, with class scores as low as a trained network's mostly
-are: suppression passes over what an int8 file rounds to 0. Each file runs in a process of its own. A file
-that cannot be made or run is left open in the table and named below it.
+are: suppression passes over what an int8 file rounds to 0. Batch norm has the statistics
+of a few pictures: without them the maps of an untrained network are so faint that XNNPACK refuses operators
+in int8. Each file runs in a process of its own. A file that cannot be made or run is left open in the table
+and named below it.
 """
 
 from __future__ import annotations
@@ -11,9 +13,10 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
@@ -24,6 +27,10 @@ from odtrain.errors import ModelFileError
 from odtrain.export import benchmark
 from odtrain.zoo.catalog import model_names
 from odtrain.zoo.costs import NUM_CLASSES
+
+if TYPE_CHECKING:
+    from odtrain.models.ssd import SSD
+    from odtrain.structures import UInt8Image
 
 CALIBRATION_PICTURES = 4
 """How far int8 ranges reach does not change how long a file takes."""
@@ -142,6 +149,7 @@ def write_files(
     detector = build_detector(config, NUM_CLASSES)
     names = [f"class {number}" for number in range(1, NUM_CLASSES + 1)]
     calibration = pictures.decoded(CALIBRATION_PICTURES)
+    settle(detector, calibration)
     made: dict[str, list[tuple[str, str]]] = {"written": [], "failed": []}
     for format in formats:
         try:
@@ -151,3 +159,23 @@ def write_files(
         else:
             made["written"].append((format, str(files[format])))
     return made
+
+
+def settle(detector: SSD, images: Sequence[UInt8Image]) -> None:
+    """Give batch norm the statistics of these pictures."""
+    import tensorflow as tf
+    import tf_keras
+
+    norms = [
+        layer
+        for layer in detector.network._flatten_layers()
+        if isinstance(layer, tf_keras.layers.BatchNormalization)
+    ]
+    decays = [layer.momentum for layer in norms]
+    for layer in norms:
+        layer.momentum = 0.0
+    detector.network(
+        tf.stack([detector.normalize(detector.resize(image)) for image in images]), True
+    )
+    for layer, decay in zip(norms, decays, strict=True):
+        layer.momentum = decay

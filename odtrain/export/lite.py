@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import tensorflow as tf
@@ -19,23 +19,26 @@ from odtrain.export.suppression import (
 )
 from odtrain.model_files.tflite_join import joined
 from odtrain.model_files.tflite_metadata import with_metadata
+from odtrain.models.blocks import hard_swish
+from odtrain.models.form import Form, traced_for
+from odtrain.models.layers import LevelBatchNorm
 from odtrain.models.ssd import SSD
 from odtrain.structures import UInt8Image
 from odtrain.system import timing_lock as turns
 
-INT8 = "tflite_int8"
 Network = Callable[[tf.Tensor], tuple[tf.Tensor, ...]]
 """From (1, H, W, 3) pictures of -1 to 1 to encodings and logits."""
 
 
 class LiteWriter:
-    """Makes files of one network; it is traced and its suppression converted once for all of them."""
+    """Makes files of one network; it is traced once a form, and its suppression converted once for all."""
 
     def __init__(self, detector: SSD, calibration: Iterable[UInt8Image], nms: str) -> None:
         """`calibration`: clean training pictures of any size, read for an int8 file without trained ranges."""
         self.detector = detector
         self.calibration = calibration
         self.nms = nms
+        self._traced: dict[Form, tuple[tf.Module, Any]] = {}
 
     def content(self, name: str, class_names: Sequence[str], passport: Mapping[str, str]) -> bytes:
         """The file of a format, complete.
@@ -43,14 +46,15 @@ class LiteWriter:
         Raises:
             ConfigError: there are no pictures to calibrate with.
         """
-        trained = self.detector.trained_int8 if name == INT8 else None
-        module, function = self._network if trained is None else self._traced(trained.deployed)
+        form = LITE_FORMS.get(name, Form.LITE_FLOAT)
+        trained = form is Form.LITE_INT8 and self.detector.trained_int8
+        module, function = self._network(form)
         converter = tf.lite.TFLiteConverter.from_concrete_functions([function], module)
         converter.allow_custom_ops = self.nms in OPERATOR
         # Of a graph alone it makes the same operators as of a SavedModel, which it would write and
         # read back first, for five times the time.
         converter.experimental_lower_to_saved_model = self.nms in OPERATOR
-        settings = LITE_SETTINGS[name] if trained is None else _take_ranges
+        settings = _take_ranges if trained else LITE_SETTINGS[name]
         settings(converter, self)
         with warnings.catch_warnings():  # of inputs that the calibration has given ranges to
             warnings.filterwarnings("ignore", "Statistics for quantized inputs were expected")
@@ -59,14 +63,25 @@ class LiteWriter:
             content = joined(content, sorted((ENCODINGS, SCORES)), self._suppression)
         return with_metadata(content, class_names, passport)
 
-    @cached_property
-    def _network(self) -> tuple[tf.Module, Any]:
-        network = self.detector.network
-        return self._traced(lambda images: network(images, training=False))
+    def _network(self, form: Form) -> tuple[tf.Module, Any]:
+        trained = self.detector.trained_int8 if form is Form.LITE_INT8 else None
+        form = form if trained or self._has_forms else Form.PLAIN
+        if form not in self._traced:
+            network = (
+                trained.deployed if trained else partial(self.detector.network, training=False)
+            )
+            module = _Network(self.detector, network, self.nms)
+            with traced_for(form):
+                self._traced[form] = module, module.run.get_concrete_function()
+        return self._traced[form]
 
-    def _traced(self, network: Network) -> tuple[tf.Module, Any]:
-        module = _Network(self.detector, network, self.nms)
-        return module, module.run.get_concrete_function()
+    @cached_property
+    def _has_forms(self) -> bool:
+        """Whether the network is not the same in every form."""
+        return any(
+            isinstance(layer, LevelBatchNorm) or getattr(layer, "activation", None) is hard_swish
+            for layer in self.detector.network._flatten_layers()
+        )
 
     @cached_property
     def _suppression(self) -> bytes:
@@ -148,5 +163,8 @@ LITE_SETTINGS: dict[str, Callable[[Any, LiteWriter], None]] = {
     "tflite_fp32": _keep_float,
     "tflite_fp16": _halve_weights,
     "tflite_dynamic": _quantize_weights,
-    INT8: _quantize_all,
+    "tflite_int8": _quantize_all,
 }
+
+LITE_FORMS = {"tflite_int8": Form.LITE_INT8}
+"""Of the formats that do not compute in float."""

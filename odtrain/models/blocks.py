@@ -9,7 +9,11 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
+from odtrain.models.form import Form, form
 from odtrain.models.layers import Layers
+
+SIXTH = np.nextafter(np.float32(1 / 6), np.float32(1))
+"""One step of float32 above 1/6: what TensorFlow's converter does not make its hard swish operator of."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,12 @@ class Excite:
 
 
 def hard_swish(x: tf.Tensor) -> tf.Tensor:
-    """Hard swish, x relu6(x + 3) / 6: Howard et al. 2019, "Searching for MobileNetV3", section 5.2."""
+    """Hard swish, x relu6(x + 3) / 6: Howard et al. 2019, "Searching for MobileNetV3", section 5.2.
+
+    In int8 the converter moves the factor into the kernel of the convolution that follows.
+    """
+    if form() is Form.LITE_INT8:
+        return x * tf.nn.relu6(x + 3.0) * SIXTH
     return x * tf.nn.relu6(x + 3.0) * (1.0 / 6.0)
 
 

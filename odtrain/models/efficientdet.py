@@ -233,7 +233,9 @@ def head(
         place = Place(f"{net}/{kind}-{layer}", f"{net}/conv_ops/{layer}")
         features = [
             make.normalised(
-                x, Place(f"{net}/{kind}-{layer}-bn-{level}", f"{net}/bns/{layer}/{level - 3}")
+                x,
+                Place(f"{net}/{kind}-{layer}-bn-{level}", f"{net}/bns/{layer}/{level - 3}"),
+                of_level=True,
             )
             for level, x in zip(
                 LEVELS, make.separated(features, place, config.pyramid.depth, 0.0), strict=True

@@ -117,9 +117,9 @@ class EfficientDetLayers(Layers):
         self._keep(place, {"bias": layer.bias})
         return outputs
 
-    def normalised(self, x: tf.Tensor, norm: Place) -> tf.Tensor:
-        """`x` after batch norm and the activation."""
-        return self._after(x, self._norm(norm, None), norm)
+    def normalised(self, x: tf.Tensor, norm: Place, of_level: bool = False) -> tf.Tensor:
+        """`x` after batch norm and the activation; `of_level`: of a convolution that several maps share."""
+        return self._after(x, self._norm(norm, None, of_level), norm)
 
     def resized(self, x: tf.Tensor, size: tuple[int, int], name: str) -> tf.Tensor:
         """`x` at (height, width): the largest of neighbouring cells, or each cell repeated."""
@@ -141,9 +141,9 @@ class EfficientDetLayers(Layers):
             return x
         return Survival(probability, name=name, dtype=self.dtype)(x)
 
-    def _norm(self, norm: Place, channels: int | None) -> Any:
+    def _norm(self, norm: Place, channels: int | None, of_level: bool = False) -> Any:
         owner, _, scope = norm.name.rpartition("/")
-        return self._batch_norm(owner, scope, channels)
+        return self._batch_norm(owner, scope, channels, of_level)
 
     def _after(self, x: tf.Tensor, layer: Any, norm: Place) -> tf.Tensor:
         x = layer(x) if self.batch_norm_trained else layer(x, training=False)

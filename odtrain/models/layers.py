@@ -18,6 +18,7 @@ import tf_keras
 from odtrain.config.schema import ModelConfig
 from odtrain.errors import choose
 from odtrain.models import bfloat16
+from odtrain.models.form import Form, form
 from odtrain.models.replicas import replicas_in_sync, summed
 
 Made = TypeVar("Made", bound="Layers")
@@ -129,7 +130,7 @@ class Layers:
         outputs, _ = shared(maps, name, filters, kernel, use_bias=False)
         scopes = [f"BatchNorm/feature_{i}" for i in range(len(maps))]
         return [
-            self._normalised(x, self._batch_norm(name, scope), name, scope)
+            self._normalised(x, self._batch_norm(name, scope, of_level=True), name, scope)
             for x, scope in zip(outputs, scopes, strict=True)
         ]
 
@@ -241,12 +242,22 @@ class Layers:
         """The sum of two maps of one shape."""
         return tf_keras.layers.Add(name=name, dtype=self.dtype)([x, shortcut])
 
-    def _batch_norm(self, name: str, scope: str = "BatchNorm", channels: int | None = None) -> Any:
-        """Batch norm; folded into the convolution of so many `channels` before it where its statistics stay."""
+    def _batch_norm(
+        self,
+        name: str,
+        scope: str = "BatchNorm",
+        channels: int | None = None,
+        of_level: bool = False,
+    ) -> Any:
+        """Batch norm; folded into the convolution of so many `channels` before it where its statistics stay.
+
+        `of_level`: the convolution before it is shared with other maps, which have batch norms of their own.
+        """
         learns = self.trainable and self.batch_norm_trained
         folded = channels is not None and not learns
         shared = learns and self.synchronized
-        plain = SynchronizedBatchNorm if shared else tf_keras.layers.BatchNormalization
+        alone = LevelBatchNorm if of_level else tf_keras.layers.BatchNormalization
+        plain = SynchronizedBatchNorm if shared else alone
         kind = FoldedBatchNorm if folded else plain
         layer = kind(momentum=self.decay, epsilon=self.epsilon, **self._common(f"{name}/{scope}"))
         if folded:
@@ -311,6 +322,22 @@ class FoldedBatchNorm(tf_keras.layers.BatchNormalization):  # type: ignore[misc]
         """(B, H, W, C) plus the offset, beta - moving_mean * scale."""
         offset = self.beta - self.moving_mean * self.scale_of_kernel()
         return tf.nn.bias_add(inputs, tf.cast(offset, inputs.dtype))
+
+
+class LevelBatchNorm(tf_keras.layers.BatchNormalization):  # type: ignore[misc]
+    """Batch norm of one of the maps that share a convolution."""
+
+    def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        """(B, H, W, C) of the same.
+
+        For a .tflite in float, the scale is a depthwise 1x1 convolution: as a product the converter would
+        merge it with the shared kernel, which each map would get a copy of.
+        """
+        if form() is not Form.LITE_FLOAT:
+            return super().call(inputs, training=training)
+        scale = self.gamma * tf.math.rsqrt(self.moving_variance + self.epsilon)
+        scaled = tf.nn.depthwise_conv2d(inputs, scale[None, None, :, None], [1, 1, 1, 1], "VALID")
+        return tf.nn.bias_add(scaled, self.beta - self.moving_mean * scale)
 
 
 class SynchronizedBatchNorm(tf_keras.layers.BatchNormalization):  # type: ignore[misc]

@@ -28,6 +28,8 @@ SIXTH = 0.16667
 """That `hard_sigmoid` multiplies by."""
 PICTURES = Range(-1.0, 1.0)
 """Of the network's input."""
+SHIFTED = Range(0.0, 6.0)
+"""Of relu6(x + 3)."""
 SIGMOID = Range(0.0, 255 / 256)
 """That TensorFlow Lite fixes for what the logistic function gives."""
 
@@ -96,10 +98,12 @@ class Map(NamedTuple):
     Attributes:
         values: (B, H, W, C), or behind the predictors (B, A, D).
         range: in which they are rounded; None where they are not yet.
+        factor: that is left to the kernels behind it: what is meant are the values times it.
     """
 
     values: tf.Tensor
     range: Range | None
+    factor: float = 1.0
 
 
 Compute = Callable[[Operator, Sequence[Map], Simulated, bool], Map]
@@ -118,9 +122,18 @@ def _ended(one: Operator, x: tf.Tensor, exact: Simulated, inner: int = 0) -> Map
     return _rounded(one, x, exact) if len(one.points) > inner else Map(x, None)
 
 
-def _folded(one: Operator, kernel: tf.Tensor, exact: Simulated) -> tuple[tf.Tensor, tf.Tensor]:
-    """An (h, w, I, O) kernel, with batch norm folded into it, and (O,) biases."""
-    layer, norm = one.layer, one.norm
+def _values(given: Map, exact: Simulated) -> tf.Tensor:
+    """What is meant, for what takes no factor: the same integers in a range that is the factor's times as wide."""
+    if given.factor == 1:
+        return given.values
+    assert given.range is not None  # of a map that is not joined to others
+    low, high = (end * given.factor for end in given.range)
+    return exact.within(given.values * given.factor, Range(low, high))
+
+
+def _folded(one: Operator, kernel: tf.Tensor, factor: float) -> tuple[tf.Tensor, tf.Tensor]:
+    """An (h, w, I, O) kernel, with batch norm and its input's factor folded into it, and (O,) biases."""
+    layer, norm, kernel = one.layer, one.norm, kernel * factor
     bias = tf.convert_to_tensor(layer.bias) if layer.use_bias else tf.zeros(kernel.shape[-1:])
     if norm is not None:
         scale = norm.gamma * tf.math.rsqrt(norm.moving_variance + norm.epsilon)
@@ -136,14 +149,14 @@ def _by_channel(kernel: tf.Variable) -> tf.Tensor:
 def _conv(one: Operator, inputs: Sequence[Map], exact: Simulated, training: bool) -> Map:
     layer = one.layer
     with exact.folding():
-        kernel, bias = _folded(one, tf.convert_to_tensor(layer.kernel), exact)
+        kernel, bias = _folded(one, tf.convert_to_tensor(layer.kernel), inputs[0].factor)
     x = tf.nn.conv2d(inputs[0].values, exact.kernel(kernel), layer.strides, layer.padding.upper())
     return _ended(one, tf.nn.bias_add(x, exact.bias(bias)), exact)
 
 
 def _depthwise(one: Operator, inputs: Sequence[Map], exact: Simulated, training: bool) -> Map:
     with exact.folding():
-        kernel, bias = _folded(one, _by_channel(one.layer.depthwise_kernel), exact)
+        kernel, bias = _folded(one, _by_channel(one.layer.depthwise_kernel), inputs[0].factor)
     x = _filtered_by_channel(inputs[0].values, one.layer, exact.kernel(kernel))
     return _ended(one, tf.nn.bias_add(x, exact.bias(bias)), exact)
 
@@ -151,8 +164,8 @@ def _depthwise(one: Operator, inputs: Sequence[Map], exact: Simulated, training:
 def _separable(one: Operator, inputs: Sequence[Map], exact: Simulated, training: bool) -> Map:
     layer = one.layer
     with exact.folding():
-        first = _by_channel(layer.depthwise_kernel)
-        kernel, bias = _folded(one, tf.convert_to_tensor(layer.pointwise_kernel), exact)
+        first = _by_channel(layer.depthwise_kernel) * inputs[0].factor
+        kernel, bias = _folded(one, tf.convert_to_tensor(layer.pointwise_kernel), 1.0)
     x = _filtered_by_channel(inputs[0].values, layer, exact.kernel(first))
     x = _rounded(one, x, exact, point=0).values
     x = tf.nn.conv2d(x, exact.kernel(kernel), 1, "VALID")
@@ -166,34 +179,39 @@ def _filtered_by_channel(x: tf.Tensor, layer: Any, kernel: tf.Tensor) -> tf.Tens
 
 def _add(one: Operator, inputs: Sequence[Map], exact: Simulated, training: bool) -> Map:
     """Two by two, as the converter has it."""
-    x = inputs[0].values
-    for number, each in enumerate(inputs[1:]):
-        x = x + each.values
+    x, *others = (_values(each, exact) for each in inputs)
+    for number, each in enumerate(others):
+        x = x + each
         if number < len(inputs) - 2:
             x = _rounded(one, x, exact, point=number).values
     return _ended(one, x, exact, inner=len(inputs) - 2)
 
 
 def _multiply(one: Operator, inputs: Sequence[Map], exact: Simulated, training: bool) -> Map:
-    return _ended(one, inputs[0].values * inputs[1].values, exact)
+    """Factors pass through."""
+    x, gate = inputs
+    found = _ended(one, x.values * gate.values, exact)
+    return found._replace(factor=x.factor * gate.factor)
 
 
 def _joined(one: Operator, inputs: Sequence[Map], exact: Simulated, training: bool) -> Map:
-    return _ended(one, tf.concat([each.values for each in inputs], one.layer.axis), exact)
+    values = [_values(each, exact) for each in inputs]
+    return _ended(one, tf.concat(values, one.layer.axis), exact)
 
 
 def _averaged(one: Operator, inputs: Sequence[Map], exact: Simulated, training: bool) -> Map:
-    return _ended(one, one.layer.call(inputs[0].values), exact)
+    found = _ended(one, one.layer.call(inputs[0].values), exact)
+    return found._replace(factor=inputs[0].factor)
 
 
 def _passed(one: Operator, inputs: Sequence[Map], exact: Simulated, training: bool) -> Map:
-    """What gives only values that it was given: the range stays."""
+    """What gives only values that it was given: range and factor stay."""
     values = [each.values for each in inputs]
-    return Map(one.layer.call(values[0] if len(values) == 1 else values), inputs[0].range)
+    return inputs[0]._replace(values=one.layer.call(values[0] if len(values) == 1 else values))
 
 
 def _survived(one: Operator, inputs: Sequence[Map], exact: Simulated, training: bool) -> Map:
-    return Map(one.layer.call(inputs[0].values, training=training), inputs[0].range)
+    return inputs[0]._replace(values=one.layer.call(inputs[0].values, training=training))
 
 
 def _rescaled(one: Operator, inputs: Sequence[Map], exact: Simulated, training: bool) -> Map:
@@ -209,33 +227,34 @@ def _rescaled(one: Operator, inputs: Sequence[Map], exact: Simulated, training: 
 
 def _activated(one: Operator, inputs: Sequence[Map], exact: Simulated, training: bool) -> Map:
     """An activation that is an operator, or several, of its own."""
-    return ACTIVATIONS[one.layer.activation](one, inputs, exact, training)
+    return ACTIVATIONS[one.layer.activation](one, _values(inputs[0], exact), exact)
 
 
-def _hard_swish(one: Operator, inputs: Sequence[Map], exact: Simulated, training: bool) -> Map:
-    """relu6(x + 3) times x / 6, which has the range of x by six."""
-    ((x, range_),) = inputs
-    assert range_ is not None  # of a map that is not joined to others
-    shifted = exact.within(tf.nn.relu6(x + 3.0), Range(0.0, 6.0))
-    sixth = exact.within(x * (1 / 6), Range(range_.low / 6, range_.high / 6))
-    return _ended(one, shifted * sixth, exact)
+def _clipped(one: Operator, x: tf.Tensor, exact: Simulated) -> Map:
+    return _ended(one, one.layer.activation(x), exact)
 
 
-def _hard_sigmoid(one: Operator, inputs: Sequence[Map], exact: Simulated, training: bool) -> Map:
-    shifted = exact.within(tf.nn.relu6(inputs[0].values + 3.0), Range(0.0, 6.0))
-    range_ = Range(0.0, 6 * SIXTH)
-    return Map(exact.within(shifted * SIXTH, range_), range_)
+def _hard_swish(one: Operator, x: tf.Tensor, exact: Simulated) -> Map:
+    """relu6(x + 3) times x; the sixth of it is left to the kernels behind."""
+    shifted = exact.within(tf.nn.relu6(x + 3.0), SHIFTED)
+    return _ended(one, shifted * x, exact)._replace(factor=1 / 6)
 
 
-def _sigmoid(one: Operator, inputs: Sequence[Map], exact: Simulated, training: bool) -> Map:
-    return Map(exact.within(tf.sigmoid(inputs[0].values), SIGMOID), SIGMOID)
+def _hard_sigmoid(one: Operator, x: tf.Tensor, exact: Simulated) -> Map:
+    return Map(exact.within(tf.nn.relu6(x + 3.0), SHIFTED), SHIFTED, factor=SIXTH)
+
+
+def _sigmoid(one: Operator, x: tf.Tensor, exact: Simulated) -> Map:
+    return Map(exact.within(tf.sigmoid(x), SIGMOID), SIGMOID)
 
 
 FUSED = (tf.nn.relu, tf.nn.relu6)
 """Activations that an operator ends with in TensorFlow Lite."""
-ACTIVATIONS: dict[Callable[[tf.Tensor], tf.Tensor], Compute] = {
-    tf.nn.relu: _averaged,
-    tf.nn.relu6: _averaged,
+ACTIVATIONS: dict[
+    Callable[[tf.Tensor], tf.Tensor], Callable[[Operator, tf.Tensor, Simulated], Map]
+] = {
+    tf.nn.relu: _clipped,
+    tf.nn.relu6: _clipped,
     hard_swish: _hard_swish,
     hard_sigmoid: _hard_sigmoid,
     tf.sigmoid: _sigmoid,
