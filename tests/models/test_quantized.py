@@ -45,7 +45,10 @@ KINDS = [
 
 
 def lively(overrides):
-    """A detector with weights that keep maps at about 1 throughout, as trained ones do, and pictures."""
+    """A detector whose maps keep their spread, mostly where activations are straight, and pictures.
+
+    Untrained networks that bend what they see at every layer make much of the smallest difference.
+    """
     config = compose_config(overrides.split()).model
     detector = build_detector(config, 3, quantized=True)
     random = np.random.default_rng(0)
@@ -56,7 +59,7 @@ def lively(overrides):
             spread = np.sqrt(2 / np.prod(sides))
             variable.assign(random.normal(0, spread, variable.shape))
         elif last == "beta":
-            variable.assign(random.normal(0, 0.3, variable.shape))
+            variable.assign(random.normal(2, 0.3, variable.shape))
     coarse = tf.constant(random.uniform(-1, 1, (16, 5, 5, 3)), tf.float32)
     pictures = tf.image.resize(coarse, config.size, "nearest")
     for layer in detector.network._flatten_layers():

@@ -123,7 +123,7 @@ def _ended(one: Operator, x: tf.Tensor, exact: Simulated, inner: int = 0) -> Map
 
 
 def _values(given: Map, exact: Simulated) -> tf.Tensor:
-    """What is meant, for what takes no factor: the same integers in a range that is the factor's times as wide."""
+    """What is meant, for what takes no factor: the same integers in a range wider by it."""
     if given.factor == 1:
         return given.values
     assert given.range is not None  # of a map that is not joined to others
