@@ -36,7 +36,7 @@ class DetectionTask(base_task.Task):  # type: ignore[misc]
         """`quantized`: steps are computed as the int8 file will compute."""
         super().__init__(params=None)
         self._detector = detector
-        self._network = detector.quantized if quantized else detector.network
+        self._network: Any = detector.quantized if quantized else detector.network
         self._config = config
         self._batches = batches
         same = tf.VariableAggregation.ONLY_FIRST_REPLICA
