@@ -219,12 +219,14 @@ def rebuild(run: str, runs: Runs) -> tuple[SSD, tuple[str, ...]]:
     from odtrain.models.build import build_detector
 
     class_names = read_label_map(run_file(run, "data/label_map.pbtxt", runs))
-    detector = build_detector(run_config(run, runs).model, len(class_names))
+    config = run_config(run, runs)
+    quantized = config.train.quantize_from is not None
+    detector = build_detector(config.model, len(class_names), quantized=quantized)
     folder = run_file(run, "checkpoints/best", runs)
     prefix = tf.train.latest_checkpoint(folder)
     if prefix is None:
         raise CheckpointError(folder, "holds no checkpoint.", "The run ended before its first one.")
-    tf.train.Checkpoint(network=detector.network).restore(prefix).expect_partial()
+    tf.train.Checkpoint(**detector.learned()).restore(prefix).expect_partial()
     return detector, class_names
 
 
@@ -256,9 +258,13 @@ def load_first_weights(
         return None
     run_id = weights_of_run(name, runs)
     if run_id is not None:
-        return _copy_weights(detector, class_names, *rebuild(run_id, runs), train.restore, name)
+        other, other_names = rebuild(run_id, runs)
+        said = _copy_weights(detector, class_names, other, other_names, train.restore, name)
+        if train.quantize_from == 0 and train.restore == "all":
+            _copy_ranges(detector, other)
+        return said
     place = resolve(name, detector.config, mirrors)
-    return restore(detector, place, train.restore).table()
+    return restore(detector, place, train.restore, ranges=train.quantize_from == 0).table()
 
 
 def with_named_weights(config: Config) -> Config:
@@ -329,6 +335,13 @@ def _copy_weights(
     if what == "all" and list(names) != list(other_names):
         said += f"; {_same_classes(names, other_names)}"
     return said
+
+
+def _copy_ranges(detector: SSD, other: SSD) -> None:
+    """Take over the ranges that a run's network was trained with, if it was."""
+    ours, theirs = detector.quantized, other.trained_int8
+    if ours and theirs:
+        ours.ranges.take(theirs.ranges.values())
 
 
 def _of_same_classes(

@@ -37,3 +37,8 @@ COUNT_OR_AUTO: Rules = {"number_or": "auto"}
 """A whole number from 1 on, or `auto`."""
 FOLDER_NAME: Rules = {"folder_name": True}
 """The name of one folder, on any system."""
+LABEL_FORMAT: Rules = one_of(
+    *("auto", "voc", "yolo", "coco", "createml", "labelme"),
+    *("label_studio", "cvat", "csv", "tfrecord"),
+)
+"""One of the formats that labels are read in, or `auto`."""

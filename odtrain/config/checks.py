@@ -248,12 +248,36 @@ def _check_accumulate(train: TrainConfig) -> None:
         )
 
 
+def _check_quantize_from(train: TrainConfig) -> None:
+    begins = train.quantize_from
+    if begins is None:
+        return
+    if begins >= train.steps:
+        raise ConfigError(
+            f"train.quantize_from={begins}",
+            f"is behind the last of {train.steps} steps: nothing would be trained so.",
+            f"Give {train.steps * 3 // 4}, for example, or leave it out.",
+        )
+    if begins == 0 and train.checkpoint is None:
+        raise ConfigError(
+            "train.quantize_from=0",
+            "random weights have no batch norm statistics, which are kept from there on.",
+            f"Give {train.steps * 3 // 4}, for example, or weights: train.checkpoint=zoo.",
+        )
+
+
 FORMS: dict[type, tuple[Callable[[Any], None], ...]] = {
     CutConfig: (_check_cut,),
     DataConfig: (_check_folds,),
     TilesConfig: (_check_tiles,),
     ModelConfig: (_check_input_size, _check_box_scales, _check_sources),
-    TrainConfig: (_check_manual, _check_loss, _check_accumulate, _check_jit),
+    TrainConfig: (
+        _check_manual,
+        _check_loss,
+        _check_accumulate,
+        _check_jit,
+        _check_quantize_from,
+    ),
     PredictConfig: (_check_threshold, _check_lines),
 }
 """What goes beyond a rule for one key, by section."""

@@ -76,6 +76,7 @@ NEWER = {
     "train.jit": False,
     "train.label_smoothing": 0.0,
     "train.overlap_weight": 2.0,
+    "train.quantize_from": None,
 }
 """Keys that runs and data sets of older versions do not have, and the value that says what was done then."""
 FORMER = {"export.nms": ("builtin", "regular")}

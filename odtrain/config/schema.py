@@ -14,6 +14,7 @@ from odtrain.config.bounds import (
     COUNT_OR_AUTO,
     FOLDER_NAME,
     FRACTION,
+    LABEL_FORMAT,
     PART,
     Rules,
     at_least,
@@ -54,20 +55,7 @@ class DataConfig:
     name: str = field(metadata=FOLDER_NAME)
     images: str
     annotations: str | None
-    format: str = field(
-        metadata=one_of(
-            "auto",
-            "voc",
-            "yolo",
-            "coco",
-            "createml",
-            "labelme",
-            "label_studio",
-            "cvat",
-            "csv",
-            "tfrecord",
-        )
-    )
+    format: str = field(metadata=LABEL_FORMAT)
     crowd: str = field(metadata=one_of("ignore", "take"))
     faulty: str = field(metadata=one_of("error", "leave_out"))
     label_map: str | None
@@ -230,6 +218,7 @@ class TrainConfig:
     ema_decay: float | None
     ema_warmup: bool
     batch_norm: str = field(metadata=one_of("trained", "synchronized", "frozen"))
+    quantize_from: int | None = field(metadata=at_least(0))
     freeze: int = field(metadata=at_least(0))
     precision: str = field(metadata=one_of("auto", "fp32", "bf16"))
     jit: bool

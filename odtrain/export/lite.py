@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import tensorflow as tf
@@ -26,12 +26,15 @@ from odtrain.models.ssd import SSD
 from odtrain.structures import UInt8Image
 from odtrain.system import timing_lock as turns
 
+Network = Callable[[tf.Tensor], tuple[tf.Tensor, ...]]
+"""From (1, H, W, 3) pictures of -1 to 1 to encodings and logits."""
+
 
 class LiteWriter:
     """Makes files of one network; it is traced once a form, and its suppression converted once for all."""
 
     def __init__(self, detector: SSD, calibration: Iterable[UInt8Image], nms: str) -> None:
-        """`calibration`: clean training pictures of any size, read for `tflite_int8` only."""
+        """`calibration`: clean training pictures of any size, read for an int8 file without trained ranges."""
         self.detector = detector
         self.calibration = calibration
         self.nms = nms
@@ -43,13 +46,16 @@ class LiteWriter:
         Raises:
             ConfigError: there are no pictures to calibrate with.
         """
-        module, function = self._network(LITE_FORMS.get(name, Form.LITE_FLOAT))
+        form = LITE_FORMS.get(name, Form.LITE_FLOAT)
+        trained = form is Form.LITE_INT8 and self.detector.trained_int8
+        module, function = self._network(form)
         converter = tf.lite.TFLiteConverter.from_concrete_functions([function], module)
         converter.allow_custom_ops = self.nms in OPERATOR
         # Of a graph alone it makes the same operators as of a SavedModel, which it would write and
         # read back first, for five times the time.
         converter.experimental_lower_to_saved_model = self.nms in OPERATOR
-        LITE_SETTINGS[name](converter, self)
+        settings = _take_ranges if trained else LITE_SETTINGS[name]
+        settings(converter, self)
         with warnings.catch_warnings():  # of inputs that the calibration has given ranges to
             warnings.filterwarnings("ignore", "Statistics for quantized inputs were expected")
             content = converter.convert()
@@ -58,9 +64,13 @@ class LiteWriter:
         return with_metadata(content, class_names, passport)
 
     def _network(self, form: Form) -> tuple[tf.Module, Any]:
-        form = form if self._has_forms else Form.PLAIN
+        trained = self.detector.trained_int8 if form is Form.LITE_INT8 else None
+        form = form if trained or self._has_forms else Form.PLAIN
         if form not in self._traced:
-            module = _Network(self.detector, self.nms)
+            network = (
+                trained.deployed if trained else partial(self.detector.network, training=False)
+            )
+            module = _Network(self.detector, network, self.nms)
             with traced_for(form):
                 self._traced[form] = module, module.run.get_concrete_function()
         return self._traced[form]
@@ -89,14 +99,14 @@ class _Network(tf.Module):  # type: ignore[misc]
     every layer as a function of its own, which takes ten times as long as all the rest.
     """
 
-    def __init__(self, detector: SSD, nms: str) -> None:
+    def __init__(self, detector: SSD, network: Network, nms: str) -> None:
         super().__init__(name="odtrain")
         self.weights = list(detector.variables_by_name().values())
         self.background = detector.background
         self.operator = OperatorSuppression(detector, OPERATOR[nms]) if nms in OPERATOR else None
         signature = [tf.TensorSpec((1, *detector.config.size, 3), tf.float32, "images")]
         self.run = tf.function(
-            lambda images: self._after(*detector.network(images, training=False)),
+            lambda images: self._after(*network(images)),
             input_signature=signature,
             autograph=False,
         )
@@ -127,6 +137,13 @@ def _quantize_all(converter: Any, writer: LiteWriter) -> None:
     converter.inference_input_type = tf.uint8
     converter.inference_output_type = tf.float32
     converter.representative_dataset = lambda: _calibration(writer)
+
+
+def _take_ranges(converter: Any, writer: LiteWriter) -> None:
+    """The same of a network that was trained for it: the ranges are in the graph, and no picture is read."""
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.inference_input_type = tf.uint8
+    converter.inference_output_type = tf.float32
 
 
 def _calibration(writer: LiteWriter) -> Iterator[list[tf.Tensor]]:

@@ -38,6 +38,7 @@ from odtrain.system import timing_lock
 from odtrain.tracking.tracker import Terminated, Tracker
 from odtrain.training.input_pipeline import pictures_of_step, training_batches
 from odtrain.training.loop import CHANCE, Fit, Fitted, Listener
+from odtrain.training.quantized import check_quantizable
 from odtrain.training.team import ALONE, Team
 from odtrain_runtime.tiles import Tiles, tiled
 
@@ -74,10 +75,11 @@ def data_to_train_on(config: Config) -> tuple[Dataset, tuple[Finding, ...]]:
     """The prepared data, and what the check found in them and in how network and settings fit them.
 
     Raises:
-        ConfigError: a batch is larger than the training split.
+        ConfigError: a batch is larger than the training split, or steps of the network cannot be quantised.
         DataError: the data have errors, or no test pictures.
     """
     refuse_auto(config)
+    check_quantizable(config)
     dataset, batch_size = prepare(config.data), config.train.batch_size
     train = dataset.counts["train"]
     pictures = train.get(PIECES, train["images"])
@@ -187,6 +189,11 @@ def train_detector(context: RunContext, judge: Judge | None = None, team: Team =
         raise STOPPED_BY_SIGNAL[fitted.stopped]
     fit.load_best()
     trained = Trained(as_exported(detector), fitted)
+    if config.train.quantize_from is not None and trained.detector.trained_int8 is None:
+        logger.info(
+            f"No step behind train.quantize_from={config.train.quantize_from} was kept: the int8 file is "
+            "calibrated."
+        )
     team.leave()
     log_checkpoints()
     return trained
@@ -203,6 +210,7 @@ def detector_to_train(config: Config, dataset: Dataset, team: Team) -> SSD:
             synchronized=config.train.batch_norm == "synchronized",
             precision=config.train.precision,
             seed=config.train.seed,
+            quantized=config.train.quantize_from is not None,
         )
 
 
@@ -276,7 +284,7 @@ def _validation(
         nonlocal judged
         step = int(fit.step.numpy())
         found, scores = quick_scores(fit, split, judging_tiles(context.config))
-        if scores["mAP"] > fit.progress.best_map:
+        if fit.beats_best(scores["mAP"]):
             best[:] = found
         elif context.config.train.patience and fit.team.workers == 1 and best:
             scores[CHANCE] = _chance_of_gain(split, best, found)

@@ -214,7 +214,7 @@ def export_and_prove(context: RunContext, detector: SSD, found: Found) -> list[P
 def _made_from(config: Config, detector: SSD) -> str:
     """Digest of what exported files follow from: weights, and how they are exported."""
     digest = hashlib.sha256(repr(config.export).encode())
-    for name, variable in sorted(detector.variables_by_name().items()):
+    for name, variable in sorted(detector.state_by_name().items()):
         digest.update(name.encode() + variable.numpy().tobytes())
     return digest.hexdigest()
 

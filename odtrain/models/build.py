@@ -39,6 +39,7 @@ def build_detector(
     synchronized: bool = False,
     precision: str = "fp32",
     seed: int = 0,
+    quantized: bool = False,
 ) -> SSD:
     """A detector with first weights that `seed` decides.
 
@@ -52,9 +53,10 @@ def build_detector(
         synchronized: trained batch norm uses the statistics of the whole batch where replicas share it.
         precision: `fp32`, or `bf16` for computing in bfloat16 with float32 variables and outputs.
         seed: of the random kernels.
+        quantized: have it too as its int8 file computes it, with ranges that can be trained.
 
     Raises:
-        ConfigError: an unknown architecture, initializer or precision.
+        ConfigError: an unknown architecture, initializer or precision, or layers that cannot be `quantized`.
     """
     architecture = choose("model.architecture", config.architecture, list(ARCHITECTURES))
     make = layers_for(
@@ -67,20 +69,21 @@ def build_detector(
     )
     images = tf_keras.Input((*config.size, 3), name="images")
     parts = ARCHITECTURES[architecture](config, num_classes, make, images)
-    return SSD(config, num_classes, images, parts, make.record)
+    return SSD(config, num_classes, images, parts, make.record, quantized)
 
 
 def plain_copy(detector: SSD) -> SSD:
     """A detector with the same weights that computes in float32, on one device, with plain layers."""
-    copy = build_detector(detector.config, detector.num_classes)
+    quantized = detector.quantized is not None
+    copy = build_detector(detector.config, detector.num_classes, quantized=quantized)
     copy_weights(detector, copy)
     return copy
 
 
 def copy_weights(detector: SSD, copy: SSD) -> None:
     """Give `copy` the weights of a detector; where workers share those, reading them takes all workers."""
-    values = detector.variables_by_name()
-    for name, variable in copy.variables_by_name().items():
+    values = detector.state_by_name()
+    for name, variable in copy.state_by_name().items():
         variable.assign(values[name].numpy())
 
 

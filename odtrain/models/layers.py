@@ -423,6 +423,22 @@ class StageEnd(tf_keras.layers.Layer):  # type: ignore[misc]
         return tf.stop_gradient(x) if self.frozen else tf.identity(x)
 
 
+class Beside(tf_keras.layers.Layer):  # type: ignore[misc]
+    """Passes the first of two maps on, and keeps the layers behind the second in the network.
+
+    The reference builds the backbone to its end and reads a map before it. The layers behind that
+    map are in its checkpoints, its regulariser holds them small, and their moving statistics follow.
+    """
+
+    def __init__(self, name: str) -> None:
+        """Make a layer without weights."""
+        super().__init__(name=name, autocast=False)
+
+    def call(self, maps: list[tf.Tensor]) -> tf.Tensor:
+        """The first of the (B, H, W, C) maps."""
+        return tf.identity(maps[0])
+
+
 def layers_for(
     config: ModelConfig,
     *,

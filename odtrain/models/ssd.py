@@ -13,6 +13,7 @@ import tf_keras
 from odtrain.config.schema import ModelConfig
 from odtrain.models.anchors import Level, anchors_per_cell, levels_of, ssd_anchors
 from odtrain.models.heads import convolutional_predictors, extra_maps
+from odtrain.models.int8.quantized import Quantized
 from odtrain.models.layers import Layers, Record
 from odtrain.structures import Detect, Detections, FloatArray, UInt8Image
 from odtrain_runtime import resizing
@@ -124,12 +125,23 @@ class SSD(tf.Module):  # type: ignore[misc]
         anchors: (A, 4) yxyx, fractions of the picture.
         objects: parts of `network`, and itself, by the names that object-based checkpoints give
             them; none where checkpoints name variables.
+        quantized: `network` as its int8 file computes it; None where that is not trained.
     """
 
     def __init__(
-        self, config: ModelConfig, num_classes: int, images: tf.Tensor, parts: Parts, record: Record
+        self,
+        config: ModelConfig,
+        num_classes: int,
+        images: tf.Tensor,
+        parts: Parts,
+        record: Record,
+        quantized: bool = False,
     ) -> None:
-        """Join `parts`, built on the symbolic `images`, to a network."""
+        """Join `parts`, built on the symbolic `images`, to a network.
+
+        Raises:
+            ConfigError: it is to be `quantized`, and has a layer for which that is not known.
+        """
         super().__init__(name="ssd")
         self.config = config
         self.num_classes = num_classes
@@ -141,9 +153,14 @@ class SSD(tf.Module):  # type: ignore[misc]
         self.anchors = parts.anchors
         self.objects = {**parts.objects, "network": self.network} if parts.objects else {}
         self.weights = record.variables
+        self.quantized = Quantized(self.network) if quantized else None
         self._decayed = dict(record.decayed)
-        self._detect = tf.function(
-            self._detect_graph,
+        self._detect = self._detecting(self.network)
+        self._detect_quantized: Any = self._detecting(self.quantized) if quantized else None
+
+    def _detecting(self, network: Any) -> Any:
+        return tf.function(
+            lambda images: self._detect_graph(network, images),
             input_signature=[tf.TensorSpec((None, None, None, 3), tf.uint8)],
             autograph=False,
         )
@@ -166,6 +183,20 @@ class SSD(tf.Module):  # type: ignore[misc]
     def variables_by_name(self) -> dict[str, tf.Variable]:
         """Every variable by its name in its publisher's checkpoints, moving statistics included."""
         return dict(self.weights)
+
+    def state_by_name(self) -> dict[str, tf.Variable]:
+        """The same, and the ranges of quantisation where they are trained."""
+        return self.weights | (self.quantized.ranges.by_name() if self.quantized else {})
+
+    def learned(self) -> dict[str, Any]:
+        """What checkpoints hold of it, by the names that they have for it."""
+        ranges = {"ranges": self.quantized.ranges} if self.quantized else {}
+        return {"network": self.network, **ranges}
+
+    @property
+    def trained_int8(self) -> Quantized | None:
+        """`quantized`, once it has been trained."""
+        return self.quantized if self.quantized and self.quantized.ranges.trained else None
 
     def resize(self, image: tf.Tensor) -> tf.Tensor:
         """A picture, or a batch of equally large ones, at the network's size.
@@ -249,11 +280,15 @@ class SSD(tf.Module):  # type: ignore[misc]
         boxes = self.decode(said[0]) / self.extent(pictures)
         return boxes[0].numpy(), self.scores(said[1])[0].numpy()
 
-    def as_detect(self) -> Detect:
-        """This detector as a function of one picture; it follows the weights as they change."""
+    def as_detect(self, quantized: bool = False) -> Detect:
+        """This detector as a function of one picture; it follows the weights as they change.
+
+        `quantized`: as its int8 file will find things.
+        """
+        run = self._detect_quantized if quantized else self._detect
 
         def detect(image: UInt8Image) -> Detections:
-            boxes, scores, classes, number = self.detect_batch(tf.constant(image[None]))
+            boxes, scores, classes, number = run(tf.constant(image[None]))
             found = int(number[0])
             return Detections(
                 boxes[0, :found].numpy(),
@@ -277,8 +312,10 @@ class SSD(tf.Module):  # type: ignore[misc]
         """The sum of the L2 terms, a scalar."""
         return tf.add_n(list(self.regularization_terms().values()))
 
-    def _detect_graph(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
-        encodings, logits = self.network(self.normalize(self.resize(images)), training=False)
+    def _detect_graph(
+        self, network: Any, images: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
+        encodings, logits = network(self.normalize(self.resize(images)), training=False)
         return self.postprocess(encodings, logits, self.extent(images))
 
 

@@ -13,7 +13,7 @@ from odtrain.config.schema import ModelConfig
 from odtrain.errors import ConfigError
 from odtrain.models.anchors import anchors_per_cell, ssd_anchors
 from odtrain.models.heads import SHARED_TOWER, shared_predictors
-from odtrain.models.layers import Layers
+from odtrain.models.layers import Beside, Layers
 from odtrain.models.ssd import Parts, depth_scaler, map_shapes
 from odtrain.models.ssd_mobilenet_v1 import backbone
 
@@ -48,19 +48,3 @@ def _same_everywhere(config: ModelConfig) -> int:
             "Set it to false.",
         )
     return per_cell[0]
-
-
-class Beside(tf_keras.layers.Layer):  # type: ignore[misc]
-    """Passes the first of two maps on, and keeps the layers behind the second in the network.
-
-    The reference builds the backbone to its end and reads a map before it. The layers behind that
-    map are in its checkpoints, its regulariser holds them small, and their moving statistics follow.
-    """
-
-    def __init__(self, name: str) -> None:
-        """Make a layer without weights."""
-        super().__init__(name=name, autocast=False)
-
-    def call(self, maps: list[tf.Tensor]) -> tf.Tensor:
-        """The first of the (B, H, W, C) maps."""
-        return tf.identity(maps[0])

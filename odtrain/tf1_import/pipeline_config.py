@@ -26,6 +26,9 @@ WITHOUT_INFLUENCE = frozenset(
 )
 """Fields about speed, queues, several machines and when to evaluate: they do not change what is learned."""
 
+QUANTIZATION_DELAY = 500000
+"""Steps before quantisation is simulated where a file does not say: `graph_rewriter.proto`'s default."""
+
 
 def read_pipeline(file: Path) -> Imported:
     """Read a pipeline.config.
@@ -70,14 +73,20 @@ def _readers(pipeline: Message, found: Imported) -> None:
 
 
 def _rewriter(pipeline: Message, found: Imported) -> None:
-    rewriter = pipeline.one("graph_rewriter")
-    if rewriter is not None:
-        what = (
-            "graph_rewriter: training with simulated quantisation; here int8 files are made after "
-            "training, with ranges measured on your pictures."
-        )
-        found.lose(rewriter.token, what)
-        pass_over(rewriter)
+    """Simulated quantisation, where the training gets as far as it."""
+    rewriter, given = pipeline.message("graph_rewriter"), pipeline.one("graph_rewriter")
+    quantization = rewriter.message("quantization") if rewriter else None
+    if quantization is None or given is None:
+        return
+    delay, steps = quantization.whole("delay"), found.values.get("train.steps")
+    delay = QUANTIZATION_DELAY if delay is None else delay
+    for bits in ("weight_bits", "activation_bits"):
+        found.expect(quantization, bits, 8, 8)
+    if isinstance(steps, int) and delay >= steps:
+        what = f"quantisation is simulated from step {delay} on, behind the last of {steps}."
+        found.lose(given.token, f"graph_rewriter: {what}")
+        return
+    found.values["train.quantize_from"] = delay
 
 
 def _leftovers(pipeline: Message, found: Imported) -> None:

@@ -12,6 +12,7 @@ statistics takes all of them. The chief's checkpoints are the training's; those 
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 import time
@@ -22,9 +23,7 @@ from glob import escape
 from pathlib import Path
 
 import tensorflow as tf
-import tf_keras
-from official.core import base_trainer
-from official.core.config_definitions import ExperimentConfig
+from official.core.base_trainer import Trainer
 
 from odtrain.config.schema import TrainConfig
 from odtrain.errors import TrainingError
@@ -35,6 +34,7 @@ from odtrain.structures import Detect
 from odtrain.system import timing_lock as turns
 from odtrain.system.progress import Bar
 from odtrain.training.optimizers import build_optimizer
+from odtrain.training.quantized import quantized_from
 from odtrain.training.schedules import learning_rate
 from odtrain.training.task import LOSSES, DetectionTask
 from odtrain.training.team import ALONE, LOST, Team
@@ -144,15 +144,14 @@ class Fit:
         self.progress = Progress()
         self.step = tf.Variable(0, dtype=tf.int64, trainable=False)
         self._plain: SSD | None = None
+        self._quantized_from = quantized_from(config)
+        learned = detector.learned()
         everything = tf.train.Checkpoint(
-            step=self.step,
-            network=detector.network,
-            optimizer=self.optimizer,
-            progress=self.progress,
+            step=self.step, optimizer=self.optimizer, progress=self.progress, **learned
         )
         self._last = tf.train.CheckpointManager(everything, folder / "last", max_to_keep=2)
-        network = tf.train.Checkpoint(network=detector.network)
-        self._best = tf.train.CheckpointManager(network, folder / "best", max_to_keep=1)
+        best = tf.train.Checkpoint(**learned)
+        self._best = tf.train.CheckpointManager(best, folder / "best", max_to_keep=1)
         self._stop_asked: str | None = None
         self._agreed: str | None = None
 
@@ -172,7 +171,7 @@ class Fit:
             self._restore_newest()
         self.progress.deserialize(self.team.said(self.progress.serialize())[0])
         self.team.take_over(
-            [*self.detector.network.variables, *self.optimizer.variables, self.step]
+            [*self.detector.state_by_name().values(), *self.optimizer.variables, self.step]
         )
         return int(self.step.numpy())
 
@@ -193,18 +192,19 @@ class Fit:
             )
 
     def as_detect(self) -> Detect:
-        """The network as it is now, as a function of one picture.
+        """The network as it is now, as a function of one picture; as its int8 file, once that is trained.
 
         Where replicas share the training it is a copy: reading their moving statistics takes all workers, and
         what each of them looks at is its own affair.
         """
+        quantized = int(self.step.numpy()) > self._quantized_from
         if self.team.strategy is None:
-            return self.detector.as_detect()
+            return self.detector.as_detect(quantized)
         if self._plain is None:
             self._plain = plain_copy(self.detector)
         else:
             copy_weights(self.detector, self._plain)
-        return self._plain.as_detect()
+        return self._plain.as_detect(quantized)
 
     def run(
         self,
@@ -228,25 +228,27 @@ class Fit:
             tf.errors.OpError: one of `team.LOST`, where another worker is gone.
         """
         start = int(self.step.numpy())
-        with self.team.scope():
-            shares = self.team.distribute(lambda: batches(start))
-            task = DetectionTask(self.detector, self.config, shares)
-            trainer = _trainer(task, self.detector, self.optimizer)
-        trainer.global_step.assign(start)
+        task, trainer = self._begun(batches, start)
+        built = True
         stopped = self._caught_up(start, validate, validate_every, listener)
         with Bar[None](doing="train", unit="step", total=self.config.steps, done=start) as bar:
             bar.note("the first step builds the graph")
             while (step := int(self.step.numpy())) < self.config.steps and not stopped:
                 turns.give_way()
                 began = time.monotonic()
+                if step == self._quantized_from and not built:
+                    bar.note("the first step that is quantised builds the graph anew")
+                    task, trainer = self._begun(batches, step)
+                    built = True
                 chunk = min(self._log_every() - step % self._log_every(), self.config.steps - step)
                 logs = trainer.train(tf.constant(chunk))
                 self.step.assign_add(chunk)
                 step += chunk
                 self._raise_if_diverged(task, file_names)
                 speed = chunk * self.config.batch_size / (time.monotonic() - began)
-                # The first chunk builds the graph: its speed is not that of a step.
-                self._log(logs, speed if bar.n > start else None, step, listener)
+                # The chunk that builds the graph has not the speed of a step.
+                self._log(logs, None if built else speed, step, listener)
+                built = False
                 self._note_loss(step, chunk, _number(logs["training_loss"]))
                 bar.note(f"loss {_number(logs['training_loss']):.3f}, {speed:.1f} images/s")
                 bar.update(chunk)
@@ -273,15 +275,36 @@ class Fit:
         Raises:
             TrainingError: the chosen weights cannot be written to `best/`.
         """
-        kept = self.progress.best_step and self._best.latest_checkpoint
+        kept = self._has_best() and self._best.latest_checkpoint
         if self.team.said("kept" if kept else "")[0]:
             if self.team.chief:
                 self._best.checkpoint.restore(self._best.latest_checkpoint).assert_consumed()
-            self.team.take_over(self.detector.network.variables)
+            self.team.take_over(self.detector.state_by_name().values())
             return
         if self.config.ema_decay:
             self.optimizer.finalize_variable_values(self.detector.network.trainable_variables)
         self._save(self._best, int(self.step.numpy()))
+
+    def _begun(
+        self, batches: Callable[[int], tf.data.Dataset], step: int
+    ) -> tuple[DetectionTask, Trainer]:
+        """What computes the steps behind `step`."""
+        with self.team.scope():
+            shares = self.team.distribute(lambda: batches(step))
+            quantized = step >= self._quantized_from
+            task = DetectionTask(self.detector, self.config, shares, quantized)
+            trainer = task.trainer(self.optimizer)
+        trainer.global_step.assign(step)
+        return task, trainer
+
+    def beats_best(self, score: float) -> bool:
+        """Whether weights that score so on validation are to be kept."""
+        return score > self.progress.best_map or not self._has_best()
+
+    def _has_best(self) -> bool:
+        """Whether there are best weights; of a training that is quantised by now, such as were so too."""
+        best = self.progress.best_step
+        return best > 0 and not best <= self._quantized_from < int(self.step.numpy())
 
     def _caught_up(
         self,
@@ -344,7 +367,11 @@ class Fit:
         if self._stop or step == self.config.steps:
             return self._stop
         patience = self.config.patience
-        if patience and self.progress.evaluations_without_gain >= patience:
+        if (
+            patience
+            and not step <= self._quantized_from < math.inf
+            and self.progress.evaluations_without_gain >= patience
+        ):
             return f"no better mAP in {patience} evaluations"
         return self._out_of_time()
 
@@ -382,7 +409,7 @@ class Fit:
     def _keep_if_best(self, score: float, step: int) -> bool:
         """Whether the weights that the network holds scored best, and are kept therefore."""
         progress = self.progress
-        if score <= progress.best_map:
+        if not self.beats_best(score):
             return False
         progress.best_map, progress.best_step = score, step
         progress.evaluations_without_gain = 0
@@ -470,16 +497,3 @@ def _first_sentence(error: tf.errors.OpError | OSError) -> str:
     text = error.strerror if isinstance(error, OSError) else error.message
     line = str(text).partition("\n")[0]
     return re.sub(r"^\{\{.*?\}\} |\s*\[Op:.*", "", line).rpartition("; ")[2] + "."
-
-
-def _trainer(
-    task: DetectionTask, detector: SSD, optimizer: tf_keras.optimizers.Optimizer
-) -> base_trainer.Trainer:
-    return base_trainer.Trainer(
-        ExperimentConfig(),
-        task,
-        detector,
-        optimizer,
-        evaluate=False,
-        train_dataset=task.build_inputs(None),
-    )

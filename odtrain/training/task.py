@@ -8,6 +8,8 @@ from typing import Any
 import tensorflow as tf
 import tf_keras
 from official.core import base_task
+from official.core.base_trainer import Trainer
+from official.core.config_definitions import ExperimentConfig
 
 from odtrain.config.schema import TrainConfig
 from odtrain.models.replicas import replicas_in_sync, summed
@@ -26,14 +28,33 @@ LOSSES = ("localization_loss", "classification_loss", "regularization_loss")
 class DetectionTask(base_task.Task):  # type: ignore[misc]
     """One training step of an SSD, as Model Garden's trainer calls it."""
 
-    def __init__(self, detector: SSD, config: TrainConfig, batches: tf.data.Dataset) -> None:
+    def __init__(
+        self,
+        detector: SSD,
+        config: TrainConfig,
+        batches: tf.data.Dataset,
+        quantized: bool = False,
+    ) -> None:
+        """`quantized`: steps are computed as the int8 file will compute."""
         super().__init__(params=None)
         self._detector = detector
+        self._network: Any = detector.quantized if quantized else detector.network
         self._config = config
         self._batches = batches
         same = tf.VariableAggregation.ONLY_FIRST_REPLICA
         self.diverged_step = tf.Variable(-1, dtype=tf.int64, trainable=False, aggregation=same)
         self.diverged_loss = tf.Variable(0.0, trainable=False, aggregation=same)
+
+    def trainer(self, optimizer: tf_keras.optimizers.Optimizer) -> Trainer:
+        """What takes such steps, with Model Garden's loop."""
+        return Trainer(
+            ExperimentConfig(),
+            self,
+            self._detector,
+            optimizer,
+            evaluate=False,
+            train_dataset=self.build_inputs(None),
+        )
 
     def build_model(self) -> SSD:
         """The detector under training."""
@@ -53,7 +74,7 @@ class DetectionTask(base_task.Task):  # type: ignore[misc]
         Those of all replicas add up to the batch's.
         """
         detector = self._detector
-        encodings, logits = detector.network(detector.normalize(batch["images"]), training=training)
+        encodings, logits = self._network(detector.normalize(batch["images"]), training=training)
         way = Way.of(self._config)
         parts = training_loss(detector, batch, encodings, logits, self._config.loss, way)
         return _named(*parts, detector.regularization() / replicas_in_sync())
@@ -127,7 +148,7 @@ class DetectionTask(base_task.Task):  # type: ignore[misc]
 
     def _sums(self, batch: Batch) -> Sums:
         detector, config = self._detector, self._config
-        encodings, logits = detector.network(detector.normalize(batch["images"]), training=True)
+        encodings, logits = self._network(detector.normalize(batch["images"]), training=True)
         return loss_sums(detector, batch, encodings, logits, config.loss, Way.of(config))
 
     def _watch(self, loss: tf.Tensor, step: tf.Tensor) -> None:

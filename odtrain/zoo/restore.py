@@ -24,6 +24,7 @@ from odtrain.system.progress import doing
 from odtrain.zoo.adopt import FROZEN, adopted, is_graph, read_graph
 from odtrain.zoo.catalog import closed_line
 from odtrain.zoo.checkpoints import RANGES, describe_checkpoint, read_checkpoint
+from odtrain.zoo.ranges import take_ranges
 from odtrain_runtime.graph_operators import check_graph
 
 BACKBONE = ("FeatureExtractor/", "backbone/", "efficientnet-")
@@ -129,12 +130,14 @@ class LoadReport:
         prefix: of its files.
         rows: every variable of the network, in its order.
         unused: how many variables of the checkpoint had no use, by kind.
+        ranges: of quantisation that were taken from it.
     """
 
     checkpoint: Path
     prefix: Path
     rows: tuple[VariableRow, ...]
     unused: Mapping[str, int]
+    ranges: int = 0
 
     def count(self, status: str) -> int:
         """Variables of that status."""
@@ -157,14 +160,20 @@ class LoadReport:
         unused = (
             ", ".join(f"{kind} ({count:,})" for kind, count in self.unused.items()) or "nothing"
         )
-        ranges = (
-            f"\nThe {RANGES} are not used: weights are trained as floats, and int8 files get ranges "
-            "measured\non your pictures (export.calibration_pictures)."
-        )
+        ranges = ""
+        if self.ranges:
+            ranges = (
+                f"\n{self.ranges} {RANGES} of what flows between layers are taken, and followed."
+            )
+        elif RANGES in self.unused:
+            ranges = (
+                f"\nThe {RANGES} are not used: weights are trained as floats, and int8 files get ranges "
+                "measured\non your pictures (export.calibration_pictures). train.quantize_from=0 takes them."
+            )
         return (
             f"restored {self.count('restored'):,} of {len(self.rows):,} variables, "
             f"{restored / max(total, 1):.1%} of the parameters; unused in the checkpoint: {unused}"
-            f"{ranges if RANGES in self.unused else ''}"
+            f"{ranges}"
         )
 
 
@@ -191,7 +200,9 @@ def aligned(lines: Sequence[tuple[str, str, str, str, str]]) -> list[str]:
 
 
 @doing("Loading the weights")
-def restore(detector: SSD, checkpoint: str | Path, what: str = "all") -> LoadReport:
+def restore(
+    detector: SSD, checkpoint: str | Path, what: str = "all", ranges: bool = False
+) -> LoadReport:
     """Give the detector every variable that the checkpoint has for it, or none and raise.
 
     Weights are taken as they are; a variable's moving average only where the checkpoint has nothing
@@ -202,6 +213,7 @@ def restore(detector: SSD, checkpoint: str | Path, what: str = "all") -> LoadRep
         checkpoint: whatever `archives.locate` finds.
         what: `backbone` leaves the predictors as they are, as the reference's
             `from_detection_checkpoint` does; `all` fills whatever has the same name and shape.
+        ranges: take the ranges of quantisation of what is filled, too.
 
     Raises:
         ConfigError: another `what`.
@@ -220,7 +232,10 @@ def restore(detector: SSD, checkpoint: str | Path, what: str = "all") -> LoadRep
     values = {row.name: found.value(row.name) for row in rows if row.status == "restored"}
     for name, value in values.items():
         detector.variables_by_name()[name].assign(value)
-    return LoadReport(Path(checkpoint), prefix, rows, found.unused())
+    taken = 0
+    if ranges and detector.quantized is not None:
+        taken = take_ranges(detector.quantized.ranges, found, set(values))
+    return LoadReport(Path(checkpoint), prefix, rows, found.unused(), taken)
 
 
 def _plan(

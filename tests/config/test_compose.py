@@ -303,6 +303,20 @@ def test_the_choices_of_the_label_format_are_the_formats_there_are():
             "retinanet, efficientdet.",
             id="choice",
         ),
+        pytest.param(
+            TrainConfig,
+            {"steps": 100, "quantize_from": 100},
+            "train.quantize_from=100: is behind the last of 100 steps: nothing would be trained so.\n"
+            "  Give 75, for example, or leave it out.",
+            id="quantised too late",
+        ),
+        pytest.param(
+            TrainConfig,
+            {"steps": 100, "quantize_from": 0},
+            "train.quantize_from=0: random weights have no batch norm statistics, which are kept from there "
+            "on.\n  Give 75, for example, or weights: train.checkpoint=zoo.",
+            id="quantised from random weights",
+        ),
     ],
 )
 def test_a_section_that_cannot_be_is_refused(kind, values, expected):

@@ -7,6 +7,7 @@ from support.stores import artifacts, only_run
 
 from odtrain.cli.main import main
 from odtrain.config.compose import compose_config
+from odtrain.errors import ConfigError
 from odtrain.jobs import fitting
 
 pytestmark = pytest.mark.slow
@@ -48,6 +49,16 @@ def test_a_training_is_validated_ten_times_but_not_more_often_than_every_50_step
 
 def test_steps_between_validations_that_are_asked_for_are_taken():
     assert fitting.validated_every(compose_config(["evaluate.every=7"])) == 7
+
+
+def test_a_network_that_cannot_be_quantised_is_refused_before_anything_is_begun():
+    given = ["model=retinanet_mobile_coco", "train.quantize_from=5"]
+    with pytest.raises(ConfigError) as caught:
+        fitting.data_to_train_on(compose_config(given))
+    assert str(caught.value) == (
+        "train.quantize_from=5: retinanet_mobile_coco has Model Garden's own layers, whose int8 arithmetic is "
+        "not simulated.\n  Leave it out, or choose an SSD or an EfficientDet-Lite."
+    )
 
 
 @pytest.mark.parametrize("every", [0, 14])

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+from ai_edge_litert.interpreter import Interpreter
 from mlflow import MlflowClient
 from support.commands import TINY_RUN, odtrain
 from support.faults import WHOLE, Training
@@ -256,3 +257,37 @@ def test_a_killed_training_of_mixed_pictures_goes_on_with_the_same_batches(
     )
     assert found == expected
     assert len(expected) == 14
+
+
+def int8_ranges(folder):
+    """(tensors, 2): scale and zero point of all that the run's int8 file computes with."""
+    (run,) = (folder / "outputs/Default").iterdir()
+    interpreter = Interpreter(str(run / "export/model_int8.tflite"))
+    found = [each["quantization"] for each in interpreter.get_tensor_details()]
+    return np.array([one for one in found if one[0]], np.float64)
+
+
+def apart(one, other):
+    """How far scales are from each other at most, in proportion."""
+    return np.abs(one[:, 0] / other[:, 0] - 1).max()
+
+
+@pytest.mark.long
+def test_a_killed_quantised_training_gives_the_int8_file_of_one_that_was_not(
+    shapes, database, tmp_path
+):
+    """Within twice what two that were left alone differ by, as rounding is not repeatable."""
+    found = {}
+    for name, moments in (("whole", [""]), ("again", [""]), ("killed", ["batch:5", "batch:6", ""])):
+        run = KilledRun(tmp_path / name)
+        run.folder.mkdir()
+        shutil.copy(database, run.folder / "mlflow.db")
+        for moment in moments:
+            resumed = ("train.resume=auto",) if moment != moments[0] else ()
+            more = ("train.quantize_from=7", "export.formats=[tflite_int8]")
+            run.work_on(shapes, moment, *more, *resumed)
+        assert run.sessions[""].done.returncode == 0, run.sessions[""].done.stderr
+        found[name] = int8_ranges(run.folder)
+    noise = apart(found["again"], found["whole"])
+    assert len(found["whole"]) > 100
+    assert apart(found["killed"], found["whole"]) <= max(2 * noise, 0.01)

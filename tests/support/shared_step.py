@@ -49,10 +49,11 @@ def step(team, dataset, model, train):
             len(dataset.class_names),
             batch_norm_trained=train.batch_norm != "frozen",
             synchronized=train.batch_norm == "synchronized",
+            quantized=train.quantize_from is not None,
         )
         optimizer = tf_keras.optimizers.SGD(1.0, jit_compile=False)
         optimizer.build(detector.network.trainable_variables)
-        task = DetectionTask(detector, train, None)
+        task = DetectionTask(detector, train, None, quantized=train.quantize_from is not None)
         shares = team.distribute(
             lambda: training_batches(
                 index,
@@ -79,6 +80,8 @@ def step(team, dataset, model, train):
     after = [variable.numpy() for variable in detector.network.trainable_variables]
     gradients = np.concatenate([(a - b).ravel() for a, b in zip(before, after, strict=True)])
     moving = [variable.numpy().ravel() for variable in detector.network.non_trainable_variables]
+    if detector.quantized:
+        moving = [variable.numpy().ravel() for variable in detector.quantized.ranges.variables]
     return np.array([loss]), gradients, np.concatenate(moving)
 
 

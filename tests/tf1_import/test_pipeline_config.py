@@ -246,15 +246,23 @@ def test_a_field_is_carried_over(edited, old, new, expected):
         ),
         (
             "eval_config: ",
-            "graph_rewriter { quantization { delay: 48000 } }\neval_config: ",
-            "graph_rewriter: training with simulated quantisation; "
-            "here int8 files are made after training, with ranges measured on your pictures.",
+            "graph_rewriter { quantization { delay: 250000 } }\neval_config: ",
+            "graph_rewriter: quantisation is simulated from step 250000 on, behind the last of 200000.",
         ),
     ],
 )
 def test_what_cannot_be_carried_over_is_told_by_line(edited, old, new, said):
     found = edited(old, new)
     assert said in told(found, found.lost)
+
+
+def test_simulated_quantisation_begins_at_the_step_that_the_file_gives(edited):
+    rewriter = (
+        "graph_rewriter { quantization { delay: 48000 weight_bits: 8 activation_bits: 8 } }\n"
+    )
+    found = edited("eval_config: ", f"{rewriter}eval_config: ")
+    assert found.values["train.quantize_from"] == 48000
+    assert not found.lost
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 import functools
 import json
+import re
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,7 +44,7 @@ def eager():
 
 
 @functools.cache
-def built(freeze, batch_norm_trained, precision):
+def built(freeze, batch_norm_trained, precision, quantized=False):
     """A detector, and its first weights."""
     detector = build_detector(
         MODEL,
@@ -51,15 +52,19 @@ def built(freeze, batch_norm_trained, precision):
         frozen_stages=freeze,
         batch_norm_trained=batch_norm_trained,
         precision=precision,
+        quantized=quantized,
     )
-    return detector, values_of(detector.network.variables)
+    return detector, values_of(detector.state_by_name().values())
 
 
 def detector_for(config=None):
     """The one detector of that kind, at its first weights: building another takes a second."""
     config = config or settings()
-    detector, first = built(config.freeze, config.batch_norm == "trained", config.precision)
-    for variable, value in zip(detector.network.variables, first, strict=True):
+    quantized = [True] if config.quantize_from is not None else []
+    detector, first = built(
+        config.freeze, config.batch_norm == "trained", config.precision, *quantized
+    )
+    for variable, value in zip(detector.state_by_name().values(), first, strict=True):
         variable.assign(value)
     return detector
 
@@ -319,6 +324,100 @@ def test_training_stops_with_a_scored_checkpoint_when_time_runs_out(batches, tmp
 def test_time_that_runs_out_at_the_last_step_stopped_nothing(batches, tmp_path):
     config = settings(steps=1, max_minutes=0.0001)
     assert run(Fit(detector_for(), config, tmp_path), batches).stopped is None
+
+
+# ---- quantised steps
+
+
+def quantized_from_2(**changes):
+    return settings(steps=4, quantize_from=2, **changes)
+
+
+def test_steps_are_quantised_from_the_one_that_was_asked_for(batches, tmp_path):
+    fit = Fit(detector_for(quantized_from_2()), quantized_from_2(), tmp_path)
+    seen = []
+
+    def validate():
+        seen.append(float(fit.detector.quantized.ranges.seen.numpy().max()))
+        return {"mAP": 0.5}
+
+    told = Told()
+    run(fit, batches, told, validate, every=1)
+    assert seen == [0, 0, 1, 2]
+    assert fit.detector.trained_int8 is not None
+    assert told.steps("train/images_per_second") == [2, 4]
+
+
+def test_quantised_steps_begin_at_a_logged_one(batches, tmp_path):
+    config = settings(steps=6, quantize_from=3, log_every=2)
+    fit = Fit(detector_for(config), config, tmp_path)
+    run(fit, batches)
+    assert fit.detector.quantized.ranges.seen.numpy().tolist() == [2] * 37
+
+
+def test_quantised_steps_keep_the_statistics_of_batch_norm_and_learn_the_weights(batches, tmp_path):
+    config = quantized_from_2()
+    fit = Fit(detector_for(config), config, tmp_path)
+    variables = fit.detector.variables_by_name()
+    before = {}
+    told = Told(at_step={2: lambda: before.update({k: v.numpy() for k, v in variables.items()})})
+    run(fit, batches, told)
+    moved = {key for key, v in variables.items() if not np.array_equal(v.numpy(), before[key])}
+    assert not {key for key in moved if "moving_" in key}
+    backbone = {key for key in variables if re.search(r"Conv2d_\d+(_depthwise|_pointwise)?/", key)}
+    assert len(backbone) == 27 * 5
+    assert moved >= {key for key in backbone if "moving_" not in key}
+
+
+def test_the_best_weights_are_chosen_among_quantised_ones(batches, tmp_path):
+    config = quantized_from_2()
+    fit = Fit(detector_for(config), config, tmp_path)
+    fitted = run(fit, batches, None, scripted([0.9, 0.8, 0.3, 0.2]), 1)
+    assert (fitted.best_step, fitted.best_map) == (3, 0.3)
+    fit.load_best()
+    assert fit.detector.trained_int8 is not None
+
+
+def test_patience_waits_for_the_quantised_steps(batches, tmp_path):
+    config = settings(steps=20, quantize_from=3, patience=1)
+    fit = Fit(detector_for(config), config, tmp_path)
+    fitted = run(fit, batches, None, scripted([0.9, 0.8, 0.7, 0.6, 0.5]), 1)
+    assert (fitted.step, fitted.best_step) == (5, 4)
+
+
+def test_without_a_validated_quantised_step_the_last_weights_are_taken(batches, tmp_path):
+    config = quantized_from_2(max_minutes=0.001)
+    fit = Fit(detector_for(config), config, tmp_path)
+    fit.progress.best_step, fit.progress.best_map = 2, 0.9
+    fit.step.assign(3)
+    fit.load_best()
+    assert [path.name for path in tmp_path.glob("best/*.index")] == ["ckpt-3.index"]
+
+
+@pytest.mark.parametrize("stopped_at", long_but([1, 2, 3], [3]))
+def test_a_stopped_quantised_training_comes_to_the_same_weights_and_ranges(
+    batches, tmp_path, stopped_at
+):
+    config = quantized_from_2()
+    whole = Fit(detector_for(config), config, tmp_path / "whole")
+    run(whole, batches)
+    expected = values_of(whole.detector.state_by_name().values())
+    first = Fit(detector_for(config), config, tmp_path / "parts")
+    told = Told(at_step={stopped_at: lambda: first.ask_to_stop("interrupted")})
+    assert run(first, batches, told).step == stopped_at
+    second = Fit(detector_for(config), config, tmp_path / "parts")
+    assert second.resume() == stopped_at
+    run(second, batches)
+    found = values_of(second.detector.state_by_name().values())
+    for name, one, other in zip(second.detector.state_by_name(), found, expected, strict=True):
+        assert one == pytest.approx(other, rel=1e-3, abs=1e-4), name
+
+
+def test_a_quantised_step_of_several_passes_follows_each(batches, tmp_path):
+    config = settings(steps=2, quantize_from=1, batch_size=4, accumulate=2)
+    fit = Fit(detector_for(config), config, tmp_path)
+    run(fit, batches)
+    assert fit.detector.quantized.ranges.seen.numpy().tolist() == [2] * 37
 
 
 # ---- averaged weights

@@ -125,6 +125,15 @@ def test_two_devices_compute_the_loss_and_gradients_of_one(
     assert far["moving"] == 0
 
 
+@pytest.mark.long
+def test_two_devices_follow_the_ranges_of_quantisation_by_their_shares(prepared_shapes):
+    """The range is the mean of what the shares reach, so that some values are rounded otherwise."""
+    quantised = ("ssd_mobilenet_v1", "focal", "frozen", "checkpoint=zoo", "quantize_from=0")
+    far = shared_step("network", prepared_shapes.folder, *quantised)
+    assert far["loss"] < 0.01
+    assert 0 < far["moving"] < 0.1
+
+
 @pytest.mark.slow
 def test_synchronized_batch_norm_of_two_devices_is_that_of_one():
     far = shared_step("batch_norm")

@@ -150,7 +150,7 @@ def test_the_table_is_one_screen_that_accounts_for_everything(tmp_path, small):
         "fake-quantisation ranges (3), optimizer slots (3), moving averages (1), "
         "step counter (1), other variables (1)\n"
         "The fake-quantisation ranges are not used: weights are trained as floats, and int8 files get "
-        "ranges measured\non your pictures (export.calibration_pictures)."
+        "ranges measured\non your pictures (export.calibration_pictures). train.quantize_from=0 takes them."
     )
 
 
