@@ -232,6 +232,7 @@ class TrainConfig:
     batch_norm: str = field(metadata=one_of("trained", "synchronized", "frozen"))
     freeze: int = field(metadata=at_least(0))
     precision: str = field(metadata=one_of("auto", "fp32", "bf16"))
+    multi_scale: float = field(metadata=between(0, 0.5))
     seed: int = field(metadata=at_least(0))
     resume: str | None
     max_minutes: float | None

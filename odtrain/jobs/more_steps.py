@@ -22,7 +22,8 @@ def more_steps(fitted: Fitted) -> str | None:
     """
     if len(fitted.curve) >= LEAST_POINTS:
         return " ".join(filter(None, (_of_curve(fitted), _of_averages(fitted))))
-    return _of_losses(fitted.losses)
+    without = "few" if fitted.curve else "no"
+    return _of_losses(fitted.losses, f"With {without} validations nobody knows.")
 
 
 def _of_curve(fitted: Fitted) -> str:
@@ -49,14 +50,14 @@ def _of_averages(fitted: Fitted) -> str | None:
     )
 
 
-def _of_losses(losses: tuple[float, ...]) -> str | None:
+def _of_losses(losses: tuple[float, ...], doubt: str) -> str | None:
     quarter = len(losses) // 4
     if not quarter:
         return None
     last, before = losses[-quarter:], losses[-2 * quarter : -quarter]
-    fell = 1 - (sum(last) / quarter) / (sum(before) / quarter)
+    fell = 1 - sum(last) / sum(before)
     hint = "more steps may help" if fell > STILL_FALLING else "more steps would hardly help"
     return (
         f"The training loss fell by {fell:.0%} from the third quarter of the steps to the last: {hint}. "
-        "Without validation pictures nobody knows."
+        f"{doubt}"
     )

@@ -124,7 +124,11 @@ class SSD(tf.Module):  # type: ignore[misc]
         anchors: (A, 4) yxyx, fractions of the picture.
         objects: parts of `network`, and itself, by the names that object-based checkpoints give
             them; none where checkpoints name variables.
+        at_size: the same network for an input of another (height, width), on the very same variables;
+            raises ConfigError where it would have others. `build_detector` gives it.
     """
+
+    at_size: Callable[[tuple[int, int]], SSD]
 
     def __init__(
         self, config: ModelConfig, num_classes: int, images: tf.Tensor, parts: Parts, record: Record

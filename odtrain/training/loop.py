@@ -27,6 +27,7 @@ from official.core import base_trainer
 from official.core.config_definitions import ExperimentConfig
 
 from odtrain.config.schema import TrainConfig
+from odtrain.config.sizes import input_sizes
 from odtrain.errors import TrainingError
 from odtrain.io.atomic import sync
 from odtrain.models.build import copy_weights, plain_copy
@@ -131,6 +132,9 @@ class Fit:
             config: how.
             folder: where `last/` and `best/` checkpoints are kept.
             team: who trains.
+
+        Raises:
+            ConfigError: the network has other variables at another of the sizes it is to be trained at.
         """
         for torn in folder.glob("*/*_temp"):  # by a kill while it was written
             shutil.rmtree(torn)
@@ -141,6 +145,8 @@ class Fit:
         with team.scope():
             self.optimizer = build_optimizer(config, self._learning_rate)
             self.optimizer.build(detector.network.trainable_variables)
+            _, *others = input_sizes(detector.config, config.multi_scale)
+            self._others = [detector.at_size(size) for size in others]
         self.progress = Progress()
         self.step = tf.Variable(0, dtype=tf.int64, trainable=False)
         self._plain: SSD | None = None
@@ -230,7 +236,7 @@ class Fit:
         start = int(self.step.numpy())
         with self.team.scope():
             shares = self.team.distribute(lambda: batches(start))
-            task = DetectionTask(self.detector, self.config, shares)
+            task = DetectionTask(self.detector, self.config, shares, self._others)
             trainer = _trainer(task, self.detector, self.optimizer)
         trainer.global_step.assign(start)
         stopped = self._caught_up(start, validate, validate_every, listener)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import tensorflow as tf
@@ -24,9 +25,25 @@ LOSSES = ("localization_loss", "classification_loss", "regularization_loss")
 class DetectionTask(base_task.Task):  # type: ignore[misc]
     """One training step of an SSD, as Model Garden's trainer calls it."""
 
-    def __init__(self, detector: SSD, config: TrainConfig, batches: tf.data.Dataset) -> None:
+    def __init__(
+        self,
+        detector: SSD,
+        config: TrainConfig,
+        batches: tf.data.Dataset,
+        others: Sequence[SSD] = (),
+    ) -> None:
+        """Hold what is trained.
+
+        Args:
+            detector: whose variables learn.
+            config: how.
+            batches: what from.
+            others: the same variables behind networks of other inputs; with `detector` they are counted by
+                what the batches say of `sizes`.
+        """
         super().__init__(params=None)
         self._detector = detector
+        self._detectors = (detector, *others)
         self._config = config
         self._batches = batches
         same = tf.VariableAggregation.ONLY_FIRST_REPLICA
@@ -66,7 +83,8 @@ class DetectionTask(base_task.Task):  # type: ignore[misc]
     ) -> dict[str, tf.Tensor]:
         """Forward, backward, update; remembers the first batch whose loss left the numbers."""
         variables = model.network.trainable_variables
-        compute = self._at_once if self._config.accumulate == 1 else self._in_passes
+        in_one = self._config.accumulate == len(self._detectors) == 1
+        compute = self._at_once if in_one else self._in_passes
         losses, gradients = compute(inputs, variables)
         optimizer.apply_gradients(zip(gradients, variables, strict=True))
         whole = tf.unstack(summed(tf.stack(list(losses.values()))), num=len(losses))
@@ -87,17 +105,21 @@ class DetectionTask(base_task.Task):  # type: ignore[misc]
     def _in_passes(
         self, batch: Batch, variables: Sequence[tf.Variable]
     ) -> tuple[dict[str, tf.Tensor], list[tf.Tensor]]:
-        """The same, computed part by part: only one part's activations are held at a time."""
+        """The same, computed part by part, each at the size that was drawn for the batch.
+
+        Only one part's activations are held at a time. What replicas say to each other stays outside: what a
+        size computes is a branch that each of them takes by itself.
+        """
         passes, detector = self._config.accumulate, self._detector
         pictures = tf.shape(batch["images"])[0] // passes
 
         def one(number: tf.Tensor, sums: Sums, gradients: list[tf.Tensor]) -> tuple[Any, ...]:
             rows = slice(number * pictures, (number + 1) * pictures)
             part = {key: value[rows] for key, value in batch.items()}
-            with tf.GradientTape() as tape:
-                own = self._sums(part)
-                both = own.localization + own.classification
-            more = _gradients(tape, both, variables)
+            at_sizes = [partial(self._sums, each, part, variables) for each in self._detectors]
+            own, more = (
+                tf.switch_case(part["sizes"][0], at_sizes) if at_sizes[1:] else at_sizes[0]()
+            )
             added = Sums(*map(tf.add, sums, own))
             return number + 1, added, list(map(tf.add, gradients, more))
 
@@ -112,10 +134,18 @@ class DetectionTask(base_task.Task):  # type: ignore[misc]
         losses = _named(sums.localization / divisor, sums.classification / divisor, regularization)
         return losses, [a / divisor + b for a, b in zip(gradients, held, strict=True)]
 
-    def _sums(self, batch: Batch) -> Sums:
-        detector, config = self._detector, self._config
-        encodings, logits = detector.network(detector.normalize(batch["images"]), training=True)
-        return loss_sums(detector, batch, encodings, logits, config.loss, Way.of(config))
+    def _sums(
+        self, detector: SSD, batch: Batch, variables: Sequence[tf.Variable]
+    ) -> tuple[Sums, list[tf.Tensor]]:
+        """The sums of a detector's losses in a part of a batch, and their gradients."""
+        config, images = self._config, batch["images"]
+        if detector is not self._detector:
+            images = tf.image.resize(images, detector.config.size)
+        with tf.GradientTape() as tape:
+            encodings, logits = detector.network(detector.normalize(images), training=True)
+            own = loss_sums(detector, batch, encodings, logits, config.loss, Way.of(config))
+            both = own.localization + own.classification
+        return own, _gradients(tape, both, variables)
 
     def _watch(self, loss: tf.Tensor, step: tf.Tensor) -> None:
         healthy = tf.math.is_finite(loss) & (loss < EXPLODED)

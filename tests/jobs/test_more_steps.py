@@ -43,14 +43,20 @@ def fitted(scores=(), losses=(), last_map=None):
         pytest.param(
             fitted(losses=[4.0, 3.0, 2.0, 1.5]),
             "The training loss fell by 25% from the third quarter of the steps to the last: more steps may "
-            "help. Without validation pictures nobody knows.",
+            "help. With no validations nobody knows.",
             id="loss falls",
         ),
         pytest.param(
             fitted(losses=[4.0, 2.0, 1.0, 0.98]),
             "The training loss fell by 2% from the third quarter of the steps to the last: more steps would "
-            "hardly help. Without validation pictures nobody knows.",
+            "hardly help. With no validations nobody knows.",
             id="loss is level",
+        ),
+        pytest.param(
+            fitted([0.1, 0.2], losses=[4.0, 2.0, 1.0, 0.5]),
+            "The training loss fell by 50% from the third quarter of the steps to the last: more steps may "
+            "help. With few validations nobody knows.",
+            id="few validations",
         ),
         pytest.param(fitted([0.1, 0.2]), None, id="too short"),
     ],
