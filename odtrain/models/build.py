@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 
 import tensorflow as tf
@@ -60,7 +61,7 @@ def build_detector(
     """
     architecture = choose("model.architecture", config.architecture, list(ARCHITECTURES))
 
-    def built(config: ModelConfig) -> SSD:
+    def built(config: ModelConfig, scope: AbstractContextManager[None]) -> SSD:
         make = layers_for(
             config,
             frozen_stages=frozen_stages,
@@ -70,19 +71,18 @@ def build_detector(
             seed=seed,
         )
         images = tf_keras.Input((*config.size, 3), name="images")
-        parts = ARCHITECTURES[architecture](config, num_classes, make, images)
+        with scope:
+            parts = ARCHITECTURES[architecture](config, num_classes, make, images)
         return SSD(config, num_classes, images, parts, make.record)
 
     def at_size(size: tuple[int, int]) -> SSD:
         sharing = Sharing(first, made, size)
-        with sharing.scope():
-            other = built(replace(config, input_size=list(size)))
+        other = built(replace(config, input_size=list(size)), sharing.scope())
         sharing.check(other)
         return other
 
     made: list[tf.Variable] = []
-    with noted(made):
-        first = built(config)
+    first = built(config, noted(made))
     first.at_size = at_size
     return first
 
