@@ -63,9 +63,12 @@ def own(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_an_own_folder_becomes_a_detector_that_finds_in_an_own_picture(clone, own, shared):
-    weights = f"experiment=small_data train.checkpoint={shared / 'zoo' / WEIGHTS}"
-    commands = blocks("sh")[2].replace("DIR", str(own)).replace("PICTURES", f"{own}/raccoon-1.jpg")
-    script = commands.replace("experiment=small_data", weights)
+    train = "odtrain train data.images=DIR data.name=raccoon"
+    commands = blocks("sh")[2].replace(
+        train, f"{train} train.checkpoint={shared / 'zoo' / WEIGHTS}"
+    )
+    assert "train.checkpoint" in commands
+    script = commands.replace("DIR", str(own)).replace("PICTURES", f"{own}/raccoon-1.jpg")
     said = bash(f". .venv/bin/activate\n{script}", clone)
     assert "Registered models:/raccoon/1 is @champion." in said
     drawn = clone / "drawn/drawn/raccoon-1-jpg.jpg"
@@ -77,9 +80,10 @@ def test_an_own_folder_becomes_a_detector_that_finds_in_an_own_picture(clone, ow
 
 def test_the_same_in_python(clone, own, shared):
     (program,) = blocks("python")
-    first = '"experiment=small_data"'
-    weights = f'{first}, "train.checkpoint={shared / "zoo" / WEIGHTS}"'
-    program = program.replace("DIR", str(own)).replace(first, weights)
+    name = '"data.name=raccoon"'
+    weights = f'{name}, "train.checkpoint={shared / "zoo" / WEIGHTS}"'
+    assert name in program
+    program = program.replace("DIR", str(own)).replace(name, weights)
     for number, name in enumerate(("one.jpg", "two.jpg"), start=1):
         shutil.copy(own / f"raccoon-{number}.jpg", clone / name)
     (clone / "program.py").write_text(program, encoding="utf-8")

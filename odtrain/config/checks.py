@@ -238,6 +238,16 @@ def _check_jit(train: TrainConfig) -> None:
         )
 
 
+def _check_multi_scale(train: TrainConfig) -> None:
+    other = {"train.jit=true": train.jit, "train.quantize_from": train.quantize_from is not None}
+    for key in (key for key, given in other.items() if given and train.multi_scale):
+        raise ConfigError(
+            f"train.multi_scale={train.multi_scale:g}",
+            f"steps of several sizes do not go together with {key}.",
+            "Leave one of the two out.",
+        )
+
+
 def _check_accumulate(train: TrainConfig) -> None:
     if train.batch_size != "auto" and train.batch_size % train.accumulate:
         raise ConfigError(
@@ -276,6 +286,7 @@ FORMS: dict[type, tuple[Callable[[Any], None], ...]] = {
         _check_loss,
         _check_accumulate,
         _check_jit,
+        _check_multi_scale,
         _check_quantize_from,
     ),
     PredictConfig: (_check_threshold, _check_lines),

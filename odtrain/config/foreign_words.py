@@ -98,6 +98,7 @@ WORDS: dict[str, str] = {
     "flip": FLIP,
     **{word: f"augment.{word}={{}}" for word in ("mosaic", "mixup", "translate", "scale")},
     "copy_paste": "augment.copy_paste={}",
+    "multi_scale": "train.multi_scale=0.5",
     "close_mosaic": "augment.off_last=0.1, a fraction of the steps",
     "erasing": "augment.erase={}",
     "degrees": "augment.rotate={}",

@@ -222,6 +222,7 @@ class TrainConfig:
     freeze: int = field(metadata=at_least(0))
     precision: str = field(metadata=one_of("auto", "fp32", "bf16"))
     jit: bool
+    multi_scale: float = field(metadata=between(0, 0.5))
     seed: int = field(metadata=at_least(0))
     resume: str | None
     max_minutes: float | None

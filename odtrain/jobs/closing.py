@@ -25,10 +25,7 @@ if TYPE_CHECKING:
     from odtrain.jobs.train import TrainResult
 
 
-OWN = (
-    "  your own pictures      odtrain train data.images=DIR data.annotations=DIR data.name=NAME "
-    "model=ssd_mobilenet_v1_coco"
-)
+OWN = "  your own pictures      odtrain train data.images=DIR data.annotations=DIR data.name=NAME"
 """What comes next behind a training on the demo pictures."""
 
 

@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from odtrain.config.differing import in_a_name
 from odtrain.config.schema import Config
+from odtrain.config.sizes import check_sizes, input_sizes
 from odtrain.config.tiles import judging_tiles, training_tiles
 from odtrain.dataset.checks.anchor_fit import fit_findings
 from odtrain.dataset.prepare import prepare
@@ -75,11 +76,13 @@ def data_to_train_on(config: Config) -> tuple[Dataset, tuple[Finding, ...]]:
     """The prepared data, and what the check found in them and in how network and settings fit them.
 
     Raises:
-        ConfigError: a batch is larger than the training split, or steps of the network cannot be quantised.
+        ConfigError: a batch is larger than the training split, steps of the network cannot be quantised, or
+            `train.multi_scale` leaves one size alone.
         DataError: the data have errors, or no test pictures.
     """
     refuse_auto(config)
     check_quantizable(config)
+    check_sizes(config.model, config.train.multi_scale)
     dataset, batch_size = prepare(config.data), config.train.batch_size
     train = dataset.counts["train"]
     pictures = train.get(PIECES, train["images"])
@@ -269,6 +272,7 @@ def batches_of(
         steps=config.train.steps,
         model=config.model,
         cache_mb=config.train.cache_mb,
+        sizes=len(input_sizes(config.model, config.train.multi_scale)),
         trace=folder / "batches.csv" if config.train.trace_batches else None,
         team=team,
     )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import replace
 
 import tensorflow as tf
 import tf_keras
@@ -22,6 +24,7 @@ from odtrain.models import (
     ssd_ppn,
 )
 from odtrain.models.layers import Layers, layers_for
+from odtrain.models.sharing import Sharing, noted
 from odtrain.models.ssd import SSD, Parts
 from odtrain.system.progress import doing
 
@@ -59,17 +62,33 @@ def build_detector(
         ConfigError: an unknown architecture, initializer or precision, or layers that cannot be `quantized`.
     """
     architecture = choose("model.architecture", config.architecture, list(ARCHITECTURES))
-    make = layers_for(
-        config,
-        frozen_stages=frozen_stages,
-        batch_norm_trained=batch_norm_trained,
-        synchronized=synchronized,
-        precision=precision,
-        seed=seed,
-    )
-    images = tf_keras.Input((*config.size, 3), name="images")
-    parts = ARCHITECTURES[architecture](config, num_classes, make, images)
-    return SSD(config, num_classes, images, parts, make.record, quantized)
+
+    def built(
+        config: ModelConfig, scope: AbstractContextManager[None], quantized: bool = False
+    ) -> SSD:
+        make = layers_for(
+            config,
+            frozen_stages=frozen_stages,
+            batch_norm_trained=batch_norm_trained,
+            synchronized=synchronized,
+            precision=precision,
+            seed=seed,
+        )
+        images = tf_keras.Input((*config.size, 3), name="images")
+        with scope:
+            parts = ARCHITECTURES[architecture](config, num_classes, make, images)
+        return SSD(config, num_classes, images, parts, make.record, quantized)
+
+    def at_size(size: tuple[int, int]) -> SSD:
+        sharing = Sharing(first, made, size)
+        other = built(replace(config, input_size=list(size)), sharing.scope())
+        sharing.check(other)
+        return other
+
+    made: list[tf.Variable] = []
+    first = built(config, noted(made), quantized)
+    first.at_size = at_size
+    return first
 
 
 def plain_copy(detector: SSD) -> SSD:

@@ -126,7 +126,11 @@ class SSD(tf.Module):  # type: ignore[misc]
         objects: parts of `network`, and itself, by the names that object-based checkpoints give
             them; none where checkpoints name variables.
         quantized: `network` as its int8 file computes it; None where that is not trained.
+        at_size: the same network for an input of another (height, width), on the very same variables;
+            raises ConfigError where it would have others. `build_detector` gives it.
     """
+
+    at_size: Callable[[tuple[int, int]], SSD]
 
     def __init__(
         self,

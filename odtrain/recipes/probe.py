@@ -20,7 +20,8 @@ from typing import Any
 import psutil
 
 from odtrain.config.compose import as_yaml, from_yaml
-from odtrain.config.schema import Config
+from odtrain.config.schema import Config, replaced
+from odtrain.config.sizes import input_sizes
 from odtrain.recipes.rules import Speed
 from odtrain.system.progress import doing
 
@@ -82,8 +83,13 @@ def main() -> None:
     config = from_yaml(Path(asked).read_text(encoding="utf-8"))
     import tensorflow as tf
 
-    few, _ = _steps(config, int(classes), FEW, 1)
-    more, seconds = _steps(config, int(classes), MORE, STEPS)
+    # Memory has to hold the largest input of all; over a training steps last as long as at the model's own.
+    largest = max(input_sizes(config.model, config.train.multi_scale))
+    at_largest = replaced(config, {"model.input_size": list(largest)})
+    few, _ = _steps(at_largest, int(classes), FEW, 1)
+    more, seconds = _steps(at_largest, int(classes), MORE, STEPS)
+    if largest != config.model.size:
+        _, seconds = _steps(config, int(classes), MORE, STEPS)
     gpu = bool(tf.config.list_physical_devices("GPU"))
     values = {"few": few, "more": more, "seconds": seconds, "gpu": gpu}
     Path(answer).write_text(json.dumps(values), encoding="utf-8")
@@ -113,7 +119,7 @@ def _steps(config: Config, classes: int, pictures: int, count: int) -> tuple[int
     optimizer = build_optimizer(train, learning_rate(train))
     optimizer.build(detector.network.trainable_variables)
     task = DetectionTask(detector, train, None)
-    made_up = _batch(config, classes, pictures)
+    made_up = made_up_batch(config, classes, pictures)
 
     @tf.function(autograph=False)  # type: ignore[untyped-decorator]
     def step(batch: dict[str, Any]) -> Any:
@@ -125,11 +131,14 @@ def _steps(config: Config, classes: int, pictures: int, count: int) -> tuple[int
         begun = time.perf_counter()
         step(made_up).numpy()
         times.append(time.perf_counter() - begun)
-    return _peak(), min(times)
+    return peak_memory(), min(times)
 
 
-def _peak() -> int:
-    """Bytes; the system counts in kilobytes, macOS in bytes, and Windows elsewhere."""
+def peak_memory() -> int:
+    """The most that this process has held, in bytes.
+
+    The system counts in kilobytes, macOS in bytes, and Windows elsewhere.
+    """
     if sys.platform == "win32":
         return int(psutil.Process().memory_info().peak_wset)
     import resource
@@ -139,7 +148,8 @@ def _peak() -> int:
     )
 
 
-def _batch(config: Config, classes: int, pictures: int) -> dict[str, Any]:
+def made_up_batch(config: Config, classes: int, pictures: int) -> dict[str, Any]:
+    """Noise with boxes, as `input_pipeline.Batch` has it, without what no loss reads."""
     import numpy as np
     import tensorflow as tf
 

@@ -27,7 +27,10 @@ from odtrain.training.team import ALONE, Team
 
 Batch = dict[str, tf.Tensor]
 """images (B, h, w, 3) float32 0-255; boxes (B, N, 4) yxyx, fractions of those, padded with 0; classes
-(B, N) 1-based, 0 = padding; counts (B,) boxes in each picture; source_ids (B,)."""
+(B, N) 1-based, 0 = padding; counts (B,) boxes in each picture; source_ids (B,). Where a network is trained at
+several sizes also sizes (B,): the number of the one that was drawn, the same in the whole batch."""
+SIZE = 95
+"""What a seed is drawn for, behind those of `augment`."""
 
 
 Example = dict[str, tf.Tensor]
@@ -105,6 +108,7 @@ def training_batches(
     model: ModelConfig | None = None,
     cache_mb: float = 0,
     extent: Callable[[tf.Tensor], tf.Tensor | float] = lambda picture: 1.0,
+    sizes: int = 1,
     trace: Path | None = None,
     team: Team = ALONE,
 ) -> tf.data.Dataset:
@@ -122,6 +126,7 @@ def training_batches(
         model: whose input `resize` fills; needed where pictures are moved or put together.
         cache_mb: memory for decoded pictures, in 10^6 bytes; the batches are the same without.
         extent: the network's own: what boxes are multiplied by to be fractions of its input.
+        sizes: of how many the network's input is drawn in each step; the first is that which `resize` fills.
         trace: a CSV to which `step,hash,source ids` of every batch is appended, of this process's shares of
             it; the hash is the sum of those of its pictures, so that shares add up to the batch.
         team: who trains.
@@ -161,7 +166,8 @@ def training_batches(
         on = tf.cast(position // batch_size, tf.float64) < off
         image, boxes, classes, part = shown(image, example, place, on)
         coloured = recolour(image, part, place, augment_config, on)
-        return {
+        drawn = {"sizes": _drawn_size(seed, position // batch_size, sizes, on)} if sizes > 1 else {}
+        return drawn | {
             "images": worsen(coloured, place, augment_config, on),
             "boxes": boxes,
             "classes": classes,
@@ -178,6 +184,13 @@ def training_batches(
     if trace is not None:
         batches = _traced(batches, trace, first_step, team.here)
     return batches.prefetch(team.here)
+
+
+def _drawn_size(seed: int, step: tf.Tensor, sizes: int, on: tf.Tensor) -> tf.Tensor:
+    """The number of the size of a step, int32: the first where it is not `on`."""
+    draw = fold_in(tf.stack([tf.cast(seed, tf.int64), step]), SIZE)
+    number = tf.random.stateless_uniform([], draw, maxval=sizes, dtype=tf.int32)
+    return tf.where(on, number, 0)
 
 
 def _order(pictures: int, seed: int) -> Callable[[int], int]:
@@ -213,7 +226,8 @@ def _traced(batches: tf.data.Dataset, trace: Path, first_step: int, shares: int)
 
     @tf.autograph.experimental.do_not_convert  # type: ignore[untyped-decorator]
     def note(number: tf.Tensor, batch: Batch) -> Batch:
-        values = [batch[key] for key in ("counts", "images", "boxes", "classes", "source_ids")]
+        keys = ("counts", "images", "boxes", "classes", "sizes", "source_ids")
+        values = [batch[key] for key in keys if key in batch]
         written = tf.numpy_function(append, [number, *values], tf.int64)
         with tf.control_dependencies([written]):
             return {key: tf.identity(value) for key, value in batch.items()}
@@ -223,9 +237,9 @@ def _traced(batches: tf.data.Dataset, trace: Path, first_step: int, shares: int)
 
 def _hash(picture: tuple[np.ndarray, ...]) -> int:
     """Of one picture and what is labelled in it, whatever it is padded with."""
-    count, image, boxes, classes, source_id = picture
+    count, image, boxes, classes, *numbers = picture
     crc = 0
-    for value in (image, boxes[:count], classes[:count], source_id):
+    for value in (image, boxes[:count], classes[:count], *numbers):
         crc = zlib.crc32(np.ascontiguousarray(value).tobytes(), crc)
     return crc
 

@@ -26,6 +26,7 @@ import tensorflow as tf
 from official.core.base_trainer import Trainer
 
 from odtrain.config.schema import TrainConfig
+from odtrain.config.sizes import input_sizes
 from odtrain.errors import TrainingError
 from odtrain.io.atomic import sync
 from odtrain.models.build import copy_weights, plain_copy
@@ -131,6 +132,9 @@ class Fit:
             config: how.
             folder: where `last/` and `best/` checkpoints are kept.
             team: who trains.
+
+        Raises:
+            ConfigError: the network has other variables at another of the sizes it is to be trained at.
         """
         for torn in folder.glob("*/*_temp"):  # by a kill while it was written
             shutil.rmtree(torn)
@@ -141,6 +145,8 @@ class Fit:
         with team.scope():
             self.optimizer = build_optimizer(config, self._learning_rate)
             self.optimizer.build(detector.network.trainable_variables)
+            _, *others = input_sizes(detector.config, config.multi_scale)
+            self._others = [detector.at_size(size) for size in others]
         self.progress = Progress()
         self.step = tf.Variable(0, dtype=tf.int64, trainable=False)
         self._plain: SSD | None = None
@@ -257,14 +263,7 @@ class Fit:
         curve = tuple((int(at), score) for at, score in last.curve)
         losses = tuple(total / count for total, count in last.losses if count)
         return Fitted(
-            step,
-            last.best_step,
-            last.best_map,
-            stopped,
-            last.seconds,
-            curve,
-            losses,
-            last.last_map,
+            step, last.best_step, last.best_map, stopped, last.seconds, curve, losses, last.last_map
         )
 
     def load_best(self) -> None:
@@ -292,7 +291,7 @@ class Fit:
         with self.team.scope():
             shares = self.team.distribute(lambda: batches(step))
             quantized = step >= self._quantized_from
-            task = DetectionTask(self.detector, self.config, shares, quantized)
+            task = DetectionTask(self.detector, self.config, shares, self._others, quantized)
             trainer = task.trainer(self.optimizer)
         trainer.global_step.assign(step)
         return task, trainer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import tensorflow as tf
@@ -33,11 +34,22 @@ class DetectionTask(base_task.Task):  # type: ignore[misc]
         detector: SSD,
         config: TrainConfig,
         batches: tf.data.Dataset,
+        others: Sequence[SSD] = (),
         quantized: bool = False,
     ) -> None:
-        """`quantized`: steps are computed as the int8 file will compute."""
+        """Hold what is trained.
+
+        Args:
+            detector: whose variables learn.
+            config: how.
+            batches: what from.
+            others: the same variables behind networks of other inputs; with `detector` they are counted by
+                what the batches say of `sizes`.
+            quantized: steps are computed as the int8 file will compute.
+        """
         super().__init__(params=None)
         self._detector = detector
+        self._detectors = (detector, *others)
         self._network: Any = detector.quantized if quantized else detector.network
         self._config = config
         self._batches = batches
@@ -90,7 +102,8 @@ class DetectionTask(base_task.Task):  # type: ignore[misc]
         """Forward, backward, update; remembers the first batch whose loss left the numbers."""
         variables = model.network.trainable_variables
         config = self._config
-        compute = self._in_passes if config.accumulate > 1 or config.jit else self._at_once
+        in_one = config.accumulate == len(self._detectors) == 1 and not config.jit
+        compute = self._at_once if in_one else self._in_passes
         losses, gradients = compute(inputs, variables)
         optimizer.apply_gradients(zip(gradients, variables, strict=True))
         whole = tf.unstack(summed(tf.stack(list(losses.values()))), num=len(losses))
@@ -111,27 +124,26 @@ class DetectionTask(base_task.Task):  # type: ignore[misc]
     def _in_passes(
         self, batch: Batch, variables: Sequence[tf.Variable]
     ) -> tuple[dict[str, tf.Tensor], list[tf.Tensor]]:
-        """The same, computed part by part: only one part's activations are held at a time.
+        """The same, computed part by part, each at the size that was drawn for the batch.
 
-        The parts are what `train.jit` compiles: what replicas say to each other stays outside.
+        Only one part's activations are held at a time. The parts are what `train.jit` compiles. What replicas
+        say to each other stays outside: what a size computes is a branch that each of them takes by itself.
         """
         passes, detector, jit = self._config.accumulate, self._detector, self._config.jit
         pictures = tf.shape(batch["images"])[0] // passes
 
-        @tf.function(jit_compile=jit, autograph=False)
-        def sums_and_gradients(part: Batch) -> tuple[Sums, list[tf.Tensor]]:
-            with tf.GradientTape() as tape:
-                own = self._sums(part)
-                both = own.localization + own.classification
-            return own, _gradients(tape, both, variables)
-
+        computed = [partial(self._sums, each, variables) for each in self._detectors]
         if jit:
+            computed = [tf.function(each, jit_compile=True, autograph=False) for each in computed]
             batch = _of_few_shapes(batch)
 
         def one(number: tf.Tensor, sums: Sums, gradients: list[tf.Tensor]) -> tuple[Any, ...]:
             rows = slice(number * pictures, (number + 1) * pictures)
             part = {key: value[rows] for key, value in batch.items()}
-            own, more = sums_and_gradients(part)
+            at_sizes = [partial(each, part) for each in computed]
+            own, more = (
+                tf.switch_case(part["sizes"][0], at_sizes) if at_sizes[1:] else at_sizes[0]()
+            )
             added = Sums(*map(tf.add, sums, own))
             return number + 1, added, list(map(tf.add, gradients, more))
 
@@ -146,10 +158,18 @@ class DetectionTask(base_task.Task):  # type: ignore[misc]
         losses = _named(sums.localization / divisor, sums.classification / divisor, regularization)
         return losses, [a / divisor + b for a, b in zip(gradients, held, strict=True)]
 
-    def _sums(self, batch: Batch) -> Sums:
-        detector, config = self._detector, self._config
-        encodings, logits = self._network(detector.normalize(batch["images"]), training=True)
-        return loss_sums(detector, batch, encodings, logits, config.loss, Way.of(config))
+    def _sums(
+        self, detector: SSD, variables: Sequence[tf.Variable], batch: Batch
+    ) -> tuple[Sums, list[tf.Tensor]]:
+        """The sums of a detector's losses in a part of a batch, and their gradients."""
+        config, images, network = self._config, batch["images"], self._network
+        if detector is not self._detector:
+            images, network = tf.image.resize(images, detector.config.size), detector.network
+        with tf.GradientTape() as tape:
+            encodings, logits = network(detector.normalize(images), training=True)
+            own = loss_sums(detector, batch, encodings, logits, config.loss, Way.of(config))
+            both = own.localization + own.classification
+        return own, _gradients(tape, both, variables)
 
     def _watch(self, loss: tf.Tensor, step: tf.Tensor) -> None:
         healthy = tf.math.is_finite(loss) & (loss < EXPLODED)

@@ -133,8 +133,7 @@ def test_after_the_demo_pictures_come_own_ones():
         "  try it                 odtrain predict source=models:/panels@champion input=PICTURES "
         "output=drawn",
         "  take the files         odtrain models download models:/panels@champion --to DIR",
-        "  your own pictures      odtrain train data.images=DIR data.annotations=DIR data.name=NAME "
-        "model=ssd_mobilenet_v1_coco",
+        "  your own pictures      odtrain train data.images=DIR data.annotations=DIR data.name=NAME",
     ]
 
 

@@ -28,6 +28,12 @@ def fitted(scores=(), losses=(), last_map=None):
             id="level",
         ),
         pytest.param(
+            fitted([0.1, 0.3, 0.4, 0.35, 0.42, 0.36]),
+            "Whether more steps would help cannot be told: validation mAP was at most 0.400 in the first two "
+            "thirds of the steps, 0.420 behind them, and evaluations scatter by about 0.051.",
+            id="noisy",
+        ),
+        pytest.param(
             fitted([0.1, 0.5, 0.4, 0.3, 0.3, 0.3]),
             "More steps would not help, fewer do: validation mAP was at most 0.500 in the first two thirds of "
             "the steps, 0.300 behind them.",
@@ -43,14 +49,20 @@ def fitted(scores=(), losses=(), last_map=None):
         pytest.param(
             fitted(losses=[4.0, 3.0, 2.0, 1.5]),
             "The training loss fell by 25% from the third quarter of the steps to the last: more steps may "
-            "help. Without validation pictures nobody knows.",
+            "help. With no validations nobody knows.",
             id="loss falls",
         ),
         pytest.param(
             fitted(losses=[4.0, 2.0, 1.0, 0.98]),
             "The training loss fell by 2% from the third quarter of the steps to the last: more steps would "
-            "hardly help. Without validation pictures nobody knows.",
+            "hardly help. With no validations nobody knows.",
             id="loss is level",
+        ),
+        pytest.param(
+            fitted([0.1, 0.2], losses=[4.0, 2.0, 1.0, 0.5]),
+            "The training loss fell by 50% from the third quarter of the steps to the last: more steps may "
+            "help. With few validations nobody knows.",
+            id="few validations",
         ),
         pytest.param(fitted([0.1, 0.2]), None, id="too short"),
     ],

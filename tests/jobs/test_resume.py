@@ -235,7 +235,13 @@ def test_the_description_says_how_the_run_was_begun(killed, shapes):
     assert note.splitlines()[0] == f"`{shlex.join(begun)}`"
 
 
-MIXED = ("augment.mosaic=0.5", "augment.mixup=0.3", "augment.scale=0.3", "augment.off_last=0.2")
+MIXED = (
+    "augment.mosaic=0.5",
+    "augment.mixup=0.3",
+    "augment.scale=0.3",
+    "augment.off_last=0.2",
+    "train.multi_scale=0.5",
+)
 
 
 @pytest.mark.long

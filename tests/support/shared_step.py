@@ -19,6 +19,7 @@ import tf_keras
 
 from odtrain.config.compose import section
 from odtrain.config.schema import AugmentConfig, ModelConfig, TrainConfig
+from odtrain.config.sizes import input_sizes
 from odtrain.dataset.read import read_dataset
 from odtrain.io.tfrecord import index_records
 from odtrain.models.build import build_detector
@@ -53,7 +54,10 @@ def step(team, dataset, model, train):
         )
         optimizer = tf_keras.optimizers.SGD(1.0, jit_compile=False)
         optimizer.build(detector.network.trainable_variables)
-        task = DetectionTask(detector, train, None, quantized=train.quantize_from is not None)
+        sizes = input_sizes(model, train.multi_scale)
+        others = [detector.at_size(size) for size in sizes[1:]]
+        quantized = train.quantize_from is not None
+        task = DetectionTask(detector, train, None, others, quantized)
         shares = team.distribute(
             lambda: training_batches(
                 index,
@@ -63,6 +67,7 @@ def step(team, dataset, model, train):
                 batch_size=BATCH,
                 seed=0,
                 first_step=0,
+                sizes=len(sizes),
                 team=team,
             )
         )

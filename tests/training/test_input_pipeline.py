@@ -13,6 +13,7 @@ from odtrain.dataset.read import read_examples
 from odtrain.io.tfrecord import index_records
 from odtrain.models.ssd import resize as network_resize
 from odtrain.training.input_pipeline import DecodedPictures, Pictures, training_batches
+from odtrain.training.team import Team
 
 EVERYTHING = section(AugmentConfig, brightness=0.2, contrast=0.2, saturation=0.2)
 NOTHING = section(AugmentConfig, flip=False, crop=False)
@@ -164,6 +165,43 @@ def test_the_trace_names_every_batch_by_step_hash_and_pictures(index, tmp_path):
     by_step = [{row[0]: row for row in some} for some in rows]
     for step in ("1", "2", "3", "4"):
         assert by_step[0][step] == by_step[1][step]
+
+
+SIZED = {"sizes": 3, "steps": 16}
+
+
+def test_sizes_are_drawn_by_seed_and_step_one_for_a_batch(index):
+    whole = [batch["sizes"].tolist() for batch in take(16, index, NOTHING, **SIZED)]
+    resumed = take(13, index, NOTHING, first_step=3, **SIZED)
+    assert [batch["sizes"].tolist() for batch in resumed] == whole[3:]
+    assert all(sizes == sizes[:1] * 4 for sizes in whole)
+    assert {sizes[0] for sizes in whole} == {0, 1, 2}
+    other = [batch["sizes"].tolist() for batch in take(16, index, NOTHING, seed=1, **SIZED)]
+    assert other != whole
+
+
+def test_workers_draw_the_sizes_of_one(index):
+    alone = [batch["sizes"][0] for batch in take(16, index, NOTHING, **SIZED)]
+    for rank in (0, 1):
+        team = Team(workers=2, rank=rank)
+        shares = take(16, index, NOTHING, team=team, **SIZED)
+        assert [batch["sizes"].tolist() for batch in shares] == [[size] * 2 for size in alone]
+
+
+def test_the_last_part_of_the_steps_is_of_the_models_own_size(index):
+    config = section(AugmentConfig, off_last=0.5)
+    drawn = [batch["sizes"][0] for batch in take(16, index, config, **SIZED)]
+    assert drawn[8:] == [0] * 8
+    assert any(drawn[:8])
+
+
+def test_the_trace_tells_batches_of_other_sizes_apart(index, tmp_path):
+    traces = [tmp_path / f"{sizes}.csv" for sizes in (1, 2)]
+    for sizes, trace in enumerate(traces, start=1):
+        take(4, index, trace=trace, sizes=sizes)
+    ones, twos = (list(csv.reader(trace.read_text().splitlines()))[:4] for trace in traces)
+    assert [row[2] for row in ones] == [row[2] for row in twos]
+    assert not {row[1] for row in ones} & {row[1] for row in twos}
 
 
 def test_pictures_are_those_of_the_records(prepared_shapes):

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -6,7 +8,7 @@ from support import slow_assigners
 from odtrain.config.compose import section
 from odtrain.config.schema import ModelConfig, TrainConfig
 from odtrain.errors import ConfigError
-from odtrain.models.build import build_detector
+from odtrain.models.build import build_detector, copy_weights
 from odtrain.training.box_overlap_losses import OVERLAP_LOSSES, within_reach
 from odtrain.training.loss_parts import AS_PUBLISHED, Way
 from odtrain.training.losses import loss_sums, training_loss
@@ -199,19 +201,58 @@ def test_a_step_in_passes_or_compiled_has_the_loss_and_gradients_of_one_at_once(
     alike = {key: value for key, value in other.items() if key not in ("jit", "accumulate")}
     for options in (alike, other):
         train = section(TrainConfig, batch_size=4, loss=kind, **options)
-        task, taken = DetectionTask(detector, train, None), Taken()
-
-        @tf.function(autograph=False)
-        def step(batch, task=task, taken=taken):
-            values = task.train_step(batch, detector, taken)
-            return values, taken.gradients
-
-        values, found = step(batch_of(detector))
-        losses.append([float(value) for value in values.values()])
-        gradients.append(np.concatenate([gradient.numpy().ravel() for gradient in found]))
+        values, found = step_of(DetectionTask(detector, train, None), batch_of(detector))
+        losses.append(values)
+        gradients.append(found)
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
     apart = np.linalg.norm(gradients[1] - gradients[0]) / np.linalg.norm(gradients[0])
     assert apart < 1e-5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_step_of_several_sizes_is_that_of_a_network_of_the_size_that_was_drawn(number):
+    small = {"depth_multiplier": 0.25, "min_depth": 8, "initializer": "he"}
+    model = section(
+        ModelConfig,
+        name="s",
+        architecture=WITH_BACKGROUND,
+        input_size=64,
+        batch_norm_decay=0.5,
+        **small,
+    )
+    train = section(TrainConfig, batch_size=4)
+    detector = build_detector(model, 2)
+    others = [detector.at_size((96, 96))]
+    alone = build_detector(replace(model, input_size=(64, 96)[number]), 2)
+    copy_weights(detector, alone)
+    batch = batch_of(detector)
+    found = step_of(
+        DetectionTask(detector, train, None, others), batch | {"sizes": tf.fill([4], number)}
+    )
+    images = tf.image.resize(batch["images"], alone.config.size)
+    expected = step_of(DetectionTask(alone, train, None), batch | {"images": images})
+
+    np.testing.assert_allclose(found[0], expected[0], rtol=1e-5)
+    assert np.linalg.norm(found[1] - expected[1]) / np.linalg.norm(expected[1]) < 1e-4
+    moving, wanted = (
+        np.concatenate([x.numpy().ravel() for x in each.network.non_trainable_variables])
+        for each in (detector, alone)
+    )
+    np.testing.assert_allclose(moving, wanted, rtol=1e-4, atol=1e-6)
+
+
+def step_of(task, batch):
+    """The losses of a traced step, and its gradients in a row."""
+    taken = Taken()
+
+    @tf.function(autograph=False)
+    def step(batch):
+        values = task.train_step(batch, task.build_model(), taken)
+        return list(values.values()), taken.gradients
+
+    values, gradients = step(batch)
+    return [float(each) for each in values], np.concatenate([x.numpy().ravel() for x in gradients])
 
 
 @pytest.mark.parametrize(
@@ -233,12 +274,17 @@ def test_a_step_in_passes_or_compiled_has_the_loss_and_gradients_of_one_at_once(
             "train.batch_norm=synchronized does.\n  Leave one of the two out.",
         ),
         (
+            {"multi_scale": 0.2, "quantize_from": 100},
+            "train.multi_scale=0.2: steps of several sizes do not go together with train.quantize_from.\n"
+            "  Leave one of the two out.",
+        ),
+        (
             {"batch_size": 10, "accumulate": 4},
             "train.accumulate=4: does not divide train.batch_size=10.\n"
             "  Give train.batch_size=12, for example.",
         ),
     ],
-    ids=["publisher's", "smoothed twice", "two ways", "uneven"],
+    ids=["publisher's", "smoothed twice", "two ways", "sizes", "uneven"],
 )
 def test_what_does_not_go_together_is_refused(values, message):
     with pytest.raises(ConfigError) as caught:

@@ -95,6 +95,7 @@ def shared_step(*arguments):
     [
         ("ssd_mobilenet_v1", "hard_mining", ()),
         pytest.param("ssd_mobilenet_v1", "focal", (), marks=pytest.mark.long),
+        pytest.param("ssd_mobilenet_v1", "focal", ("multi_scale=0.5",), marks=pytest.mark.long),
         pytest.param("retinanet_spinenet_mobile", "retinanet", (), marks=pytest.mark.long),
         pytest.param(
             "ssd_mobilenet_v1",
