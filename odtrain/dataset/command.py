@@ -75,10 +75,20 @@ def _check(given: Composed) -> int:
 
 def _doubt(given: Composed) -> int:
     """`check --with`: the labels that a model doubts; the exit status is that of no error."""
+    from odtrain.errors import ConfigError
     from odtrain.findings import findings_annotations, findings_json
     from odtrain.labelling.doubted import doubted
 
     flags, config = given.flags, given.config
+    if flags.fix is not None:
+        raise ConfigError(
+            "--with and --fix",
+            "are two ways to ask: --fix repairs what is wrong with files, not with what they say.",
+            "Give one of them.",
+        )
+    for file in (flags.json, flags.html):
+        if file and not Path(file).absolute().parent.is_dir():
+            raise ConfigError(file, "lies in no folder that is there.", "Make it, or name another.")
     result = doubted(config, given.overrides, flags.by)
     if flags.json:
         Path(flags.json).write_text(findings_json(result.findings), encoding="utf-8")
