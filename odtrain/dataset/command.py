@@ -53,7 +53,7 @@ def _check(given: Composed) -> int:
     from odtrain.findings import errors, findings_annotations, findings_json, findings_screen
 
     flags, config = given.flags, given.config
-    if flags.by:
+    if flags.by is not None:
         return _doubt(given)
     checked = None if flags.fix is None else check(config.data, config.model)
     found = answer_of(checked) if checked else answer(config.data, config.model)

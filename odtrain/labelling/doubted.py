@@ -12,7 +12,7 @@ import numpy as np
 from odtrain.config.schema import Config, DataConfig
 from odtrain.dataset.check import Checked, check
 from odtrain.dataset.prepare import refuse_errors
-from odtrain.errors import DataError, told_if_not_written
+from odtrain.errors import ConfigError, DataError, told_if_not_written
 from odtrain.evaluation.label_doubts import (
     CLASSED,
     OVERLOOKED,
@@ -115,9 +115,12 @@ def doubted(config: Config, overrides: Sequence[str], by: str) -> Doubted:
         by: `FOLDS`, or a model as `source=` takes it.
 
     Raises:
+        ConfigError: `by` is empty.
         DataError: the data have errors, the model knows other classes, or the folder is there already.
         OdtrainError: as of what trains or opens the model.
     """
+    if not by:
+        raise ConfigError("--with", "names nothing.", "Name a model, or folds: --with SOURCE.")
     folder = Path(config.output or DEFAULT_FOLDER)
     if is_taken(folder):
         raise DataError(

@@ -282,3 +282,10 @@ def test_what_cannot_be_done_is_told_before_anything_is_looked_at(capsys, data, 
     status, _, err = check(capsys, "--with", model, *flags, *data)
     assert (status, err) == (1, said)
     assert not Path("to_check").exists()
+
+
+def test_an_empty_name_is_told(capsys, data):
+    status, _, err = check(capsys, "--with", "", *data)
+    assert (status, err) == (
+        1, "--with: names nothing.\n  Name a model, or folds: --with SOURCE.\n"
+    )  # fmt: skip
