@@ -53,7 +53,7 @@ def _check(given: Composed) -> int:
     from odtrain.findings import errors, findings_annotations, findings_json, findings_screen
 
     flags, config = given.flags, given.config
-    if flags.by:
+    if flags.by is not None:
         return _doubt(given)
     checked = None if flags.fix is None else check(config.data, config.model)
     found = answer_of(checked) if checked else answer(config.data, config.model)
@@ -75,10 +75,20 @@ def _check(given: Composed) -> int:
 
 def _doubt(given: Composed) -> int:
     """`check --with`: the labels that a model doubts; the exit status is that of no error."""
+    from odtrain.errors import ConfigError
     from odtrain.findings import findings_annotations, findings_json
     from odtrain.labelling.doubted import doubted
 
     flags, config = given.flags, given.config
+    if flags.fix is not None:
+        raise ConfigError(
+            "--with and --fix",
+            "are two ways to ask: --fix repairs what is wrong with files, not with what they say.",
+            "Give one of them.",
+        )
+    for file in (flags.json, flags.html):
+        if file and not Path(file).absolute().parent.is_dir():
+            raise ConfigError(file, "lies in no folder that is there.", "Make it, or name another.")
     result = doubted(config, given.overrides, flags.by)
     if flags.json:
         Path(flags.json).write_text(findings_json(result.findings), encoding="utf-8")

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from odtrain.box_matching import match_boxes
-from odtrain.structures import Detections, FloatArray, GroundTruth, pairwise_iou
+from odtrain.structures import Detections, FloatArray, GroundTruth, IntArray, pairwise_iou
 
 OVERLOOKED, PLACED, CLASSED = KINDS = ("overlooked", "badly placed", "wrong class")
 SAME_PLACE = 0.1
@@ -87,21 +87,17 @@ def _badly_placed(
 
     Which detection that is: the surest of the label's class that overlaps it and is not another label's.
     """
-    partner = _partners(truth, found, ious)
-    for label, place in enumerate(partner):
+    for label, place in enumerate(partners(truth, found).tolist()):
         if place >= 0:
             doubt = float(np.sqrt(found.scores[place]) * (1 - ious[label, place]))
-            yield Doubt(PLACED, picture, label, int(place), doubt)
+            yield Doubt(PLACED, picture, label, place, doubt)
 
 
-def _partners(truth: GroundTruth, found: Detections, ious: FloatArray) -> Sequence[int]:
+def partners(truth: GroundTruth, found: Detections) -> IntArray:
     """(L,) the detection that speaks for each label, -1 where there is none."""
     same = truth.classes[:, None] == found.classes[None]
-    meant = np.where(same, ious, 0)
-    partner: list[int] = match_boxes(
-        meant, SAME_PLACE, order="overlaps", rank=meant * found.scores
-    ).tolist()
-    return partner
+    meant = np.where(same, pairwise_iou(truth.boxes, found.boxes), 0)
+    return match_boxes(meant, SAME_PLACE, order="overlaps", rank=meant * found.scores)
 
 
 def _wrong_class(

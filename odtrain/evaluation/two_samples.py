@@ -17,7 +17,7 @@ Values = NDArray[np.float64]
 PERMUTATIONS = 999
 """The smallest chance that can be told is 1 of 1,000."""
 AT_ONCE = 100
-"""Permutations held in memory at a time."""
+"""Permutations, or members of a large sample, held in memory at a time."""
 
 
 def chance_of_one_population(a: Values, b: Values, seed: int) -> float:
@@ -30,7 +30,8 @@ def chance_of_one_population(a: Values, b: Values, seed: int) -> float:
     """
     if not len(a) or not len(b):
         return 1.0
-    apart = _distances(np.concatenate([a, b]))
+    both = np.concatenate([a, b])
+    apart = _distances(both, both)
     first = np.zeros(len(apart))
     first[: len(a)] = 1
     seen = _energy(apart, first[None])[0]
@@ -56,15 +57,15 @@ def corrected(chances: Mapping[str, float]) -> dict[str, float]:
 
 def unlikeness(sample: Values, reference: Values) -> Values:
     """(N,) how far each of (N, D) lies from (M, D) on average."""
-    far = np.linalg.norm(sample[:, None] - reference[None], axis=2)
-    mean: Values = far.mean(axis=1)
+    parts = np.array_split(sample, len(sample) // AT_ONCE + 1)
+    mean: Values = np.concatenate([_distances(part, reference).mean(axis=1) for part in parts])
     return mean
 
 
-def _distances(values: Values) -> Values:
-    squares = (values**2).sum(axis=1)
-    products = values @ values.T
-    apart: Values = np.sqrt(np.maximum(squares[:, None] + squares[None] - 2 * products, 0))
+def _distances(a: Values, b: Values) -> Values:
+    """(N, M) between (N, D) and (M, D)."""
+    squares = (a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1)
+    apart: Values = np.sqrt(np.maximum(squares - 2 * (a @ b.T), 0))
     return apart
 
 

@@ -83,11 +83,11 @@ def _same_model(config: Config) -> Version | None:
 
 def _names_by_split(version: Version, runs: Runs) -> dict[str, list[str]]:
     """The pictures that the version's run had in each split, by name."""
-    return {split: _names(version.run_id, split, runs) for split in SPLITS}
+    return {split: names_in_run(version.run_id, split, runs) for split in SPLITS}
 
 
-def _names(run_id: str, split: str, runs: Runs) -> list[str]:
-    """As the run's list says, in older runs the table of its labels; none if it had no such split."""
+def names_in_run(run_id: str, split: str, runs: Runs) -> list[str]:
+    """Pictures of a run's split: as its list says, in older runs the table of its labels; none without one."""
     for file in (f"{split}_list.txt", f"{split}_labels.csv"):
         try:
             return read_list(run_file(run_id, f"data/{file}", runs))

@@ -18,7 +18,9 @@ FILE = "decided.json"
 def note_decided(prepared: Path, images: Mapping[str, LabelledImage]) -> None:
     """Remember labels that are right; `images` by the sha256 of the picture's file, hexadecimal."""
     known = read_json(prepared / FILE)
-    write_json(prepared / FILE, {**known, **{key: _labels(one) for key, one in images.items()}})
+    write_json(
+        prepared / FILE, {**known, **{key: labels_digest(one) for key, one in images.items()}}
+    )
 
 
 def is_decided(known: Mapping[str, str], sha256: str, image: LabelledImage) -> bool:
@@ -29,7 +31,7 @@ def is_decided(known: Mapping[str, str], sha256: str, image: LabelledImage) -> b
         sha256: of the picture's file, hexadecimal.
         image: the picture with its labels.
     """
-    return known.get(sha256) == _labels(image)
+    return known.get(sha256) == labels_digest(image)
 
 
 def read_decided(prepared: Path) -> dict[str, str]:
@@ -37,6 +39,7 @@ def read_decided(prepared: Path) -> dict[str, str]:
     return read_json(prepared / FILE)
 
 
-def _labels(image: LabelledImage) -> str:
+def labels_digest(image: LabelledImage) -> str:
+    """By which the labels of a picture are known again: classes and boxes, to the pixel, in any order."""
     boxes = sorted([item.name, *image.corners(item, 0)] for item in image.objects)
     return hashlib.sha256(repr(boxes).encode("utf-8", "surrogateescape")).hexdigest()

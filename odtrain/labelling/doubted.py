@@ -2,33 +2,42 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from odtrain.config.schema import Config
+from odtrain.config.schema import Config, DataConfig
 from odtrain.dataset.check import Checked, check
 from odtrain.dataset.prepare import refuse_errors
-from odtrain.errors import DataError, told_if_not_written
-from odtrain.evaluation.label_doubts import CLASSED, OVERLOOKED, PLACED, Doubt, label_doubts
+from odtrain.errors import ConfigError, DataError, told_if_not_written
+from odtrain.evaluation.label_doubts import (
+    CLASSED,
+    OVERLOOKED,
+    PLACED,
+    Doubt,
+    label_doubts,
+    partners,
+)
 from odtrain.evaluation.saved_detections import under_names
 from odtrain.findings import Finding, findings_json, findings_screen
-from odtrain.io.atomic import write_bytes
+from odtrain.io.atomic import replacing_folder, write_bytes
 from odtrain.io.free_names import is_taken
-from odtrain.labelling.decided import is_decided, read_decided
+from odtrain.labelling.decided import is_decided, labels_digest, read_decided
 from odtrain.labelling.prelabel import (
     CLASS_LIST,
     Proposal,
     ProposalRow,
     close_folder,
+    naming,
 )
 from odtrain.labels.annotations import LabelledImage, LabelledObject, ground_truth
 from odtrain.labels.formats import voc
 from odtrain.model_source import open_source
 from odtrain.predict.outputs import NO_PLACE
-from odtrain.structures import Detections
+from odtrain.structures import Detections, GroundTruth
 from odtrain.studies.below import look_at, study
 from odtrain.studies.folds import detect_held_out
 from odtrain.system.progress import Bar
@@ -38,6 +47,12 @@ FOLDS = "folds"
 DEFAULT_FOLDER = "to_check"
 LEAST = {OVERLOOKED: 0.25, PLACED: 0.35, CLASSED: 0.25}
 """Doubt from which a label is shown to somebody; see docs/labelling.md for what was measured."""
+WITNESS = 0.5
+"""Part of the labels that a model must see too, for its silence to mean something."""
+POOR = (
+    "The model sees {} of the {} labels: it overlooks most, and what it does not doubt is not proven right. "
+    "Train longer (train.steps), or name a better one."
+)
 CODES = {OVERLOOKED: "OD141", PLACED: "OD142", CLASSED: "OD143"}
 
 
@@ -66,17 +81,29 @@ class _Seen:
     found: list[Detections]
     class_names: tuple[str, ...]
 
+    @property
+    def truths(self) -> list[GroundTruth]:
+        return [ground_truth(image, self.class_names) for image in self.images]
+
     def proposed(self, doubt: Doubt) -> LabelledObject:
-        """The object as the model sees it; a wrong class alone keeps its box."""
+        """The object as the model sees it; a label that it places or names otherwise is else as it was."""
         image, found = self.images[doubt.picture], self.found[doubt.picture]
         name = self.class_names[int(found.classes[doubt.found]) - 1]
         if doubt.label is not None and doubt.kind == CLASSED:
             return replace(image.objects[doubt.label], name=name)
         ymin, xmin, ymax, xmax = np.clip(found.boxes[doubt.found], 0, 1).tolist()
+        if doubt.label is not None:
+            return replace(image.objects[doubt.label], yxyx=(ymin, xmin, ymax, xmax))
         return LabelledObject(name, (ymin, xmin, ymax, xmax), difficult=False, truncated=False)
 
     def score(self, doubt: Doubt) -> float:
         return float(self.found[doubt.picture].scores[doubt.found])
+
+    def confirmed(self) -> int:
+        """How many labels the model sees too, as surely as it must be to say that one is missing."""
+        sure = [found.above(LEAST[OVERLOOKED]) for found in self.found]
+        pairs = zip(self.truths, sure, strict=True)
+        return sum(int((partners(truth, found) >= 0).sum()) for truth, found in pairs)
 
 
 def doubted(config: Config, overrides: Sequence[str], by: str) -> Doubted:
@@ -88,9 +115,12 @@ def doubted(config: Config, overrides: Sequence[str], by: str) -> Doubted:
         by: `FOLDS`, or a model as `source=` takes it.
 
     Raises:
+        ConfigError: `by` is empty.
         DataError: the data have errors, the model knows other classes, or the folder is there already.
         OdtrainError: as of what trains or opens the model.
     """
+    if not by:
+        raise ConfigError("--with", "names nothing.", "Name a model, or folds: --with SOURCE.")
     folder = Path(config.output or DEFAULT_FOLDER)
     if is_taken(folder):
         raise DataError(
@@ -101,10 +131,12 @@ def doubted(config: Config, overrides: Sequence[str], by: str) -> Doubted:
     checked = check(config.data, config.model)
     refuse_errors(config.data, checked.findings)
     if by != FOLDS:
-        return _result(config, checked, _found_by(by, config, checked), folder, by)
+        found = _found_by(by, config, checked)
+        return _result(config, overrides, checked, found, folder, by)
     with study(config, "check", f"labels of {config.data.name} that folds doubt") as tracker:
         found = detect_held_out(config, overrides, checked, tracker)
-        result = _result(config, checked, found, folder, f"folds of run {tracker.name}")
+        who = f"folds of run {tracker.name}"
+        result = _result(config, overrides, checked, found, folder, who)
         tracker.log_text(findings_json(result.findings), "data/doubts.json")
         return result
 
@@ -124,11 +156,15 @@ def _found_by(name: str, config: Config, checked: Checked) -> dict[Path, Detecti
 
 
 def _result(
-    config: Config, checked: Checked, found: Mapping[Path, Detections], folder: Path, who: str
+    config: Config,
+    overrides: Sequence[str],
+    checked: Checked,
+    found: Mapping[Path, Detections],
+    folder: Path,
+    who: str,
 ) -> Doubted:
     images = checked.images
     seen = _Seen(images, [found[image.image] for image in images], checked.class_names)
-    truths = [ground_truth(image, checked.class_names) for image in images]
     known = read_decided(Path(config.data.prepared))
     decided = {
         number
@@ -137,14 +173,14 @@ def _result(
     }
     doubts = [
         doubt
-        for doubt in label_doubts(truths, seen.found)
+        for doubt in label_doubts(seen.truths, seen.found)
         if doubt.doubt >= LEAST[doubt.kind] and doubt.picture not in decided
     ]
     findings = tuple(_finding(seen, doubt) for doubt in doubts)
     if doubts:
         with told_if_not_written(folder, NO_PLACE):
             _write(folder, seen, doubts, checked, who)
-    said = _told(config, seen, doubts, len(decided), folder, findings)
+    said = _told(config, overrides, seen, doubts, len(decided), folder, findings)
     turned = {str(file): held.orientation for file, held in checked.pictures.items()}
     return Doubted(findings, turned, checked.class_names, said)
 
@@ -182,11 +218,12 @@ def _write(folder: Path, seen: _Seen, doubts: Sequence[Doubt], checked: Checked,
     by_picture: dict[int, list[Doubt]] = {}
     for doubt in doubts:
         by_picture.setdefault(doubt.picture, []).append(doubt)
-    rows = [
-        _row(folder, rank, seen, picture, of_it, checked)
-        for rank, (picture, of_it) in enumerate(Bar(list(by_picture.items()), doing="write"), 1)
-    ]
-    close_folder(folder, seen.class_names, who, rows)
+    with replacing_folder(folder) as part:
+        rows = [
+            _row(part, rank, seen, picture, of_it, checked)
+            for rank, (picture, of_it) in enumerate(Bar(list(by_picture.items()), doing="write"), 1)
+        ]
+        close_folder(part, seen.class_names, who, rows)
 
 
 def _row(
@@ -211,7 +248,9 @@ def _row(
     proposals = tuple(_proposal(shown, item) for item in objects)
     content = checked.pictures[image.image].content
     worth = {"doubt": round(doubts[0].doubt, 4)}
-    return ProposalRow(copy.name, str(image.image), content, proposals, worth, replaces=True)
+    return ProposalRow(
+        copy.name, str(image.image), content, proposals, worth, replaces=labels_digest(image)
+    )
 
 
 def _proposal(image: LabelledImage, item: LabelledObject) -> Proposal:
@@ -224,24 +263,34 @@ def _proposal(image: LabelledImage, item: LabelledObject) -> Proposal:
 
 def _told(
     config: Config,
+    overrides: Sequence[str],
     seen: _Seen,
     doubts: Sequence[Doubt],
     decided: int,
     folder: Path,
     findings: Sequence[Finding],
 ) -> str:
-    labels = sum(len(image.objects) for image in seen.images)
+    labels, confirmed = sum(len(image.objects) for image in seen.images), seen.confirmed()
     left = f" {decided} were looked at before and left out." if decided else ""
+    weak = confirmed < WITNESS * labels
+    witness = [POOR.format(confirmed, labels)] if weak else []
     if not doubts:
-        return f"Nothing doubtful among {labels} labels in {len(seen.images)} pictures.{left}"
+        said = f"Nothing doubtful among {labels} labels in {len(seen.images)} pictures.{left}"
+        return "\n".join([said, *witness])
     pictures = len({doubt.picture for doubt in doubts})
-    keys = f"data.images={config.data.images} data.name={config.data.name}"
     return "\n".join(
         [
             findings_screen(findings),
             f"{len(doubts)} doubts about {labels} labels, in {pictures} of {len(seen.images)} pictures.{left}",
             f"  look at them  labelImg {folder} {folder / CLASS_LIST} {folder}   (as the model would have "
             "them; correct, then space bar)",
-            f"  take them     odtrain prelabel merge input={folder} {keys}",
+            f"  take them     odtrain prelabel merge input={folder} {_naming(config.data, overrides)}",
+            *witness,
         ]
     )
+
+
+def _naming(data: DataConfig, overrides: Sequence[str]) -> str:
+    """The settings of the data as they were given, so that labels and what is decided are found again."""
+    given = [shlex.quote(one) for one in overrides if one.startswith(("data.", "data="))]
+    return " ".join(given) or naming(data)

@@ -19,7 +19,7 @@ from odtrain.dataset.splits import SPLITS
 from odtrain.errors import ConfigError, DataError, told_if_not_written
 from odtrain.io.atomic import copy, replacing, sync
 from odtrain.io.free_names import numbered
-from odtrain.labelling.decided import note_decided
+from odtrain.labelling.decided import labels_digest, note_decided
 from odtrain.labelling.prelabel import (
     MANIFEST,
     Proposal,
@@ -38,6 +38,8 @@ SAME_OBJECT = 0.5
 OUTCOMES = ("kept", "moved", "renamed", "added", "removed")
 BEFORE = "before"
 """Folder of the label files as they were, within the folder of the proposals."""
+SHOWN = 5
+"""Names of pictures that a message gives."""
 OF_THE_SPLIT = ("OD017", "OD018")
 """Findings that do not matter in a folder that is no data set by itself."""
 
@@ -85,7 +87,8 @@ def merge(input: str | None, data: DataConfig) -> str:
     before = _digest(data)
     checked = _check_target(data)
     there = {held.content: file for file, held in checked.pictures.items()}
-    labels = {image.image: image.label_file for image in checked.images}
+    now = {image.image: image for image in checked.images}
+    other = []
     taken = [one for one in taken if _is_to_take(one.row, there)]
     with told_if_not_written(
         data.images,
@@ -95,17 +98,24 @@ def merge(input: str | None, data: DataConfig) -> str:
             if one.row.replaces:
                 picture = there[one.row.sha256]
                 name = picture.name
-                _replace(folder, one, picture, labels[picture])
+                if _is_changed(one, now.get(picture)):
+                    other.append(one.row.name)
+                _replace(folder, one, picture, now.get(picture))
+                note_decided(Path(data.prepared), {one.row.sha256: one.image})
             else:
                 name = one.row.merged or _free_name(data, Path(one.row.source).name)
                 rows = _noted(folder, source, rows, replace(one.row, merged=name))
                 _copy(folder, one, data, name)
             rows = _noted(folder, source, rows, replace(one.row, merged=name, taken=True))
     dataset = prepare(data)
-    note_decided(
-        Path(data.prepared), {one.row.sha256: one.image for one in taken if one.row.replaces}
-    )
-    return _told(taken, rows, data, before, dataset.digest)
+    said = _told(taken, rows, data, before, dataset.digest)
+    if other:
+        shown = ", ".join(other[:SHOWN]) + ", ..." * (len(other) > SHOWN)
+        said += (
+            f"\n  {len(other)} had other labels by now than when they were doubted: {shown}. Those are in "
+            f"{folder / BEFORE}."
+        )
+    return said
 
 
 def box_outcomes(proposals: Sequence[Proposal], image: LabelledImage) -> Counter[str]:
@@ -179,7 +189,7 @@ def _is_to_take(row: ProposalRow, there: Mapping[str, Path]) -> bool:
             "is not among the labelled pictures any more; nothing was changed.",
             "Put it back, or take its copy and its XML out of the folder of the proposals.",
         )
-    return row.replaces or bool(row.merged) or row.sha256 not in there
+    return bool(row.replaces or row.merged) or row.sha256 not in there
 
 
 def _check_target(config: DataConfig) -> Checked:
@@ -217,9 +227,15 @@ def _copy(folder: Path, one: Taken, config: DataConfig, name: str) -> None:
     sync((labels / name).with_suffix(".xml"))
 
 
-def _replace(folder: Path, one: Taken, picture: Path, label_file: Path | None) -> None:
+def _is_changed(one: Taken, now: LabelledImage | None) -> bool:
+    """Whether the labels are neither those that were doubted nor, after a kill, the corrected ones."""
+    known = one.row.replaces, labels_digest(one.image)
+    return now is not None and labels_digest(now) not in known
+
+
+def _replace(folder: Path, one: Taken, picture: Path, now: LabelledImage | None) -> None:
     """Write the corrected XML in place of the old one, which is kept."""
-    file = picture.with_suffix(".xml") if label_file is None else label_file
+    file = (now and now.label_file) or picture.with_suffix(".xml")
     kept = folder / BEFORE / f"{one.row.name}.xml"
     if file.exists() and not kept.exists():
         kept.parent.mkdir(exist_ok=True)

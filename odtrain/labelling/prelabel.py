@@ -85,7 +85,7 @@ class ProposalRow:
         worth: why it stands where it stands; see `worth.Worth`.
         merged: name it has in the data set, noted before it is copied there.
         taken: whether it was copied to the end.
-        replaces: whether `source` is a picture of the data set, whose labels are corrected.
+        replaces: of a picture of the data set whose labels are corrected, their `labels_digest`; else empty.
     """
 
     name: str
@@ -95,7 +95,7 @@ class ProposalRow:
     worth: dict[str, float]
     merged: str | None = None
     taken: bool = False
-    replaces: bool = False
+    replaces: str = ""
 
 
 def prelabel(config: Config) -> str:
@@ -285,13 +285,18 @@ def _told(
     folder: Path, rows: Sequence[ProposalRow], left_out: Counter[str], data: DataConfig
 ) -> str:
     boxes = sum(len(row.proposals) for row in rows)
-    keys = f"data.images={data.images} data.name={data.name}"
     lines = [f"{boxes} proposals in {len(rows)} pictures, the most worthwhile first: {folder}"]
     if left_out:
         lines.append(f"Left out: {_left(left_out)}.")
     labelling = f"labelImg {folder} {folder / CLASS_LIST} {folder}"
     lines += [
         f"  correct them  {labelling}   (space bar: this picture is right)",
-        f"  take them     odtrain prelabel merge input={folder} {keys}",
+        f"  take them     odtrain prelabel merge input={folder} {naming(data)}",
     ]
     return "\n".join(lines)
+
+
+def naming(data: DataConfig) -> str:
+    """The settings that name a data set, for a command that is printed."""
+    labels = f" data.annotations={data.annotations}" if data.annotations else ""
+    return f"data.images={data.images}{labels} data.name={data.name}"

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from odtrain.config.schema import Config
-from odtrain.dataset.prepare import prepare
+from odtrain.dataset.check import check
+from odtrain.dataset.pairing import PictureNames
 from odtrain.errors import ConfigError, DataError
 from odtrain.evaluation.two_samples import (
     Values,
@@ -22,7 +23,9 @@ from odtrain.evaluation.two_samples import (
 )
 from odtrain.io.atomic import write_text
 from odtrain.io.markdown import table
-from odtrain.jobs.context import Split, say_run
+from odtrain.jobs.context import say_run
+from odtrain.jobs.kept_test import names_in_run
+from odtrain.media.images import read_turned
 from odtrain.model_source import open_source, run_config, run_meant
 from odtrain.monitoring.usage import KINDS, Usage, read_usage
 from odtrain.reports.drift_chart import drift_chart
@@ -110,13 +113,15 @@ def drift(config: Config, folder: Path, against: str) -> Drift:
         DataError: there is no log, too few pictures, or the log is of other classes.
         TrackingError: there is no such run or model.
     """
-    usage = read_usage(folder)
-    reference = _reference(config, against)
+    if not against:
+        raise ConfigError("--against", "is not given.", "Name the run or the model that served.")
+    run = run_meant(against, config.runs)
+    usage, reference = read_usage(folder, run), _reference(config, against, run)
     if usage.class_names != reference.class_names:
+        served = ", ".join(usage.class_names) or "classes without names"
         raise DataError(
             folder,
-            f"was logged of a model of {', '.join(usage.class_names)}; {against} knows "
-            f"{', '.join(reference.class_names)}.",
+            f"was logged of a model of {served}; {against} knows {', '.join(reference.class_names)}.",
             "Name the run or model that served: --against RUN.",
         )
     for name, side in ((str(folder), usage), (against, reference)):
@@ -155,20 +160,26 @@ def _some(values: Values) -> Values:
     return evenly
 
 
-def _reference(config: Config, against: str) -> Usage:
-    """What the model sees in the validation pictures of its run; in the test pictures, where it has none."""
-    if not against:
-        raise ConfigError("--against", "is not given.", "Name the run or the model that served.")
-    run = run_meant(against, config.runs)
-    made_with = run_config(run, config.runs)
+def _reference(config: Config, against: str, run: str) -> Usage:
+    """What the model sees in the validation pictures of its run, or the test pictures, where those are few.
+
+    Those of the run that are still there: the data set may have grown since, and be split anew.
+    """
     source = open_source(against, config, tiles=config.evaluate.tiles)
-    dataset = prepare(made_with.data)
-    name = "validation" if dataset.counts["validation"]["images"] >= FEWEST else "test"
-    split = Split.read(dataset, name)
+    images = check(run_config(run, config.runs).data).images
+    pictures = PictureNames(image.image for image in images)
+    name, files = "", set[Path]()
+    for name in ("validation", "test"):
+        names = names_in_run(run, name, config.runs)
+        files = {file for each in names for file in pictures.find_path(each)}
+        if len(files) >= FEWEST:
+            break
     rows = []
-    for image in Bar(split.images, doing=f"look at the {name} pictures"):
-        rows.append({"time": 0, **seen_as_json(image, source.detect_all([image])[0])})
-    return Usage(rows, {}, f"{name} pictures of run {run}", source.class_names)
+    shown = [image for image in images if image.image in files]
+    for image in Bar(shown, doing=f"look at the {name} pictures"):
+        picture = read_turned(image.image, image.orientation)
+        rows.append({"time": 0, **seen_as_json(picture, source.detect(picture))})
+    return Usage(rows, {}, f"{name} pictures of run {run}", source.class_names, runs=(run,))
 
 
 # ---- what is kept and said
@@ -200,13 +211,13 @@ def _record(
 def most_different(usage: Usage, reference: Usage) -> list[Path]:
     """Kept pictures that look least like the reference, each number in its own standard deviations."""
     kinds = ("light", "contrast", "sharpness", "layout", "objects", "scores")
-    far = np.zeros(len(usage.rows))
+    places = list(usage.kept)
+    far = np.zeros(len(places))
     for kind in kinds:
-        here, there = usage.numbers(kind), reference.numbers(kind)
+        here, there = usage.numbers(kind)[places], reference.numbers(kind)
         spread = np.maximum(there.std(axis=0), 1e-6) * np.sqrt(there.shape[1])
         far += unlikeness(here / spread, _some(there) / spread)
-    ordered = sorted(usage.kept, key=lambda place: -far[place])
-    return [usage.kept[place] for place in ordered[:DIFFERENT]]
+    return [usage.kept[places[number]] for number in np.argsort(-far, kind="stable")[:DIFFERENT]]
 
 
 def _told(
@@ -219,6 +230,9 @@ def _told(
         lines = [f"What the model sees has changed ({sides}): {said}."]
     else:
         lines = [f"No change is shown ({sides})."]
+    if not {*reference.runs, ""} & set(usage.runs):
+        other = f"The log is of another model, of run {', '.join(usage.runs)}"
+        lines.append(f"{other}: what is found may differ by that alone.")
     if usage.thinned:
         lines.append(f"{usage.thinned} pictures were left out that repeat the one before.")
     if usage.broken:

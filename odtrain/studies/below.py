@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from odtrain.config.schema import Config, replaced
 from odtrain.dataset.check import Checked
-from odtrain.dataset.prepare import prepare
+from odtrain.dataset.prepare import content_digest
+from odtrain.errors import DataError
 from odtrain.evaluation.saved_detections import Kept, read_kept, write_kept
 from odtrain.io.atomic import write_text
 from odtrain.jobs.context import RunContext, say_run
@@ -53,9 +54,14 @@ def study(config: Config, stage: str, name: str) -> Iterator[Tracker]:
         yield run
 
 
-def with_split(config: Config, checked: Checked, split: Split, number: int) -> Config:
-    """The configuration of training `number` on a split of its own, with the class ids of all labels."""
-    lists = as_lists(split, checked, Path(config.outputs) / FOLDER)
+def with_split(config: Config, checked: Checked, split: Split, stage: str) -> Config:
+    """The configuration of a training on a split of its own, with the class ids of all labels.
+
+    It names the content of the data: a training that was begun with other labels is not gone on with. All
+    trainings of a `stage` are prepared in one folder, one after the other.
+    """
+    content = content_digest(checked, config.data)[:16]
+    lists = as_lists(split, checked, Path(config.outputs) / FOLDER / content)
     names = Path(lists["data.test_list"]).with_name("label_map.pbtxt")
     if not names.exists():  # a class may be in the test pictures alone
         write_text(names, label_map_text(checked.class_names))
@@ -66,7 +72,7 @@ def with_split(config: Config, checked: Checked, split: Split, number: int) -> C
         "data.folds": 0,
         "data.fold": 0,
         "data.label_map": str(names),
-        "data.prepared": f"{config.data.prepared}-{FOLDER}-{number}",
+        "data.prepared": f"{config.data.prepared}-{stage}",
     }
     return replaced(config, own)
 
@@ -83,7 +89,7 @@ def detect_below(
     A training that was stopped is gone on with.
 
     Args:
-        config: of the training.
+        config: of the training, as `with_split` gives it.
         overrides: that the user gave.
         tracker: the run that it is shown below.
         name: of its own run.
@@ -93,15 +99,15 @@ def detect_below(
         OdtrainError: as of any training; its run, if begun, is marked FAILED.
         KeyboardInterrupt, Terminated: a signal ended training behind a checkpoint.
     """
-    data = prepare(config.data).digest
-    file = Path(config.outputs) / FOLDER / f"{config_digest(config)}.npz"
+    digest = config_digest(config)
+    file = Path(config.outputs) / FOLDER / f"{digest}.npz"
     facts = {"pictures": [str(image.image) for image in images]}
-    if file.is_file():
+    with suppress(DataError):  # that it is missing, or damaged
         kept = read_kept(file)
-        if (kept.split, kept.facts) == (data, facts):
+        if kept.facts == facts:
             return kept.detections
     found = _trained(replaced(config, {"train.resume": "auto"}), overrides, tracker, name, images)
-    write_kept(file, Kept(data, found, (), facts))
+    write_kept(file, Kept(digest, found, (), facts))
     return found
 
 

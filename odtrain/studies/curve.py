@@ -111,7 +111,7 @@ def _curves(
     for place, (number, images) in enumerate(sorted(drawn.items()), start=1):
         logger.info(f"Training {place} of {len(drawn)}: on {number} pictures.")
         split = {"train": images, "validation": checked.splits["validation"], "test": test}
-        own = with_split(config, checked, split, place)
+        own = with_split(config, checked, split, "parts")
         name = f"{config.data.name} on {number} pictures"
         found[number] = detect_below(own, overrides, tracker, name, test)
     truths = [ground_truth(image, checked.class_names) for image in test]

@@ -55,7 +55,7 @@ def detect_held_out(
         learned = [image for image in images if image.image not in held_out]
         logger.info(f"Fold {part + 1} of {number}: {len(shown)} pictures are held out.")
         split = {"train": learned, "validation": [], "test": shown}
-        own = with_split(config, checked, split, part + 1)
+        own = with_split(config, checked, split, "folds")
         name = f"{config.data.name} fold {part + 1} of {number}"
         seen = detect_below(own, overrides, tracker, name, shown)
         found |= dict(zip((image.image for image in shown), seen, strict=True))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import sys
 import webbrowser
-from collections.abc import Iterable, Sequence
-from contextlib import closing, suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 
 import anyio
 import uvicorn
@@ -126,8 +127,18 @@ def serve(
             ws="none",
         )
         give_memory_back()
-        with suppress(KeyboardInterrupt):
+        with suppress(KeyboardInterrupt), _ended_by_sigterm():
             uvicorn.Server(settings).run(sockets=[listener])
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Inside, SIGTERM ends what is inside as Ctrl-C does: uvicorn raises it again behind its last answer."""
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _listen(host: str, port: int, what: str) -> socket.socket:

@@ -99,6 +99,7 @@ def usage_log(settings: ServeConfig, source: Source) -> Iterator[UsageLog | None
             LogSettings(folder, settings.log_pictures, settings.log_megabytes),
             source.name,
             source.class_names,
+            source.run_id or source.passport.get("run", ""),
         )
     except OSError as error:
         problem = f"cannot be written: {error.strerror}."

@@ -97,7 +97,8 @@ class DetectorModel(PythonModel):
         file, workers = Path(context.artifacts[chosen]), min(os.cpu_count() or 1, MOST_WORKERS)
         self.detector = load_detectors(file, workers, class_names=labels)
         if self.log is None:
-            self.log = log_of_environment(file.name, self.detector.class_names)
+            run = self.detector.passport.get("run", "")
+            self.log = log_of_environment(file.name, self.detector.class_names, run)
 
     # MLflow makes a schema of the hint of `model_input`, except of this one: all kinds come in.
     def predict(

@@ -54,3 +54,9 @@ def test_chances_are_raised_as_holm_says(chances, expected):
 def test_what_lies_far_from_the_reference_is_unlike_it():
     far = unlikeness(np.array([[0.0], [10.0]]), drawn(50))
     assert far[1] > 5 > far[0]
+
+
+def test_a_large_sample_is_looked_at_in_parts():
+    sample, reference = drawn(250, of=3), drawn(7, of=3, seed=1)
+    one_by_one = [np.linalg.norm(each - reference, axis=1).mean() for each in sample]
+    assert unlikeness(sample, reference) == pytest.approx(one_by_one)

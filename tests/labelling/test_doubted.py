@@ -12,6 +12,7 @@ from support.pictures import Labelled, label_picture
 from support.tflite_files import write_constant_model
 
 from odtrain.cli.main import main
+from odtrain.labelling import doubted, merge
 
 SIZE = (100, 80)
 CIRCLE, SQUARE = (10, 8, 50, 40), (50, 40, 90, 72)
@@ -181,3 +182,110 @@ def test_a_model_of_other_classes_is_refused(capsys, data, model):
     status, _, err = check(capsys, "--with", model, *data)
     assert status == 1
     assert err.splitlines()[0].endswith("knows the classes cat, dog; mine has circle, square.")
+
+
+def test_what_is_decided_is_remembered_though_merging_was_cut_off(capsys, monkeypatch, data, model):
+    check(capsys, "--with", model, *data)
+    verify(Path("to_check"), "placed")
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(merge, "prepare", killed)
+        assert main(["prelabel", "merge", "input=to_check", *data]) == 130
+    label_picture(Path("mine/right.jpg"), SIZE, LABELS["placed"], seed=0)
+    capsys.readouterr()
+    _, out, _ = check(capsys, "--with", model, "output=again", *data)
+    assert (
+        "3 doubts about 7 labels, in 3 of 4 pictures. 1 were looked at before and left out." in out
+    )
+
+
+def test_labels_that_were_changed_meanwhile_are_kept_and_told(capsys, data, model):
+    check(capsys, "--with", model, *data)
+    for name in ("placed", "classed"):
+        verify(Path("to_check"), name)
+    file = Path("mine/placed.xml")
+    changed = file.read_bytes().replace(b"<xmin>30<", b"<xmin>29<")
+    file.write_bytes(changed)
+    capsys.readouterr()
+    assert main(["prelabel", "merge", "input=to_check", *data]) == 0
+    (kept,) = Path("to_check/before").glob("*-placed.jpg.xml")
+    assert kept.read_bytes() == changed
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        f"  1 had other labels by now than when they were doubted: {kept.stem}. Those are in to_check/before."
+    )
+
+
+def test_a_box_that_the_model_places_elsewhere_keeps_what_else_is_said_of_it(capsys, data, model):
+    file = Path("mine/placed.xml")
+    root = etree.parse(file).getroot()
+    root.find("object/difficult").text = "1"
+    file.write_bytes(etree.tostring(root))
+    check(capsys, "--with", model, *data)
+    (shown,) = Path("to_check").glob("*-placed.xml")
+    flags = [each.findtext("difficult") for each in etree.parse(shown).getroot().findall("object")]
+    assert flags == ["1", "0"]
+
+
+def test_a_model_that_overlooks_most_is_said_to_be_no_witness(capsys, data, model):
+    boxes = np.array([[[0.0, 0.9, 0.02, 0.92]]], np.float32)
+    numbers = {"boxes": boxes, "classes": [[0]], "scores": [[0.2]]}
+    outputs = [(f"detection_{key}", np.array(value, np.float32)) for key, value in numbers.items()]
+    write_constant_model(model, [*outputs, ("num_detections", np.array([1], np.float32))])
+    _, out, _ = check(capsys, "--with", model, *data)
+    assert out.splitlines() == [
+        "Nothing doubtful among 7 labels in 4 pictures.",
+        "The model sees 0 of the 7 labels: it overlooks most, and what it does not doubt is not proven right. "
+        "Train longer (train.steps), or name a better one.",
+    ]
+
+
+def test_a_folder_that_was_not_written_to_the_end_is_not_there(capsys, monkeypatch, data, model):
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(doubted, "close_folder", killed)
+        assert check(capsys, "--with", model, *data)[0] == 130
+    assert not Path("to_check").exists()
+    assert check(capsys, "--with", model, *data)[0] == 0
+
+
+def test_the_command_that_takes_them_names_the_data_as_they_were_named(capsys, data, model):
+    Path("labels").mkdir()
+    for file in Path("mine").glob("*.xml"):
+        file.rename(Path("labels", file.name))
+    _, out, _ = check(capsys, "--with", model, *data, "data.annotations=labels", "data.prepared=p")
+    assert out.splitlines()[-1] == (
+        "  take them     odtrain prelabel merge input=to_check data.images=mine data.name=mine "
+        "data.annotations=labels data.prepared=p"
+    )
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (
+            ["--fix", "new"],
+            "--with and --fix: are two ways to ask: --fix repairs what is wrong with files, not with what "
+            "they say.\n  Give one of them.\n",
+        ),
+        (
+            ["--html", "nowhere/page.html"],
+            "nowhere/page.html: lies in no folder that is there.\n  Make it, or name another.\n",
+        ),
+    ],
+)
+def test_what_cannot_be_done_is_told_before_anything_is_looked_at(capsys, data, model, flags, said):
+    status, _, err = check(capsys, "--with", model, *flags, *data)
+    assert (status, err) == (1, said)
+    assert not Path("to_check").exists()
+
+
+def test_an_empty_name_is_told(capsys, data):
+    status, _, err = check(capsys, "--with", "", *data)
+    assert (status, err) == (
+        1, "--with: names nothing.\n  Name a model, or folds: --with SOURCE.\n"
+    )  # fmt: skip

@@ -29,9 +29,11 @@ def run(trained, tmp_path, monkeypatch) -> str:
     return trained.run.name
 
 
-def logged(folder: Path, shapes: Path, change=lambda image: image, names=("circle", "square")):
+def logged(
+    folder: Path, shapes: Path, change=lambda image: image, names=("circle", "square"), run=""
+):
     """A log of all shapes, changed, with the pictures."""
-    log = UsageLog(LogSettings(folder, pictures=1.0), "model.tflite", names)
+    log = UsageLog(LogSettings(folder, pictures=1.0), "model.tflite", names, run)
     for name in SHAPES:
         with Image.open(shapes / name) as image:
             changed = change(image.convert("RGB"))
@@ -71,6 +73,20 @@ def test_darker_pictures_are_told_with_status_three_and_listed_for_labelling(
     content = json.loads((made / "drift/drift.json").read_text())
     assert {one["kind"] for one in content["moved"]} == set(drifting.KINDS)
     assert (made / "drift/drift.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_a_log_of_another_run_is_told_and_the_reference_is_what_the_run_was_judged_on(
+    capsys, run, shapes, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(drifting, "names_in_run", lambda run, split, runs: list(SHAPES)[:3])
+    folder = logged(tmp_path / "log", shapes, run="0123456789abcdef")
+    _, out, err = ask(capsys, folder, "--against", run)
+    lines = out.splitlines()
+    assert f"(20 pictures against 3 validation pictures of run {run})" in lines[0], err
+    assert lines[1] == (
+        "The log is of another model, of run 0123456789abcdef: what is found may differ by that alone."
+    )
 
 
 @pytest.mark.slow

@@ -72,6 +72,51 @@ def test_pictures_that_are_still_there_are_known_by_their_place(tmp_path):
     assert read_usage(tmp_path).kept == {1: tmp_path / "pictures/a.jpg"}
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"time": "now"},
+        {"brightness": float("nan")},
+        {"layout": [1, 2]},
+        {"likeness": "zz"},
+        {"likeness": "00"},
+        {"scores": [0.5, 0.5]},
+        {"classes": ["cat"]},
+        {"areas": None},
+        {"contrast": 10**400},
+    ],
+)
+def test_a_line_that_says_something_else_is_passed_over_and_counted(tmp_path, change):
+    usage = read_usage(write(tmp_path, [row(1), {**row(2), **change}, row(3)]))
+    assert ([each["time"] for each in usage.rows], usage.broken) == ([1, 3], 1)
+
+
+def test_files_that_are_no_logs_are_counted_by_their_lines(tmp_path):
+    write(tmp_path, [row(1)])
+    (tmp_path / "log-2.jsonl").write_bytes(b"\xff\xfe\n" + b"[" * 100_000 + b"\n3\n")
+    (tmp_path / "log-3.jsonl").touch()
+    usage = read_usage(tmp_path)
+    assert (len(usage.rows), usage.broken) == (1, 3)
+
+
+def test_a_log_that_cannot_be_read_is_told(tmp_path):
+    (tmp_path / "log-1.jsonl").mkdir()
+    with pytest.raises(DataError) as told:
+        read_usage(tmp_path)
+    assert str(told.value) == (
+        f"{tmp_path}/log-1.jsonl: cannot be read: Is a directory.\n"
+        "  Move it elsewhere, or let it be read."
+    )
+
+
+def test_where_several_models_served_the_logs_of_the_one_asked_for_are_taken(tmp_path):
+    write(tmp_path, [row(1)], "log-1.jsonl", {**HEAD, "run": "a"})
+    write(tmp_path, [row(2)], "log-2.jsonl", {**HEAD, "run": "b", "classes": ["bird"]})
+    write(tmp_path, [row(3)], "log-3.jsonl", {**HEAD, "run": "a"})
+    usage = read_usage(tmp_path, "a")
+    assert ([each["time"] for each in usage.rows], usage.runs) == ([1, 3], ("a",))
+
+
 def test_a_folder_without_a_log_is_told(tmp_path):
     with pytest.raises(DataError) as told:
         read_usage(tmp_path)
@@ -81,8 +126,14 @@ def test_a_folder_without_a_log_is_told(tmp_path):
 
 
 def test_an_empty_log_is_told(tmp_path):
-    with pytest.raises(DataError, match="holds logs in which no picture is"):
+    with pytest.raises(DataError, match="holds logs in which no picture is\\.\n"):
         read_usage(write(tmp_path, []))
+
+
+def test_a_log_of_nothing_but_rubbish_is_told(tmp_path):
+    (tmp_path / "log-1.jsonl").write_text("a\nb\n")
+    with pytest.raises(DataError, match=r"no picture is\. 2 lines cannot be read\."):
+        read_usage(tmp_path)
 
 
 def test_logs_of_models_of_other_classes_are_not_joined(tmp_path):

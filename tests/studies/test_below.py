@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from support.commands import TINY_RUN
 
 from odtrain.cli.main import main
+from odtrain.config.compose import compose_config
+from odtrain.dataset.check import check
 from odtrain.errors import ConfigError
 from odtrain.evaluation.saved_detections import read_kept
 from odtrain.studies import below
 from odtrain.studies.curve import read_parts
+from odtrain.tracking.runs import config_digest
 
 QUICK = (*TINY_RUN, "train.steps=2", "evaluate.every=0")
 
@@ -65,6 +69,18 @@ def test_folds_that_were_stopped_go_on_and_look_at_every_picture_once(
     shown = [name for file in kept for name in read_kept(file).facts["pictures"]]
     assert len(kept) == 2
     assert len(shown) == len(set(shown)) == 20
+
+
+def test_a_training_on_other_labels_is_another_one(new, shapes):
+    config = compose_config([f"data.images={shapes}", *QUICK])
+    checked = check(config.data)
+    first, *rest = checked.splits["test"]
+    other = checked._replace(splits={**checked.splits, "test": [replace(first, objects=()), *rest]})
+    digests = {
+        config_digest(below.with_split(config, each, each.splits, "folds"))
+        for each in (checked, other, checked)
+    }
+    assert len(digests) == 2
 
 
 @pytest.mark.long

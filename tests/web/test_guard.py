@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -166,3 +167,27 @@ def test_what_pictures_take_is_no_part_of_what_the_process_keeps(way, mapped):
         [sys.executable, "-c", ALLOCATING, way], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == mapped
+
+
+ENDED = """
+from contextlib import closing
+from starlette.applications import Starlette
+from odtrain.web.guard import serve
+
+class Log:
+    def close(self):
+        print("closed", flush=True)
+
+with closing(Log()):
+    serve(Starlette(), "127.0.0.1", 0, [], "a page", False)
+"""
+
+
+def test_sigterm_ends_a_server_behind_what_is_to_be_closed():
+    command = [sys.executable, "-c", ENDED]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout.readline().startswith("a page: http://127.0.0.1:")
+        time.sleep(0.5)  # until uvicorn minds signals
+        server.terminate()
+        assert server.stdout.read() == "closed\n"
+    assert server.returncode == 0

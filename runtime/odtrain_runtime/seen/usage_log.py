@@ -3,14 +3,17 @@
     DIR/log-20261129T101500-4711-001.jsonl  what was seen, in UTC; the first line says of which model
     DIR/pictures/20261129T101501-4711-1.jpg the pictures themselves, where they are asked for
 
-A request hands over its picture and goes on; a thread looks at it and writes, at least once a second.
+A request hands over its picture and goes on; a thread looks at it and writes, twice a second.
 What a full queue cannot take is counted, not waited for. On a full disk logging ends, and serving goes on.
 """
 
 from __future__ import annotations
 
+import atexit
+import errno
 import io
 import json
+import math
 import os
 import queue
 import random
@@ -27,22 +30,30 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from odtrain_runtime.errors import OdtrainError
 from odtrain_runtime.seen.looks import glance, looks_of
 from odtrain_runtime.structures import Detections, UInt8Image, areas
 
 VERSION = 1
-FOLDER_VARIABLE, SHARE_VARIABLE = "ODTRAIN_SERVE_LOG", "ODTRAIN_SERVE_LOG_PICTURES"
-"""By which whoever runs a registered model says where to log, and which share of the pictures to keep."""
+FOLDER_VARIABLE = "ODTRAIN_SERVE_LOG"
+"""By which whoever runs a registered model says where to log."""
+SHARE_VARIABLE, BOUND_VARIABLE = f"{FOLDER_VARIABLE}_PICTURES", f"{FOLDER_VARIABLE}_MEGABYTES"
+"""By which they say which share of the pictures to keep, and how much in all."""
+FULL = (errno.ENOSPC, errno.EDQUOT)
 WAITING = 16
 """Pictures that may wait to be looked at."""
 LARGEST_WAITING = 3 * 2_000_000
 """Bytes of a decoded picture that waits as it is: copying it would cost the request more."""
 LARGEST_KEPT = 3 * 16_000_000
 """Bytes of a decoded picture that is kept; a larger one is logged without it."""
+LONGEST_KEPT = 65_500
+"""Pixels of a side of it: what libjpeg writes."""
 LOWEST = 0.1
 """Detections are logged from this score on, whatever is shown: logs of other thresholds can be compared."""
-SECONDS = 1.0
-"""At most so much is lost where the process is killed."""
+SECONDS = 0.5
+"""Between writes: no more than a second is lost where the process is killed, on a busy machine too."""
+LONGEST_CLOSE = 10.0
+"""Seconds that a server which ends waits for what is not written yet."""
 LOWEST_PRIORITY = 19
 """Of the thread that looks and writes: requests come first."""
 FILE_BYTES = 4_000_000
@@ -87,23 +98,37 @@ class _Seen:
 class UsageLog:
     """Writes what it is given until it is closed."""
 
-    def __init__(self, settings: LogSettings, model: str, class_names: Sequence[str]) -> None:
-        """`model` is what serves, for whoever reads the log.
+    def __init__(
+        self, settings: LogSettings, model: str, class_names: Sequence[str], run: str = ""
+    ) -> None:
+        """`model` is what serves, for whoever reads the log; `run` is the one that it comes from, if known.
+
+        On a full disk nothing is logged from the start, and that is said.
 
         Raises:
-            OSError: the folder cannot be written.
+            OSError: the folder cannot be written for another reason.
         """
         self._settings = settings
-        self._head = {"version": VERSION, "model": model, "classes": list(class_names)}
+        self._head = {
+            "version": VERSION,
+            "model": model,
+            "run": run,
+            "classes": list(class_names),
+        }
         self._queue: queue.Queue[_Seen | None] = queue.Queue(WAITING)
         self._random = random.Random()
         self._lost = self._number = self._kept = 0
-        self._held = float("inf")  # bytes of the folder; not known before it was looked at
+        self._unseen = float("inf")  # bytes written since the folder was looked at
         self._stream: io.FileIO | None = None
         self._lines: list[str] = []
         self.stopped = False
-        settings.folder.mkdir(parents=True, exist_ok=True)
-        self._begin_file()
+        try:
+            settings.folder.mkdir(parents=True, exist_ok=True)
+            self._begin_file()
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            return self._end(error)
         self._thread = threading.Thread(target=self._run, name="odtrain-log", daemon=True)
         self._thread.start()
 
@@ -111,8 +136,10 @@ class UsageLog:
         """Hand over an (H, W, 3) picture, which nobody changes any more, and what was found in it."""
         if self.stopped:
             return
-        keep = self._random.random() < self._settings.pictures and image.size <= LARGEST_KEPT
-        whole, size = image if keep else None, (image.shape[0], image.shape[1])
+        size = (image.shape[0], image.shape[1])
+        keep = self._random.random() < self._settings.pictures
+        keep = keep and image.size <= LARGEST_KEPT and max(size) <= LONGEST_KEPT
+        whole = image if keep else None
         rough = image if image.size <= LARGEST_WAITING else glance(image)
         try:
             self._queue.put_nowait(_Seen(time.time(), size, rough, whole, found))
@@ -121,26 +148,32 @@ class UsageLog:
 
     def close(self) -> None:
         """Write what waits."""
-        if not self.stopped:
-            self._queue.put(None)
-            self._thread.join(timeout=10)
+        with suppress(queue.Full):  # where the disk hangs
+            if not self.stopped:
+                self._queue.put(None, timeout=LONGEST_CLOSE)
+                self._thread.join(LONGEST_CLOSE)
 
     def _run(self) -> None:
         if sys.platform == "linux":  # where threads have a priority of their own
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOWEST_PRIORITY)
         try:
             self._write_all()
-        except OSError as error:
-            self.stopped = True
-            reason = error.strerror or error
-            print(
-                f"{self._settings.folder}: logging ended: {reason}. Serving goes on.",
-                file=sys.stderr,
-                flush=True,
-            )
-        finally:
-            if self._stream is not None:
-                self._stream.close()
+        except Exception as error:  # whatever it is, it is not the requests' concern
+            with suppress(OSError):  # where a picture was too large, lines may still have room
+                self._flush()
+            self._end(error)
+        self._close_file()
+
+    def _close_file(self) -> None:
+        if self._stream is not None:
+            self._stream.close()
+
+    def _end(self, error: Exception) -> None:
+        self.stopped = True
+        self._close_file()
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        said = f"{self._settings.folder}: logging ended: {reason}. Serving goes on."
+        print(said, file=sys.stderr, flush=True)
 
     def _write_all(self) -> None:
         due, ended = time.monotonic() + SECONDS, False
@@ -181,7 +214,7 @@ class UsageLog:
         try:
             part.write_bytes(content.getvalue())
             part.replace(file)
-            self._held += content.tell()
+            self._unseen += content.tell()
         except OSError:
             with suppress(OSError):
                 part.unlink(missing_ok=True)
@@ -202,18 +235,18 @@ class UsageLog:
         """All of it: what the disk does not take is an error, and leaves no half line."""
         assert self._stream is not None
         before = self._stream.tell()
-        self._held += len(data)
+        self._unseen += len(data)
         try:
             while data:
                 data = data[self._stream.write(data) :]
         except OSError:
             with suppress(OSError):
                 self._stream.truncate(before)
+                self._stream.seek(before)
             raise
 
     def _begin_file(self) -> None:
-        if self._stream is not None:
-            self._stream.close()
+        self._close_file()
         start = f"log-{_stamp(time.time())}-{os.getpid()}"
         for number in count(self._number + 1):
             self._number = number
@@ -224,27 +257,27 @@ class UsageLog:
         self._write((json.dumps(self._head) + "\n").encode())
 
     def _bound(self) -> None:
-        """Remove the oldest files, never the one that is written to, until all are within the bound.
+        """Remove the oldest files, never the one that is written to, until a tenth of the bound is free.
 
-        The folder is looked at where what is known to be in it is more, which is at first and seldom later.
+        The folder is looked at whenever that may be full again: there may be other servers that write to it.
         """
         folder, limit = self._settings.folder, self._settings.max_megabytes * 1_000_000
-        if self._held <= limit:
+        if self._unseen <= limit / 10:
             return
-        files = [*folder.glob("log-*.jsonl"), *(folder / PICTURES).glob("*.jpg")]
+        self._unseen = 0
         sizes = {}
-        for file in files:
+        for file in [*folder.glob("log-*.jsonl"), *(folder / PICTURES).glob("*")]:
             with suppress(OSError):
                 state = file.stat()
                 sizes[file] = state.st_mtime, state.st_size
-        self._held = sum(size for _, size in sizes.values())
+        held = sum(size for _, size in sizes.values())
         for file in sorted(sizes, key=lambda each: sizes[each]):
-            if self._held <= limit:
+            if held <= 0.9 * limit:
                 return
             if self._stream is None or file.name != Path(self._stream.name).name:
                 with suppress(OSError):
                     file.unlink()
-                self._held -= sizes[file][1]
+                held -= sizes[file][1]
 
 
 def seen_as_json(image: UInt8Image, found: Detections) -> dict[str, Any]:
@@ -259,14 +292,38 @@ def seen_as_json(image: UInt8Image, found: Detections) -> dict[str, Any]:
 
 
 def log_of_environment(
-    model: str, class_names: Sequence[str], variables: Mapping[str, str] = os.environ
+    model: str, class_names: Sequence[str], run: str, variables: Mapping[str, str] = os.environ
 ) -> UsageLog | None:
-    """The log that environment variables ask for, for servers that have no settings of ours; None for none."""
+    """The log that environment variables ask for, for servers that have no settings of ours; None for none.
+
+    `model`, `class_names` and `run` are those of `UsageLog`.
+
+    Raises:
+        OdtrainError: a variable is no number that it may be.
+        OSError: as of `UsageLog`.
+    """
     folder = variables.get(FOLDER_VARIABLE)
     if not folder:
         return None
-    settings = LogSettings(Path(folder), float(variables.get(SHARE_VARIABLE) or 0))
-    return UsageLog(settings, model, class_names)
+    share = _number(variables, SHARE_VARIABLE, "0", (0, 1))
+    bound = _number(variables, BOUND_VARIABLE, "200", (1, math.inf))
+    log = UsageLog(LogSettings(Path(folder), share, bound), model, class_names, run)
+    atexit.register(log.close)
+    return log
+
+
+def _number(
+    variables: Mapping[str, str], name: str, default: str, bounds: tuple[float, float]
+) -> float:
+    given = variables.get(name) or default
+    try:
+        value = float(given)
+    except ValueError:
+        value = math.nan
+    if not bounds[0] <= value <= bounds[1]:
+        to = "at least 1" if bounds[1] == math.inf else "from 0 to 1"
+        raise OdtrainError(f"{name}={given}", f"is no number {to}.", "Correct the variable.")
+    return value
 
 
 def _stamp(when: float) -> str:

@@ -7,6 +7,7 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from odtrain_runtime.errors import OdtrainError
 from odtrain_runtime.seen import usage_log
 from odtrain_runtime.seen.looks import difference_hash, glance, looks_of
 from odtrain_runtime.seen.usage_log import LogSettings, UsageLog, log_of_environment
@@ -53,9 +55,9 @@ def test_a_line_says_how_a_picture_looks_and_what_is_in_it(tmp_path):
 
 
 def test_the_first_line_says_which_model_it_was(tmp_path):
-    UsageLog(LogSettings(tmp_path), "model.tflite", ["cat", "dog"]).close()
+    UsageLog(LogSettings(tmp_path), "model.tflite", ["cat", "dog"], "4711").close()
     (file,) = tmp_path.glob("log-*.jsonl")
-    head = {"version": 1, "model": "model.tflite", "classes": ["cat", "dog"]}
+    head = {"version": 1, "model": "model.tflite", "run": "4711", "classes": ["cat", "dog"]}
     assert json.loads(file.read_text()) == head
 
 
@@ -107,6 +109,70 @@ def test_the_oldest_goes_where_there_is_more_than_the_bound(tmp_path, monkeypatc
     assert lines_of(tmp_path)[-1]["brightness"] == 59.0
 
 
+def test_files_of_other_servers_count_for_the_bound(tmp_path, monkeypatch):
+    monkeypatch.setattr(usage_log, "SECONDS", 0.0)
+    log = UsageLog(LogSettings(tmp_path, max_megabytes=0.02), "m", ["cat"])
+    (tmp_path / "pictures").mkdir()
+    for number in range(40):
+        (tmp_path / f"pictures/another-{number}.jpg").write_bytes(b"x" * 1000)
+        (tmp_path / f"pictures/killed-{number}.part").write_bytes(b"x" * 1000)
+        log.add(picture(number), FOUND)
+        while log._queue.qsize():
+            time.sleep(0.001)
+    log.close()
+    assert sum(file.stat().st_size for file in tmp_path.rglob("*.*")) <= 30_000
+
+
+def test_a_picture_that_no_jpeg_can_hold_is_logged_without_it(tmp_path):
+    log = UsageLog(LogSettings(tmp_path, pictures=1.0), "m", ["cat"])
+    log.add(picture(size=(1, 66_000)), FOUND)
+    log.close()
+    (line,) = lines_of(tmp_path)
+    assert (line["width"], line.get("picture")) == (66_000, None)
+
+
+def test_any_error_ends_logging_with_one_line_and_the_server_can_end(tmp_path, monkeypatch, capfd):
+    def fails(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(usage_log, "seen_as_json", fails)
+    log = UsageLog(LogSettings(tmp_path), "m", ["cat"])
+    for _ in range(30):
+        log.add(picture(), FOUND)
+    log._thread.join(10)
+    log.close()
+    said = f"{tmp_path}: logging ended: MemoryError. Serving goes on.\n"
+    assert capfd.readouterr().err == said
+
+
+def test_a_server_ends_though_the_disk_hangs(tmp_path, monkeypatch):
+    monkeypatch.setattr(usage_log, "LONGEST_CLOSE", 0.05)
+    hangs = threading.Event()
+    monkeypatch.setattr(usage_log, "seen_as_json", lambda *_: hangs.wait(30) and {})
+    log = UsageLog(LogSettings(tmp_path), "m", ["cat"])
+    for _ in range(30):
+        log.add(picture(), FOUND)
+    begun = time.monotonic()
+    log.close()
+    assert time.monotonic() - begun < 5
+    hangs.set()
+    log._thread.join(10)
+
+
+def test_on_a_disk_that_is_full_from_the_start_nothing_is_logged_and_that_is_said(
+    tmp_path, monkeypatch, capfd
+):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(UsageLog, "_write", full)
+    log = UsageLog(LogSettings(tmp_path), "m", ["cat"])
+    log.add(picture(), FOUND)
+    log.close()
+    said = f"{tmp_path}: logging ended: No space left on device. Serving goes on.\n"
+    assert capfd.readouterr().err == said
+
+
 def test_on_a_full_disk_logging_ends_with_one_line_and_leaves_no_half_one(
     tmp_path, monkeypatch, capfd
 ):
@@ -118,6 +184,7 @@ def test_on_a_full_disk_logging_ends_with_one_line_and_leaves_no_half_one(
         """Takes ten bytes and no more, as a disk on its last block."""
 
         name, tell, truncate, close = stream.name, stream.tell, stream.truncate, stream.close
+        seek = stream.seek
 
         def write(self, data):
             if len(data) < 11:
@@ -158,18 +225,35 @@ def test_a_server_that_is_killed_loses_the_last_second_at_most(tmp_path):
         sent = [float(server.stdout.readline()) for _ in range(60)]
         server.send_signal(signal.SIGKILL)
     kept = [line["time"] for line in lines_of(tmp_path)]
-    late = [moment for moment in sent if moment < sent[-1] - usage_log.SECONDS - 0.5]
+    late = [moment for moment in sent if moment < sent[-1] - 1]
     assert late
     assert len(kept) >= len(late)
 
 
 def test_variables_ask_for_a_log_where_there_are_no_settings(tmp_path):
     variables = {"ODTRAIN_SERVE_LOG": str(tmp_path), "ODTRAIN_SERVE_LOG_PICTURES": "1"}
-    log = log_of_environment("m", ["cat"], variables)
+    log = log_of_environment("m", ["cat"], "4711", variables)
     log.add(picture(), FOUND)
     log.close()
     assert "picture" in lines_of(tmp_path)[0]
-    assert log_of_environment("m", ["cat"], {}) is None
+    assert log_of_environment("m", ["cat"], "4711", {}) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "what"),
+    [
+        ("PICTURES", "half", "from 0 to 1"),
+        ("PICTURES", "nan", "from 0 to 1"),
+        ("MEGABYTES", "0", "at least 1"),
+    ],
+)
+def test_a_variable_that_is_no_such_number_is_told(tmp_path, name, value, what):
+    variable = f"ODTRAIN_SERVE_LOG_{name}"
+    with pytest.raises(OdtrainError) as told:
+        log_of_environment(
+            "m", ["cat"], "4711", {"ODTRAIN_SERVE_LOG": str(tmp_path), variable: value}
+        )
+    assert str(told.value) == f"{variable}={value}: is no number {what}.\n  Correct the variable."
 
 
 # ---- how a picture looks
