@@ -13,8 +13,10 @@ from support.commands import TINY_RUN, odtrain
 from support.onnx_files import write_constant_onnx
 
 from odtrain.config.compose import compose_config
-from odtrain.errors import ConfigError, DataError
+from odtrain.errors import ConfigError, DataError, TrackingError
 from odtrain.jobs.register import register_files
+from odtrain.model_source import open_source
+from odtrain.promotion.promote import promote
 from odtrain.registry.download import file_of_version
 from odtrain.registry.versions import ORIGIN, find_version
 
@@ -109,28 +111,43 @@ def test_a_file_without_names_needs_them(asked, tmp_path):
 
 
 @pytest.mark.long
-def test_champions_change_between_ours_and_others_by_what_their_files_find(shapes, tmp_path):
-    data = (f"data.images={shapes}", "data.name=shapes", "registry.min_recall=0")
+def test_champions_change_between_ours_and_others_by_what_their_files_find(
+    new, shapes, tmp_path, own_environment
+):
+    ours = (
+        f"data.images={shapes}",
+        *TINY_RUN,
+        "registry.name=both",
+        "export.formats=[tflite_fp32]",
+    )
+    config = compose_config(ours)
 
-    def run(*words: str) -> str:
-        done = odtrain([*words], tmp_path, XDG_CACHE_HOME=str(tmp_path / "cache"))
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+    def register(file: Path) -> str:
+        return register_files(config, ours, [str(file)], None).in_words
 
-    run("train", *TINY_RUN, data[0], "train.steps=300", "registry.name=good")
-    better = next((tmp_path / "outputs").rglob("export/model.tflite"))
-    worst = foreign(tmp_path / "blind.onnx", boxes=84)
-    registered = ("registry.name=both", "benchmark.runs=2", "evaluate.bootstrap=20", *data)
-    assert "models:/both/1 is @champion." in run("models", "register", str(worst), *registered)
-    run("train", *TINY_RUN, data[0], "train.steps=200", "registry.name=both")
-    uri = f"sqlite:///{tmp_path}/mlflow.db"
-    assert find_version("models:/both@champion", uri).number == "2"
-    said = run("models", "register", str(better), *registered)
-    assert "models:/both/3 is @champion." in said
-    refused = odtrain(["models", "promote", "both", "1", *data[:2]], tmp_path)
-    assert refused.returncode == 1
-    assert "accuracy: " in refused.stderr
-    (kept,) = (tmp_path / "mlartifacts").rglob("artifacts/model.onnx")
-    kept.write_bytes(kept.read_bytes() + b"\0")
-    tampered = odtrain(["models", "promote", "both", "1", *data[:2]], tmp_path)
-    assert "checksums: " in tampered.stderr
+    def map_of(number: str) -> float:
+        return float(new.get_model_version("both", number).tags["eval/mAP"])
+
+    assert "models:/both/1 is @champion." in register(foreign(tmp_path / "worse.onnx", boxes=1))
+    done = odtrain(["train", *ours, "train.steps=150", "evaluate.every=75"], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert new.get_model_version_by_alias("both", "champion").version == 2
+    assert "models:/both/3 is @champion." in register(foreign(tmp_path / "better.onnx"))
+    assert map_of("1") < map_of("2") < map_of("3")
+    with pytest.raises(TrackingError, match="accuracy: "):
+        promote(config, ours, "both", "2")
+
+    new.set_registered_model_alias("both", "champion", "1")
+    won = "models:/both/2 is @champion now (before: version 1)."
+    assert won in promote(config, ours, "both", "2")
+    won = "models:/both/3 is @champion now (before: version 2)."
+    assert won in promote(config, ours, "both", "3")
+
+    kept = list((tmp_path / "mlartifacts").rglob("artifacts/model.onnx"))
+    assert len(kept) == 2
+    for file in kept:
+        file.write_bytes(file.read_bytes() + b"\0")
+    with pytest.raises(TrackingError, match=r"checksums: model\.onnx"):
+        promote(config, ours, "both", "1")
+    with pytest.raises(TrackingError, match=r"model\.onnx is damaged"):
+        open_source("models:/both/3", config)

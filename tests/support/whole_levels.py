@@ -21,6 +21,8 @@ from odtrain_runtime.model_files import load_detector
 
 NAMES = ("open", "엘리베이터")
 CLASSES = re.compile(r"ClassPredictor/biases$|class_net/class-predict/bias$|_classifier/bias$")
+LEAST_VARIANCE = 0.5
+"""Of a channel, as a share of what its layer's have on average."""
 PASSPORT = {"run": "r1", "data": "panels"}
 
 
@@ -59,6 +61,10 @@ def lively(detector: SSD) -> SSD:
     detector.network(tf.stack(batch), training=True)
     random = np.random.default_rng(0)
     for name, variable in detector.variables_by_name().items():
+        if name.endswith(
+            "moving_variance"
+        ):  # of channels that hardly change the last bit would grow
+            variable.assign(tf.maximum(variable, tf.reduce_mean(variable) * LEAST_VARIANCE))
         if CLASSES.search(name):
             variable.assign(random.normal(-2, 1, variable.shape))
     return detector

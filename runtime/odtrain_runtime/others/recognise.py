@@ -61,8 +61,8 @@ FEW = 2.0
 ANCHORS_A_CELL = 3
 """Of YOLOv5's grids."""
 GRIDS = ((8, 16, 32), (8, 16, 32, 64), (16, 32), (4, 8, 16, 32))
-DISTANCES = (8, 17)
-"""Places that NanoDet's sides may have, by `reg_max`; the first is what it is published with."""
+DISTANCES = (8, 11, 17)
+"""Places that NanoDet's sides may have, `reg_max` and one more: of most, of NanoDet-G, by its default."""
 
 
 @dataclass(frozen=True)
