@@ -111,8 +111,21 @@ def _enlarged(context: Any, node: Any, name: str, given: Any) -> None:
     )
 
 
+def _added(context: Any, node: Any, name: str, given: Any) -> None:
+    """A sum whose constant has an axis: past one without, tf2onnx moves no transposes, and keeps them all."""
+    node.type = "Add"
+    if not context.get_shape(node.output[0]):
+        return
+    for place, term in enumerate(node.inputs):
+        value = term.get_tensor_value(as_list=False) if term.is_const() else None
+        if value is not None and value.ndim == 0:
+            constant = context.make_const(f"{name}/term_{place}", value.reshape(1))
+            context.replace_input(node, node.input[place], constant.output[0], place)
+
+
 HANDLERS: dict[str, tuple[Callable[..., None], list[str]]] = {
-    "ResizeNearestNeighbor": (_enlarged, [])
+    "AddV2": (_added, []),
+    "ResizeNearestNeighbor": (_enlarged, []),
 }
 """TensorFlow's operator -> how it is written instead of tf2onnx's own way."""
 
