@@ -25,10 +25,15 @@ TEXTS = {"names": "{0: 'circle', 1: 'square'}", "stride": "32", "license": "AGPL
 
 def foreign(file: Path, texts: dict[str, str] = TEXTS, boxes: int = 84) -> Path:
     """A YOLO that sees circles and squares everywhere, whatever the picture."""
-    rows = np.random.default_rng(3).uniform(8, 56, (1, 6, boxes))
-    rows[0, 2:4] = np.random.default_rng(4).uniform(20, 30, (2, boxes))
-    rows[0, 4:] = np.random.default_rng(5).uniform(0.3, 0.9, (2, boxes))
-    return write_constant_onnx(file, {"output0": rows}, texts=texts)
+    return write_constant_onnx(file, {"output0": boxes_everywhere(boxes)}, texts=texts)
+
+
+def boxes_everywhere(count: int) -> np.ndarray:
+    """(1, 6, count) as YOLO writes them: of two classes."""
+    rows = np.random.default_rng(3).uniform(8, 56, (1, 6, count))
+    rows[0, 2:4] = np.random.default_rng(4).uniform(20, 30, (2, count))
+    rows[0, 4:] = np.random.default_rng(5).uniform(0.3, 0.9, (2, count))
+    return rows
 
 
 @pytest.fixture
@@ -71,6 +76,30 @@ def test_a_foreign_file_becomes_a_version_with_its_numbers_and_where_it_comes_fr
     assert (chosen, kept.read_bytes()) == ("onnx", file.read_bytes())
     card = (kept.parent / "model_card.md").read_text()
     assert "- origin: a friend\n" in card and "AGPL-3.0" in card and "Android" not in card
+    mlflow.set_tracking_uri(store.uri)
+    (found,) = mlflow.pyfunc.load_model("models:/shapes/1").predict(
+        np.zeros((80, 96, 3), np.uint8), params={"score_threshold": 0.8}
+    )
+    assert set(found["class_names"]) == {"circle", "square"}
+
+
+@pytest.mark.slow
+def test_an_openvino_model_becomes_a_version_with_both_of_its_files(asked, store, tmp_path):
+    pytest.importorskip("openvino", reason="pip install 'odtrain[openvino]' brings it")
+    from support.openvino_files import write_constant_openvino
+
+    rows = boxes_everywhere(84)
+    file = write_constant_openvino(tmp_path / "theirs", {"output0": rows}, texts=TEXTS)
+    config, overrides = asked("registry.min_recall=0")
+    result = register_files(config, overrides, [str(file)], None)
+    assert "models:/shapes/1 is @champion." in result.in_words
+    version = find_version("models:/shapes@champion", store.uri)
+    origin = json.loads(version.tags[ORIGIN])
+    assert origin["licence, as the file states it"] == "AGPL-3.0 License"
+    assert {len(origin[f"sha256 of yolo.{end}"]) for end in ("xml", "bin")} == {64}
+    chosen, kept = file_of_version(version, store.uri)
+    assert chosen == version.tags["odtrain.served_by"] == "openvino_fp32"
+    assert sorted(part.name for part in kept.iterdir()) == ["model.bin", "model.xml"]
     mlflow.set_tracking_uri(store.uri)
     (found,) = mlflow.pyfunc.load_model("models:/shapes/1").predict(
         np.zeros((80, 96, 3), np.uint8), params={"score_threshold": 0.8}

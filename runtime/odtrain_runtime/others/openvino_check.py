@@ -29,6 +29,8 @@ DEEPEST = 64
 MODEL, LAYER, DATA, TEXTS = "net", "layer", "data", "rt_info"
 FROM_ONNX = ("net", "rt_info", "framework")
 """Where OpenVINO puts the texts of the .onnx that it made a model of."""
+VERSIONS = ("10", "11")
+"""Of the form of the .xml; of another version OpenVINO would take the file for one of TensorFlow."""
 OPSET = re.compile(r"opset\d{1,2}")
 QUANTIZES = "FakeQuantize"
 BITS = re.compile(r"(?:bf|f|i|u|nf)(\d{1,2})|f8e\w+|boolean")
@@ -80,17 +82,18 @@ def check_openvino(xml: Path) -> Said:
         ModelFileError: it is none, needs what is outside of it, or declares more than it holds.
     """
     weights = xml.with_suffix(".bin")
-    if not weights.is_file():
-        raise ModelFileError(xml, f"has no {weights.name} beside it.", IN_A_PAIR)
+    there = weights.is_file()
     for file, most in ((xml, LARGEST_XML), (weights, LARGEST_FILE)):
-        if file.stat().st_size >= most:
+        if file.is_file() and file.stat().st_size >= most:
             raise ModelFileError(file, f"has {most >> 20} MiB or more.", MAKE_AGAIN)
-    look = _Look(xml, weights.stat().st_size)
+    look = _Look(xml, weights.stat().st_size if there else LARGEST_FILE)
     try:
         with xml.open("rb") as stream:
             look.parser.ParseFile(stream)
     except (expat.ExpatError, ValueError) as error:
         raise ModelFileError(xml, f"is no OpenVINO model: {error}.", MAKE_AGAIN) from None
+    if not there:
+        raise ModelFileError(xml, f"has no {weights.name} beside it.", IN_A_PAIR)
     said = look.said
     if not said.texts:
         said.texts = _texts_beside(xml.with_name(ULTRALYTICS_FILE))
@@ -113,6 +116,8 @@ class _Look:
     def begin(self, name: str, given: Mapping[str, str]) -> None:
         if not self.path and name != MODEL:
             raise ValueError(f"its first element is {name[:80]}")
+        if not self.path and given.get("version") not in VERSIONS:
+            raise ValueError(f"its version is {given.get('version', 'none')[:80]}, not 10 or 11")
         if len(self.path) >= DEEPEST:
             raise ValueError(f"elements lie {DEEPEST} deep in each other")
         if name == LAYER:
