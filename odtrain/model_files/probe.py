@@ -64,8 +64,8 @@ def _most_memory(file: Path) -> int:
 def main(arguments: Sequence[str]) -> int:
     """Run as `FILE`; the exit status."""
     file = Path(arguments[0])
-    _bound_memory(_most_memory(file))
     try:
+        _bound_memory(_most_memory(file))
         model = open_model(file, 1)
         if isinstance(model, RawModel):
             outputs_of_grey(model, input_size(model, settings_beside(file)))

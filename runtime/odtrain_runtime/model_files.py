@@ -133,11 +133,15 @@ def kind_of(path: Path) -> str | None:
 
 
 def parts_of(path: Path) -> list[Path]:
-    """The files that a model is, or its folder where all in it belongs to it."""
+    """The files that a model is, or its folder where all in it belongs to it.
+
+    Raises:
+        ModelFileError: a folder holds several OpenVINO models.
+    """
     if kind_of(path) != OPENVINO:
         return [path]
     xml = xml_of(path)
-    return [xml, xml.with_suffix(".bin")]
+    return [part for part in (xml, xml.with_suffix(".bin")) if part.is_file()]
 
 
 def _opener(path: Path) -> Opener:
