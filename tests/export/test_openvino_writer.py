@@ -13,9 +13,11 @@ from support.whole_levels import NAMES, agrees, lively, printed_alike, shown_pic
 
 from odtrain.errors import ConfigError
 from odtrain.export.benchmark import measure, size_mb
+from odtrain.export.openvino_writer import keep_sixths
 from odtrain.export.writers import export
 from odtrain.models.build import build_detector
 from odtrain_runtime.model_files import load_detector
+from odtrain_runtime.others.openvino_file import import_openvino, settings
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples/detect_openvino.py"
 ABSENT = "pip install 'odtrain[openvino]' brings it"
@@ -101,6 +103,29 @@ def test_without_an_extra_the_line_that_installs_it_is_told(
         f"export.formats: {name} is written by {said}, which is not here.\n"
         "  Install it: pip install 'odtrain[openvino]'"
     )
+
+
+def test_a_factor_of_about_a_sixth_stays_what_it_is():
+    """OpenVINO computes MobileNet v3's hard sigmoid, relu6(x + 3) times 0.16667, with a sixth."""
+    pytest.importorskip("openvino", reason=ABSENT)
+    openvino = import_openvino()
+    from openvino import opset13
+
+    shown = np.linspace(-5, 5, 1001, dtype=np.float32)[None]
+    expected = np.clip(shown + np.float32(3), 0, 6) * np.float32(0.16667)
+    apart = []
+    for kept in (False, True):
+        given = opset13.parameter(shown.shape, np.float32)
+        cut = opset13.minimum(
+            opset13.maximum(opset13.add(given, np.float32(3)), np.float32(0)), np.float32(6)
+        )
+        model = openvino.Model([opset13.multiply(cut, np.float32(0.16667))], [given])
+        if kept:
+            keep_sixths(model)
+        compiled = openvino.Core().compile_model(model, "CPU", settings(1))
+        apart.append(np.abs(compiled(shown)[0] - expected).max())
+    assert apart[0] > 1e-5  # or this is needed no more
+    assert apart[1] < 1e-6
 
 
 def test_their_makers_are_told_nothing(tmp_path):
