@@ -9,6 +9,7 @@ from pathlib import PurePath
 LITERT = ("mlflow", "ai-edge-litert", "flatbuffers", "numpy", "pandas", "pillow")
 TENSORFLOW = (*LITERT, "tensorflow")
 ONNX = (*LITERT, "onnxruntime")
+OPENVINO = (*LITERT, "openvino")
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,8 @@ _ROWS = (
     ExportFormat("tflite_int8", "model_int8.tflite", False, 4),
     ExportFormat("onnx", "model.onnx", True, 7, ONNX),
     ExportFormat("onnx_raw", "model_raw.onnx", True, 8, ONNX),
+    ExportFormat("openvino_fp32", "openvino_fp32", True, 9, OPENVINO),
+    ExportFormat("openvino_int8", "openvino_int8", False, 10, OPENVINO),
 )
 FORMATS = {row.name: row for row in _ROWS}
 """By name, in the order in which files are made and listed."""

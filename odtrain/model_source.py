@@ -1,9 +1,9 @@
 """What `source=` and `train.checkpoint=` can name, and how each becomes a detector or first weights.
 
 A source is a run (as `run_meant` takes it), a registered model (models:/NAME@ALIAS), a model file (.pb,
-SavedModel folder, .tflite, .onnx, or a run's as runs:/RUN/export/FILE) or a TF1 checkpoint of the configured
-model. What a kind of source needs is imported when one is opened: a .tflite waits for neither TensorFlow nor
-MLflow.
+SavedModel folder, .tflite, .onnx, OpenVINO's .xml or its folder, or a run's as runs:/RUN/export/FILE) or a TF1
+checkpoint of the configured model. What a kind of source needs is imported when one is opened: a .tflite waits
+for neither TensorFlow nor MLflow.
 """
 
 from __future__ import annotations
@@ -37,10 +37,9 @@ from odtrain.structures import Detect, Detections, FloatArray, UInt8Image
 from odtrain.system.progress import doing
 from odtrain.tracking.names import RUN_ID as BARE_ID
 from odtrain_runtime.detector import BATCH
-from odtrain_runtime.model_files import OPENERS, FileDetector, load_detectors
+from odtrain_runtime.model_files import OPENERS, FileDetector, kind_of, load_detectors
 from odtrain_runtime.others.reading import SETTINGS_FILE, Reading
 from odtrain_runtime.others.recognise import UnsettledError
-from odtrain_runtime.tf_graph import SAVED_MODEL_FILE
 from odtrain_runtime.tiles import Tiles, tiled
 
 if TYPE_CHECKING:
@@ -52,6 +51,8 @@ RUN_ID = re.compile(rf"(?:runs:/)?(?:{BARE_ID})")
 RUN_FILE = re.compile(r"runs:/([^/]+)/(.+)")
 NEAR_RUNS = " Runs that may be meant:\n"
 SHOWN_CLASSES = 10
+OF_STRANGERS = (".onnx", ".xml")
+"""Kinds of files that are run in a process of its own first."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,8 @@ def open_source(
         raise ConfigError(
             "source",
             "is not given.",
-            "Name a run, models:/NAME@ALIAS, a .pb, a SavedModel folder, a .tflite or an .onnx: source=...",
+            "Name a run, models:/NAME@ALIAS, a .pb, a SavedModel folder, a .tflite, an .onnx or an OpenVINO "
+            ".xml: source=...",
         )
     threads = threads or config.benchmark.threads
     given = config.predict.label_map
@@ -156,7 +158,7 @@ def _opened(name: str, config: Config, open_file: Callable[[Path], Source]) -> S
     path = Path(name).expanduser()
     if not is_there(name):
         return _open_run(name, config.runs)
-    if path.suffix in OPENERS or (path / SAVED_MODEL_FILE).is_file():
+    if kind_of(path):
         return open_file(path)
     if other := what_it_is(path):
         raise ConfigError(f"source={name}", *other)
@@ -403,8 +405,8 @@ def run_of_source(name: str, runs: Runs) -> str:
         raise ConfigError(
             f"source={name}",
             f"is neither a run nor a file that is there{taken_from(name)}.",
-            "Name a run, models:/NAME@ALIAS, a .pb, a SavedModel folder, a .tflite, an .onnx or a TF1 "
-            f"checkpoint.{NEAR_RUNS + near if near else ''}",
+            "Name a run, models:/NAME@ALIAS, a .pb, a SavedModel folder, a .tflite, an .onnx, an OpenVINO .xml "
+            f"or a TF1 checkpoint.{NEAR_RUNS + near if near else ''}",
         )
     return run_id
 
@@ -428,7 +430,8 @@ def _open_file(
     name: str, file: Path, workers: int, threads: int, names: Sequence[str] | None, config: Config
 ) -> Source:
     open_it = partial(load_detectors, file, workers, threads, names, config.trust_source)
-    if file.suffix == ".onnx" and Path(name).expanduser() == file:  # not a run's or a version's
+    own = Path(name).expanduser() != file  # a run's or a version's
+    if not own and kind_of(file) in OF_STRANGERS:
         check_runs(file)
     try:
         detector = open_it()

@@ -43,7 +43,7 @@ GROUPS = {
 SETTING = re.compile(r"^(--)?([a-z_]+(\.[a-z_]+)*)=(.*)$")
 INLINE_SETTING = re.compile(r"`([a-z_]+(?:\.[a-z_]+)+|[a-z]+)=([^`]*)`")
 INLINE_KEY = re.compile(rf"`((?:{'|'.join(sorted(GROUPS))})\.[a-z_]+)`")
-FILE_SUFFIXES = (".yaml", ".tflite", ".onnx", ".pb", ".ckpt", ".json")
+FILE_SUFFIXES = (".yaml", ".tflite", ".onnx", ".xml", ".bin", ".pb", ".ckpt", ".json")
 
 
 def fenced(text, language="sh"):

@@ -2,7 +2,7 @@
 
 `python -m odtrain.export.benchmark FILE OUT RUNS THREADS [proven]` is that process. Pictures reach it one
 by one through its standard input, so that neither side ever holds them all; what it found goes to OUT, an
-.npz. For a .tflite and an .onnx it never imports TensorFlow.
+.npz. For a .tflite, an .onnx and an OpenVINO model it never imports TensorFlow.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from odtrain.export.raw_outputs import RAW_PICTURES, RawOutputs, raw_reader
 from odtrain.structures import Detections, UInt8Image, pairwise_iou
 from odtrain.system import timing_lock as turns
 from odtrain.system.progress import doing
-from odtrain_runtime.model_files import FileDetector, load_detector
+from odtrain_runtime.model_files import FileDetector, kind_of, load_detector, parts_of
 from odtrain_runtime.others.reading import Reading
 from odtrain_runtime.resizing import resize
 from odtrain_runtime.tflite import open_tflite
@@ -46,7 +46,7 @@ SCORE_TOLERANCE = 1e-4
 FALLBACK_SIZE = (300, 300)
 """Size of the timed picture for a file that does not say its input size."""
 RAW_FILE, READING_FILE = "raw.npz", "reading.json"
-WITHOUT_TENSORFLOW = (".tflite", ".onnx")
+WITHOUT_TENSORFLOW = (".tflite", ".onnx", ".xml")
 THREADS, THREADS_PICTURES = (1, 2, 3, 4), 100
 PROVEN = "proven"
 TRUSTED = "trusted"
@@ -144,7 +144,7 @@ def measure(
     """Run an exported file over `images` in a fresh process, and time it there.
 
     Args:
-        file: a .pb, a SavedModel folder, a .tflite or an .onnx.
+        file: a .pb, a SavedModel folder, a .tflite, an .onnx or an OpenVINO model.
         images: (H, W, 3) pictures of any sizes; taken one at a time. The first one, resized to the
             input size, is what is timed.
         runs: timed runs after the warm-up.
@@ -195,8 +195,10 @@ def agreement(
 
 
 def size_mb(path: Path) -> float:
-    """Size of a file, or of everything in a folder, in 10^6 bytes."""
-    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    """Size of a model's file or files, or of everything in its folder, in 10^6 bytes."""
+    tops = parts_of(path)
+    inside = (file for top in tops for file in top.rglob("*") if file.is_file())
+    files = tops if all(top.is_file() for top in tops) else list(inside)
     return sum(file.stat().st_size for file in files) / 1e6
 
 
@@ -308,7 +310,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _measure_here(file: Path, out: Path, runs: int, threads: int, more: Sequence[str]) -> None:
-    if file.suffix not in WITHOUT_TENSORFLOW:
+    if kind_of(file) not in WITHOUT_TENSORFLOW:
         _limit_tensorflow(threads)
     detector = load_detector(
         file, threads, trusted=TRUSTED in more, reading=_given_reading(out.with_name(READING_FILE))
@@ -344,7 +346,7 @@ class _Proof:
     def __init__(self, detector: FileDetector) -> None:
         self.read_raw = raw_reader(detector)
         self.raw: list[RawOutputs] = []
-        lite = detector.path.suffix == ".tflite" and detector.reading is None
+        lite = kind_of(detector.path) == ".tflite" and detector.reading is None
         others = [n for n in THREADS if lite and n != detector.threads]  # that one is measured
         self.whole = None if detector.tiles is None else replace(detector, tiles=None)
         self.others = {n: _with_threads(detector.path, n) for n in others}

@@ -147,15 +147,26 @@ def _take_ranges(converter: Any, writer: LiteWriter) -> None:
 
 
 def _calibration(writer: LiteWriter) -> Iterator[list[tf.Tensor]]:
-    detector, empty = writer.detector, True
-    for image in turns.giving_way(writer.calibration):
-        empty = False
+    detector = writer.detector
+    for image in calibrating("tflite_int8", writer.calibration):
         yield [detector.normalize(detector.resize(image))[None]]
+
+
+def calibrating(name: str, pictures: Iterable[UInt8Image]) -> Iterator[UInt8Image]:
+    """The pictures that the ranges of a file in whole numbers are measured with.
+
+    Raises:
+        ConfigError: there are none.
+    """
+    empty = True
+    for image in turns.giving_way(pictures):
+        empty = False
+        yield image
     if empty:
         raise ConfigError(
             "export.formats",
-            "tflite_int8 is calibrated with training pictures, and there are none.",
-            "Leave tflite_int8 out, or give the dataset training pictures.",
+            f"{name} is calibrated with training pictures, and there are none.",
+            f"Leave {name} out, or give the dataset training pictures.",
         )
 
 

@@ -19,8 +19,10 @@ from odtrain.export_formats import FORMATS
 from odtrain.structures import FloatArray, UInt8Image
 from odtrain.system.progress import doing
 from odtrain_runtime.detector import FileDetector
-from odtrain_runtime.model_files import load_detector
+from odtrain_runtime.model_files import kind_of, load_detector
 from odtrain_runtime.others.heads import decode_encodings
+from odtrain_runtime.others.openvino_check import xml_of
+from odtrain_runtime.others.openvino_file import import_openvino, settings
 from odtrain_runtime.tflite_metadata import RAW_BOXES, RAW_SCORES, Postprocess, read_metadata
 
 if TYPE_CHECKING:
@@ -31,6 +33,8 @@ RAW_PICTURES = 8
 ENCODINGS, SCORES = "encodings", "scores"
 """Outputs of a network without suppression."""
 ONNX_SUPPRESSION = "NonMaxSuppression"
+"""ONNX's operator, and OpenVINO's."""
+OF_WHOLE_LEVELS = (".onnx", ".xml")
 SUPPRESSION = "CombinedNonMaxSuppression"
 """TensorFlow's operator, in a frozen graph and in a SavedModel."""
 
@@ -98,12 +102,13 @@ def raw_reader(detector: FileDetector) -> Callable[[UInt8Image], RawOutputs] | N
     """
     if detector.reading is not None and detector.passport.get("format") not in FORMATS:
         return None
-    tensors = TENSORS.get(detector.path.suffix, _graph_tensors)
+    kind = kind_of(detector.path)
+    tensors = TENSORS.get(str(kind), _graph_tensors)
     read = tensors(detector)
     if read is None:
         return None
 
-    whole = detector.path.suffix == ".onnx"  # see `raw_beside`
+    whole = kind in OF_WHOLE_LEVELS  # see `raw_beside`
 
     def run(picture: UInt8Image) -> RawOutputs:
         boxes, scores = read(detector.prepare(picture))
@@ -121,8 +126,8 @@ def raw_beside(
 ) -> Callable[[Path], Sequence[RawOutputs]]:
     """Of a file, what goes into its checkpoint's suppression for what that file sees of the first pictures.
 
-    Once for all files that see the pictures themselves. An .onnx takes whole levels at the input's size: its
-    checkpoint is given just those.
+    Once for all files that see the pictures themselves. An .onnx and an OpenVINO model take whole levels
+    at the input's size: their checkpoint is given just those.
     """
 
     @cache
@@ -130,7 +135,7 @@ def raw_beside(
         return raw_of(detector, images)
 
     def beside(file: Path) -> Sequence[RawOutputs]:
-        if file.suffix != ".onnx":
+        if kind_of(file) not in OF_WHOLE_LEVELS:
             return of_pictures()
         first, opened = range(min(len(images), RAW_PICTURES)), load_detector(file)
         seen = [np.ascontiguousarray(opened.prepare(images[i])[0]) for i in first]
@@ -164,6 +169,22 @@ def _onnx_tensors(detector: FileDetector) -> Read | None:
     return read
 
 
+def _openvino_tensors(detector: FileDetector) -> Read | None:
+    core = import_openvino().Core()
+    model = core.read_model(xml_of(detector.path))
+    suppressing = [each for each in model.get_ops() if each.get_type_name() == ONNX_SUPPRESSION]
+    if len(suppressing) != 1:
+        return None
+    model.add_outputs([suppressing[0].input_value(number) for number in (0, 1)])
+    request = core.compile_model(model, "CPU", settings(threads=1)).create_infer_request()
+
+    def read(batch: NDArray[Any]) -> tuple[FloatArray, FloatArray]:
+        *_, boxes, scores = request.infer({0: batch}).values()
+        return np.array(boxes[0]), np.array(scores[0].T)
+
+    return read
+
+
 def _lite_tensors(detector: FileDetector) -> Read | None:
     from ai_edge_litert.interpreter import Interpreter
 
@@ -188,8 +209,8 @@ def _lite_tensors(detector: FileDetector) -> Read | None:
     return read
 
 
-TENSORS = {".tflite": _lite_tensors, ".onnx": _onnx_tensors}
-"""By suffix; of TensorFlow's files `_graph_tensors`."""
+TENSORS = {".tflite": _lite_tensors, ".onnx": _onnx_tensors, ".xml": _openvino_tensors}
+"""By `kind_of`; of TensorFlow's files `_graph_tensors`."""
 
 
 def _before(

@@ -1,4 +1,4 @@
-"""A trained detector as files: a frozen graph, a SavedModel, four kinds of .tflite and two of .onnx."""
+"""A trained detector as files: a frozen graph, a SavedModel, .tflite, .onnx and OpenVINO models."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from tensorflow.python.framework.convert_to_constants import (
 from odtrain.errors import choose
 from odtrain.export.lite import LiteWriter
 from odtrain.export.onnx_writer import onnx_content
+from odtrain.export.openvino_writer import write_openvino
 from odtrain.export.suppression import BUILTIN, COSTS, KINDS
 from odtrain.export_formats import FORMATS
 from odtrain.labels.label_map import label_map_text
@@ -56,7 +57,7 @@ def export(
         class_names: index 0 = class id 1.
         formats: names in `export_formats.FORMATS`.
         folder: made if it is missing; files of an earlier export are replaced.
-        calibration: clean training pictures of any size, read for `tflite_int8` only.
+        calibration: clean training pictures of any size, read for `tflite_int8` and `openvino_int8` only.
         nms: one of `suppression.KINDS`, for .tflite files.
         passport: where the model comes from; each file holds it, with its format and input size.
 
@@ -225,6 +226,14 @@ def _write_onnx(source: _Source, name: str, path: Path) -> None:
     )
 
 
+# ---- OpenVINO
+
+
+def _write_openvino(source: _Source, name: str, path: Path) -> None:
+    passport = source.passport_of(name)
+    write_openvino(source.detector, name, source.class_names, passport, source.calibration, path)
+
+
 Writer = Callable[[_Source, str, Path], None]
 
 WRITERS: dict[str, Writer] = {
@@ -236,4 +245,6 @@ WRITERS: dict[str, Writer] = {
     "tflite_int8": _write_lite,
     "onnx": _write_onnx,
     "onnx_raw": _write_onnx,
+    "openvino_fp32": _write_openvino,
+    "openvino_int8": _write_openvino,
 }

@@ -33,7 +33,7 @@ def benchmark(config: Config) -> BenchmarkResult:
         raise ConfigError(
             f"source={config.source}",
             "is not an exported file.",
-            "Give a .pb, a SavedModel folder, a .tflite, an .onnx or models:/NAME@ALIAS.",
+            "Give a .pb, a SavedModel folder, a .tflite, an .onnx, an OpenVINO .xml or models:/NAME@ALIAS.",
         )
     picture = Pictures(prepare(config.data).records("test")).spread(1)
     timing, trusted = config.benchmark, config.trust_source

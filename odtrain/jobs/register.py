@@ -32,7 +32,9 @@ from odtrain.registry.versions import SETTINGS
 from odtrain.structures import Detect, Detections, UInt8Image
 from odtrain.system.progress import Bar, doing
 from odtrain.tracking.tracker import Tracker
+from odtrain_runtime.model_files import kind_of, parts_of
 from odtrain_runtime.others.onnx_check import check_onnx
+from odtrain_runtime.others.openvino_check import check_openvino, xml_of
 from odtrain_runtime.provenance import LABELS_FILE, write_labels
 
 logger = logging.getLogger(__name__)
@@ -102,7 +104,7 @@ def register_files(
             data=dataset.name,
             pictures=len(evaluated.evaluation.images),
             format=config.registry.format,
-            origin=_origin(files, sources, origin),
+            origin=_origin(sources, origin),
         )
         return _registered(context, candidate)
 
@@ -118,7 +120,11 @@ def _opened(files: Sequence[str], config: Config) -> dict[str, Source]:
     for name in files:
         source = open_source(name, config)
         if source.opened is None or source.file is None:
-            raise ConfigError(name, "is no model file.", "Name files: an .onnx, a .tflite, a .pb.")
+            raise ConfigError(
+                name,
+                "is no model file.",
+                "Name files: an .onnx, an OpenVINO .xml, a .tflite, a .pb.",
+            )
         if not source.class_names:
             raise DataError(
                 name,
@@ -144,7 +150,7 @@ def _reading(source: Source) -> object:
 def _format_of(source: Source) -> str:
     """The row of the table of formats under which a file is kept."""
     assert source.file is not None and source.opened is not None
-    if source.file.suffix != ".tflite":
+    if kind_of(source.file) != ".tflite":
         return source.opened.format if source.opened.format in FORMATS else "onnx"
     return "tflite_int8" if _whole_numbers(source) else "tflite_fp32"
 
@@ -185,12 +191,20 @@ def _placed(sources: Mapping[str, Source], folder: Path, names: Sequence[str]) -
     for format, source in sources.items():
         assert source.file is not None and source.opened is not None
         placed[format] = folder / FORMATS[format].file
-        copy = shutil.copytree if source.file.is_dir() else shutil.copyfile
-        copy(source.file, placed[format])
+        _copy(source.file, placed[format])
         if source.opened.reading is not None:
             reading = replace(source.opened.reading, classes=tuple(names))
             write_text(folder / SETTINGS, reading.as_json() + "\n")
     return placed
+
+
+def _copy(model: Path, copy: Path) -> None:
+    if kind_of(model) == ".xml":
+        copy.mkdir()
+        for part in parts_of(model):
+            shutil.copyfile(part, copy / f"model{part.suffix}")
+    else:
+        (shutil.copytree if model.is_dir() else shutil.copyfile)(model, copy)
 
 
 def _measured(
@@ -223,18 +237,24 @@ def _measured(
     return metrics
 
 
-def _origin(
-    files: Sequence[str], sources: Mapping[str, Source], stated: str | None
-) -> dict[str, str]:
+def _origin(sources: Mapping[str, Source], stated: str | None) -> dict[str, str]:
     """Where files come from: as the user states it, their own word on their licence, and their sha256."""
     said = {"origin": stated or NOT_STATED}
-    for file, source in zip(files, sources.values(), strict=True):
+    for source in sources.values():
         assert source.file is not None
-        said[f"sha256 of {Path(file).name}"] = fingerprint(source.file)
-        texts = check_onnx(source.file) if source.file.suffix == ".onnx" else {}
-        if licence := texts.get("license"):
+        for part in parts_of(source.file):
+            said[f"sha256 of {part.name}"] = fingerprint(part)
+        if licence := _texts(source.file).get("license"):
             said["licence, as the file states it"] = licence
     return said
+
+
+def _texts(file: Path) -> Mapping[str, str]:
+    """What a file says of itself, where its kind has room for it."""
+    kind = kind_of(file)
+    if kind == ".onnx":
+        return check_onnx(file)
+    return check_openvino(xml_of(file)).texts if kind == ".xml" else {}
 
 
 def _registered(context: RunContext, candidate: ModelCandidate) -> RegisterResult:

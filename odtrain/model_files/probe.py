@@ -1,4 +1,4 @@
-"""A stranger's .onnx run once in a process with bounds, before this one opens it.
+"""A stranger's .onnx or OpenVINO model run once in a process with bounds, before this one opens it.
 
 `python -m odtrain.model_files.probe FILE` is that process. Loading a network is a program's work on data that
 a stranger chose: what is too large, never ends or breaks the runtime ends there.
@@ -15,9 +15,9 @@ from pathlib import Path
 from odtrain.errors import ModelFileError
 from odtrain.system.progress import doing
 from odtrain.system.workers import search_path
-from odtrain_runtime.model_files import open_model
+from odtrain_runtime.model_files import open_model, parts_of
 from odtrain_runtime.others.raw_model import RawModel, outputs_of_grey
-from odtrain_runtime.others.reading import read_settings
+from odtrain_runtime.others.reading import settings_beside
 from odtrain_runtime.others.recognise import input_size
 
 MOST_SECONDS = 120
@@ -55,7 +55,7 @@ def check_runs(file: Path) -> None:
 
 
 def _most_memory(file: Path) -> int:
-    return MOST_MEMORY + TIMES_THE_FILE * file.stat().st_size
+    return MOST_MEMORY + TIMES_THE_FILE * sum(part.stat().st_size for part in parts_of(file))
 
 
 # ---- the process of its own
@@ -64,11 +64,11 @@ def _most_memory(file: Path) -> int:
 def main(arguments: Sequence[str]) -> int:
     """Run as `FILE`; the exit status."""
     file = Path(arguments[0])
-    _bound_memory(_most_memory(file))
     try:
+        _bound_memory(_most_memory(file))
         model = open_model(file, 1)
         if isinstance(model, RawModel):
-            outputs_of_grey(model, input_size(model, read_settings(file.parent)))
+            outputs_of_grey(model, input_size(model, settings_beside(file)))
     except ModelFileError as error:
         _, problem, remedy = error.args
         print(problem, remedy, sep="\n")

@@ -29,14 +29,14 @@ READS = ("/read", "/Read/ReadVariableOp")
 
 
 def adopt(file: Path, folder: Path) -> int:
-    """Write a checkpoint, and the graph beside it, into the new folder.
+    """Write a checkpoint and its graph into the new folder; of networks unknown here the graph alone.
 
     Args:
         file: a frozen graph, or the model.json of a TensorFlow.js graph model.
         folder: not there yet, or empty.
 
     Returns:
-        How many variables it has.
+        How many variables it has; 0 of a TensorFlow.js graph model in which none is known.
 
     Raises:
         CheckpointError: no such file, no frozen graph, or one without variables.
@@ -51,7 +51,7 @@ def adopt(file: Path, folder: Path) -> int:
     of_tfjs = file.suffix == ".json"
     graph = read_model(file) if of_tfjs else read_graph(file)
     variables = variables_of(graph) or unfolded_variables(graph)
-    if not variables:
+    if not variables and not of_tfjs:
         raise CheckpointError(
             file,
             "no constant in it stands for a variable.",
@@ -59,7 +59,8 @@ def adopt(file: Path, folder: Path) -> int:
             "batch norm\n  is folded, FPNLite's of TensorFlow 2 are known.",
         )
     with replacing_folder(folder) as part:
-        write_checkpoint(part / PREFIX, variables)
+        if variables:
+            write_checkpoint(part / PREFIX, variables)
         if of_tfjs:
             (part / FROZEN).write_bytes(graph.SerializeToString())
         else:

@@ -95,10 +95,15 @@ def _adopt(given: Composed) -> str:
     folder = Path(given.flags.to) if given.flags.to else Path(f"{file.stem}_checkpoint")
     if is_taken(folder):
         raise ConfigError(folder, "is there already.", "Give another folder: --to DIR.")
-    from odtrain.zoo.adopt import adopt
+    from odtrain.zoo.adopt import FROZEN, adopt
 
     with told_if_not_written(folder, "Give another folder: --to DIR.", CheckpointError):
         count = adopt(file, folder)
+    if not count:
+        return (
+            f"{folder}: the graph of {file}, of no network that can be trained here.\nTo run it: "
+            f"source={folder / FROZEN}, with what source.yaml in that folder says (docs/other_models.md)"
+        )
     return (
         f"{folder}: {count:,} variables of {file}.\nTo prove it: odtrain zoo verify {folder}\n"
         f"To train from it: odtrain train model=NAME train.checkpoint={folder}"

@@ -88,7 +88,9 @@ def read_model(file: Path) -> Any:
         ) from error
     for node in graph.node:
         if node.op == "Const" and node.name in weights:
-            node.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(weights[node.name]))
+            # TensorFlow.js keeps int64 as int32; TensorFlow ends the process where they differ.
+            value = weights[node.name].astype(tf.as_dtype(node.attr["dtype"].type).as_numpy_dtype)
+            node.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(value))
     return _with_known_ends(_unfused(graph))
 
 

@@ -1,4 +1,4 @@
-"""Exported model files as detectors: a .pb, a SavedModel, a .tflite or an .onnx, ours or a stranger's."""
+"""Exported models as detectors: .pb, SavedModel, .tflite, .onnx, OpenVINO's; ours or a stranger's."""
 
 from __future__ import annotations
 
@@ -13,15 +13,17 @@ from numpy.typing import NDArray
 from odtrain_runtime.detector import FileDetector, Raw, other_classes
 from odtrain_runtime.errors import ModelFileError
 from odtrain_runtime.others.onnx_file import open_onnx
+from odtrain_runtime.others.openvino_check import pairs, xml_of
+from odtrain_runtime.others.openvino_file import open_openvino
 from odtrain_runtime.others.raw_model import RawModel, raw_detector
-from odtrain_runtime.others.reading import Reading, read_settings
+from odtrain_runtime.others.reading import Reading, settings_beside
 from odtrain_runtime.others.recognise import settled
 from odtrain_runtime.provenance import read_size
 from odtrain_runtime.tf_graph import SAVED_MODEL_FILE, open_frozen_graph, open_saved_model
 from odtrain_runtime.tflite import open_tflite
 from odtrain_runtime.tiles import read_tiles
 
-__all__ = ["FileDetector", "load_detector", "load_detectors"]
+__all__ = ["FileDetector", "kind_of", "load_detector", "load_detectors", "parts_of"]
 
 Opener = Callable[[Path, int, bool], FileDetector | RawModel]
 """(file, threads, trusted) -> its detector, or a model whose outputs are still to be read."""
@@ -37,7 +39,7 @@ def load_detector(
     """Open an exported file, ours or one that was made elsewhere.
 
     Args:
-        path: a .pb, a SavedModel folder, a .tflite or an .onnx.
+        path: a .pb, a SavedModel folder, a .tflite, an .onnx, an OpenVINO .xml or its folder.
         threads: of a .tflite's interpreter. TensorFlow computes with one pool for the whole
             process, which is left alone.
         class_names: index 0 = class id 1, for a file that does not hold its own.
@@ -85,18 +87,19 @@ def load_detectors(
 ) -> FileDetector:
     """Open an exported file for several threads at once, as one detector.
 
-    A .tflite is opened `workers` times: an interpreter runs one picture after the other, and several
-    side by side use the cores better than one with several threads. Pictures are made ready beside the
-    interpreters; a run takes a free one. ONNX Runtime takes pictures of several threads, and TensorFlow's
-    graphs are shared as they are.
+    A .tflite and an OpenVINO model are opened `workers` times: each runs one picture after the other, and
+    several side by side use the cores better than one with several threads. Pictures are made ready beside
+    them; a run takes a free one. ONNX Runtime takes pictures of several threads, and TensorFlow's graphs are
+    shared as they are.
 
     Raises:
         ModelFileError: there is no such file, it cannot be read, or it is no object detector.
     """
-    if path.suffix == ".onnx":
+    kind = kind_of(path)
+    if kind == ".onnx":
         shared = load_detector(path, threads, class_names, reading=reading)
         return replace(shared, lanes=workers)
-    if path.suffix != ".tflite":
+    if kind not in (".tflite", OPENVINO):
         return load_detector(path, max(threads, workers), class_names, trusted, reading)
     opened = [load_detector(path, threads, class_names, reading=reading) for _ in range(workers)]
     free: queue.SimpleQueue[FileDetector] = queue.SimpleQueue()
@@ -116,26 +119,50 @@ def load_detectors(
 def _read(model: RawModel, how: Reading | None, names: Sequence[str] | None) -> FileDetector:
     """The detector of a model whose outputs are read so, or as it or `source.yaml` beside it says."""
     if how is None:
-        how = settled(model, read_settings(model.path.parent), tuple(names or ()))
+        how = settled(model, settings_beside(model.path), tuple(names or ()))
     return raw_detector(model, how)
+
+
+def kind_of(path: Path) -> str | None:
+    """The key of `OPENERS` by which a file or folder is opened; None where it is no model."""
+    if path.is_dir():
+        if (path / SAVED_MODEL_FILE).exists():
+            return SAVED_MODEL_FILE
+        return OPENVINO if pairs(path) else None
+    return path.suffix if path.suffix in OPENERS else None
+
+
+def parts_of(path: Path) -> list[Path]:
+    """The files that a model is, or its folder where all in it belongs to it.
+
+    Raises:
+        ModelFileError: a folder holds several OpenVINO models.
+    """
+    if kind_of(path) != OPENVINO:
+        return [path]
+    xml = xml_of(path)
+    return [part for part in (xml, xml.with_suffix(".bin")) if part.is_file()]
 
 
 def _opener(path: Path) -> Opener:
     if not path.exists():
         raise ModelFileError(path, "there is no such file.", "Check the path.")
-    if (path / SAVED_MODEL_FILE).exists():
-        return open_saved_model
-    if path.is_file() and path.suffix in OPENERS:
-        return OPENERS[path.suffix]
+    kind = kind_of(path)
+    if kind is not None:
+        return OPENERS[kind]
     raise ModelFileError(
         path,
         "not a model file that can be run.",
-        f"Give a {', a '.join(OPENERS)} or a SavedModel folder (it holds {SAVED_MODEL_FILE}).",
+        "Give a .pb, a .tflite, an .onnx, an OpenVINO .xml, or a SavedModel folder (it holds "
+        f"{SAVED_MODEL_FILE}).",
     )
 
 
+OPENVINO = ".xml"
 OPENERS: dict[str, Opener] = {
     ".pb": open_frozen_graph,
+    SAVED_MODEL_FILE: open_saved_model,
     ".tflite": lambda path, threads, trusted: open_tflite(path, threads),  # its operators compute
     ".onnx": lambda path, threads, trusted: open_onnx(path, threads),  # and so do these
+    OPENVINO: lambda path, threads, trusted: open_openvino(path, threads),
 }

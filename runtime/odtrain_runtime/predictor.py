@@ -76,7 +76,7 @@ def load(
     """The detector of an exported file.
 
     Args:
-        path: a .tflite (or, where ONNX Runtime or TensorFlow is installed, an .onnx, a .pb or a SavedModel
+        path: a .tflite (or, where what runs it is installed, an .onnx, an OpenVINO .xml, a .pb or a SavedModel
             folder), or a folder as `odtrain models download` leaves it, of which the file that stands for the
             version is taken.
         threads: of each interpreter, which may be one where more would lose detections.

@@ -258,7 +258,8 @@ def test_nothing_was_tracked_before_the_data_was_in_order(pics, refused):
         pytest.param(
             "export.formats=[]",
             "export.formats=[]: names no file to make.\n  Choose one of: pb, saved_model, "
-            "tflite_fp32, tflite_fp16, tflite_dynamic, tflite_int8, onnx, onnx_raw.\n",
+            "tflite_fp32, tflite_fp16, tflite_dynamic, tflite_int8, onnx, onnx_raw, openvino_fp32, "
+            "openvino_int8.\n",
             id="no format",
         ),
         pytest.param(

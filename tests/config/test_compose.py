@@ -120,7 +120,8 @@ def test_an_experiment_comes_after_the_model_and_an_override_after_both(tmp_path
         pytest.param(
             "export.formats=[pb,tflight]",
             "export.formats: tflight: no such choice.\n  Choose one of: pb, saved_model, "
-            "tflite_fp32, tflite_fp16, tflite_dynamic, tflite_int8, onnx, onnx_raw.",
+            "tflite_fp32, tflite_fp16, tflite_dynamic, tflite_int8, onnx, onnx_raw, openvino_fp32, "
+            "openvino_int8.",
             id="export format",
         ),
         pytest.param(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import mlflow
 import numpy as np
@@ -13,8 +14,10 @@ from support.commands import TINY_RUN, odtrain
 from support.onnx_files import write_constant_onnx
 
 from odtrain.config.compose import compose_config
-from odtrain.errors import ConfigError, DataError
+from odtrain.errors import ConfigError, DataError, TrackingError
 from odtrain.jobs.register import register_files
+from odtrain.model_source import open_source
+from odtrain.promotion.promote import promote
 from odtrain.registry.download import file_of_version
 from odtrain.registry.versions import ORIGIN, find_version
 
@@ -23,10 +26,15 @@ TEXTS = {"names": "{0: 'circle', 1: 'square'}", "stride": "32", "license": "AGPL
 
 def foreign(file: Path, texts: dict[str, str] = TEXTS, boxes: int = 84) -> Path:
     """A YOLO that sees circles and squares everywhere, whatever the picture."""
-    rows = np.random.default_rng(3).uniform(8, 56, (1, 6, boxes))
-    rows[0, 2:4] = np.random.default_rng(4).uniform(20, 30, (2, boxes))
-    rows[0, 4:] = np.random.default_rng(5).uniform(0.3, 0.9, (2, boxes))
-    return write_constant_onnx(file, {"output0": rows}, texts=texts)
+    return write_constant_onnx(file, {"output0": boxes_everywhere(boxes)}, texts=texts)
+
+
+def boxes_everywhere(count: int) -> np.ndarray:
+    """(1, 6, count) as YOLO writes them: of two classes."""
+    rows = np.random.default_rng(3).uniform(8, 56, (1, 6, count))
+    rows[0, 2:4] = np.random.default_rng(4).uniform(20, 30, (2, count))
+    rows[0, 4:] = np.random.default_rng(5).uniform(0.3, 0.9, (2, count))
+    return rows
 
 
 @pytest.fixture
@@ -77,6 +85,30 @@ def test_a_foreign_file_becomes_a_version_with_its_numbers_and_where_it_comes_fr
 
 
 @pytest.mark.slow
+def test_an_openvino_model_becomes_a_version_with_both_of_its_files(asked, store, tmp_path):
+    pytest.importorskip("openvino", reason="pip install 'odtrain[openvino]' brings it")
+    from support.openvino_files import write_constant_openvino
+
+    rows = boxes_everywhere(84)
+    file = write_constant_openvino(tmp_path / "theirs", {"output0": rows}, texts=TEXTS)
+    config, overrides = asked("registry.min_recall=0")
+    result = register_files(config, overrides, [str(file)], None)
+    assert "models:/shapes/1 is @champion." in result.in_words
+    version = find_version("models:/shapes@champion", store.uri)
+    origin = json.loads(version.tags[ORIGIN])
+    assert origin["licence, as the file states it"] == "AGPL-3.0 License"
+    assert {len(origin[f"sha256 of yolo.{end}"]) for end in ("xml", "bin")} == {64}
+    chosen, kept = file_of_version(version, store.uri)
+    assert chosen == version.tags["odtrain.served_by"] == "openvino_fp32"
+    assert sorted(part.name for part in kept.iterdir()) == ["model.bin", "model.xml"]
+    mlflow.set_tracking_uri(store.uri)
+    (found,) = mlflow.pyfunc.load_model("models:/shapes/1").predict(
+        np.zeros((80, 96, 3), np.uint8), params={"score_threshold": 0.8}
+    )
+    assert set(found["class_names"]) == {"circle", "square"}
+
+
+@pytest.mark.slow
 def test_a_file_of_other_classes_is_measured_and_never_champion(asked, store, tmp_path, said):
     names = {**TEXTS, "names": "{0: 'circle', 1: 'hexagon'}"}
     file = foreign(tmp_path / "yolo.onnx", names)
@@ -109,28 +141,44 @@ def test_a_file_without_names_needs_them(asked, tmp_path):
 
 
 @pytest.mark.long
-def test_champions_change_between_ours_and_others_by_what_their_files_find(shapes, tmp_path):
-    data = (f"data.images={shapes}", "data.name=shapes", "registry.min_recall=0")
+def test_champions_change_between_ours_and_others_by_what_their_files_find(
+    new, shapes, tmp_path, own_environment
+):
+    ours = (
+        f"data.images={shapes}",
+        *TINY_RUN,
+        "registry.name=both",
+        "export.formats=[tflite_fp32]",
+    )
+    config = compose_config(ours)
 
-    def run(*words: str) -> str:
-        done = odtrain([*words], tmp_path, XDG_CACHE_HOME=str(tmp_path / "cache"))
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+    def register(file: Path) -> str:
+        return register_files(config, ours, [str(file)], None).in_words
 
-    run("train", *TINY_RUN, data[0], "train.steps=300", "registry.name=good")
-    better = next((tmp_path / "outputs").rglob("export/model.tflite"))
-    worst = foreign(tmp_path / "blind.onnx", boxes=84)
-    registered = ("registry.name=both", "benchmark.runs=2", "evaluate.bootstrap=20", *data)
-    assert "models:/both/1 is @champion." in run("models", "register", str(worst), *registered)
-    run("train", *TINY_RUN, data[0], "train.steps=200", "registry.name=both")
-    uri = f"sqlite:///{tmp_path}/mlflow.db"
-    assert find_version("models:/both@champion", uri).number == "2"
-    said = run("models", "register", str(better), *registered)
-    assert "models:/both/3 is @champion." in said
-    refused = odtrain(["models", "promote", "both", "1", *data[:2]], tmp_path)
-    assert refused.returncode == 1
-    assert "accuracy: " in refused.stderr
-    (kept,) = (tmp_path / "mlartifacts").rglob("artifacts/model.onnx")
-    kept.write_bytes(kept.read_bytes() + b"\0")
-    tampered = odtrain(["models", "promote", "both", "1", *data[:2]], tmp_path)
-    assert "checksums: " in tampered.stderr
+    def map_of(number: str) -> float:
+        return float(new.get_model_version("both", number).tags["eval/mAP"])
+
+    assert "models:/both/1 is @champion." in register(foreign(tmp_path / "worse.onnx", boxes=1))
+    done = odtrain(["train", *ours, "train.steps=150", "evaluate.every=75"], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert new.get_model_version_by_alias("both", "champion").version == 2
+    assert "models:/both/3 is @champion." in register(foreign(tmp_path / "better.onnx"))
+    assert map_of("1") < map_of("2") < map_of("3")
+    with pytest.raises(TrackingError, match="accuracy: "):
+        promote(config, ours, "both", "2")
+
+    new.set_registered_model_alias("both", "champion", "1")
+    won = "models:/both/2 is @champion now (before: version 1)."
+    assert won in promote(config, ours, "both", "2")
+    won = "models:/both/3 is @champion now (before: version 2)."
+    assert won in promote(config, ours, "both", "3")
+
+    for number in ("1", "3"):
+        model = new.get_model_version("both", number).source.removeprefix("models:/")
+        folder = urlsplit(new.get_logged_model(model).artifact_location).path
+        file = Path(unquote(folder), "artifacts/model.onnx")
+        file.write_bytes(file.read_bytes() + b"\0")
+    with pytest.raises(TrackingError, match=r"checksums: model\.onnx"):
+        promote(config, ours, "both", "1")
+    with pytest.raises(TrackingError, match=r"model\.onnx is damaged"):
+        open_source("models:/both/3", config)

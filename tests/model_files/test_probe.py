@@ -1,4 +1,4 @@
-"""A stranger's .onnx run once in a process with bounds."""
+"""A stranger's .onnx or OpenVINO model run once in a process with bounds."""
 
 from __future__ import annotations
 
@@ -50,4 +50,22 @@ def test_a_model_that_does_not_end_is_ended(tmp_path, monkeypatch):
     assert refused(file) == (
         f"{file}: did not run within 0.01 seconds.\n"
         "  It is not opened. Export the model again, or take one that was made for this machine."
+    )
+
+
+def test_an_xml_that_is_no_model_is_told(tmp_path):
+    file = tmp_path / "raccoon-1.xml"
+    file.write_text("<annotation></annotation>")
+    assert refused(file) == (
+        f"{file}: is no OpenVINO model: its first element is annotation.\n"
+        "  Export the model again, or check that the file was copied or downloaded whole."
+    )
+
+
+def test_a_folder_of_several_openvino_models_is_told(tmp_path):
+    for name in ("a.xml", "a.bin", "b.xml", "b.bin"):
+        (tmp_path / name).touch()
+    assert refused(tmp_path) == (
+        f"{tmp_path}: holds 2 OpenVINO models: a.xml, b.xml.\n"
+        "  Name the .xml. An OpenVINO model is two files of one name: the .xml, and the .bin beside it."
     )

@@ -267,7 +267,7 @@ def test_class_names_can_be_given_as_a_list(capsys, shared, tmp_path):
             ["input=img.png", "source=modle.tflite"],
             "source=modle.tflite: is neither a run nor a file that is there, taken from HERE.\n  "
             "Name a run, "
-            "models:/NAME@ALIAS, a .pb, a SavedModel folder, a .tflite, an .onnx or a TF1 "
+            "models:/NAME@ALIAS, a .pb, a SavedModel folder, a .tflite, an .onnx, an OpenVINO .xml or a TF1 "
             "checkpoint.\n",
             id="misspelt source",
         ),

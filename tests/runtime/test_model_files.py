@@ -291,7 +291,7 @@ def test_something_that_is_no_model_file(tmp_path, name):
     file.mkdir() if name == "folder" else file.write_bytes(b"x")
     assert message(file) == (
         f"{file}: not a model file that can be run.\n"
-        "  Give a .pb, a .tflite, a .onnx or a SavedModel folder (it holds saved_model.pb)."
+        "  Give a .pb, a .tflite, an .onnx, an OpenVINO .xml, or a SavedModel folder (it holds saved_model.pb)."
     )
 
 

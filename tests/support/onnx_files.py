@@ -65,3 +65,36 @@ def write_two_boxes(file: Path, right: Sequence[float], wrong: Sequence[float]) 
         numpy_helper.from_array(np.array([1], np.int64), "axis"),
     ]
     return save(file, helper.make_graph(nodes, "two", [image], [table], constants))
+
+
+def write_sized_onnx(
+    file: Path, boxes: Sequence[Sequence[float]], size: str = "orig_target_sizes"
+) -> Path:
+    """A network that ends as RT-DETR's own export does: `boxes` (xyxy fractions) times a size that it is given.
+
+    Labels are 0, 1, ..., scores 0.9 and less by 0.1.
+    """
+    count = len(boxes)
+    image = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["N", 3, SIDE, 2 * SIDE])
+    asked = helper.make_tensor_value_info(size, TensorProto.INT64, ["N", 2])
+    nodes = [
+        helper.make_node("Shape", ["images"], ["unused"]),
+        helper.make_node("Cast", [size], ["sides"], to=TensorProto.FLOAT),
+        helper.make_node("Tile", ["sides", "twice"], ["all_sides"]),
+        helper.make_node("Mul", ["fractions", "all_sides"], ["boxes"]),
+        helper.make_node("Identity", ["all_labels"], ["labels"]),
+        helper.make_node("Identity", ["all_scores"], ["scores"]),
+    ]
+    values = {
+        "twice": np.array([1, 2], np.int64),
+        "fractions": np.array([boxes], np.float32),
+        "all_labels": np.arange(count, dtype=np.int64)[None],
+        "all_scores": (0.9 - 0.1 * np.arange(count, dtype=np.float32))[None],
+    }
+    given = [
+        helper.make_tensor_value_info("labels", TensorProto.INT64, [1, count]),
+        helper.make_tensor_value_info("boxes", TensorProto.FLOAT, [1, count, 4]),
+        helper.make_tensor_value_info("scores", TensorProto.FLOAT, [1, count]),
+    ]
+    constants = [numpy_helper.from_array(value, name) for name, value in values.items()]
+    return save(file, helper.make_graph(nodes, "sized", [image, asked], given, constants))

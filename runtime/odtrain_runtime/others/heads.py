@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from odtrain_runtime.others.reading import CENTRES, PIXELS, SIGMOID, SOFTMAX, Reading
+from odtrain_runtime.others.reading import CENTRES, CORNERS, PIXELS, SIGMOID, SOFTMAX, Reading
 from odtrain_runtime.structures import FloatArray, IntArray, areas
 from odtrain_runtime.tflite_metadata import BOXES, CLASSES, COUNT, SCORES
 
@@ -116,19 +116,20 @@ def decode_nanodet(outputs: Outputs, how: Reading) -> Candidates:
 
 
 def decode_detections(outputs: Outputs, how: Reading) -> Candidates:
-    """Boxes (M, 4) yxyx fractions, scores and classes (M,) from 0, and how many count."""
+    """Boxes (M, 4), scores and classes (M,) from 0, and how many count; `xyxy` or yxyx fractions."""
     named = detection_outputs(outputs)
     count = int(np.rint(named[COUNT]).reshape(())) if COUNT in named else len(named[SCORES])
     boxes = named[BOXES][:count].astype(np.float32)
+    placed = _yxyx(boxes, how) if how.boxes == CORNERS else boxes
     classes = np.rint(named[CLASSES][:count]).astype(np.int64)
-    return Candidates(boxes, named[SCORES][:count].astype(np.float32), classes + 1)
+    return Candidates(placed, named[SCORES][:count].astype(np.float32), classes + 1)
 
 
 # ---- which output is which
 
 
 DETR_BOXES = ("box", "dets")
-NAMES = {BOXES: "box", CLASSES: "class", SCORES: "score"}
+NAMES = {BOXES: ("box",), CLASSES: ("class", "label"), SCORES: ("score",)}
 COUNTS = ("count", "num")
 
 
@@ -165,9 +166,9 @@ def detection_outputs(outputs: Outputs) -> dict[str, NDArray[Any]]:
     """The outputs of a detector with suppression inside, by role."""
     found = {
         role: value
-        for role, part in NAMES.items()
+        for role, parts in NAMES.items()
         for name, value in outputs.items()
-        if part in name.lower() and "raw" not in name.lower()
+        if any(part in name.lower() for part in parts) and "raw" not in name.lower()
     }
     counts = [
         value for name, value in outputs.items() if any(part in name.lower() for part in COUNTS)

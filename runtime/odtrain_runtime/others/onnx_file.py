@@ -13,7 +13,7 @@ from odtrain_runtime import provenance
 from odtrain_runtime.detector import cannot_run
 from odtrain_runtime.errors import ModelFileError
 from odtrain_runtime.others.onnx_check import check_onnx
-from odtrain_runtime.others.raw_model import ONE_PICTURE, RawModel, picture_input
+from odtrain_runtime.others.raw_model import Port, RawModel, taken
 
 DTYPES = {
     "tensor(float)": np.float32,
@@ -21,6 +21,8 @@ DTYPES = {
     "tensor(double)": np.float64,
     "tensor(uint8)": np.uint8,
     "tensor(int8)": np.int8,
+    "tensor(int32)": np.int32,
+    "tensor(int64)": np.int64,
 }
 """ONNX Runtime's name of a type of inputs."""
 FATAL = 4
@@ -39,26 +41,29 @@ def open_onnx(path: Path, threads: int) -> RawModel:
     texts = check_onnx(path)
     session = _session(path, threads)
     inputs = session.get_inputs()
-    if len(inputs) != 1 or inputs[0].type not in DTYPES:
-        shown = ", ".join(f"{each.name}: {each.type}" for each in inputs) or "nothing"
-        raise ModelFileError(path, f"takes {shown}, not one picture.", ONE_PICTURE)
-    (image,) = inputs
-    shape = tuple(side if isinstance(side, int) and side > 0 else None for side in image.shape)
+    takes = taken(
+        path, [Port(each.name, each.type, DTYPES.get(each.type), _shape(each)) for each in inputs]
+    )
     names = [each.name for each in session.get_outputs()]
 
     def compute(tensor: NDArray[Any]) -> dict[str, NDArray[Any]]:
-        return _named(names, session.run(names, {image.name: tensor}))
+        given = zip((each.name for each in inputs), takes.inputs(tensor), strict=True)
+        return _named(names, session.run(names, dict(given)))
 
     return RawModel(
         path=path,
         format="onnx",
-        takes=picture_input(path, shape, DTYPES[image.type]),
+        takes=takes,
         compute=compute,
         threads=threads,
         metadata=texts,
         passport=provenance.read_passport(texts.get(provenance.PASSPORT_NODE, "")),
         class_names=provenance.read_labels(texts.get(provenance.LABELS_NODE, "")),
     )
+
+
+def _shape(port: Any) -> tuple[int | None, ...]:
+    return tuple(side if isinstance(side, int) and side > 0 else None for side in port.shape)
 
 
 def _session(path: Path, threads: int) -> Any:

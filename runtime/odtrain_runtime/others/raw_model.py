@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,8 @@ from odtrain_runtime.structures import FloatArray, UInt8Image
 from odtrain_runtime.tflite_metadata import BOXES, CLASSES, COUNT, SCORES
 
 ONE_PICTURE = (
-    "Only detectors that take one RGB picture, (1, 3, height, width) or (1, height, width, 3)."
+    "Only detectors that take one RGB picture, (1, 3, height, width) or (1, height, width, 3), and at most its "
+    "size beside it, (1, 2), called so."
 )
 LARGEST_SIDE = 8192
 
@@ -35,12 +36,24 @@ class PictureInput:
         size: (height, width); None in a direction of any length.
         dtype: of its values.
         quantization: (scale, zero) of whole numbers; None where values are as they are.
+        sized: type of a second input, the picture's size; None where there is none.
     """
 
     channels_first: bool
     size: tuple[int | None, int | None]
     dtype: Any
     quantization: tuple[float, float] | None = None
+    sized: Any = None
+
+    def inputs(self, tensor: NDArray[Any]) -> list[NDArray[Any]]:
+        """All that a model is given: a picture, and its width and height as RT-DETR's exports take them.
+
+        They are the input's own, so that boxes come back in its pixels.
+        """
+        if self.sized is None:
+            return [tensor]
+        height, width = tensor.shape[2:] if self.channels_first else tensor.shape[1:3]
+        return [tensor, np.array([[width, height]], self.sized)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +62,7 @@ class RawModel:
 
     Attributes:
         path: the file.
-        format: `onnx`, `tflite`, `pb` or `saved_model`.
+        format: `onnx`, `openvino_fp32`, `openvino_int8`, `tflite`, `pb` or `saved_model`.
         takes: its input.
         compute: the outputs for an input, by name, with their batch.
         threads: it runs with.
@@ -66,6 +79,47 @@ class RawModel:
     metadata: Mapping[str, str] = field(default_factory=dict)
     passport: Mapping[str, str] = field(default_factory=dict)
     class_names: tuple[str, ...] = ()
+
+
+class Port(NamedTuple):
+    """An input of a model.
+
+    Attributes:
+        name: of it.
+        kind: of its values, as its runtime calls it.
+        dtype: the same as numpy's; None where it has none.
+        shape: None stands for any length.
+    """
+
+    name: str
+    kind: str
+    dtype: Any
+    shape: tuple[int | None, ...]
+
+
+PICTURES = (np.float32, np.float16, np.float64, np.uint8, np.int8)
+SIZES = (np.int64, np.int32, np.float32)
+
+
+def taken(path: Path, ports: Sequence[Port]) -> PictureInput:
+    """What a model with these inputs takes: a picture, and perhaps its size.
+
+    Raises:
+        ModelFileError: something else.
+    """
+    image, *others = ports or [Port("", "nothing", None, ())]
+    if image.dtype not in PICTURES or len(others) > 1 or not all(map(_is_size, others)):
+        shown = ", ".join(
+            f"{each.name}: {each.kind}".removeprefix(": ") for each in [image, *others]
+        )
+        raise ModelFileError(path, f"takes {shown}, not one picture.", ONE_PICTURE)
+    takes = picture_input(path, image.shape, image.dtype)
+    return replace(takes, sized=others[0].dtype) if others else takes
+
+
+def _is_size(port: Port) -> bool:
+    fits = len(port.shape) == 2 and port.shape[0] in (None, 1) and port.shape[1] in (None, 2)
+    return fits and port.dtype in SIZES and "size" in port.name.lower()
 
 
 def picture_input(

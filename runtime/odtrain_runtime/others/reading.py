@@ -45,7 +45,8 @@ class Reading:
         scale: levels are multiplied by it.
         mean: of the three channels, in the order of `colours`, taken from scaled levels.
         std: by which the difference is divided.
-        boxes: `cxcywh` or `xyxy`, where a head has both.
+        boxes: `cxcywh` or `xyxy`, where a head has both; of `detections` ymin, xmin, ymax, xmax as fractions,
+            unless it is `xyxy`.
         unit: `pixels` of the input or `fractions` of it.
         activation: what makes probabilities of the scores: `none`, `sigmoid`, `softmax`.
         iou: at which a box hides a worse one of its class.
@@ -98,7 +99,7 @@ class Reading:
         """What of it is worth writing into `source.yaml`, a line a key."""
         told = ("head", "resize", "colours", "scale", "mean", "std")
         kept = {"fill": self.resize != STRETCH, "interpolation": self.interpolation != BILINEAR}
-        kept |= {"boxes": self.head == "yolo", "unit": self.unit != PIXELS}
+        kept |= {"boxes": self.head == "yolo" or self.boxes == CORNERS, "unit": self.unit != PIXELS}
         names = (*told, *(name for name, wanted in kept.items() if wanted))
         return "\n".join(f"{name}: {_plain(getattr(self, name))}" for name in names)
 
@@ -121,6 +122,15 @@ def read_settings(folder: Path) -> dict[str, Any]:
     if file.stat().st_size > LARGEST_SETTINGS:
         raise ModelFileError(file, f"has more than {LARGEST_SETTINGS:,} bytes.", DESCRIBED)
     return settings_of(file, file.read_text(encoding="utf-8", errors="replace"))
+
+
+def settings_beside(model: Path) -> dict[str, Any]:
+    """What `source.yaml` beside a model file says, or in or beside the folder that is a model.
+
+    Raises:
+        ModelFileError: as `read_settings`.
+    """
+    return read_settings(model) or read_settings(model.parent)
 
 
 def settings_of(file: Path, text: str) -> dict[str, Any]:

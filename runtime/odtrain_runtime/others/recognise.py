@@ -24,6 +24,7 @@ from odtrain_runtime.tflite_metadata import BOXES, CLASSES, SCORES
 
 LONGEST_LIST = 1 << 20
 GREY = (114, 114, 114)
+OF_SIZED = {"boxes": keys.CORNERS, "unit": keys.PIXELS}
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 UNIT = {"scale": 1 / 255, "mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
 LEVELS = {"scale": 1.0, "mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
@@ -60,8 +61,8 @@ FEW = 2.0
 ANCHORS_A_CELL = 3
 """Of YOLOv5's grids."""
 GRIDS = ((8, 16, 32), (8, 16, 32, 64), (16, 32), (4, 8, 16, 32))
-DISTANCES = (8, 17)
-"""Places that NanoDet's sides may have, by `reg_max`; the first is what it is published with."""
+DISTANCES = (8, 11, 17)
+"""Places that NanoDet's sides may have, `reg_max` and one more: of most, of NanoDet-G, by its default."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,8 @@ def recognise(model: RawModel, given: Mapping[str, Any], names: Sequence[str]) -
         cannot_run(model.path, error)
     known = {**said, **given, "size": size}
     heads = _heads(outputs, size, known, len(classes))
+    if model.takes.sized is not None:  # it is for boxes in pixels of the picture
+        heads = [each | OF_SIZED for each in heads if each["head"] == "detections"]
     if not heads:
         raise _no_head(model, outputs, known)
     fitting = [head for head in heads if not classes or _fits(head, len(classes))]
@@ -120,7 +123,7 @@ def recognise(model: RawModel, given: Mapping[str, Any], names: Sequence[str]) -
     ]
     if readings[0].head == "ssd" and not readings[0].anchors:
         raise ModelFileError(model.path, "has an SSD's outputs, and no anchors.", ANCHORS_NEEDED)
-    if readings[0].head == "detections":
+    if readings[0].head == "detections" and readings[0].boxes != keys.CORNERS:
         return Recognised(tuple(readings[:1]), True)
     return Recognised(tuple(readings), sure or len(readings) == 1)
 
@@ -310,7 +313,9 @@ def _of_several(outputs: Outputs, size: tuple[int, int]) -> Iterator[dict[str, A
     named = detection_outputs(outputs)
     if {BOXES, CLASSES, SCORES} <= set(named) and named[CLASSES].ndim == 1:
         highest = int(np.rint(named[CLASSES]).max(initial=0)) + 1
-        yield {"head": "detections", "num_classes": highest}
+        called = any("label" in name.lower() for name in outputs)  # not by TensorFlow's programs
+        corners = {"boxes": keys.CORNERS, "unit": _unit(named[BOXES])}
+        yield {"head": "detections", "num_classes": highest, **(corners if called else {})}
         return
     tables = list(outputs.values())
     if any(table.ndim != 2 for table in tables):
@@ -383,6 +388,7 @@ def _ways(head: str, whole: bool) -> Iterator[dict[str, Any]]:
 
 
 USUAL: dict[str, dict[str, Any]] = {
+    "detections": {**PLAIN, "interpolation": keys.ANTIALIAS},
     "detr": PLAIN,
     "ssd": {"resize": keys.STRETCH, "colours": keys.RGB, **SIGNED},
     "yolox": {"resize": keys.CORNER, "colours": keys.BGR, **LEVELS},

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from support.onnx_files import SIDE, save, write_constant_onnx
+from support.onnx_files import SIDE, save, write_constant_onnx, write_sized_onnx
 
 from odtrain_runtime.errors import ModelFileError
 from odtrain_runtime.model_files import load_detector, load_detectors
@@ -56,6 +56,41 @@ def test_a_file_that_says_who_made_it_is_read_as_its_maker_does(tmp_path):
 def test_inputs_of_every_usual_kind_are_fed(tmp_path, shape, kind):
     detector = load_detector(yolo(tmp_path / "model.onnx", shape=shape, kind=kind))
     assert len(detector(PICTURE)) == 2
+
+
+BESIDE = "classes: [cat, dog]\nresize: letterbox\nscale: 0.00392156863\n"
+
+
+def test_the_size_of_the_picture_is_given_to_a_file_that_asks_for_it(tmp_path):
+    file = write_sized_onnx(tmp_path / "rtdetr.onnx", [[0.5, 0.25, 1, 0.5], [0, 0, 1, 1]])
+    (tmp_path / "source.yaml").write_text(BESIDE)
+    detector = load_detector(file)
+    # 64 x 128 pixels; a square picture lies in the middle, from a quarter to three quarters.
+    found = detector(np.zeros((SIDE, SIDE, 3), np.uint8))
+    assert found.boxes[0] == pytest.approx([0.25, 0.5, 0.5, 1.0])
+    assert found.boxes[1] == pytest.approx([0, 0, 1, 1])
+    assert found.scores == pytest.approx([0.9, 0.8])
+    assert found.classes.tolist() == [1, 2]
+
+
+def test_how_its_pictures_are_made_ready_is_not_guessed(tmp_path):
+    said = message(write_sized_onnx(tmp_path / "rtdetr.onnx", [[0, 0, 1, 1]]))
+    assert (
+        "does not say how its pictures are made ready; its outputs may be those of detections"
+        in said
+    )
+    assert said.endswith(
+        "head: detections\nresize: stretch\ncolours: rgb\nscale: 0.00392156863\nmean: [0, 0, 0]\n"
+        "std: [1, 1, 1]\ninterpolation: antialias\nboxes: xyxy"
+    )
+
+
+def test_a_second_input_that_is_no_size_is_refused(tmp_path):
+    file = write_sized_onnx(tmp_path / "model.onnx", [[0, 0, 1, 1]], "scale_factor")
+    assert message(file) == (
+        f"{file}: takes images: tensor(float), scale_factor: tensor(int64), not one picture.\n"
+        f"  {ONE_PICTURE}"
+    )
 
 
 def test_a_file_for_pictures_of_any_size_needs_one_named(tmp_path):
