@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import logging
+import os
+import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
 import tensorflow as tf
 
 from odtrain.errors import ConfigError
+from odtrain.export.int8.rungs import PLAIN, RUNG, taken_of
 from odtrain.export.raw_outputs import ENCODINGS, SCORES
 from odtrain.export.suppression import (
     BUILTIN,
@@ -17,11 +22,31 @@ from odtrain.export.suppression import (
     BuiltinSuppression,
     OperatorSuppression,
 )
+from odtrain.export_formats import INT8
 from odtrain.model_files.tflite_join import joined
 from odtrain.model_files.tflite_metadata import with_metadata
 from odtrain.models.ssd import SSD
 from odtrain.structures import UInt8Image
 from odtrain.system import timing_lock as turns
+from odtrain_runtime.native_stderr import STDERR, stderr_into
+
+
+@contextmanager
+def told_only_of_failures() -> Iterator[None]:
+    """What TensorFlow prints past Python's `sys.stderr` is shown where an export fails, else dropped."""
+    logger = tf.get_logger()  # it names the temporary folder that it writes to
+    level = logger.level
+    with tempfile.TemporaryFile() as said:
+        try:
+            logger.setLevel(logging.WARNING)
+            with stderr_into(said):
+                yield
+        except Exception:
+            said.seek(0)
+            os.write(STDERR, said.read())
+            raise
+        finally:
+            logger.setLevel(level)
 
 
 class LiteWriter:
@@ -39,6 +64,15 @@ class LiteWriter:
         Raises:
             ConfigError: there are no pictures to calibrate with.
         """
+        facts = {RUNG: PLAIN} if name == INT8 else {}
+        return self.finished(self.network(name), class_names, {**passport, **facts})
+
+    def network(self, name: str) -> bytes:
+        """The network in a format, without built-in suppression and without metadata.
+
+        Raises:
+            ConfigError: there are no pictures to calibrate with.
+        """
         module, function = self._network
         converter = tf.lite.TFLiteConverter.from_concrete_functions([function], module)
         converter.allow_custom_ops = self.nms in OPERATOR
@@ -48,10 +82,18 @@ class LiteWriter:
         LITE_SETTINGS[name](converter, self)
         with warnings.catch_warnings():  # of inputs that the calibration has given ranges to
             warnings.filterwarnings("ignore", "Statistics for quantized inputs were expected")
-            content = converter.convert()
+            content: bytes = converter.convert()
+        return content
+
+    def finished(
+        self, network: bytes, class_names: Sequence[str], passport: Mapping[str, str]
+    ) -> bytes:
+        """A network as a complete file; one by a rung says in its passport what takes it."""
+        if RUNG in passport:
+            passport = {**passport, **taken_of(network)}
         if self.nms == BUILTIN:
-            content = joined(content, sorted((ENCODINGS, SCORES)), self._suppression)
-        return with_metadata(content, class_names, passport)
+            network = joined(network, sorted((ENCODINGS, SCORES)), self._suppression)
+        return with_metadata(network, class_names, passport)
 
     @cached_property
     def _network(self) -> tuple[tf.Module, Any]:
