@@ -17,6 +17,7 @@ from odtrain.config.shipped import shipped
 from odtrain.deploy.form import check_form, check_square, form_of
 from odtrain.deploy.targets import TARGETS, Target
 from odtrain.errors import ConfigError, TrackingError, choose
+from odtrain.export.int8.rungs import RUNG, TAKEN, for_accelerators
 from odtrain.export_formats import FORMATS
 from odtrain.io.atomic import replacing_folder
 from odtrain.io.checksums import SUMS, verify
@@ -139,6 +140,11 @@ def doubts_of(tags: Mapping[str, str], passport: Mapping[str, str], target: Targ
     if tags.get(SOUND) == "failed":
         gate = plain(tags.get("odtrain.gate", ""))
         doubts.append(f"The gate found fault with its files: {gate}")
+    if target.form and not for_accelerators(passport):
+        doubts.append(
+            f'It was made by "{plain(passport[RUNG])}" (see docs/int8.md): an Edge TPU takes '
+            f"{plain(passport.get(f'{TAKEN}coral', '?'))} of its network's operators."
+        )
     if (tiles := read_tiles(passport)) and not target.runtime:
         doubts.append(f"It was measured by {tiles}; here each picture is looked at once.")
     return doubts

@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from odtrain.media.palette import css_colour
-from odtrain.reports.charts import save
+from odtrain.reports.charts import BETTER, WORSE, save
 
 GOOD_DB = 20.0
 """At this signal-to-noise an error is a tenth of what a layer says."""
@@ -27,7 +26,7 @@ def layers_chart(path: Path, layers: Sequence[tuple[str, float]]) -> None:
     values = [value for _, value in layers if np.isfinite(value)]
     end = max([*values, GOOD_DB]) * 1.05
     for place, (_, value) in enumerate(layers):
-        colour = css_colour(8 if value >= GOOD_DB else 5)
+        colour = BETTER if value >= GOOD_DB else WORSE
         axes.barh(place, min(value, end), color=colour)
     axes.axvline(GOOD_DB, color="0.3", linewidth=1, linestyle="--")
     names = [name.replace("$", r"\$") for name, _ in layers]

@@ -502,6 +502,13 @@ def test_a_kit_says_where_its_program_looks_otherwise_than_the_model_was_measure
         "here each picture is looked at once."
     ]
     assert doubts_of({}, tiles, TARGETS["raspberry-pi"]) == []
+    half = {"int8": "heads in float", "int8_coral": "36/70"}
+    assert doubts_of({}, half, TARGETS["coral"]) == [
+        'It was made by "heads in float" (see docs/int8.md): an Edge TPU takes 36/70 of its '
+        "network's operators."
+    ]
+    assert doubts_of({}, half, TARGETS["raspberry-pi"]) == []
+    assert doubts_of({}, {"int8": "least error", "int8_coral": "75/77"}, TARGETS["coral"]) == []
     failed = {SOUND: "failed", "odtrain.gate": "mAP fell."}
     assert doubts_of(failed, {}, TARGETS["frigate"]) == [
         "The gate found fault with its files: mAP fell."

@@ -130,9 +130,17 @@ class Ladder:
             return
         try:
             content = network.quantized(rung, self._best_ranges())
-            if content is None:
-                self.rows.append(Tried(rung.name, "not tried: no layer asks for it", {}))
-                return
+        except (
+            ValueError,
+            RuntimeError,
+            KeyError,
+        ) as problem:  # operators that its recipes do not know
+            self.rows.append(Tried(rung.name, f"cannot be made: {problem}", {}))
+            return
+        if content is None:
+            self.rows.append(Tried(rung.name, "not tried: no layer asks for it", {}))
+            return
+        try:
             passport = {**self.passport, RUNG: rung.name}
             file.write_bytes(self.writer.finished(content, self.class_names, passport))
             timed = measure(file, [self.shown], FEW_RUNS, self.benchmark.threads)

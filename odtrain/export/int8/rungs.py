@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import re
+import warnings
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
@@ -89,6 +90,12 @@ class Network:
         return taking_bytes(_by_recipe(self.content, chosen, rung.bits, graph.names(in_float)))
 
 
+def for_accelerators(passport: Mapping[str, str]) -> bool:
+    """Whether all of an int8 file's network is in 8 bits; files of before the rungs were."""
+    way = passport.get(RUNG, PLAIN)
+    return all(rung.bits == 8 and not rung.in_float for rung in RUNGS if rung.name == way)
+
+
 def taken_of(network: bytes) -> dict[str, str]:
     """What a passport says of which accelerator takes how many operators, as `taken/all`."""
     return {f"{TAKEN}{name}": share for name, share in shares(network).items()}
@@ -140,6 +147,8 @@ def _by_recipe(
         name: {"min": np.array([low]), "max": np.array([high])}
         for name, (low, high) in ranges.items()
     }
-    with contextlib.redirect_stderr(io.StringIO()):  # it draws a bar
+    # It draws a bar, and LiteRT says that looking into tensors takes memory.
+    with contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         made = quantizer.Quantizer(content, recipe.get_quantization_recipe())
         return bytes(made.quantize(given, enable_progress_report=False).quantized_model)
