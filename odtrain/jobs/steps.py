@@ -321,24 +321,11 @@ def prove_exports(
     proofs = proven(files)
     shutil.rmtree(folder / INT8_FOLDER, ignore_errors=True)  # of an earlier export
     int8 = int8_of(proofs)
-    if int8 is None:
-        return proofs
-    fails = int8.failed is not None and int8.map_drop > config.export.max_map_drop
-    if not (fails or explain_int8):
+    if int8 is None or not (explain_int8 or _fails(int8, config)):
         return proofs
     writer = LiteWriter(as_exported(checkpoint.detector), calibration(1), config.export.nms)
-    worst = explain(
-        writer,
-        int8.file,
-        dataset.class_names,
-        found.split.images,
-        found.split.truths,
-        found.detections,
-        int8.measured.detections,
-        folder / INT8_FOLDER,
-    )
-    logger.info(f"Where the int8 file differs most ({folder / INT8_FOLDER} has all):\n{worst}")
-    if not (fails and config.export.int8_ladder):
+    _explain_int8(writer, int8, found, dataset.class_names, folder / INT8_FOLDER)
+    if not (config.export.int8_ladder and _fails(int8, config)):
         return proofs
     ladder = Ladder(
         writer,
@@ -351,8 +338,31 @@ def prove_exports(
         config.benchmark,
         config.export.int8_ladder_minutes,
     )
-    cured = ladder.climb(int8, folder / INT8_FOLDER)
-    return [cured if one is int8 else one for one in proofs]
+    climbed = ladder.climb(int8, folder / INT8_FOLDER)
+    return [climbed if one is int8 else one for one in proofs]
+
+
+def _fails(int8: Proof, config: Config) -> bool:
+    """Whether an int8 file does not pass for what it loses."""
+    return int8.failed is not None and int8.map_drop > config.export.max_map_drop
+
+
+def _explain_int8(
+    writer: LiteWriter, int8: Proof, found: Found, class_names: Sequence[str], folder: Path
+) -> None:
+    """Write how an int8 file differs from its checkpoint, and say where it does most."""
+    pictures = found.split
+    worst = explain(
+        writer,
+        int8.file,
+        class_names,
+        pictures.images,
+        pictures.truths,
+        found.detections,
+        int8.measured.detections,
+        folder,
+    )
+    logger.info(f"Where the int8 file differs most ({folder} has all):\n{worst}")
 
 
 @doing("Choosing thresholds on the validation pictures")
