@@ -10,6 +10,7 @@ LITERT = ("mlflow", "ai-edge-litert", "flatbuffers", "numpy", "pandas", "pillow"
 TENSORFLOW = (*LITERT, "tensorflow")
 ONNX = (*LITERT, "onnxruntime")
 OPENVINO = (*LITERT, "openvino")
+INT8 = "tflite_int8"
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ _ROWS = (
     ExportFormat("tflite_fp32", "model.tflite", True, 1),
     ExportFormat("tflite_fp16", "model_fp16.tflite", False, 2),
     ExportFormat("tflite_dynamic", "model_dynamic.tflite", False, 3),
-    ExportFormat("tflite_int8", "model_int8.tflite", False, 4),
+    ExportFormat(INT8, "model_int8.tflite", False, 4),
     ExportFormat("onnx", "model.onnx", True, 7, ONNX),
     ExportFormat("onnx_raw", "model_raw.onnx", True, 8, ONNX),
     ExportFormat("openvino_fp32", "openvino_fp32", True, 9, OPENVINO),

@@ -279,6 +279,8 @@ class ExportConfig:
     max_map_drop: float
     nms: str = field(metadata=one_of("builtin", "regular", "fast"))
     calibration_pictures: int = field(metadata=at_least(1))
+    int8_ladder: bool
+    int8_ladder_minutes: float = field(metadata=at_least(0))
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,15 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 import odtrain_runtime
 from odtrain.config.shipped import shipped
-from odtrain.deploy.form import audit, check_form, check_square, form_of, staying
+from odtrain.deploy.form import check_form, check_square, form_of
 from odtrain.deploy.targets import TARGETS, Target
 from odtrain.errors import ConfigError, TrackingError, choose
+from odtrain.export.int8.rungs import RUNG, TAKEN, for_accelerators
 from odtrain.export_formats import FORMATS
 from odtrain.io.atomic import replacing_folder
 from odtrain.io.checksums import SUMS, verify
 from odtrain.io.free_names import is_taken
+from odtrain.model_files.operators import for_edge_tpu, staying
 from odtrain.registry.download import download
 from odtrain.registry.versions import LABEL_FILES, SOUND, Version, files_of, find_version
 from odtrain.system.progress import doing
@@ -138,6 +140,11 @@ def doubts_of(tags: Mapping[str, str], passport: Mapping[str, str], target: Targ
     if tags.get(SOUND) == "failed":
         gate = plain(tags.get("odtrain.gate", ""))
         doubts.append(f"The gate found fault with its files: {gate}")
+    if target.form and not for_accelerators(passport):
+        doubts.append(
+            f'It was made by "{plain(passport[RUNG])}" (see docs/int8.md): an Edge TPU takes '
+            f"{plain(passport.get(f'{TAKEN}coral', '?'))} of its network's operators."
+        )
     if (tiles := read_tiles(passport)) and not target.runtime:
         doubts.append(f"It was measured by {tiles}; here each picture is looked at once.")
     return doubts
@@ -245,7 +252,7 @@ def _templates() -> Environment:
 
 def _for_edge_tpu(file: Path) -> dict[str, Any]:
     """Which operators it takes; its file beside the registered one, where its compiler is installed."""
-    operators = audit(file)
+    operators = for_edge_tpu(file.read_bytes())
     said = f"{COMPILER} was not installed where this kit was made: nothing was compiled."
     if shutil.which(COMPILER):
         _compile(file)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from odtrain.export_formats import FORMATS
+from odtrain.export_formats import FORMATS, INT8
 
 LITE = tuple(name for name, each in FORMATS.items() if each.lite)
-INT8 = "tflite_int8"
 
 
 @dataclass(frozen=True)

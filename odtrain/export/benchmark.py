@@ -194,6 +194,18 @@ def agreement(
     )
 
 
+def change(reference: Detections, found: Detections, score: float = COMPARED_SCORE) -> float:
+    """By how much two detectors differ in a picture.
+
+    The gaps between the scores of what both found, and the scores of what one alone did, added up.
+    """
+    pairs = _match(reference, found, score)
+    first, second = pairs[:, 0], pairs[:, 1]
+    gaps = np.abs(reference.scores[first] - found.scores[second]).sum()
+    alone = (np.delete(each.scores, taken) for each, taken in ((reference, first), (found, second)))
+    return float(gaps + sum(scores[scores >= score].sum() for scores in alone))
+
+
 def size_mb(path: Path) -> float:
     """Size of a model's file or files, or of everything in its folder, in 10^6 bytes."""
     tops = parts_of(path)

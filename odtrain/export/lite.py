@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import logging
+import os
+import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property, partial
 from typing import Any
 
 import tensorflow as tf
 
 from odtrain.errors import ConfigError
+from odtrain.export.int8.rungs import PLAIN, RUNG, taken_of
 from odtrain.export.raw_outputs import ENCODINGS, SCORES
 from odtrain.export.suppression import (
     BUILTIN,
@@ -17,6 +22,7 @@ from odtrain.export.suppression import (
     BuiltinSuppression,
     OperatorSuppression,
 )
+from odtrain.export_formats import INT8
 from odtrain.model_files.tflite_join import joined
 from odtrain.model_files.tflite_metadata import with_metadata
 from odtrain.models.blocks import hard_swish
@@ -25,6 +31,26 @@ from odtrain.models.layers import LevelBatchNorm
 from odtrain.models.ssd import SSD
 from odtrain.structures import UInt8Image
 from odtrain.system import timing_lock as turns
+from odtrain_runtime.native_stderr import STDERR, stderr_into
+
+
+@contextmanager
+def told_only_of_failures() -> Iterator[None]:
+    """What TensorFlow prints past Python's `sys.stderr` is shown where an export fails, else dropped."""
+    logger = tf.get_logger()  # it names the temporary folder that it writes to
+    level = logger.level
+    with tempfile.TemporaryFile() as said:
+        try:
+            logger.setLevel(logging.WARNING)
+            with stderr_into(said):
+                yield
+        except Exception:
+            said.seek(0)
+            os.write(STDERR, said.read())
+            raise
+        finally:
+            logger.setLevel(level)
+
 
 Network = Callable[[tf.Tensor], tuple[tf.Tensor, ...]]
 """From (1, H, W, 3) pictures of -1 to 1 to encodings and logits."""
@@ -38,17 +64,32 @@ class LiteWriter:
         self.detector = detector
         self.calibration = calibration
         self.nms = nms
-        self._traced: dict[Form, tuple[tf.Module, Any]] = {}
+        self._traced: dict[tuple[Form, bool], tuple[tf.Module, Any]] = {}
 
-    def content(self, name: str, class_names: Sequence[str], passport: Mapping[str, str]) -> bytes:
-        """The file of a format, complete.
+    def content(
+        self,
+        name: str,
+        class_names: Sequence[str],
+        passport: Mapping[str, str],
+        form: Form | None = None,
+    ) -> bytes:
+        """The file of a format, complete; of the network in the format's own form, or in another.
 
         Raises:
             ConfigError: there are no pictures to calibrate with.
         """
-        form = LITE_FORMS.get(name, Form.LITE_FLOAT)
-        trained = form is Form.LITE_INT8 and self.detector.trained_int8
-        module, function = self._network(form)
+        facts = {RUNG: PLAIN} if name == INT8 else {}
+        network = self.network(name, form)
+        return self.finished(network, class_names, {**passport, **facts})
+
+    def network(self, name: str, form: Form | None = None) -> bytes:
+        """The network in a format, without built-in suppression and without metadata.
+
+        Raises:
+            ConfigError: there are no pictures to calibrate with.
+        """
+        trained = name == INT8 and self.detector.trained_int8 is not None
+        module, function = self._network(form or LITE_FORMS.get(name, Form.LITE_FLOAT), trained)
         converter = tf.lite.TFLiteConverter.from_concrete_functions([function], module)
         converter.allow_custom_ops = self.nms in OPERATOR
         # Of a graph alone it makes the same operators as of a SavedModel, which it would write and
@@ -58,22 +99,31 @@ class LiteWriter:
         settings(converter, self)
         with warnings.catch_warnings():  # of inputs that the calibration has given ranges to
             warnings.filterwarnings("ignore", "Statistics for quantized inputs were expected")
-            content = converter.convert()
-        if self.nms == BUILTIN:
-            content = joined(content, sorted((ENCODINGS, SCORES)), self._suppression)
-        return with_metadata(content, class_names, passport)
+            content: bytes = converter.convert()
+        return content
 
-    def _network(self, form: Form) -> tuple[tf.Module, Any]:
-        trained = self.detector.trained_int8 if form is Form.LITE_INT8 else None
-        form = form if trained or self._has_forms else Form.PLAIN
-        if form not in self._traced:
+    def finished(
+        self, network: bytes, class_names: Sequence[str], passport: Mapping[str, str]
+    ) -> bytes:
+        """A network as a complete file; one by a rung says in its passport what takes it."""
+        if RUNG in passport:
+            passport = {**passport, **taken_of(network)}
+        if self.nms == BUILTIN:
+            network = joined(network, sorted((ENCODINGS, SCORES)), self._suppression)
+        return with_metadata(network, class_names, passport)
+
+    def _network(self, form: Form, trained: bool) -> tuple[tf.Module, Any]:
+        form = form if self._has_forms else Form.PLAIN
+        if (form, trained) not in self._traced:
             network = (
-                trained.deployed if trained else partial(self.detector.network, training=False)
+                self.detector.trained_int8.deployed
+                if trained
+                else partial(self.detector.network, training=False)
             )
             module = _Network(self.detector, network, self.nms)
             with traced_for(form):
-                self._traced[form] = module, module.run.get_concrete_function()
-        return self._traced[form]
+                self._traced[form, trained] = module, module.run.get_concrete_function()
+        return self._traced[form, trained]
 
     @cached_property
     def _has_forms(self) -> bool:
@@ -177,5 +227,5 @@ LITE_SETTINGS: dict[str, Callable[[Any, LiteWriter], None]] = {
     "tflite_int8": _quantize_all,
 }
 
-LITE_FORMS = {"tflite_int8": Form.LITE_INT8}
+LITE_FORMS = {INT8: Form.LITE_INT8}
 """Of the formats that do not compute in float."""

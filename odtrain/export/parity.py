@@ -7,7 +7,7 @@ tolerances are those of docs/design.md.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from odtrain.config.schema import BenchmarkConfig
@@ -21,8 +21,9 @@ from odtrain.export.benchmark import (
     agreement,
     measure,
 )
+from odtrain.export.int8.tried import Tried, rungs_table
 from odtrain.export.raw_outputs import OTHERS, RawDifference, RawOutputs, raw_difference
-from odtrain.export_formats import EXACT_FORMATS
+from odtrain.export_formats import EXACT_FORMATS, INT8
 from odtrain.io import markdown
 from odtrain.io.checksums import fingerprint
 from odtrain.structures import Detections, GroundTruth, UInt8Image
@@ -46,6 +47,7 @@ class Proof:
         raw: difference from the checkpoint in what goes into suppression.
         failed: why the file must not be promoted; None if nothing speaks against it.
         map_drop: by how much its mAP is below the checkpoint's.
+        rungs: of an int8 file, the ways to make it that were tried, if the plain one did not pass.
     """
 
     format: str
@@ -56,6 +58,7 @@ class Proof:
     raw: RawDifference
     failed: str | None
     map_drop: float = 0.0
+    rungs: tuple[Tried, ...] = ()
 
     def metrics(self) -> dict[str, float]:
         """The numbers of this file under the names they have in MLflow."""
@@ -72,7 +75,9 @@ class Proof:
 
     def kept(self, split: str) -> Kept:
         """What the file found, to be kept; `split` is the digest of the labelled pictures."""
-        return keep(self.measured, split, self.file, self.raw)
+        kept = keep(self.measured, split, self.file, self.raw)
+        kept.facts["rungs"] = [row.as_dict() for row in self.rungs]
+        return kept
 
 
 def keep(measured: Measured, split: str, file: Path, raw: RawDifference | None = None) -> Kept:
@@ -157,7 +162,8 @@ class Judge:
         }
         raw = RawDifference(*facts.pop("raw"))
         measured = Measured(kept.detections, class_names=kept.class_names, **facts)
-        return self.proof(name, file, measured, raw)
+        rungs = tuple(Tried(**row) for row in kept.facts.get("rungs", ()))
+        return replace(self.proof(name, file, measured, raw), rungs=rungs)
 
 
 def not_exact(raw: RawDifference) -> str | None:
@@ -186,9 +192,15 @@ def _names_lost(carried: tuple[str, ...], class_names: Sequence[str]) -> str | N
 
 
 def exports_table(proofs: Sequence[Proof]) -> str:
-    """The exports as a Markdown table, one row a file."""
+    """The exports as a Markdown table, one row a file; below it the ways to int8, if several were tried."""
     columns = ("file", "mAP", "mAP_50", "latency p50 / p90", "size", "checked")
-    return "\n".join(markdown.table(columns, map(_cells, proofs)))
+    files = "\n".join(markdown.table(columns, map(_cells, proofs)))
+    return "\n\n".join([files, *(rungs_table(one.rungs) for one in proofs if one.rungs)])
+
+
+def int8_of(proofs: Sequence[Proof]) -> Proof | None:
+    """The proof of the int8 file, if there is one."""
+    return next((one for one in proofs if one.format == INT8), None)
 
 
 def _cells(proof: Proof) -> list[str]:

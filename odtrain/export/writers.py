@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +17,7 @@ from tensorflow.python.framework.convert_to_constants import (
 )
 
 from odtrain.errors import choose
-from odtrain.export.lite import LiteWriter
+from odtrain.export.lite import LiteWriter, told_only_of_failures
 from odtrain.export.onnx_writer import onnx_content
 from odtrain.export.openvino_writer import write_openvino
 from odtrain.export.suppression import BUILTIN, COSTS, KINDS
@@ -32,7 +30,6 @@ from odtrain.structures import UInt8Image
 from odtrain.system import timing_lock as turns
 from odtrain.system.progress import Bar
 from odtrain_runtime import provenance, resizing
-from odtrain_runtime.native_stderr import STDERR, stderr_into
 
 logger = logging.getLogger(__name__)
 
@@ -79,27 +76,9 @@ def export(
     written = {}
     for name in turns.giving_way(Bar(formats, doing="export", unit="file")):
         written[name] = folder / FORMATS[name].file
-        with _told_only_of_failures():
+        with told_only_of_failures():
             WRITERS[name](source, name, written[name])
     return written
-
-
-@contextmanager
-def _told_only_of_failures() -> Iterator[None]:
-    """What TensorFlow prints past Python's `sys.stderr` is shown where an export fails, else dropped."""
-    logger = tf.get_logger()  # it names the temporary folder that it writes to
-    level = logger.level
-    with tempfile.TemporaryFile() as said:
-        try:
-            logger.setLevel(logging.WARNING)
-            with stderr_into(said):
-                yield
-        except Exception:
-            said.seek(0)
-            os.write(STDERR, said.read())
-            raise
-        finally:
-            logger.setLevel(level)
 
 
 def as_exported(detector: SSD) -> SSD:
@@ -123,14 +102,18 @@ class _Source:
     passport: Mapping[str, str]
 
     def passport_of(self, name: str) -> dict[str, str]:
-        size = provenance.write_size(*self.detector.config.size)
-        how = self.detector.config.resize
-        resize = {provenance.RESIZE: how} if how in resizing.FILLS else {}
-        return {**self.passport, "format": name, "input_size": size, **resize}
+        return passport_of(self.detector, name, self.passport)
 
     @cached_property
     def lite(self) -> LiteWriter:
         return LiteWriter(self.detector, self.calibration, self.nms)
+
+
+def passport_of(detector: SSD, name: str, passport: Mapping[str, str]) -> dict[str, str]:
+    """The passport of the file of a format."""
+    size, how = provenance.write_size(*detector.config.size), detector.config.resize
+    resize = {provenance.RESIZE: how} if how in resizing.FILLS else {}
+    return {**passport, "format": name, "input_size": size, **resize}
 
 
 # ---- frozen graph

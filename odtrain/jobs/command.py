@@ -65,7 +65,7 @@ def _export(given: Composed) -> str:
     from odtrain.jobs.closing import after_export
     from odtrain.jobs.export import export
 
-    return after_export(export(given.config))
+    return after_export(export(given.config, given.flags.explain_int8))
 
 
 def _benchmark(given: Composed) -> str:
@@ -118,6 +118,13 @@ EVALUATE = Action(
 )
 EXPORT = Action(
     prints(_export),
+    flags=(
+        flag(
+            "--explain-int8",
+            "write which layers of the int8 file differ, and the pictures that changed most",
+            action="store_true",
+        ),
+    ),
     settings=("source", "output", "export", "benchmark", "tracking", "outputs"),
 )
 BENCHMARK = Action(

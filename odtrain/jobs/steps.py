@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import shutil
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,10 +29,15 @@ from odtrain.evaluation.evaluate import (
     operating_thresholds,
 )
 from odtrain.evaluation.saved_detections import Kept, read_kept, write_kept, write_labelled
-from odtrain.export.parity import Judge, Proof, prove
+from odtrain.export.int8.explain import FOLDER as INT8_FOLDER
+from odtrain.export.int8.explain import explain
+from odtrain.export.int8.ladder import Ladder
+from odtrain.export.int8.rungs import MORE_PICTURES
+from odtrain.export.lite import LiteWriter
+from odtrain.export.parity import Judge, Proof, int8_of, prove
 from odtrain.export.raw_outputs import raw_beside
-from odtrain.export.writers import export
-from odtrain.export_formats import FORMATS, served_format
+from odtrain.export.writers import as_exported, export, passport_of
+from odtrain.export_formats import FORMATS, INT8, served_format
 from odtrain.findings import Finding, findings_json
 from odtrain.io.checksums import fingerprint
 from odtrain.jobs.context import RunContext, Split
@@ -195,12 +202,16 @@ class Checkpoint:
     run: str
 
 
-def export_and_prove(context: RunContext, detector: SSD, found: Found) -> list[Proof]:
+def export_and_prove(
+    context: RunContext, detector: SSD, found: Found, *, explain_int8: bool = False
+) -> list[Proof]:
     """Write every export of a detector into its run, and log what each does in the split of `found`."""
     tracker, dataset = context.tracker, context.dataset
     folder = tracker.folder / "export"
     checkpoint = Checkpoint(detector, tracker.name)
-    proofs = prove_exports(context.config, dataset, checkpoint, found, folder)
+    proofs = prove_exports(
+        context.config, dataset, checkpoint, found, folder, explain_int8=explain_int8
+    )
     made_from = _made_from(context.config, detector)
     for one in proofs:
         kept = one.kept(found.split.labelled.digest)
@@ -259,9 +270,19 @@ def _log_proofs(context: RunContext, proofs: Sequence[Proof], *, replace: bool) 
 
 
 def prove_exports(
-    config: Config, dataset: Dataset, checkpoint: Checkpoint, found: Found, folder: Path
+    config: Config,
+    dataset: Dataset,
+    checkpoint: Checkpoint,
+    found: Found,
+    folder: Path,
+    *,
+    explain_int8: bool = False,
 ) -> list[Proof]:
-    """Write every export of a checkpoint into a folder, and hold each against what the checkpoint found."""
+    """Write every export of a checkpoint into a folder, and hold each against what the checkpoint found.
+
+    Of an int8 file that loses too much, or with `explain_int8`, it says in `int8/` why; in place of one that
+    loses too much the ladder makes a better one, if it can.
+    """
     tiles = judging_tiles(config)
     passport = {
         "odtrain": __version__,
@@ -274,25 +295,74 @@ def prove_exports(
         **({TILES: write_tiles(tiles)} if tiles else {}),
     }
     training = Pictures(dataset.records("train"))
+
+    def calibration(times: int) -> Iterator[UInt8Image]:
+        return training.spread(times * config.export.calibration_pictures)
+
     files = export(
         checkpoint.detector,
         dataset.class_names,
         config.export.formats,
         folder,
-        training.spread(config.export.calibration_pictures),
+        calibration(1),
         config.export.nms,
         passport,
     )
-    return prove(
-        files,
-        found.detections,
-        raw_beside(checkpoint.detector, found.split.images),
-        found.split.images,
-        found.split.truths,
-        dataset.class_names,
-        config.export.max_map_drop,
-        config.benchmark,
+    proven = partial(
+        prove,
+        reference=found.detections,
+        raw=raw_beside(checkpoint.detector, found.split.images),
+        images=found.split.images,
+        truths=found.split.truths,
+        class_names=dataset.class_names,
+        max_map_drop=config.export.max_map_drop,
+        benchmark=config.benchmark,
     )
+    proofs = proven(files)
+    shutil.rmtree(folder / INT8_FOLDER, ignore_errors=True)  # of an earlier export
+    int8 = int8_of(proofs)
+    if int8 is None or not (explain_int8 or _fails(int8, config)):
+        return proofs
+    writer = LiteWriter(as_exported(checkpoint.detector), calibration(1), config.export.nms)
+    _explain_int8(writer, int8, found, dataset.class_names, folder / INT8_FOLDER)
+    if not (config.export.int8_ladder and _fails(int8, config)):
+        return proofs
+    ladder = Ladder(
+        writer,
+        dataset.class_names,
+        passport_of(checkpoint.detector, INT8, passport),
+        calibration(MORE_PICTURES),
+        lambda file: proven({INT8: file})[0],
+        found.split.images[0],
+        len(found.split.images),
+        config.benchmark,
+        config.export.int8_ladder_minutes,
+    )
+    climbed = ladder.climb(int8, folder / INT8_FOLDER)
+    return [climbed if one is int8 else one for one in proofs]
+
+
+def _fails(int8: Proof, config: Config) -> bool:
+    """Whether an int8 file does not pass for what it loses."""
+    return int8.failed is not None and int8.map_drop > config.export.max_map_drop
+
+
+def _explain_int8(
+    writer: LiteWriter, int8: Proof, found: Found, class_names: Sequence[str], folder: Path
+) -> None:
+    """Write how an int8 file differs from its checkpoint, and say where it does most."""
+    pictures = found.split
+    worst = explain(
+        writer,
+        int8.file,
+        class_names,
+        pictures.images,
+        pictures.truths,
+        found.detections,
+        int8.measured.detections,
+        folder,
+    )
+    logger.info(f"Where the int8 file differs most ({folder} has all):\n{worst}")
 
 
 @doing("Choosing thresholds on the validation pictures")

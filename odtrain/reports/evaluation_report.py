@@ -148,8 +148,14 @@ def _draw_sheets(
     files = [file for name, some in chosen.items() for file in _numbered(folder / name, some)]
     for file, i in Bar(files, doing="drawing", leave=False):
         sheet = _sheet(images(i), truths[i], detections[i], evaluation, evaluation.images[i])
-        stem = Path(truths[i].name).stem.encode(errors="replace")[:200].decode(errors="ignore")
-        Image.fromarray(sheet).save(file.with_name(f"{file.name}_{stem}.jpg"), quality=88)
+        Image.fromarray(sheet).save(
+            file.with_name(f"{file.name}_{file_stem(truths[i].name)}.jpg"), quality=88
+        )
+
+
+def file_stem(name: str) -> str:
+    """What a drawn picture's file is called after, of any length and in any letters."""
+    return Path(name).stem.encode(errors="replace")[:200].decode(errors="ignore")
 
 
 def _sheet(

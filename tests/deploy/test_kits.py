@@ -24,11 +24,12 @@ from support.stores import store_at
 from odtrain.cli.main import main
 from odtrain.config.compose import section
 from odtrain.config.schema import ModelConfig
-from odtrain.deploy.form import Form, audit, check_form, check_square, form_of
+from odtrain.deploy.form import Form, check_form, check_square, form_of
 from odtrain.deploy.kit import deploy, doubts_of, fitting, slug_of
 from odtrain.deploy.targets import TARGETS
 from odtrain.errors import TrackingError
 from odtrain.io.checksums import SUMS, verify
+from odtrain.model_files.operators import for_edge_tpu
 from odtrain.registry.register import ModelCandidate, register
 from odtrain.registry.versions import SOUND, find_version
 from odtrain.tracking.tracker import Tracker
@@ -414,7 +415,7 @@ def test_the_android_project_is_well_formed(kits):
 
 
 def test_the_audit_says_what_an_edge_tpu_leaves(kits, shelf):
-    operators = audit(shelf.proved / "model_int8.tflite")
+    operators = for_edge_tpu((shelf.proved / "model_int8.tflite").read_bytes())
     stays = [each for each in operators if each.why]
     taken = [each.name for each in operators if not each.why]
     assert {"CONV_2D", "DEPTHWISE_CONV_2D", "QUANTIZE"} <= set(taken)
@@ -427,7 +428,8 @@ def test_the_audit_says_what_an_edge_tpu_leaves(kits, shelf):
 
 
 def test_an_edge_tpu_takes_nothing_of_a_float_file(shelf):
-    assert [each for each in audit(shelf.proved / "model.tflite") if not each.why] == []
+    operators = for_edge_tpu((shelf.proved / "model.tflite").read_bytes())
+    assert [each for each in operators if not each.why] == []
 
 
 # ---- refusals
@@ -500,6 +502,13 @@ def test_a_kit_says_where_its_program_looks_otherwise_than_the_model_was_measure
         "here each picture is looked at once."
     ]
     assert doubts_of({}, tiles, TARGETS["raspberry-pi"]) == []
+    half = {"int8": "heads in float", "int8_coral": "36/70"}
+    assert doubts_of({}, half, TARGETS["coral"]) == [
+        'It was made by "heads in float" (see docs/int8.md): an Edge TPU takes 36/70 of its '
+        "network's operators."
+    ]
+    assert doubts_of({}, half, TARGETS["raspberry-pi"]) == []
+    assert doubts_of({}, {"int8": "least error", "int8_coral": "75/77"}, TARGETS["coral"]) == []
     failed = {SOUND: "failed", "odtrain.gate": "mAP fell."}
     assert doubts_of(failed, {}, TARGETS["frigate"]) == [
         "The gate found fault with its files: mAP fell."

@@ -46,6 +46,55 @@ def test_a_run_that_was_judged_on_another_split_is_exported_on_that_one(again, t
     assert len(kept.detections) == 1
 
 
+def test_an_int8_file_that_fails_is_explained_beside_the_files(trained):
+    folder = trained.run / "export/int8"
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "changed",
+        "layers.csv",
+        "layers.md",
+        "layers.png",
+    ]
+    rows = (folder / "layers.csv").read_text().splitlines()
+    assert rows[0] == "name,snr_db,cosine,lost_channels,low,high,used_low,used_high,saturated"
+    noise = [float(row.split(",")[1]) for row in rows[1:]]
+    assert noise == sorted(noise) and len(noise) > 40
+    assert "Where the int8 file differs most (" in trained.done.stderr
+
+
+def test_an_int8_file_is_explained_when_it_is_asked_for(again, trained, said):
+    arguments = ["export.formats=[tflite_int8]", "benchmark.runs=2", "output=files"]
+    words = ["export", "--explain-int8", f"source={trained.run.name}", *arguments]
+    assert main([*words, "export.max_map_drop=1"]) == 0
+    assert Path("files/int8/layers.csv").is_file()
+    assert not Path("files/int8/ladder.json").exists()
+    assert any(
+        text.startswith("Where the int8 file differs most (files/int8 has all):") for text in said
+    )
+
+
+def test_an_int8_file_that_is_not_made_cannot_be_explained(again, trained, capsys):
+    arguments = ["--explain-int8", f"source={trained.run.name}", "export.formats=[pb]"]
+    assert main(["export", *arguments]) == 1
+    assert capsys.readouterr().err == (
+        "--explain-int8: there is no int8 file among export.formats.\n"
+        "  Give export.formats=[tflite_int8], or a list with it.\n"
+    )
+
+
+@pytest.mark.long
+def test_the_ladder_is_in_the_run_and_its_file_goes_on(again, trained, capsys):
+    arguments = [
+        "export.formats=[tflite_fp32,tflite_int8]",
+        "export.max_map_drop=-1",
+        "benchmark.runs=2",
+    ]
+    assert main(["export", f"source={trained.run.name}", *arguments]) == 0
+    assert "| plain | " in capsys.readouterr().out
+    assert Path("outputs/Default", trained.run.name, "export/int8/ladder.json").is_file()
+    kept = read_kept(Path("outputs/Default", trained.run.name, "eval/detections/tflite_int8.npz"))
+    assert kept.facts["rungs"][0]["rung"] == "plain"
+
+
 @contextmanager
 def gone_on_with(trained):
     """The training taken up again, as after a kill behind its exports, and what it found."""
