@@ -17,6 +17,9 @@ HELP = ("-h", "--help")
 VERBOSITY = {"-v": 1, "--verbose": 1, "-q": -1, "--quiet": -1}
 """What of all commands says how much is told: details, or warnings alone."""
 
+IN_SIGHT = "--auth-token"
+"""No flag: whoever looks at the list of processes would read it."""
+
 
 @dataclass
 class Typed:
@@ -102,11 +105,17 @@ def taken_apart(rest: Sequence[str], flags: Mapping[str, Flag]) -> Typed:
 
     `--key value` and `--key=value` are overrides too, unless odtrain has a flag of that name: that is how
     `mlflow run -P key=value` passes them on.
+
+    Raises:
+        ConfigError: a value is missing, or is a secret that must not stand there.
     """
     typed, pending = Typed(), deque(rest)
     while pending:
         token = pending.popleft()
         name, has_value, _ = token.partition("=")
+        if name == IN_SIGHT:
+            problem = "is not taken: everybody on this machine can read the words of a command."
+            raise ConfigError(name, problem, "Give --auth-token-file FILE, or ODTRAIN_AUTH_TOKEN.")
         if token in HELP:
             typed.help = True
         elif token in VERBOSITY:

@@ -44,6 +44,7 @@ from odtrain.jobs.context import RunContext, Split
 from odtrain.models.ssd import SSD
 from odtrain.promotion.promote import outcome, promote_trained
 from odtrain.registry.register import ModelCandidate, postpone, register
+from odtrain.registry.versions import MayNotError
 from odtrain.reports.data_preview import write_pictures
 from odtrain.reports.evaluation_report import write_report
 from odtrain.reports.findings_page import findings_page
@@ -443,6 +444,9 @@ def judge_registered(context: RunContext, candidate: ModelCandidate, version: st
     uri = f"models:/{name}/{version}"
     try:
         verdict = promote_trained(config, tracker.uri, tracker.folder, name, version)
+    except MayNotError as problem:
+        said = f"{uri} is @challenger, and passed every check. {problem}"
+        return Registered(f"models:/{name}@challenger", said, (name, version))
     except Exception as problem:
         if not (isinstance(problem, OdtrainError) or is_outage(tracker.uri, problem)):
             raise

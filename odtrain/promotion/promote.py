@@ -25,6 +25,7 @@ from odtrain.registry.lock import alone_at
 from odtrain.registry.register import PENDING, register_postponed
 from odtrain.registry.versions import (
     SOUND,
+    MayNotError,
     Version,
     champion_of,
     find_version,
@@ -58,6 +59,7 @@ def promote(config: Config, overrides: Sequence[str], name: str, number: str) ->
     Raises:
         TrackingError: there is no such version, it has no run, or it does not pass: every check that
             fails is named, with by how much.
+        MayNotError: it passes, and the server does not let this user promote.
         DataError: the test pictures are not here, or are not those of the version.
     """
     case = _case(config, overrides, name, number)
@@ -182,6 +184,8 @@ def _judged(run: Path, outputs: str, store: str, name: str, number: str) -> str:
         return outcome(verdict, saved.registry, name, number)
     except StoreAwayError:
         raise
+    except MayNotError as problem:
+        return f"models:/{name}/{number} is @challenger, and passed every check. {problem}"
     except (OdtrainError, FileNotFoundError) as problem:
         return f"models:/{name}/{number} is registered and was not judged: {problem}"
     except Exception as problem:
@@ -208,6 +212,9 @@ def settle(case: PromotionCase, may_be_champion: bool) -> Verdict:
     """Judge a version, write the verdict down, and set the aliases of its model.
 
     If another version becomes the champion meanwhile, the version is compared with that one.
+
+    Raises:
+        MayNotError: it passed, and this user may not promote; all else is done.
     """
     client = open_client(case.store)
     name = case.version.name
@@ -220,9 +227,11 @@ def settle(case: PromotionCase, may_be_champion: bool) -> Verdict:
                 if _number(_other(case, present)) != _number(champion):
                     continue
                 _write_down(client, case, verdict)
-                if verdict.passed and may_be_champion:
-                    set_champion(client, name, case.version.number, "promoted", lease)
-                refresh_aliases(client, name, lease)
+                try:
+                    if verdict.passed and may_be_champion:
+                        set_champion(client, name, case.version.number, "promoted", lease)
+                finally:
+                    refresh_aliases(client, name, lease)
             return verdict
 
 

@@ -20,6 +20,7 @@ from odtrain.errors import TrackingError
 from odtrain.export_formats import FORMATS, served_format
 from odtrain.registry.lock import Lease
 from odtrain.system.progress import doing
+from odtrain.tracking.names import CHAMPION
 from odtrain.tracking.store import check_answers, is_made, reaching, registry_uri
 from odtrain_runtime.others.reading import SETTINGS_FILE
 from odtrain_runtime.plain import plain
@@ -43,6 +44,12 @@ SOUND = "odtrain.gate.files"
 HISTORY = "odtrain.champion"
 MOST_HISTORY = 20
 ROLLBACK = "rollback"
+DENIED = "PERMISSION_DENIED"
+"""MLflow's code where a user may not do what is asked."""
+
+
+class MayNotError(TrackingError):
+    """Who asks may not say which version is the champion."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +95,7 @@ def find_version(uri: str, store: str) -> Version:
             raise _no_model(client, uri, parts["name"], store)
     found = [v for v in versions if parts["alias"] in v.aliases or parts["version"] == v.number]
     if parts["alias"] is None and parts["version"] in (None, "latest"):
-        champions = [v for v in versions if "champion" in v.aliases and parts["version"] is None]
+        champions = [v for v in versions if CHAMPION in v.aliases and parts["version"] is None]
         found = champions or versions
     if not found:
         raise _no_version(uri, parts["name"], versions)
@@ -193,7 +200,7 @@ def refresh_aliases(client: MlflowClient, name: str, lease: Lease) -> None:
 
 def champion_of(versions: Sequence[Version]) -> Version | None:
     """The version that has the alias `champion`."""
-    return next((version for version in versions if "champion" in version.aliases), None)
+    return next((version for version in versions if CHAMPION in version.aliases), None)
 
 
 def set_champion(client: MlflowClient, name: str, number: str, how: str, lease: Lease) -> None:
@@ -201,6 +208,9 @@ def set_champion(client: MlflowClient, name: str, number: str, how: str, lease: 
 
     The tag `odtrain.champion` of a version lists the times it was champion: `since`, `until`, `how` it
     became it, and which version was it `before`.
+
+    Raises:
+        MayNotError: the server keeps that to others.
     """
     versions = versions_of(client, name)
     before = champion_of(versions)
@@ -211,7 +221,16 @@ def set_champion(client: MlflowClient, name: str, number: str, how: str, lease: 
     came_before = _before_rollback(version) if how == ROLLBACK else before and before.number
     entry = {"since": moment, "until": None, "how": how, "before": came_before}
     lease.check()
-    client.set_registered_model_alias(name, "champion", number)
+    try:
+        client.set_registered_model_alias(name, CHAMPION, number)
+    except MlflowException as problem:
+        if problem.error_code != DENIED:
+            raise
+        raise MayNotError(
+            f"models:/{name}/{number}",
+            "you may not make it @champion.",
+            f"Who manages the model may: odtrain models promote {name} {number}",
+        ) from None
     _write_history(client, version, [*history(version), entry])
     if before is not None:
         rows = history(before)

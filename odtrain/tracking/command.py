@@ -18,10 +18,13 @@ def _sync(given: Composed) -> str:
 def _server(invocation: Invocation) -> int:
     allow_telemetry(False)
     from odtrain.tracking.server import serve
+    from odtrain.tracking.server_access import access
 
     flags = invocation.flags
     where = (Path(flags.folder), flags.host, flags.port)
-    return serve(*where, flags.database, flags.allowed_hosts, flags.workers)
+    files = [Path(each) if each else None for each in (flags.tls_cert, flags.tls_key)]
+    reached = access(flags.auth, flags.permission, *files)
+    return serve(*where, flags.database, flags.allowed_hosts, flags.workers, reached)
 
 
 def _ui(given: Composed) -> int:
@@ -49,6 +52,15 @@ SERVER = Action(
         ),
         flag("--allowed-hosts", "by which clients call it", metavar="NAMES"),
         flag("--workers", "processes that answer", type=int, default=2),
+        flag("--auth", "ask everybody for a name and a password, or a token", action="store_true"),
+        flag(
+            "--permission",
+            "with --auth: what users may do where nobody said more or less",
+            choices=("NO_PERMISSIONS", "READ", "USE", "EDIT", "MANAGE"),
+            default="EDIT",
+        ),
+        flag("--tls-cert", "PEM file of the certificate to answer with", metavar="FILE"),
+        flag("--tls-key", "PEM file of its key", metavar="FILE"),
     ),
     stays=True,
 )

@@ -18,6 +18,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from odtrain.io.connections import BODY_SECONDS, PatientProtocol
+from odtrain.tracking.sign_in import MLFLOWS_AUTH, OURS_AUTH, settle
 from odtrain_runtime.callers import foreign_origin
 
 MOST_BYTES = 20_000_000
@@ -31,7 +32,9 @@ SCHEMES = ("mlflow-artifacts", "models", "runs")
 """By which artifacts are in the server's own folder."""
 CONNECTIONS = f"{PatientProtocol.__module__}:{PatientProtocol.__name__}"
 """What uvicorn imports for them."""
-MLFLOWS, OURS = "mlflow.server.fastapi_app:app", "odtrain.tracking.guarded_mlflow:app"
+MLFLOWS = "mlflow.server.fastapi_app:app"
+OURS = {MLFLOWS: "odtrain.tracking.guarded_mlflow:app", MLFLOWS_AUTH: OURS_AUTH}
+"""What uvicorn runs in place of MLflow's own."""
 
 
 class RefusedError(Exception):
@@ -149,11 +152,13 @@ def main() -> None:
 
     def guarded(*given: Any, **named: Any) -> list[str]:
         command: list[str] = build(*given, **named)
-        if command[-1] != MLFLOWS:
+        if command[-1] not in OURS:
             raise RuntimeError(f"MLflow would run {command[-1]}, not {MLFLOWS}")
-        return [*command[:-1], "--http", CONNECTIONS, OURS]
+        return [*command[:-1], "--http", CONNECTIONS, OURS[command[-1]]]
 
     server._build_uvicorn_command = guarded
+    if "--app-name" in sys.argv:
+        settle()
     sys.argv[0] = "mlflow"
     cli.cli(["server", *sys.argv[1:]])
 

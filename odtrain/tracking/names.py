@@ -17,6 +17,8 @@ MOST_PARAMS = 100
 LONGEST_IMAGE_KEY = 100
 RUN_ID = r"[0-9a-f]{32}|offline-[0-9a-f]{12}"
 """MLflow's of a run, or that of a folder whose run no server has yet."""
+CHAMPION = "champion"
+"""The alias of the version that is to be used."""
 SHOWN_DIGEST = 12
 """Letters of a data set's digest that people see."""
 

@@ -221,11 +221,13 @@ def away(uri: str, problem: BaseException) -> StoreAwayError:
         isinstance(each, OSError | sqlalchemy.exc.SQLAlchemyError) for each in chain(problem)
     )
     words = "does not answer as MLflow does" if heard else "cannot be reached"
-    return StoreAwayError(
-        uri,
-        f"{words}: {cause(problem).rstrip('.')}.",
-        "Is it up, and the address right? Another: tracking.uri=, or MLFLOW_TRACKING_URI.",
-    )
+    why = cause(problem).rstrip(".")
+    remedy = "Is it up, and the address right? Another: tracking.uri=, or MLFLOW_TRACKING_URI."
+    if "CERTIFICATE_VERIFY_FAILED" in why:
+        remedy = (
+            "Is it the right one? Name who vouches for it: MLFLOW_TRACKING_SERVER_CERT_PATH=FILE."
+        )
+    return StoreAwayError(uri, f"{words}: {why}.", remedy)
 
 
 def chain(problem: BaseException) -> Iterator[BaseException]:

@@ -33,6 +33,7 @@ from odtrain.tracking.store import (
     experiments_of,
     is_made,
     is_outage,
+    of_who_asks,
     open_client,
     reaching,
     told,
@@ -335,11 +336,12 @@ def _sync_run(folder: Path, record: RunRecord) -> str | None:
             ) from None
         except Exception as problem:
             forget(problem)
-            raise TrackingError(
-                delivery.record.uri,
-                f"cannot be reached: {cause(problem)}.",
-                f"{folder} keeps everything; try again later.",
-            ) from problem
+            kept = f"{folder} keeps everything; try again later."
+            why = (f"cannot be reached: {cause(problem)}.", kept)
+            about_people = of_who_asks(problem)
+            if about_people is not None:
+                why = (about_people[0], f"{about_people[1]} {folder} keeps everything till then.")
+            raise TrackingError(delivery.record.uri, *why) from problem
         finally:
             delivery.spool.close(discard=delivery.record.status == "FINISHED")
     logger.info(f"{folder}: {entries} entries and {files} files sent to run {delivery.run_id}.")

@@ -26,6 +26,7 @@ from odtrain.io.locks import alone
 from odtrain.system.progress import ready
 from odtrain.tracking.mlflow_process import check_port, served, stopped_by_signals
 from odtrain.tracking.reach import check_form, check_there
+from odtrain.tracking.server_access import OPEN, Access
 
 PROGRAMS = ("initdb", "pg_ctl", "createdb")
 USER = "odtrain"
@@ -42,6 +43,7 @@ def serve(
     database: str | None = None,
     allowed_hosts: str | None = None,
     workers: int = 2,
+    reached: Access = OPEN,
 ) -> int:
     """Serve until interrupted or terminated; PostgreSQL is stopped behind the server.
 
@@ -53,6 +55,7 @@ def serve(
             MLFLOW_BACKEND_STORE_URI, if there is one.
         allowed_hosts: names by which clients may call the server, separated by commas.
         workers: processes that answer.
+        reached: who is asked for a name, and how it is encrypted.
 
     Returns:
         The exit status.
@@ -68,7 +71,7 @@ def serve(
         command = ["--host", host, "--port", str(port), "--workers", str(workers)]
         if allowed_hosts:
             command += ["--allowed-hosts", allowed_hosts]
-        return _run_mlflow(folder, uri, command, host, port)
+        return _run_mlflow(folder, uri, command, host, port, reached)
 
 
 def _check_installed() -> None:
@@ -239,15 +242,18 @@ def _socket_folder(folder: Path) -> Iterator[Path]:
 # ---- MLflow
 
 
-def _run_mlflow(folder: Path, uri: str, options: Sequence[str], host: str, port: int) -> int:
+def _run_mlflow(
+    folder: Path, uri: str, options: Sequence[str], host: str, port: int, reached: Access
+) -> int:
     log = folder / "mlflow.log"
     log.touch(PRIVATE)  # SQLAlchemy's complaints name the database
-    command = [sys.executable, "-m", "odtrain.tracking.guarded_mlflow", *options]
-    health = f"http://{_own_address(host)}:{port}/health"
+    command = [sys.executable, "-m", "odtrain.tracking.guarded_mlflow", *options, *reached.options]
+    address = f"{reached.scheme}://{_own_address(host)}:{port}"
     look = f"Look into {log}."
-    with served(command, _environment(folder, uri), health, log, folder, look) as server:
+    environment = {**_environment(folder, uri), **reached.environment(folder)}
+    with served(command, environment, f"{address}/health", log, folder, look) as server:
         ready()
-        print(_greeting(folder, host, port), flush=True)
+        print(_greeting(folder, address, reached, host in LOOPBACK), flush=True)
         status = server.wait()
         raise TrackingError(folder, f"MLflow's server ended with status {status}.", look)
 
@@ -268,14 +274,16 @@ def _own_address(host: str) -> str:
     return {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
 
 
-def _greeting(folder: Path, host: str, port: int) -> str:
-    address = f"http://{_own_address(host)}:{port}"
+def _greeting(folder: Path, address: str, reached: Access, here_alone: bool) -> str:
     lines = [
         f"MLflow is at {address}/#/experiments?workflowType=machine_learning",
         f"  clients          export MLFLOW_TRACKING_URI={address}   (or tracking.uri={address})",
+        *reached.greeting(address, folder),
         f"  kept in          {folder}",
         "  stop             Ctrl-C, or SIGTERM",
     ]
-    if host not in LOOPBACK:
+    if not here_alone and not reached.permission:
         lines.append("  It asks nobody for a password: let only your team reach it.")
+    elif not here_alone and not reached.tls:
+        lines.append("  Passwords travel in the clear: give --tls-cert and --tls-key.")
     return "\n".join(lines)

@@ -67,6 +67,18 @@ REFUSALS = frozenset(
 DENIALS = frozenset({"PERMISSION_DENIED", "UNAUTHENTICATED", "ENDPOINT_NOT_FOUND", "NOT_FOUND"})
 """Codes for the user to mend: an error at the start of a run, a reason to wait in its middle."""
 
+WHO_ASKS = {
+    "UNAUTHENTICATED": (
+        "does not know who asks (status 401).",
+        "Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN.",
+    ),
+    "PERMISSION_DENIED": (
+        "does not allow that to who asks (status 403).",
+        "Who manages the experiment or the model, or an administrator, may give you the right.",
+    ),
+}
+"""What is said of refusals that are about people."""
+
 DEFAULT, FORMER = "Default", "odtrain"
 """The experiment of runs for which no other is named, as `mlflow run` has it; and that of older versions."""
 
@@ -330,6 +342,11 @@ def is_outage(uri: str, problem: Exception) -> bool:
     return not isinstance(problem, MlflowException) or problem.error_code not in REFUSALS | DENIALS
 
 
+def of_who_asks(problem: BaseException) -> tuple[str, str] | None:
+    """What to say of a refusal that is about people, and what to do; None of any other."""
+    return WHO_ASKS.get(getattr(problem, "error_code", ""))
+
+
 def failure(uri: str, problem: Exception) -> TrackingError:
     """What to tell the user about a store that cannot be used; passwords in `problem` are forgotten."""
     forget(problem)
@@ -343,6 +360,9 @@ def failure(uri: str, problem: Exception) -> TrackingError:
             "this database was made by another version of MLflow.",
             f"Back it up and run: mlflow db upgrade {shlex.quote(masked(uri))}",
         )
+    about_people = of_who_asks(problem)
+    if about_people is not None:
+        return TrackingError(uri, *about_people)
     remedy = "Check tracking.uri."
     if any(words in str(problem) for words in READ_ONLY):
         remedy = "Have it made writable, or choose another: tracking.uri=sqlite:///runs.db"

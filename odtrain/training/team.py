@@ -45,6 +45,8 @@ LEAVING_SECONDS = 60
 """How long workers wait for each other where they part."""
 LEAVES, DONE = "odtrain/leaves", "odtrain/done"
 """What they note on the board that the chief keeps: who is ready to part, and that all are."""
+FIRST_PORT, LAST_PORT, PORTS_A_JOB = 10_000, 32_000, 32
+"""Of Slurm's workers: below those that Linux gives to who asks for any, which begin at 32768."""
 JOINING_SECONDS = 600
 """How long the workers that are there wait for the others."""
 
@@ -365,7 +367,10 @@ def _of_slurm(environment: Mapping[str, str]) -> _Cluster:
     tasks = int(environment["SLURM_STEP_NUM_TASKS"])
     try:
         resolver = tf.distribute.cluster_resolver.SlurmClusterResolver(
-            gpus_per_node=tasks, gpus_per_task=1, auto_set_gpu=False
+            port_base=_port_of(int(environment["SLURM_JOB_ID"])),
+            gpus_per_node=tasks,
+            gpus_per_task=1,
+            auto_set_gpu=False,
         )
         spec = resolver.cluster_spec().as_dict()
     except (KeyError, ValueError, RuntimeError, OSError) as error:
@@ -375,6 +380,11 @@ def _of_slurm(environment: Mapping[str, str]) -> _Cluster:
             "Start the workers by srun, or set TF_CONFIG for each.",
         ) from error
     return _Cluster(spec, resolver.task_type, resolver.task_id, "srun")
+
+
+def _port_of(job: int) -> int:
+    """From where on the workers of a job listen on each node: jobs that share a node do not meet."""
+    return FIRST_PORT + PORTS_A_JOB * (job % ((LAST_PORT - FIRST_PORT) // PORTS_A_JOB))
 
 
 def _joined(cluster: _Cluster) -> Team:

@@ -13,15 +13,16 @@ from contextlib import closing, contextmanager, suppress
 import anyio
 import uvicorn
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.requests import ClientDisconnect
-from starlette.responses import HTMLResponse, PlainTextResponse, Response
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from odtrain.errors import ConfigError
 from odtrain.io.connections import ANSWER_SECONDS, HEAD_SECONDS, PatientProtocol
 from odtrain.reports.pages import served_page
 from odtrain.system.progress import ready
-from odtrain_runtime.callers import LOOPBACK, own_names, refusal
+from odtrain_runtime.callers import CHALLENGE, LOOPBACK, NO_TOKEN, OPEN, own_names, refusal, shows
 from odtrain_runtime.turns import give_memory_back
 
 POLICY = "Content-Security-Policy"
@@ -44,17 +45,25 @@ END_SECONDS = 2
 class Guard:
     """Lets requests to this server's own names through, from its own pages or from no page at all."""
 
-    def __init__(self, app: ASGIApp, hosts: Iterable[str], addresses: bool = False) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        hosts: Iterable[str],
+        addresses: bool = False,
+        token: str | None = None,
+    ) -> None:
         """`hosts` are the names by which `app` may be called, without ports.
 
-        With `addresses`, any IP address is one too: no foreign page has an address of this machine.
+        With `addresses`, any IP address is one too: no foreign page has an address of this machine. With
+        `token`, who calls must show it.
         """
         self._app = app
         self._hosts = frozenset(host.lower() for host in hosts)
         self._addresses = addresses
+        self._token = token
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer 403 to what is foreign; add `HEADERS` to every answer."""
+        """Answer 403 to what is foreign, 401 without the token; add `HEADERS` to every answer."""
         begun = False
 
         async def send_guarded(message: Message) -> None:
@@ -70,8 +79,7 @@ class Guard:
             return await self._app(scope, receive, send)
         if scope["type"] != "http":
             return None
-        why_not = refusal(Headers(scope=scope).get, self._hosts, self._addresses)
-        app = self._app if why_not is None else PlainTextResponse(why_not, 403)
+        app = self._refusal(scope) or self._app
         # Callers who hang up, or never fetch their answer, are no news.
         with suppress(ClientDisconnect):
             try:
@@ -83,6 +91,23 @@ class Guard:
                         late = PlainTextResponse(TOO_LONG, 503)
                         await late(scope, receive, send_guarded)
 
+    def _refusal(self, scope: Scope) -> Response | None:
+        header = Headers(scope=scope).get
+        foreign = refusal(header, self._hosts, self._addresses)
+        if foreign is not None:
+            return PlainTextResponse(foreign, 403)
+        if self._token is None or scope["path"] in OPEN or shows(header, self._token):
+            return None
+        return JSONResponse({"message": NO_TOKEN}, 401, CHALLENGE)
+
+
+async def _health(request: Request) -> Response:
+    return JSONResponse({"status": "ok"})
+
+
+HEALTH = Route(OPEN[0], _health)
+"""Says that a server lives."""
+
 
 def page(name: str) -> Response:
     """A page of `odtrain.reports`, whose policy lets nothing run but its own style and script."""
@@ -91,7 +116,13 @@ def page(name: str) -> Response:
 
 
 def serve(
-    app: ASGIApp, host: str, port: int, allowed: Sequence[str], what: str, open_browser: bool
+    app: ASGIApp,
+    host: str,
+    port: int,
+    allowed: Sequence[str],
+    what: str,
+    open_browser: bool,
+    token: str | None = None,
 ) -> None:
     """Serve `app` behind a `Guard` until Ctrl-C; say where.
 
@@ -102,6 +133,7 @@ def serve(
         allowed: names of this server, besides `host` and the loopback ones.
         what: for the line that says where.
         open_browser: show it, where there is a desktop.
+        token: that callers must show; None where nobody is asked.
 
     Raises:
         ConfigError: the address cannot be had.
@@ -110,13 +142,15 @@ def serve(
         address = f"http://{_in_url(host)}:{listener.getsockname()[1]}/"
         ready()
         print(f"{what}: {address}  (Ctrl-C ends it)", flush=True)
-        if host not in LOOPBACK:
+        if token is not None:
+            print("  A browser asks for a name and a password: any name, and the token.")
+        elif host not in LOOPBACK:
             print(
                 "  Whoever reaches this address can look and use it: nobody is asked for a password."
             )
         if open_browser and _has_desktop():
             webbrowser.open(address)
-        guarded = Guard(app, own_names(host, allowed), addresses=host not in LOOPBACK)
+        guarded = Guard(app, own_names(host, allowed), host not in LOOPBACK, token)
         settings = uvicorn.Config(
             guarded,
             log_level="warning",

@@ -44,7 +44,7 @@ from odtrain.web.bounds import (
     refused,
     shortened,
 )
-from odtrain.web.guard import page, serve
+from odtrain.web.guard import HEALTH, page, serve
 from odtrain_runtime.answers import as_json, asked_score, failure, sent_picture
 from odtrain_runtime.seen.usage_log import LogSettings, UsageLog
 from odtrain_runtime.turns import PixelTurns
@@ -54,8 +54,8 @@ logger = logging.getLogger(__name__)
 SAMPLE = shipped("data/panels/images") / "test/panel-test-0003.jpg"
 
 
-def serve_model(config: Config) -> None:
-    """Serve the model of `source=` until Ctrl-C.
+def serve_model(config: Config, token: str | None = None) -> None:
+    """Serve the model of `source=` until Ctrl-C, to who shows the token if there is one.
 
     Raises:
         ConfigError: the source is not given, or the address cannot be had.
@@ -80,7 +80,8 @@ def serve_model(config: Config) -> None:
         )
         app = build_app(source, thresholds, settings, scoring, log)
         names = settings.allowed_hosts
-        serve(app, settings.host, settings.port, names, "serve page", settings.open_browser)
+        where = (settings.host, settings.port, names, "serve page", settings.open_browser)
+        serve(app, *where, token)
 
 
 @contextmanager
@@ -150,6 +151,7 @@ def build_app(
         return JSONResponse(found)
 
     routes: list[Any] = [
+        HEALTH,
         Route("/", lambda request: page("serve")),
         Route("/sample", lambda request: _sample()),
         Route("/about", lambda request: JSONResponse(_about(source, thresholds, settings))),

@@ -48,7 +48,7 @@ from odtrain.web.bounds import (
     nested_too_deep,
     refused,
 )
-from odtrain.web.guard import page, serve
+from odtrain.web.guard import HEALTH, page, serve
 from odtrain.web.live_tracks import LiveTracks, PageTracks, read_lines
 from odtrain.web.serve import usage_log
 from odtrain_runtime.answers import sent_picture
@@ -78,8 +78,8 @@ LENGTH = struct.Struct(">I")
 """Before JSON that an encoded picture follows."""
 
 
-def webcam(config: Config) -> None:
-    """Serve the page until Ctrl-C.
+def webcam(config: Config, token: str | None = None) -> None:
+    """Serve the page until Ctrl-C, to who shows the token if there is one.
 
     Raises:
         ConfigError: the source is not given, the input is no camera or video, or the address cannot be had.
@@ -99,7 +99,7 @@ def webcam(config: Config) -> None:
         names = place.allowed_hosts
         print(f"frames are saved to {folder.resolve()}")
         try:
-            serve(app, place.host, place.port, names, "webcam page", place.open_browser)
+            serve(app, place.host, place.port, names, "webcam page", place.open_browser, token)
         finally:
             if camera is not None:
                 camera.close()
@@ -361,6 +361,7 @@ def build_app(
         return JSONResponse({"saved": name, "folder": str(folder)})
 
     routes = [
+        HEALTH,
         Route("/", lambda request: page("webcam")),
         Route("/about", about),
         Route("/frame", frame),

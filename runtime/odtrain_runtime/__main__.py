@@ -12,6 +12,7 @@ from pathlib import Path
 
 from odtrain_runtime import __version__
 from odtrain_runtime.answers import as_json
+from odtrain_runtime.callers import TOKEN_VARIABLE, read_token
 from odtrain_runtime.errors import OdtrainError
 from odtrain_runtime.pictures import UnusableError, read_upright
 from odtrain_runtime.predictor import load
@@ -50,6 +51,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="another name by which it may be called; may be repeated",
     )
+    server.add_argument(
+        "--auth-token-file",
+        type=Path,
+        metavar="FILE",
+        help=f"holds the token that callers must show; else {TOKEN_VARIABLE}",
+    )
     server.set_defaults(run=_serve)
     for command in (predict, server):
         command.add_argument(
@@ -78,7 +85,8 @@ def _predict(given: argparse.Namespace) -> int:
 
 
 def _serve(given: argparse.Namespace) -> int:
-    limits = Limits(threshold=given.threshold, allowed_hosts=given.allowed_hosts)
+    token = read_token(given.auth_token_file)
+    limits = Limits(given.threshold, allowed_hosts=given.allowed_hosts, token=token)
     serve(load(given.file, workers=os.cpu_count() or 1), given.host, given.port, limits)
     return 0
 

@@ -12,13 +12,13 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from odtrain_runtime.answers import as_json, asked_score, failure, sent_picture
-from odtrain_runtime.callers import LOOPBACK, own_names, refusal
+from odtrain_runtime.callers import CHALLENGE, LOOPBACK, NO_TOKEN, OPEN, own_names, refusal, shows
 from odtrain_runtime.errors import OdtrainError
 from odtrain_runtime.predictor import Detector
 from odtrain_runtime.turns import PixelTurns, give_memory_back
@@ -30,6 +30,7 @@ REQUEST_SECONDS = 60
 MOST_CONNECTIONS = 128
 """Open at once; one more is closed unanswered."""
 BLOCK = 1 << 16
+WITH_TOKEN = "  Who calls it shows the token: Authorization: Bearer TOKEN."
 
 
 class AddressError(OdtrainError):
@@ -45,12 +46,14 @@ class Limits:
         max_megabytes: of one request.
         max_megapixels: of one picture.
         allowed_hosts: names of the server, besides its address and the loopback ones.
+        token: that callers must show; None where nobody is asked.
     """
 
     threshold: float = 0.5
     max_megabytes: float = 20
     max_megapixels: float = 50
     allowed_hosts: Sequence[str] = ()
+    token: str | None = field(default=None, repr=False)
 
 
 class DetectorServer(ThreadingHTTPServer):
@@ -115,9 +118,10 @@ class _Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True  # else answers wait 40 ms for an ACK
 
     def do_GET(self) -> None:
-        """Say that the server lives, and what its model finds."""
+        """Say that the server lives, and what its model finds to who may know."""
         if not self._refused("/health"):
-            self._answer(200, {"status": "ok", "classes": list(self.server.detector.class_names)})
+            classes = {"classes": list(self.server.detector.class_names)}
+            self._answer(200, {"status": "ok", **(classes if self._trusted() else {})})
 
     def do_POST(self) -> None:
         """Say what is in the picture that is sent."""
@@ -150,11 +154,18 @@ class _Handler(BaseHTTPRequestHandler):
         """Whether the request was answered with why it is not this address's, or not for the caller."""
         foreign = refusal(self.headers.get, self.server.names, self.server.addresses)
         known = urlsplit(self.path).path == path
+        trusted = path in OPEN or self._trusted()
         if foreign is not None:
             self._give_up(403, foreign.strip())
         elif not known:
             self._give_up(404, "POST a picture to /detect, or GET /health.")
-        return foreign is not None or not known
+        elif not trusted:
+            self._give_up(401, NO_TOKEN, CHALLENGE)
+        return foreign is not None or not known or not trusted
+
+    def _trusted(self) -> bool:
+        token = self.server.limits.token
+        return token is None or shows(self.headers.get, token)
 
     def _body(self) -> bytes | None:
         """The request's body; None once it was refused."""
@@ -169,17 +180,19 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(length))
         return body if len(body) == int(length) else None
 
-    def _give_up(self, status: int, message: str) -> None:
+    def _give_up(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> None:
         """Answer, and read what is still sent: a caller whose sending fails sees no answer."""
         self.close_connection = True
-        self._answer(status, {"message": message})
+        self._answer(status, {"message": message}, headers or {})
         left = 2 * round(self.server.limits.max_megabytes * 1_000_000)
         with suppress(OSError):
             self.connection.shutdown(socket.SHUT_WR)
             while left > 0 and (block := self.rfile.read1(BLOCK)):
                 left -= len(block)
 
-    def _answer(self, status: int, content: Mapping[str, Any]) -> None:
+    def _answer(
+        self, status: int, content: Mapping[str, Any], headers: Mapping[str, str] | None = None
+    ) -> None:
         self.server.open[self.connection] = time.monotonic()  # for the next request
         body = json.dumps(content, ensure_ascii=False).encode()
         self.send_response(status)
@@ -187,6 +200,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.send_header("X-Content-Type-Options", "nosniff")
         self.send_header("Cache-Control", "no-store")
+        for name, value in (headers or {}).items():
+            self.send_header(name, value)
         if self.close_connection:
             self.send_header("Connection", "close")
         self.end_headers()
@@ -207,7 +222,9 @@ def serve(detector: Detector, host: str, port: int, limits: Limits) -> None:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         shown = f"[{host}]" if ":" in host else host
         print(f"serve: http://{shown}:{server.server_port}/detect  (Ctrl-C ends it)", flush=True)
-        if server.addresses:
+        if limits.token is not None:
+            print(WITH_TOKEN, flush=True)
+        elif server.addresses:
             print("  Whoever reaches this address can use it: nobody is asked for a password.")
         with suppress(KeyboardInterrupt):
             server.serve_forever()

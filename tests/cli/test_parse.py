@@ -25,6 +25,11 @@ def titles():
             f"odtrain xyzzy: no such command.\n  Choose one of: {', '.join(COMMANDS)}.\n",
         ),
         (
+            ["serve", "--auth-token", "TOKEN-IN-SIGHT"],
+            "--auth-token: is not taken: everybody on this machine can read the words of a command.\n"
+            "  Give --auth-token-file FILE, or ODTRAIN_AUTH_TOKEN.\n",
+        ),
+        (
             ["models", "promot", "panels", "3"],
             "models promot: no such action.\n  Did you mean: promote\n",
         ),

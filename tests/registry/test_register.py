@@ -18,6 +18,8 @@ import pandas as pd
 import pytest
 import requests
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import PERMISSION_DENIED
 from PIL import Image
 from support.pictures import draw_picture
 from support.stores import Server, free_port, store_at, wait_until_healthy
@@ -35,6 +37,7 @@ from odtrain.registry.lock import alone_at
 from odtrain.registry.register import ModelCandidate, check_name, check_registry, register
 from odtrain.registry.versions import (
     SOUND,
+    MayNotError,
     find_version,
     history,
     list_models,
@@ -364,6 +367,28 @@ def test_the_history_says_when_a_version_was_champion_and_after_which(store, reg
     )
     assert before["until"] == now["since"]
     assert now["until"] is None
+
+
+def test_a_champion_that_may_not_be_changed_stays_and_no_history_is_written(
+    store, registered, candidate, monkeypatch
+):
+    client = open_client(uri_of(store))
+    for milliseconds in (20.0, 25.0):
+        registered(timed(candidate, milliseconds))
+    make_champion(client, "1")
+
+    def refuse(name: str, alias: str, version: str) -> None:
+        raise MlflowException("Permission denied", error_code=PERMISSION_DENIED)
+
+    monkeypatch.setattr(client, "set_registered_model_alias", refuse)
+    with pytest.raises(MayNotError) as caught:
+        make_champion(client, "2")
+    assert str(caught.value) == (
+        "models:/raccoon/2: you may not make it @champion.\n"
+        "  Who manages the model may: odtrain models promote raccoon 2"
+    )
+    second, first = list_models(uri_of(store))
+    assert (history(second), "champion" in first.aliases) == ([], True)
 
 
 def test_a_rollback_goes_to_the_champion_before_and_a_second_one_further(

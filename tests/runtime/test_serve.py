@@ -12,6 +12,7 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
 
 import pytest
 import requests
@@ -117,6 +118,22 @@ def said(answer):
     return answer.status_code, answer.json()["message"]
 
 
+def test_without_its_token_it_says_that_it_lives_and_no_more(model):
+    limits = replace(LIMITS, token="a-token-of-many-letters")
+    assert "a-token" not in repr(limits)
+    with serving(odtrain_runtime.load(model), limits) as port:
+        address = f"http://127.0.0.1:{port}"
+        shown = {"Authorization": "Bearer a-token-of-many-letters"}
+        answer = post(address, picture())
+        assert said(answer) == (401, "This server wants its token: Authorization: Bearer TOKEN.")
+        assert answer.headers["WWW-Authenticate"] == 'Basic realm="odtrain", charset="UTF-8"'
+        assert post(address, picture(), headers=shown).status_code == 200
+        assert post(address, picture(), auth=("any", "a-token-of-many-letters")).status_code == 200
+        assert requests.get(f"{address}/health", timeout=10).json() == {"status": "ok"}
+        known = requests.get(f"{address}/health", headers=shown, timeout=10).json()
+        assert known == {"status": "ok", "classes": list(NAMES)}
+
+
 def test_a_request_that_is_too_large_is_refused(address):
     assert said(post(address, bytes(100_001))) == (413, "The request is larger than 0.1 MB.")
 
@@ -216,6 +233,22 @@ def test_the_command_says_where_it_serves_and_ends_when_it_is_told_to(model, end
     process.send_signal(ending)
     assert process.communicate(timeout=10) == ("", "")
     assert (answer.status_code, process.returncode) == (200, 0)
+
+
+def test_a_token_is_said_by_nothing_that_it_says(model, tmp_path):
+    (tmp_path / "token").write_text("a-token-of-many-letters")
+    command = [sys.executable, "-m", "odtrain_runtime", "serve", str(model), "--port", "0"]
+    command += ["--auth-token-file", str(tmp_path / "token")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    address = process.stdout.readline().removeprefix("serve: ").partition("  ")[0]
+    refused = requests.post(address, data=picture(), timeout=10)
+    shown = {"Authorization": "Bearer a-token-of-many-letters"}
+    answer = requests.post(address, data=picture(), headers=shown, timeout=10)
+    process.send_signal(signal.SIGTERM)
+    said = process.communicate(timeout=10)[0]
+    assert said == "  Who calls it shows the token: Authorization: Bearer TOKEN.\n"
+    assert (refused.status_code, answer.status_code) == (401, 200)
+    assert "a-token" not in refused.text + answer.text + str(refused.headers) + str(answer.headers)
 
 
 def test_a_caller_that_drips_is_cut_off(model, monkeypatch):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from odtrain.errors import ConfigError
-from odtrain.training.team import Team, join
+from odtrain.training.team import Team, _port_of, join
 
 SUPPORT = Path(__file__).resolve().parents[1] / "support"
 EXAMPLE = (
@@ -46,6 +46,13 @@ def test_a_tf_config_that_says_nothing_of_use_is_refused(environment, message):
     with pytest.raises(ConfigError) as caught:
         join("auto", environment)
     assert str(caught.value) == message + EXAMPLE
+
+
+def test_workers_of_jobs_that_share_a_node_listen_apart_and_below_the_ports_that_others_get():
+    firsts = [_port_of(job) for job in range(5000, 5000 + 600)]
+    assert len(set(firsts)) == len(firsts)
+    assert all(port % 32 == firsts[0] % 32 for port in firsts)
+    assert (min(firsts) >= 10_000, max(firsts) + 32 <= 32_768) == (True, True)
 
 
 def test_a_port_in_use_is_said_before_anything_is_begun():

@@ -1,8 +1,10 @@
 """Who may call a page that odtrain serves: a real server, asked as browsers and others ask."""
 
+import base64
 import contextlib
 import ctypes
 import http.client
+import json
 import os
 import socket
 import subprocess
@@ -17,11 +19,12 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from support.web_pages import running
 
-from odtrain.errors import ConfigError
+from odtrain.cli.main import main
+from odtrain.errors import ConfigError, OdtrainError
 from odtrain.web import guard as web
 from odtrain.web.bounds import Bodies, TooLargeError
-from odtrain.web.guard import Guard
-from odtrain_runtime.callers import LOOPBACK
+from odtrain.web.guard import HEALTH, Guard
+from odtrain_runtime.callers import CHALLENGE, LOOPBACK, read_token
 
 
 def ask(port, path="/", method="GET", body=None, **headers):
@@ -103,6 +106,105 @@ def test_on_the_network_any_address_is_a_name():
     with running(Guard(APP, [], addresses=True)) as port:
         assert ask(port, Host="192.168.0.7:8765")[0] == 200
         assert ask(port, Host="evil.example")[0] == 403
+
+
+TOKEN = "a token of many letters"
+
+
+def basic(name, password):
+    return "Basic " + base64.b64encode(f"{name}:{password}".encode()).decode()
+
+
+@pytest.fixture(scope="module")
+def asking():
+    with running(Guard(APP, LOOPBACK, token=TOKEN.replace(" ", "-"))) as port:
+        yield port
+
+
+@pytest.mark.parametrize(
+    "shown", ["Bearer a-token-of-many-letters", basic("", "a-token-of-many-letters")]
+)
+def test_who_shows_the_token_is_answered(asking, shown):
+    assert ask(asking, Authorization=shown)[0] == 200
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [
+        "Bearer a-token-of-many-letter",
+        "Bearer a-token-of-many-letters-",
+        "Bearer",
+        "a-token-of-many-letters",
+        basic("a-token-of-many-letters", ""),
+        "Basic a-token-of-many-letters",
+        "Basic \xff",
+        "Digest a-token-of-many-letters",
+        "",
+    ],
+)
+def test_who_does_not_is_refused_as_browsers_understand_it(asking, shown):
+    status, headers, text = ask(asking, Authorization=shown)
+    assert (status, headers["WWW-Authenticate"]) == (401, CHALLENGE["WWW-Authenticate"])
+    assert json.loads(text) == {
+        "message": "This server wants its token: Authorization: Bearer TOKEN."
+    }
+    assert headers["X-Content-Type-Options"] == "nosniff"
+
+
+def test_pages_of_other_sites_are_refused_with_the_token_too(asking):
+    shown = "Bearer a-token-of-many-letters"
+    assert ask(asking, Authorization=shown, Origin="http://evil.example")[0] == 403
+
+
+def test_whether_the_server_lives_is_told_without_the_token():
+    app = Starlette(routes=[HEALTH])
+    with running(Guard(app, LOOPBACK, token="x" * 16)) as port:
+        assert ask(port, "/health")[::2] == (200, '{"status":"ok"}')
+
+
+@pytest.mark.parametrize(
+    ("kept", "problem"),
+    [
+        ("short\n", "the token has 5 letters, fewer than 16."),
+        ("", "the token has 0 letters, fewer than 16."),
+        (TOKEN, "the token has blanks, or letters that are not ASCII."),
+        ("\u00e4" * 16, "the token has blanks, or letters that are not ASCII."),
+    ],
+)
+def test_what_is_no_token_is_refused(tmp_path, monkeypatch, kept, problem):
+    remedy = "python -c 'import secrets; print(secrets.token_urlsafe())' makes one."
+    (tmp_path / "token").write_text(kept)
+    monkeypatch.setenv("ODTRAIN_AUTH_TOKEN", kept)
+    for file, where in (
+        (tmp_path / "token", f"--auth-token-file {tmp_path}/token"),
+        (None, "ODTRAIN_AUTH_TOKEN"),
+    ):
+        with pytest.raises(OdtrainError) as caught:
+            read_token(file)
+        assert str(caught.value) == f"{where}: {problem}\n  {remedy}"
+
+
+def test_a_token_that_is_not_there_is_told(tmp_path):
+    with pytest.raises(OdtrainError) as caught:
+        read_token(tmp_path / "none")
+    assert str(caught.value).startswith(
+        f"--auth-token-file {tmp_path}/none: cannot be read: No such file or directory.\n"
+    )
+
+
+def test_the_file_of_a_token_wins_over_the_environment(tmp_path, monkeypatch):
+    monkeypatch.delenv("ODTRAIN_AUTH_TOKEN", raising=False)
+    assert read_token(None) is None
+    monkeypatch.setenv("ODTRAIN_AUTH_TOKEN", "e" * 16)
+    assert read_token(None) == "e" * 16
+    (tmp_path / "token").write_text("f" * 16 + "\n")
+    assert read_token(tmp_path / "token") == "f" * 16
+
+
+@pytest.mark.parametrize("command", ["serve", "webcam"])
+def test_a_token_is_read_before_a_model_is(command, tmp_path, capfd):
+    assert main([command, "source=none.tflite", "--auth-token-file", str(tmp_path / "none")]) == 1
+    assert "--auth-token-file" in capfd.readouterr().err
 
 
 def test_a_port_in_use_is_told():
