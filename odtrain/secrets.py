@@ -16,6 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
+from odtrain.addresses import with_slashes
+
 HIDDEN = "***"
 DATABASES = ("postgres", "mysql", "mariadb", "mssql", "oracle", "sqlite", "cockroachdb", "redis")
 """Schemes whose name of a user is none of the secret, and whose passwords may have any letter but @."""
@@ -39,15 +41,15 @@ Value = TypeVar("Value")
 
 
 def masked(text: str) -> str:
-    """Any text with the secrets of the addresses in it replaced by `***`."""
+    """Any text with the secrets of the addresses in it replaced by `***`, and with their slashes."""
     if ":/" in text:
-        text = ADDRESS.sub(_without_user, text)
+        text = with_slashes(ADDRESS.sub(_without_user, text))
     return NAMED.sub(rf"\g<name>{HIDDEN}", text) if "=" in text else text
 
 
 def has_secret(text: str) -> bool:
     """Whether `masked` hides something of it."""
-    return masked(text) != text
+    return masked(text) != with_slashes(text)
 
 
 def without_secrets(value: Value) -> Value:

@@ -52,7 +52,12 @@ class Workers:
     """Processes that are started when they are first worth it, and end with this one, killed or not.
 
     A context manager. Interrupting is this process's business: they do not hear of Ctrl-C.
+
+    Attributes:
+        here: whether they are this machine's.
     """
+
+    here = True
 
     def __init__(self, count: int | None = None) -> None:
         """`count` None: as many as this process may use cores."""
