@@ -43,7 +43,8 @@ Value = TypeVar("Value")
 def masked(text: str) -> str:
     """Any text with the secrets of the addresses in it replaced by `***`, and with their slashes."""
     if ":/" in text:
-        text = with_slashes(ADDRESS.sub(_without_user, text))
+        text = ADDRESS.sub(_without_user, text)
+    text = with_slashes(text)
     return NAMED.sub(rf"\g<name>{HIDDEN}", text) if "=" in text else text
 
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from odtrain.addresses import is_in_store
+from odtrain.addresses import is_in_store, is_remote
 from odtrain.config.schema import DataConfig
 from odtrain.dataset.check import Checked, check
 from odtrain.dataset.prepare import refuse_errors
@@ -118,6 +118,8 @@ def free_folder(wanted: str | None, data: DataConfig) -> Path:
     if wanted is None:
         raise ConfigError("output", "is not set.", "Give a new folder, such as output=converted.")
     output = Path(wanted)
+    if is_remote(wanted):
+        raise ConfigError(wanted, "is elsewhere.", f"Give it as output={wanted}")
     if is_taken(output):
         problem = "is there already; nothing was written."
         raise DataError(output, problem, "Give the name of a new folder: output=DIR")

@@ -21,7 +21,7 @@ def _server(invocation: Invocation) -> int:
 
     flags = invocation.flags
     where = (Path(flags.folder), flags.host, flags.port)
-    return serve(*where, flags.database, flags.allowed_hosts, flags.workers)
+    return serve(*where, flags.database, flags.allowed_hosts, flags.workers, flags.artifacts)
 
 
 def _ui(given: Composed) -> int:
@@ -46,6 +46,11 @@ SERVER = Action(
             "--database",
             "to use instead of an own PostgreSQL; else MLFLOW_BACKEND_STORE_URI",
             metavar="URI",
+        ),
+        flag(
+            "--artifacts",
+            "where files of runs are kept: a folder, s3://BUCKET/FOLDER, gs://...",
+            metavar="PLACE",
         ),
         flag("--allowed-hosts", "by which clients call it", metavar="NAMES"),
         flag("--workers", "processes that answer", type=int, default=2),

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from odtrain.config.compose import section
 from odtrain.config.schema import DataConfig
 from odtrain.dataset.check import check
@@ -24,7 +22,7 @@ def test_a_data_set_is_the_same_from_a_store(s3, shapes, tmp_path: Path):
     here = prepare(config(str(shapes), str(tmp_path / "here")))
     there = prepare(config(address, str(tmp_path / "there")))
     assert (there.digest, there.counts, there.files) == (here.digest, here.counts, here.files)
-    for name in (*here.files, ):
+    for name in (*here.files,):
         assert (there.folder / name).read_bytes() == (here.folder / name).read_bytes()
 
 
