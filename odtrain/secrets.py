@@ -25,7 +25,7 @@ WITHOUT_PASSWORD = ("", "x-oauth-basic", "x-token-auth")
 """What stands in the place of a password where the name before it is the token."""
 
 ADDRESS = re.compile(
-    r"""(?P<scheme>[a-z][a-z0-9+.\-]{0,30}://|(?:https?|rtsps?|s?ftps?|postgres\w*|mysql)(?:\+\w{0,30})?:/)
+    r"""(?P<scheme>[a-z][a-z0-9+.\-]{0,30}://|(?:https?|rtsps?|s?ftps?|s3|gs|az|postgres\w*|mysql)(?:\+\w{0,30})?:/)
     (?P<user>(?:(?!(?<=[,;()\[\]{}=|&])[a-z][a-z0-9+.\-]{0,30}://)(?:[^\s/?\#"'`]|["'`](?![,:;)\]}\s]|$)))*)
     (?P<rest>(?:(?!(?<=[,;()\[\]{}=|&])[a-z][a-z0-9+.\-]{0,30}://)(?:[^\s"'`]|["'`](?![,:;)\]}\s]|$)))*)""",
     re.I | re.X,

@@ -133,11 +133,13 @@ class Cutting:
     Attributes:
         endpoint: its address.
         after: bytes that the server may send on each of the next connections; the others are not cut.
+        up: the same of bytes that it may be sent.
         cuts: how many were cut.
     """
 
     endpoint: str
     after: list[int] = field(default_factory=list)
+    up: list[int] = field(default_factory=list)
     cuts: int = 0
 
 
@@ -151,10 +153,14 @@ def cutting(target: str) -> Iterator[Cutting]:
     def serve(client: socket.socket) -> None:
         with client, socket.create_connection((host, int(port))) as server:
             allowed = state.after.pop(0) if state.after else None
-            up = threading.Thread(target=_pump, args=(client, server, None), daemon=True)
+            sent = state.up.pop(0) if state.up else None
+            up = threading.Thread(target=pump, args=(client, server, sent), daemon=True)
             up.start()
-            if _pump(server, client, allowed):
-                state.cuts += 1
+            pump(server, client, allowed)
+
+    def pump(source: socket.socket, target: socket.socket, allowed: int | None) -> None:
+        if _pump(source, target, allowed):
+            state.cuts += 1
 
     def accept() -> None:
         with suppress(OSError):

@@ -29,6 +29,8 @@ TOGETHER = 16
 SHARE_BROUGHT_AHEAD = 0.5
 """Of the cache may be brought before it is asked for."""
 
+_BRINGING = [threading.Lock() for _ in range(16 * TOGETHER)]
+
 
 def found(folder: Path) -> dict[Path, FileStat]:
     """Every object below an address in the order of a folder's walk, but hidden ones; its own, if it is one.
@@ -40,10 +42,10 @@ def found(folder: Path) -> dict[Path, FileStat]:
     files: dict[Path, FileStat] = {}
     for name, stat in store.listed(folder).items():
         file = folder / name if name else folder
-        if any(part.startswith((".", "__MACOSX")) for part in file.relative_to(folder).parts):
-            continue
         if ".." in file.parts or store.key_of(file) != f"{store.key_of(folder)}/{name}".rstrip("/"):
             raise DataError(file, "is a name that no file can have.", "Rename that object.")
+        if any(part.startswith((".", "__MACOSX")) for part in file.relative_to(folder).parts):
+            continue
         files[file] = stat
     return dict(sorted(files.items(), key=lambda item: item[0].parts))
 
@@ -95,9 +97,10 @@ def local(file: Path, stat: FileStat | None = None, *, as_held: bool = False) ->
     stat = stat or stat_of(file)
     if stat is None:
         raise FileNotFoundError(2, "no such object", str(file))
-    return cache.held(file, stat) or cache.keep(
-        cache.place_of(file), stat, partial(store.bring, file, known=stat)
-    )
+    with _BRINGING[hash(file) % len(_BRINGING)]:  # once, however many threads ask
+        return cache.held(file, stat) or cache.keep(
+            cache.place_of(file), stat, partial(store.bring, file, known=stat)
+        )
 
 
 def read_bytes(file: Path, stat: FileStat | None = None, *, as_held: bool = False) -> bytes:

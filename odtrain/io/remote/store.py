@@ -133,7 +133,7 @@ def stat(file: Path) -> FileStat | None:
         DataError: the store refuses, or is away.
     """
     with _told(file, missing_is_empty=True):
-        info = _filesystem(scheme_of(file)).info(key_of(file))
+        info = _with_reason(file, lambda fs, key: fs.info(key))
         return None if info.get("type") == "directory" else _stat(info)
     return None
 
@@ -235,7 +235,7 @@ class Ranges:
         """
         self.file = file
         with _told(file):
-            opened = _filesystem(scheme_of(file)).open(key_of(file), "rb", cache_type="none")
+            opened = _with_reason(file, lambda fs, key: fs.open(key, "rb", cache_type="none"))
         self.size, self.version = _stat(opened.details)
         # fsspec's files ask for a range under the version that they were opened with.
         self._fetch: Callable[[int, int], bytes] = opened._fetch_range
@@ -281,6 +281,16 @@ def _told(place: Path, missing_is_empty: bool = False) -> Iterator[None]:
                 raise FileNotFoundError(errno.ENOENT, "no such object", str(place)) from None
             return
         raise _explained(place, error) from error
+
+
+def _with_reason(file: Path, ask: Callable[[Any, str], Any]) -> Any:
+    """What a question about an object gives; a refusal says why where its content is asked for alone."""
+    fs, key = _filesystem(scheme_of(file)), key_of(file)
+    try:
+        return ask(fs, key)
+    except PermissionError:
+        fs.cat_file(key, start=0, end=1)
+        raise
 
 
 def _is_of_bucket(error: FileNotFoundError) -> bool:
