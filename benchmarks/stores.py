@@ -26,6 +26,8 @@ from odtrain.io.remote import cache
 from odtrain.system.processor import choose_onednn
 
 ROUNDS = 5
+LEAST = 1000
+"""Pictures that are read in a round, in as many epochs as it takes."""
 TRAINED = (
     "model=panels_ssd_mobilenet_v1",
     "train.steps=60",
@@ -56,12 +58,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         first = []
         for _ in range(flags.rounds):
             shutil.rmtree(cache.root(), ignore_errors=True)
-            first.append(_epoch(configs["store"]))
+            first.append(_rate(configs["store"], 0))
         read: dict[str, list[float]] = {name: [] for name in configs}
         trained: dict[str, list[float]] = {name: [] for name in configs}
         for _ in range(flags.rounds):
             for name, config in configs.items():
-                read[name].append(_epoch(config))
+                read[name].append(_rate(config, LEAST))
         for number in range(flags.rounds):
             for name, each in overrides.items():
                 found = train(each, f"{scratch}/checkpoints-{name}-{number}")
@@ -71,11 +73,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"load {os.getloadavg()[0]:.1f}")
 
 
-def _epoch(config: Config) -> float:
-    """Pictures a second over one epoch, from opening the records on."""
+def _rate(config: Config, least: int) -> float:
+    """Pictures a second over an epoch, or over `least` pictures, from opening the records on."""
     begun, count = time.monotonic(), 0
     batches, pictures = batches_of(config, 0)
-    while count < pictures:
+    while count < max(pictures, least):
         next(batches)
         count += config.train.batch_size
     return count / (time.monotonic() - begun)

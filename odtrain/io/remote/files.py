@@ -223,7 +223,7 @@ def bring(files: Mapping[Path, FileStat], doing: str) -> None:
         FileNotFoundError, DataError: one is gone or changed, or a store refuses or is away.
     """
     wanted = [item for item in files.items() if is_in_store(item[0])]
-    for _ in in_threads(lambda item: local(*item), wanted, doing, TOGETHER):
+    for _ in in_threads(lambda item: local(*item), wanted, doing, TOGETHER, unit="file"):
         pass
 
 
@@ -234,7 +234,9 @@ def take_there(files: Mapping[Path, Path], doing: str) -> None:
         DataError: a store refuses, or is away.
     """
     pairs = list(files.items())
-    for _ in in_threads(lambda pair: store.upload(pair[1], pair[0]), pairs, doing, TOGETHER):
+    for _ in in_threads(
+        lambda pair: store.upload(pair[1], pair[0]), pairs, doing, TOGETHER, unit="file"
+    ):
         pass
 
 

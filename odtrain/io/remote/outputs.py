@@ -73,7 +73,7 @@ def _bring(known: dict[Path, FileStat], there: Path, here: Path) -> None:
         copy.parent.mkdir(parents=True, exist_ok=True)
         store.bring(file, copy, known[file])
 
-    for _ in in_threads(bring, missing, "fetching what is there", TOGETHER):
+    for _ in in_threads(bring, missing, "fetching what is there", TOGETHER, unit="file"):
         pass
 
 
