@@ -54,7 +54,10 @@ def source_files(config: DataConfig) -> dict[Path, FileStat]:
         DataError: a folder is not there, or cannot be read.
     """
     prepared = Path(config.prepared)
-    roots = {_label_root(config): "data.annotations", root_of(config.images): "data.images"}
+    roots = {
+        _label_root(config, again=True): "data.annotations",
+        root_of(config.images, again=config.annotations is not None): "data.images",
+    }
     files: dict[Path, FileStat] = {}
     for root, key in roots.items():
         if is_remote(root):
@@ -102,8 +105,9 @@ def _stat(file: Path) -> FileStat:
     return status.st_size, status.st_mtime_ns
 
 
-def _label_root(config: DataConfig) -> Path:
-    return root_of(config.images if config.annotations is None else config.annotations)
+def _label_root(config: DataConfig, again: bool = False) -> Path:
+    place = config.images if config.annotations is None else config.annotations
+    return root_of(place, again=again)
 
 
 def _identity(folder: Path) -> tuple[int, int]:

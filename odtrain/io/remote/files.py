@@ -29,6 +29,7 @@ TOGETHER = 16
 SHARE_BROUGHT_AHEAD = 0.5
 """Of the cache may be brought before it is asked for."""
 
+_ROOTS: dict[str, Path] = {}
 _BRINGING = [threading.Lock() for _ in range(16 * TOGETHER)]
 
 
@@ -166,18 +167,23 @@ def _belongs(each: Path, file: Path) -> bool:
     )
 
 
-def root_of(place: str) -> Path:
+def root_of(place: str, *, again: bool = False) -> Path:
     """The folder or file that a setting names: of an archive the folder of what is in it.
+
+    Args:
+        place: the setting.
+        again: it is looked whether an archive is still the one that this process knows.
 
     Raises:
         DataError: it cannot be had, or an archive is damaged.
     """
     path = Path(place)
-    if not is_remote(path):
+    if not is_remote(path) or (is_in_store(path) and not is_archive(path)):
         return path
-    if is_archive(path):
-        return unpacked(path, _named(path))
-    return path if is_in_store(path) else _named(path)
+    if again or not _ROOTS.get(place, path).exists():
+        here = _named(path)
+        _ROOTS[place] = unpacked(path, here) if is_archive(path) else here
+    return _ROOTS[place]
 
 
 def _named(file: Path) -> Path:

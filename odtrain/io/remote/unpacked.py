@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import stat
 import tarfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO
 
@@ -20,6 +23,8 @@ ARCHIVES = (".zip", *TARBALLS)
 MOST_TIMES, MOST_AT_LEAST = 20, 2 * 2**30
 """An archive may unpack to so many times its size, or to this much: pictures are compressed already."""
 BLOCK = 2**20
+Member = tuple[str, Callable[[], IO[bytes]]]
+"""Name, and what opens the content."""
 AGAIN = "Get it again: it is truncated, or something else under this name."
 
 
@@ -49,41 +54,46 @@ def unpacked(name: Path, archive: Path) -> Path:
 
 
 def _unpack(name: Path, archive: Path, folder: Path) -> None:
-    left = max(MOST_TIMES * archive.stat().st_size, MOST_AT_LEAST)
     try:
-        for member, stream in _members(archive):
-            parts = PurePosixPath(member.replace("\\", "/")).parts
-            if not parts or parts[0] == "/" or ".." in parts or ":" in parts[0]:
-                problem = f'is not unpacked: "{member}" would be written outside its folder.'
-                raise DataError(name, problem, "Do not trust it.")
-            file = folder.joinpath(*parts)
-            file.parent.mkdir(parents=True, exist_ok=True)
-            with stream as content, file.open("wb") as copy:
-                while block := content.read(BLOCK):
-                    left -= len(block)
-                    if left < 0:
-                        problem = (
-                            f"is not unpacked: it holds more than {MOST_TIMES} times its size."
-                        )
-                        raise DataError(name, problem, "Unpack it by hand if you trust it.")
-                    copy.write(block)
+        with closing(_members(archive)) as members:
+            _write(name, members, folder, max(MOST_TIMES * archive.stat().st_size, MOST_AT_LEAST))
     except (zipfile.BadZipFile, tarfile.TarError, NotImplementedError, *BROKEN) as error:
         raise DataError(name, f"is not a whole archive ({error}).", AGAIN) from error
-    except OSError as error:
-        if error.errno is None:  # zipfile's, of what is no archive
-            raise DataError(name, f"is not a whole archive ({error}).", AGAIN) from error
-        raise
 
 
-def _members(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
-    """Name and content of each plain file; links, devices and folders are passed over."""
+def _write(name: Path, members: Iterator[Member], folder: Path, left: int) -> None:
+    """Write the members into the folder, `left` bytes at most."""
+    for member, opened in members:
+        parts = PurePosixPath(member.replace("\\", "/")).parts
+        if not parts or parts[0] == "/" or ".." in parts or ":" in parts[0]:
+            problem = f'is not unpacked: "{member}" would be written outside its folder.'
+            raise DataError(name, problem, "Do not trust it.")
+        file = folder.joinpath(*parts)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with opened() as content, file.open("wb") as copy:
+            while block := content.read(BLOCK):
+                left -= len(block)
+                if left < 0:
+                    problem = f"is not unpacked: it holds more than {MOST_TIMES} times its size."
+                    raise DataError(name, problem, "Unpack it by hand if you trust it.")
+                copy.write(block)
+
+
+def _members(archive: Path) -> Generator[Member, None, None]:
+    """Each plain file; links, devices and folders are passed over."""
     if archive.name.lower().endswith(".zip"):
         with zipfile.ZipFile(archive) as files:
             for info in files.infolist():
-                if not info.is_dir() and not (info.external_attr >> 16) & 0o120000 == 0o120000:
-                    yield info.filename, files.open(info)
+                if not info.is_dir() and not stat.S_ISLNK(info.external_attr >> 16):
+                    yield info.filename, partial(files.open, info)
         return
     with tarfile.open(archive) as tar:
         for entry in tar:
-            if entry.isreg() and (content := tar.extractfile(entry)) is not None:
-                yield entry.name, content
+            if entry.isreg():
+                yield entry.name, partial(_content, tar, entry)
+
+
+def _content(tar: tarfile.TarFile, entry: tarfile.TarInfo) -> IO[bytes]:
+    content = tar.extractfile(entry)
+    assert content is not None  # it is a plain file
+    return content
