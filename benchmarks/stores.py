@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("address", help="an empty folder of a store")
     parser.add_argument("settings", nargs="*", help="of the data set")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
-    flags = parser.parse_args(arguments)
+    flags = parser.parse_intermixed_args(arguments)
     choose_onednn()
     with tempfile.TemporaryDirectory() as scratch:
         os.environ["XDG_CACHE_HOME"] = f"{scratch}/cache"

@@ -17,6 +17,7 @@ from odtrain.config.schema import DataConfig, ModelConfig
 from odtrain.dataset.check import Checked, check
 from odtrain.dataset.look import STATE_FILE
 from odtrain.dataset.prepare import unchanged_dataset
+from odtrain.errors import DataError
 from odtrain.findings import Finding
 from odtrain.io.remote.files import read_bytes, read_json, write_text
 
@@ -55,7 +56,7 @@ def answer(config: DataConfig, model: ModelConfig) -> Answer:
         return Answer(findings, tuple(kept["class_names"]), kept["orientations"])
     found = answer_of(check(config, model, files=files))
     values = found._asdict() | {"of": of, "findings": [one.as_dict() for one in found.findings]}
-    with suppress(OSError):  # who may only read the folder waits once more
+    with suppress(OSError, DataError):  # who may only read the folder waits once more
         write_text(folder / CHECK_FILE, json.dumps(values), durable=False)
     return found
 
