@@ -99,7 +99,12 @@ def serving_s3(folder: Path) -> Iterator[S3]:
         *(weed, "-logtostderr", "server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"),
         *(f"-dir={folder / 'data'}", "-s3", f"-s3.port={s3}", f"-s3.config={config}"),
         *(f"-master.port={master}", f"-volume.port={volume}", f"-filer.port={filer}"),
-        *("-master.volumeSizeLimitMB=64", "-volume.max=50", "-s3.port.iceberg=0"),
+        *(
+            "-master.volumeSizeLimitMB=64",
+            "-volume.max=50",
+            "-s3.port.iceberg=0",
+            "-s3.port.lance=0",
+        ),
     ]
     endpoint = f"http://127.0.0.1:{s3}"
     with (folder / "log").open("w") as log:
