@@ -122,7 +122,7 @@ def _measured(network: Network, folder: Path, extent: Extent) -> Row:
 def pipeline(overrides: list[str], seconds: float, cache_mb: float) -> float:
     """Pictures a second of the pipeline alone, after one epoch in which pictures come to be kept."""
     config = compose_config(overrides)
-    batches, pictures_of_an_epoch = _batches(config, cache_mb)
+    batches, pictures_of_an_epoch = batches_of(config, cache_mb)
     warm_up = -(-pictures_of_an_epoch // config.train.batch_size) + 1
     for _ in itertools.islice(batches, warm_up):
         pass
@@ -140,7 +140,7 @@ def steps(overrides: list[str], seconds: float) -> float:
     config = compose_config(overrides)
     classes = len(read_dataset(Path(config.data.prepared)).class_names)
     detector = build_detector(config.model, classes, seed=config.train.seed)
-    batch = next(_batches(config, 0)[0])
+    batch = next(batches_of(config, 0)[0])
     speeds: list[float] = []
     begun = time.monotonic()
 
@@ -169,7 +169,7 @@ class _EnoughError(Exception):
     """Enough was measured."""
 
 
-def _batches(config: Config, cache_mb: float) -> tuple[Iterator[Any], int]:
+def batches_of(config: Config, cache_mb: float) -> tuple[Iterator[Any], int]:
     """Batches as a training gets them, and how many pictures an epoch has."""
     from odtrain.dataset.read import read_dataset
     from odtrain.io.tfrecord import index_records

@@ -9,9 +9,10 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from odtrain.addresses import is_in_store
 from odtrain.io.patience import one_patience
 from odtrain.secrets import masked
 from odtrain.system.garbage import seldom_collecting
@@ -158,7 +159,18 @@ def with_config(
             show(as_yaml(config).rstrip("\n"))
             return 0
         allow_telemetry(config.tracking.telemetry)
-        return run(Composed(flags, overrides, config, settled))
+
+        def run_with(output: str | None) -> int:
+            return run(Composed(flags, overrides, replace(config, output=output), settled))
+
+        if config.output is None or not is_in_store(config.output):
+            return run_with(config.output)
+        from odtrain.io.remote.outputs import written_there
+
+        status, said = written_there(config.output, masked("\n".join(sys.argv[1:])), run_with)
+        if said:
+            say(said)
+        return status
 
     return composed
 

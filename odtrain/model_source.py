@@ -29,6 +29,7 @@ from odtrain.config.schema import (
 )
 from odtrain.config.tiles import judging_tiles, tiles_in_use
 from odtrain.errors import CheckpointError, ConfigError, taken_from
+from odtrain.io.remote.files import local_model
 from odtrain.labels.label_map import read_class_names, read_label_map
 from odtrain.model_files.probe import check_runs
 from odtrain.model_files.reading_trials import ROUNDS, best_reading
@@ -138,10 +139,11 @@ def open_source(
     threads = threads or config.benchmark.threads
     given = config.predict.label_map
     names = read_class_names(Path(given)) if given else None
+    here = local_model(name)
     open_file = partial(
-        _open_file, name, workers=workers, threads=threads, names=names, config=config
+        _open_file, here, workers=workers, threads=threads, names=names, config=config
     )
-    source = _opened(name, config, open_file)
+    source = replace(_opened(here, config, open_file), name=name)
     if names and source.class_names != names:
         logger.warning(f"{name} knows its own classes: predict.label_map={given} is passed over.")
     return source if tiles is None else source.asked(tiles)

@@ -16,6 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
+from odtrain.addresses import with_slashes
+
 HIDDEN = "***"
 DATABASES = ("postgres", "mysql", "mariadb", "mssql", "oracle", "sqlite", "cockroachdb", "redis")
 """Schemes whose name of a user is none of the secret, and whose passwords may have any letter but @."""
@@ -23,7 +25,7 @@ WITHOUT_PASSWORD = ("", "x-oauth-basic", "x-token-auth")
 """What stands in the place of a password where the name before it is the token."""
 
 ADDRESS = re.compile(
-    r"""(?P<scheme>[a-z][a-z0-9+.\-]{0,30}://|(?:https?|rtsps?|s?ftps?|postgres\w*|mysql)(?:\+\w{0,30})?:/)
+    r"""(?P<scheme>[a-z][a-z0-9+.\-]{0,30}://|(?:https?|rtsps?|s?ftps?|s3|gs|az|postgres\w*|mysql)(?:\+\w{0,30})?:/)
     (?P<user>(?:(?!(?<=[,;()\[\]{}=|&])[a-z][a-z0-9+.\-]{0,30}://)(?:[^\s/?\#"'`]|["'`](?![,:;)\]}\s]|$)))*)
     (?P<rest>(?:(?!(?<=[,;()\[\]{}=|&])[a-z][a-z0-9+.\-]{0,30}://)(?:[^\s"'`]|["'`](?![,:;)\]}\s]|$)))*)""",
     re.I | re.X,
@@ -39,15 +41,16 @@ Value = TypeVar("Value")
 
 
 def masked(text: str) -> str:
-    """Any text with the secrets of the addresses in it replaced by `***`."""
+    """Any text with the secrets of the addresses in it replaced by `***`, and with their slashes."""
     if ":/" in text:
         text = ADDRESS.sub(_without_user, text)
+    text = with_slashes(text)
     return NAMED.sub(rf"\g<name>{HIDDEN}", text) if "=" in text else text
 
 
 def has_secret(text: str) -> bool:
     """Whether `masked` hides something of it."""
-    return masked(text) != text
+    return masked(text) != with_slashes(text)
 
 
 def without_secrets(value: Value) -> Value:

@@ -17,6 +17,7 @@ import pytest
 from support.commands import TINY_RUN, TrainedRun, odtrain
 from support.disks import mounted
 from support.pictures import SHAPES, TINY, Labelled, label_picture, with_exif
+from support.s3_server import S3, environment, serving_s3
 
 from odtrain.config.compose import section
 from odtrain.config.schema import DataConfig, TrackingConfig
@@ -140,6 +141,20 @@ def prepared_shapes(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> D
             prepared=str(folder / "shapes"),
         )
     )
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
+    """A real S3 server with one bucket."""
+    with serving_s3(tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
+@pytest.fixture
+def s3(s3_server: S3, own_environment: None) -> Iterator[S3]:
+    """The same, which this process and those it starts find by their variables; with an empty cache."""
+    with environment(s3_server.variables):
+        yield s3_server
 
 
 @pytest.fixture

@@ -35,7 +35,7 @@ from odtrain.secrets import forget, masked, without_secrets
             "https://h/o?X-Amz-Credential=***&X-Amz-Signature=***&AWSAccessKeyId=***",
         ),
         ("rtsp://admin:P@W@cam:554/s", "rtsp://admin:***@cam:554/s"),
-        ("http:/bob:PW@h/a.jpg", "http:/bob:***@h/a.jpg"),
+        ("http:/bob:PW@h/a.jpg", "http://bob:***@h/a.jpg"),
         ("exceeded with url: /a.jpg?token=T (Caused by", "exceeded with url: /a.jpg?token=*** (Caused by"),
         ("m=[https://T@a/x,http://b?key=K]", "m=[https://***@a/x,http://b?key=***]"),
         ("see 'http://u:PW@h/x', or `https://T@h`.", "see 'http://u:***@h/x', or `https://***@h`."),

@@ -115,6 +115,8 @@ def in_order(engine: Engine, begun: Iterator[Any], ahead: int) -> Iterator[Any]:
 class RayWorkers(Workers):
     """As `Workers`, with Ray's processes in place of this machine's."""
 
+    here = False
+
     def __init__(self, engine: Engine, shares: Shares) -> None:
         super().__init__(shares.workers)
         self._engine, self._shares = engine, shares

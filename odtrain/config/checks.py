@@ -6,10 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any
 
+from odtrain.addresses import is_in_store, is_remote
 from odtrain.config.bounds import Rules
 from odtrain.config.data_name import is_folder_name
 from odtrain.config.schema import (
     STORED,
+    Config,
     CutConfig,
     DataConfig,
     ModelConfig,
@@ -276,9 +278,35 @@ def _check_quantize_from(train: TrainConfig) -> None:
         )
 
 
+def _check_prepared(data: DataConfig) -> None:
+    if is_remote(data.prepared) and not is_in_store(data.prepared):
+        raise ConfigError(
+            f"data.prepared={data.prepared}",
+            "is on the web, where nothing can be written.",
+            "Give a folder, or one of a store: s3://BUCKET/FOLDER.",
+        )
+
+
+def _check_outputs(config: Config) -> None:
+    if is_remote(config.outputs):
+        raise ConfigError(
+            f"outputs={config.outputs}",
+            "is elsewhere, and a run is worked on here.",
+            "Give a folder. A server keeps the files of runs in a store: odtrain server --artifacts "
+            f"{config.outputs}",
+        )
+    if is_remote(config.output or "") and not is_in_store(config.output or ""):
+        raise ConfigError(
+            f"output={config.output}",
+            "is on the web, where nothing can be written.",
+            "Give a folder, or one of a store: s3://BUCKET/FOLDER.",
+        )
+
+
 FORMS: dict[type, tuple[Callable[[Any], None], ...]] = {
     CutConfig: (_check_cut,),
-    DataConfig: (_check_folds,),
+    Config: (_check_outputs,),
+    DataConfig: (_check_folds, _check_prepared),
     TilesConfig: (_check_tiles,),
     ModelConfig: (_check_input_size, _check_box_scales, _check_sources),
     TrainConfig: (

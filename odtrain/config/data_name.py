@@ -9,6 +9,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
+from odtrain.addresses import is_remote
 from odtrain.config.shipped import shipped
 
 logger = logging.getLogger(__name__)
@@ -49,6 +50,8 @@ def is_shipped(images: str) -> bool:
 def name_of(images: str) -> str:
     """What the pictures in a folder are called: a single folder name that is safe everywhere."""
     folder = Path(os.path.realpath(Path(images).expanduser()))
+    if is_remote(images):  # an archive is called like a file
+        folder = Path(re.sub(r"(\.tar)?\.\w+$", "", re.sub(r"^\w+:/|[?#].*", "", images)))
     candidates = [place.name for place in (folder, *folder.parents)]
     telling = [name for name in candidates if name and name.lower() not in GENERAL]
     name = re.sub(r"[^\w.\- ]+", "_", next(iter(telling), folder.name))[:LONGEST].strip(" ._-")

@@ -20,17 +20,21 @@ from odtrain.dataset.checks.leakage import scene_findings
 from odtrain.dataset.checks.left_out import left_out_findings
 from odtrain.dataset.checks.tiling import tile_findings
 from odtrain.dataset.faulty import without_faulty
-from odtrain.dataset.look import FileStat, Memory, expect_looks, look, read_memories
+from odtrain.dataset.look import Memory, expect_looks, look, read_memories
 from odtrain.dataset.near_duplicates import Scenes, find_scenes
 from odtrain.dataset.pairing import match
 from odtrain.dataset.place import labelled, of_known_classes
-from odtrain.dataset.scan import no_labels, scan, source_files
+from odtrain.dataset.scan import Scan, no_labels, scan, source_files
 from odtrain.dataset.splits import SPLITS, complete_split, given_split
 from odtrain.dataset.tiles import Cut, cut
 from odtrain.findings import Finding, by_severity, errors
+from odtrain.io.remote.files import bring
+from odtrain.io.remote.store import FileStat
 from odtrain.labels.annotations import Entry, LabelledImage
+from odtrain.labels.formats.reading import MAX_BYTES
 from odtrain.labels.formats.recognise import read_labels
-from odtrain.media.images import Picture
+from odtrain.labels.formats.tfrecords import record_files
+from odtrain.media.images import SUFFIXES, Picture
 from odtrain.system.garbage import seldom_collecting
 from odtrain.system.progress import doing
 from odtrain.system.workers import Workers
@@ -113,6 +117,7 @@ def _line(
     known = read_memories(Path(config.prepared))
     expect_looks(scanned.files, known, workers)
     given, about_lists = given_split(config, scanned.folder, scanned.pictures)
+    bring(_label_files(scanned), "fetching labels")
     labels, about_labels = read_labels(scanned.sources, scanned.labels, config.format)
     if not labels.format:
         given, about_labels = {}, [no_labels(scanned.labels)] if scanned.pictures else []
@@ -140,6 +145,21 @@ def _line(
         scenes,
         given,
     )
+
+
+def _label_files(scanned: Scan) -> dict[Path, FileStat]:
+    """What readers of labels may open, pictures and what is too large aside."""
+    sources = scanned.sources
+    files = {
+        file: scanned.files[file]
+        for file in (*sources.labels, *sources.others)
+        if file in scanned.files
+    }
+    return {
+        file: stat
+        for file, stat in files.items()
+        if file.suffix.lower() not in SUFFIXES and stat[0] <= MAX_BYTES and not record_files([file])
+    }
 
 
 def _about_splits(config: DataConfig, checked: Checked) -> Iterator[Finding]:

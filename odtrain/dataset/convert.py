@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+from odtrain.addresses import is_in_store, is_remote
 from odtrain.config.schema import DataConfig
 from odtrain.dataset.check import Checked, check
 from odtrain.dataset.prepare import refuse_errors
@@ -18,6 +19,7 @@ from odtrain.errors import ConfigError, DataError, choose, taken_from, told_if_n
 from odtrain.findings import Finding
 from odtrain.io.atomic import replacing_folder
 from odtrain.io.free_names import is_taken
+from odtrain.io.remote.files import read_bytes, root_of, stat_of
 from odtrain.labels.annotations import LabelledImage
 from odtrain.labels.formats import coco, csv_table, voc, yolo
 from odtrain.labels.formats.recognise import FORMATS
@@ -94,7 +96,14 @@ def _data_at(source: str | None, data: DataConfig) -> DataConfig:
     """The data set to read: `source` is a folder of all its files, or its one label file."""
     if source is None:
         return data
-    given = Path(source)
+    given = root_of(source)
+    if is_in_store(given):
+        one = stat_of(given) is not None
+        return replace(
+            data,
+            images=str(given.parent if one else given),
+            annotations=str(given) if one else None,
+        )
     if not given.exists():
         raise DataError(
             given, f"is not there{taken_from(given)}.", "Set input= to a folder or a label file."
@@ -109,6 +118,8 @@ def free_folder(wanted: str | None, data: DataConfig) -> Path:
     if wanted is None:
         raise ConfigError("output", "is not set.", "Give a new folder, such as output=converted.")
     output = Path(wanted)
+    if is_remote(wanted):
+        raise ConfigError(wanted, "is elsewhere.", f"Give it as output={wanted}")
     if is_taken(output):
         problem = "is there already; nothing was written."
         raise DataError(output, problem, "Give the name of a new folder: output=DIR")
@@ -144,7 +155,7 @@ def _copy_pictures(folder: Path, images: Sequence[LabelledImage], names: Sequenc
     for image, name in Bar(pairs, doing="copying", total=len(images), delay=1, leave=False):
         file = folder / name
         file.parent.mkdir(parents=True, exist_ok=True)
-        data = image.image.read_bytes()
+        data = read_bytes(image.image, as_held=True)
         if image.orientation == 1 and turned_by_exif(image.image, data):
             data = without_exif(data)
             changed += 1

@@ -17,8 +17,9 @@ from odtrain.config.schema import DataConfig, ModelConfig
 from odtrain.dataset.check import Checked, check
 from odtrain.dataset.look import STATE_FILE
 from odtrain.dataset.prepare import unchanged_dataset
+from odtrain.errors import DataError
 from odtrain.findings import Finding
-from odtrain.io.atomic import read_json, write_text
+from odtrain.io.remote.files import read_bytes, read_json, write_text
 
 CHECK_FILE = "check.json"
 
@@ -48,14 +49,14 @@ def answer(config: DataConfig, model: ModelConfig) -> Answer:
     if unchanged is None:
         return answer_of(check(config, model, files=files))
     network = json.dumps([__version__, asdict(model)]).encode()
-    of = hashlib.sha256(network + (folder / STATE_FILE).read_bytes()).hexdigest()
+    of = hashlib.sha256(network + read_bytes(folder / STATE_FILE)).hexdigest()
     kept = read_json(folder / CHECK_FILE)
     if kept.get("of") == of:
         findings = tuple(Finding(**finding) for finding in kept["findings"])
         return Answer(findings, tuple(kept["class_names"]), kept["orientations"])
     found = answer_of(check(config, model, files=files))
     values = found._asdict() | {"of": of, "findings": [one.as_dict() for one in found.findings]}
-    with suppress(OSError):  # who may only read the folder waits once more
+    with suppress(OSError, DataError):  # who may only read the folder waits once more
         write_text(folder / CHECK_FILE, json.dumps(values), durable=False)
     return found
 

@@ -13,14 +13,13 @@ from typing import Any, NamedTuple
 
 from odtrain.errors import unless_memory
 from odtrain.findings import Finding
-from odtrain.io.atomic import read_json
+from odtrain.io.remote.files import brought_ahead, read_bytes, read_json
+from odtrain.io.remote.store import FileStat
 from odtrain.labels.annotations import Entry
 from odtrain.media.images import SUFFIXES, Picture, finding_of, inspect
 from odtrain.system.workers import Workers
 from odtrain_runtime.pictures import UnusableError
 
-FileStat = tuple[int, int]
-"""Size in bytes and modification time in ns."""
 STATE_FILE = "state.json"
 STATE_VERSION = 4
 """Raised whenever the same file would be remembered differently."""
@@ -110,8 +109,11 @@ def look(
         Look(picture, files[picture], entry.size, known.get(str(picture)))
         for picture, entry in entries.items()
     ]
-    new = workers.map(look_at, [one for one in looks if not _holds(one)], "checking pictures")
-    seen = {str(one.file): one.known if _holds(one) else next(new) for one in looks}
+    unseen = [one for one in looks if not _holds(one)]
+    ahead = {one.file: one.stat for one in unseen} if workers.here else {}
+    new = workers.map(look_at, unseen, "checking pictures")
+    with brought_ahead(ahead):
+        seen = {str(one.file): one.known if _holds(one) else next(new) for one in looks}
     memories = {file: memory for file, memory in seen.items() if isinstance(memory, Memory)}
     findings = [
         finding
@@ -132,7 +134,7 @@ def look_at(look: Look) -> Memory | Finding:
     """What a picture holds: remembered if its content is the one remembered, else decoded."""
     file, stat, labelled_size, known = look
     try:
-        data = file.read_bytes()
+        data = read_bytes(file, stat)
         same = known is not None and known.labelled_size == labelled_size
         if known and same and known.picture.content == hashlib.sha256(data).hexdigest():
             return Memory(stat, labelled_size, known.picture)

@@ -1,4 +1,4 @@
-"""A data set prepared by the machines of a Ray, which share a disk; the files are those of one machine."""
+"""A data set prepared by the machines of a Ray, which share a disk or a store; its files are as of one."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from odtrain.addresses import is_in_store
 from odtrain.cluster.engine import joined, look_at
 from odtrain.cluster.tasks import RayWorkers
 from odtrain.config.schema import ClusterConfig, DataConfig
@@ -20,7 +21,7 @@ def ray_workers(cluster: ClusterConfig, data: DataConfig) -> Iterator[Workers]:
     Raises:
         OdtrainError: Ray or a machine is not as it is needed, or does not share the folders.
     """
-    prepared = Path(data.prepared)
+    prepared = Path.cwd() / "prepared" if is_in_store(data.prepared) else Path(data.prepared)
     prepared.parent.mkdir(parents=True, exist_ok=True)
     seen = prepared.parent / f".{prepared.name}-{os.getpid()}"  # there if the disk is shared
     with joined(cluster) as engine:
@@ -30,7 +31,8 @@ def ray_workers(cluster: ClusterConfig, data: DataConfig) -> Iterator[Workers]:
         try:
             paths = {"data.images": data.images, "data.annotations": data.annotations}
             usable = [node for node in nodes if node.holds("CPU")]
-            look_at(engine, usable, {**paths, "data.prepared": str(seen)})
+            shared = {} if is_in_store(data.prepared) else {"data.prepared": str(seen)}
+            look_at(engine, usable, {**paths, **shared})
         finally:
             seen.unlink()
         with RayWorkers(engine, shares) as workers:

@@ -15,14 +15,17 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
+from fnmatch import fnmatchcase
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+from odtrain.addresses import is_in_store
 from odtrain.config.compose import flattened, without_newer
 from odtrain.config.schema import DataConfig
 from odtrain.dataset.check import Checked, check
 from odtrain.dataset.faulty import LEFT_OUT_FILE, left_out_table
-from odtrain.dataset.look import STATE_FILE, STATE_VERSION, FileStat, memories_as_json
+from odtrain.dataset.look import STATE_FILE, STATE_VERSION, memories_as_json
 from odtrain.dataset.read import (
     DATASET_FILE,
     FORMAT_VERSION,
@@ -37,8 +40,11 @@ from odtrain.dataset.splits import SPLITS
 from odtrain.dataset.ways_out import ways_out
 from odtrain.errors import DataError, os_remedy, told_if_not_written
 from odtrain.findings import Finding, errors
-from odtrain.io.atomic import PART, put, read_json, sync, write_text
+from odtrain.io.atomic import PART, put, sync
 from odtrain.io.locks import alone
+from odtrain.io.remote.cache import place_of
+from odtrain.io.remote.files import found, read_json, take_there, write_json, write_text
+from odtrain.io.remote.store import FileStat, remove
 from odtrain.labels.annotations import LabelledImage
 from odtrain.labels.formats import csv_table
 from odtrain.labels.label_map import label_map_text
@@ -71,7 +77,8 @@ def prepare(
             written.
     """
     folder = Path(config.prepared)
-    lock = folder.parent / f".{folder.name}.lock"
+    here = place_of(folder) if is_in_store(folder) else folder
+    lock = here.parent / f".{folder.name}.lock"
     waits = f"waiting for another odtrain that prepares {folder}"
     unchanged, _ = unchanged_dataset(config, folder)
     if unchanged is not None:
@@ -147,7 +154,7 @@ def _renewed(
         written,
         checked.label_format,
     )
-    write_text(folder / DATASET_FILE, json.dumps({"key": key, **dataset.as_json()}, indent=1))
+    write_json(folder / DATASET_FILE, {"key": key, **dataset.as_json()})
     _write_left_out(folder / LEFT_OUT_FILE, checked)
     # Large, and for us alone: without it every picture is looked at again.
     write_text(folder / STATE_FILE, json.dumps(state), durable=False)
@@ -158,6 +165,8 @@ def _write_left_out(file: Path, checked: Checked) -> None:
     table = left_out_table(checked.findings)
     if table:
         write_text(file, table)
+    elif is_in_store(file):
+        remove([file])
     else:
         file.unlink(missing_ok=True)
 
@@ -249,7 +258,12 @@ def _refuse_foreign_files(folder: Path) -> None:
         return
     ours = [DATASET_FILE, STATE_FILE, "label_map.pbtxt", "*_labels.csv", "*_list.txt"]
     ours.append("*.record-*-of-*")
-    foreign = sorted(file for pattern in ours for file in folder.glob(pattern))
+    there = found(folder) if is_in_store(folder) else folder.glob("*")
+    foreign = sorted(
+        file
+        for file in there
+        if file.parent == folder and any(fnmatchcase(file.name, pattern) for pattern in ours)
+    )
     if foreign:
         problem = "is there already and was not written by odtrain."
         raise DataError(foreign[0], problem, "Set data.prepared to a folder of its own.")
@@ -270,17 +284,12 @@ def _write_files(
     Returns:
         name -> bytes of what was written.
     """
+    if is_in_store(folder):
+        return _write_there(folder, key, checked, shards, workers)
     staging = folder / STAGING
     _begin(staging, key)
     try:
-        (staging / "label_map.pbtxt").write_text(
-            label_map_text(checked.class_names), encoding="utf-8"
-        )
-        for split in SPLITS:
-            images = checked.splits[split]
-            names = [Path(image.image.name) for image in images]
-            csv_table.write(staging / f"{split}_labels.csv", images, names)
-        write_lists(staging, checked)
+        _write_tables(staging, checked)
         write_records(staging, checked, shards, workers)
         files = [file for file in sorted(staging.iterdir()) if file.name != KEY_FILE]
         written = {file.name: file.stat().st_size for file in files}
@@ -290,6 +299,47 @@ def _write_files(
         raise
     shutil.rmtree(staging, ignore_errors=True)
     return written
+
+
+def _write_tables(folder: Path, checked: Checked) -> None:
+    """Write label map, CSVs and lists."""
+    label_map = label_map_text(checked.class_names)
+    (folder / "label_map.pbtxt").write_text(label_map, encoding="utf-8")
+    for split in SPLITS:
+        images = checked.splits[split]
+        names = [Path(image.image.name) for image in images]
+        csv_table.write(folder / f"{split}_labels.csv", images, names)
+    write_lists(folder, checked)
+
+
+def _write_there(
+    folder: Path, key: str, checked: Checked, shards: dict[str, int], workers: Workers
+) -> dict[str, int]:
+    """As `_write_files`, in a store, which has no way to put several objects in place at once.
+
+    The folder counts as not prepared from the first object on until `dataset.json` says otherwise. An object is
+    there whole or not at all, so that what a killed call left of the same `key` is kept.
+    """
+    values, unfinished = read_json(folder / DATASET_FILE), read_json(folder / KEY_FILE)
+    old = {*values.get("files", {}), *(file.name for file in found(folder) if _is_record(file))}
+    if unfinished.get("key") != key:
+        marked = {OURS: FORMAT_VERSION, "complete": False, "files": dict.fromkeys(old, -1)}
+        write_json(folder / DATASET_FILE, marked)
+        remove([folder / name for name in old])
+        write_json(folder / KEY_FILE, {"key": key})
+    with TemporaryDirectory(prefix="odtrain-") as scratch:
+        _write_tables(Path(scratch), checked)
+        tables = {folder / file.name: file for file in Path(scratch).iterdir()}
+        take_there(tables, "writing labels")
+        written = {file.name: here.stat().st_size for file, here in tables.items()}
+    write_records(folder, checked, shards, workers)
+    there = {file.name: stat[0] for file, stat in found(folder).items() if _is_record(file)}
+    remove([folder / KEY_FILE])
+    return dict(sorted({**written, **there}.items()))
+
+
+def _is_record(file: Path) -> bool:
+    return fnmatchcase(file.name, "*.record-*-of-*")
 
 
 def _begin(staging: Path, key: str) -> None:
@@ -307,7 +357,7 @@ def _swap(folder: Path, staging: Path, written: dict[str, int]) -> None:
     old = read_json(folder / DATASET_FILE).get("files", {})
     marked = {OURS: FORMAT_VERSION, "complete": False, "files": {**old, **written}}
     sync(staging)
-    write_text(folder / DATASET_FILE, json.dumps(marked, indent=1))
+    write_json(folder / DATASET_FILE, marked)
     for name in old.keys() - written.keys():
         (folder / name).unlink(missing_ok=True)
     for name in written:

@@ -15,12 +15,13 @@ from typing import Any
 
 import numpy as np
 
+from odtrain.addresses import is_in_store
 from odtrain.dataset.look import read_memories
 from odtrain.dataset.splits import SPLITS
 from odtrain.dataset.tiles import TILE, TILE_OF
 from odtrain.errors import DataError
 from odtrain.findings import Finding
-from odtrain.io.atomic import read_json
+from odtrain.io.remote.files import found, read_json
 from odtrain.io.tfrecord import decode_example, index_records
 from odtrain.labels.annotations import LabelledImage, LabelledObject
 from odtrain.labels.formats.recognise import FORMATS
@@ -106,12 +107,22 @@ def read_dataset(folder: Path) -> Dataset:
 
 def intact_dataset(folder: Path) -> Dataset | None:
     """The prepared data set, if all its files are there in full length."""
-    try:
-        dataset = read_dataset(folder)
-        sizes = {name: (folder / name).stat().st_size for name in dataset.files}
-    except (DataError, OSError):
+    if not read_json(folder / DATASET_FILE).get("complete"):
         return None
-    return dataset if sizes == dataset.files else None
+    dataset = read_dataset(folder)
+    if is_in_store(folder):
+        there = {file.name: stat[0] for file, stat in found(folder).items()}
+    else:
+        there = {name: _size(folder / name) for name in dataset.files}
+    whole = all(there.get(name) == size for name, size in dataset.files.items())
+    return dataset if whole else None
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except OSError:
+        return -1
 
 
 def describe(dataset: Dataset) -> str:
@@ -141,7 +152,7 @@ def read_truths(dataset: Dataset, split: str) -> list[GroundTruth]:
         DataError: a record file is missing or damaged.
     """
     index = index_records(dataset.records(split))
-    return [truth_of(decode_example(index.read(i))) for i in range(len(index))]
+    return [truth_of(decode_example(payload)) for payload in index.read_all()]
 
 
 def read_labelled(dataset: Dataset, split: str) -> LabelledSplit:
@@ -154,8 +165,8 @@ def read_labelled(dataset: Dataset, split: str) -> LabelledSplit:
     truths: list[GroundTruth] = []
     keys: list[str] = []
     counts: Counter[str] = Counter()
-    for i in range(len(index)):
-        example: dict[str, Any] = decode_example(index.read(i))
+    for payload in index.read_all():
+        example: dict[str, Any] = decode_example(payload)
         truths.append(truth_of(example))
         key = _picture_key(example["image/encoded"][0], truths[-1], dataset.class_names)
         counts[key] += 1
@@ -176,7 +187,7 @@ def read_names(dataset: Dataset, split: str) -> dict[int, str]:
         DataError: a record file is missing or damaged.
     """
     index = index_records(dataset.records(split))
-    examples: Iterator[dict[str, Any]] = (decode_example(index.read(i)) for i in range(len(index)))
+    examples: Iterator[dict[str, Any]] = map(decode_example, index.read_all())
     return {int(example["image/source_id"][0]): _name_of(example) for example in examples}
 
 
@@ -194,8 +205,8 @@ def labelled_images(dataset: Dataset) -> list[LabelledImage]:
     parts: dict[str, LabelledImage] = {}
     for split in SPLITS:
         index = index_records(dataset.records(split))
-        for i in range(len(index)):
-            example: dict[str, Any] = decode_example(index.read(i))
+        for payload in index.read_all():
+            example: dict[str, Any] = decode_example(payload)
             truth = truth_of(example)
             if TILE in example:
                 name = str(example[TILE_OF][0], "utf-8", "surrogateescape")

@@ -21,6 +21,7 @@ from odtrain.dataset.splits import SPLITS
 from odtrain.errors import DataError
 from odtrain.findings import Finding, findings_table
 from odtrain.io.free_names import numbered
+from odtrain.io.remote.files import read_bytes
 from odtrain.labels.annotations import (
     TOLERANCE,
     Entry,
@@ -360,7 +361,7 @@ def _picture_bytes(image: LabelledImage, held: Picture, log: Log) -> bytes:
         DataError: the picture changed since it was looked at.
     """
     try:
-        data = image.image.read_bytes()
+        data = read_bytes(image.image, as_held=True)
         if held.verbatim and turned_by_exif(image.image, data):
             log.change(
                 "OD203", image.image, "EXIF, which would turn it away from its boxes, removed."

@@ -8,10 +8,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from odtrain.addresses import is_in_store, is_remote
 from odtrain.config.schema import DataConfig
-from odtrain.dataset.look import FileStat
 from odtrain.errors import DataError, taken_from
 from odtrain.findings import Finding
+from odtrain.io.remote.cache import place_of
+from odtrain.io.remote.files import found, root_of, stat_of
+from odtrain.io.remote.store import FileStat
 from odtrain.labels.annotations import normalised
 from odtrain.labels.formats.recognise import Sources, why_none
 from odtrain.labels.formats.tfrecords import about_records, record_files, unpack
@@ -51,9 +54,15 @@ def source_files(config: DataConfig) -> dict[Path, FileStat]:
         DataError: a folder is not there, or cannot be read.
     """
     prepared = Path(config.prepared)
-    roots = {_label_root(config): "data.annotations", Path(config.images): "data.images"}
+    roots = {
+        _label_root(config, again=True): "data.annotations",
+        root_of(config.images, again=config.annotations is not None): "data.images",
+    }
     files: dict[Path, FileStat] = {}
     for root, key in roots.items():
+        if is_remote(root):
+            files.update(_in_store(root, prepared, key))
+            continue
         if root.is_file():
             files[root] = _stat(root)
             continue
@@ -64,10 +73,22 @@ def source_files(config: DataConfig) -> dict[Path, FileStat]:
                 f"Set {key} to the folder that holds the files.",
             )
         files.update(_scan(root, {_identity(prepared)} if prepared.is_dir() else set()))
-    files |= {file: _stat(file) for root in roots for file in _class_lists_above(root)}
+    files |= {
+        file: _stat(file)
+        for root in roots
+        if not is_remote(root)
+        for file in _class_lists_above(root)
+    }
     for extra in (config.train_list, config.validation_list, config.test_list, config.label_map):
-        if extra is not None and Path(extra).is_file():
-            files[Path(extra)] = _stat(Path(extra))
+        if extra is not None and (stat := stat_of(Path(extra))) is not None:
+            files[Path(extra)] = stat
+    return files
+
+
+def _in_store(root: Path, prepared: Path, key: str) -> dict[Path, FileStat]:
+    files = {file: stat for file, stat in found(root).items() if not _lies_in(file, prepared)}
+    if not files:
+        raise DataError(root, "holds no objects.", f"Set {key} to what is before their names.")
     return files
 
 
@@ -84,8 +105,9 @@ def _stat(file: Path) -> FileStat:
     return status.st_size, status.st_mtime_ns
 
 
-def _label_root(config: DataConfig) -> Path:
-    return Path(config.images if config.annotations is None else config.annotations)
+def _label_root(config: DataConfig, again: bool = False) -> Path:
+    place = config.images if config.annotations is None else config.annotations
+    return root_of(place, again=again)
 
 
 def _identity(folder: Path) -> tuple[int, int]:
@@ -116,12 +138,12 @@ def _scan(folder: Path, seen: set[tuple[int, int]]) -> Iterator[tuple[Path, File
 
 def scan(config: DataConfig, files: dict[Path, FileStat]) -> tuple[Scan, list[Finding]]:
     """What `files`, as `source_files` gives them, are to the data set; OD001 and OD234."""
-    labels, folder = _label_root(config), Path(config.images)
+    labels, folder = _label_root(config), root_of(config.images)
     unpacked, findings = _unpacked(config, labels, files)
     files = {**files, **unpacked}
     pictures = list(unpacked)
     if pictures:
-        folder = Path(config.prepared) / UNPACKED
+        folder = _unpacked_into(config)
     else:
         pictures = _pictures_in(folder, files)
     if not pictures:
@@ -140,15 +162,21 @@ def _unpacked(
     records = record_files([file for file in files if _lies_in(file, labels)])
     if not records or config.format not in ("auto", "tfrecord"):
         return {}, []
-    others = _pictures_in(Path(config.images), files) and not labels.is_file()
+    others = _pictures_in(root_of(config.images), files) and labels not in files
     if others and config.format == "auto":
         return {}, []
-    folder = Path(config.prepared) / UNPACKED
+    folder = _unpacked_into(config)
     pictures = {picture: _stat(picture) for picture in unpack(records, folder)}
     if not pictures:
         return {}, list(about_records(records))
     cause = f"{len(pictures):,} pictures were unpacked from records into {folder}."
     return pictures, [Finding.of("OD234", labels, cause)]
+
+
+def _unpacked_into(config: DataConfig) -> Path:
+    """Where pictures out of records are kept; here, if the prepared data are in a store."""
+    prepared = Path(config.prepared)
+    return (place_of(prepared) if is_in_store(prepared) else prepared) / UNPACKED
 
 
 def _pictures_in(root: Path, files: dict[Path, FileStat]) -> list[Path]:
@@ -166,7 +194,7 @@ def _sources(config: DataConfig, files: dict[Path, FileStat], pictures: Sequence
     """What readers of labels may look at; lists of the split are no label files."""
     root = _label_root(config)
     beside = (config.train_list, config.validation_list, config.test_list, config.label_map)
-    lists = [Path(file) for file in beside if file is not None and Path(file).is_file()]
+    lists = [Path(file) for file in beside if file is not None and Path(file) in files]
     mine: list[Path] = []
     others: list[Path] = []
     for file in files:
@@ -175,17 +203,28 @@ def _sources(config: DataConfig, files: dict[Path, FileStat], pictures: Sequence
     if config.label_map is not None:
         others.insert(0, Path(config.label_map))
     stems = frozenset(normalised(picture.stem) for picture in pictures)
-    unpacked = any(_lies_in(picture, Path(config.prepared) / UNPACKED) for picture in pictures)
+    unpacked = any(_lies_in(picture, _unpacked_into(config)) for picture in pictures)
     named, take = config.format != "auto", config.crowd == "take"
     return Sources(mine, others, stems, named, unpacked, take)
 
 
 def _is_one_of(file: Path, lists: Sequence[Path]) -> bool:
-    return any(file.name == other.name and file.samefile(other) for other in lists)
+    return any(
+        file == other
+        or (
+            file.name == other.name
+            and not is_remote(file)
+            and not is_remote(other)
+            and file.samefile(other)
+        )
+        for other in lists
+    )
 
 
 def no_labels(root: Path) -> Finding:
     """OD002, with the folder beside it that probably holds them; of a file, what it is."""
+    if is_remote(root):
+        return Finding.of("OD002", root, "holds no label files.")
     if root.is_file():
         return why_none(root)
     candidates = [root.absolute().parent / name for name in LABEL_FOLDERS]

@@ -13,9 +13,10 @@ from itertools import chain, groupby, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from odtrain.addresses import is_remote
 from odtrain.dataset.tiles import TILE, TILE_OF, Piece
 from odtrain.errors import DataError
-from odtrain.io.atomic import replacing
+from odtrain.io.remote.files import is_file, read_bytes, replacing
 from odtrain.io.tfrecord import BYTES, FLOATS, INTS, FeatureKind, Values, encode_example, frame
 from odtrain.labels.annotations import LabelledImage, normalised
 from odtrain.media.images import (
@@ -125,7 +126,7 @@ def write_shard(shard: Shard) -> None:
     Raises:
         DataError: a picture changed since it was checked.
     """
-    if shard.file.exists():
+    if is_file(shard.file):
         return
     with replacing(shard.file) as part, part.open("wb") as stream:
         rows = zip(shard.pieces, shard.pictures, shard.source_ids, strict=True)
@@ -144,7 +145,7 @@ def _serialized(
     """
     (first, _), picture, _ = rows[0]
     try:
-        data = first.image.read_bytes()
+        data = _content(first.image, picture)
     except OSError as error:
         problem = f"cannot be read any more: {error.strerror}."
         raise DataError(first.image, problem, "Run the command again.") from None
@@ -164,6 +165,14 @@ def _serialized(
             yield encode_example(features | _of_tile(image, window, picture))
     except UnusableError as error:
         raise DataError(first.image, error.cause, finding_of(error).remedy) from None
+
+
+def _content(file: Path, picture: Picture) -> bytes:
+    """The bytes of a picture: of a copy that is here if these are the ones that were looked at."""
+    data = read_bytes(file, as_held=True)
+    if is_remote(file) and hashlib.sha256(data).hexdigest() != picture.content:
+        data = read_bytes(file)
+    return data
 
 
 def _of_tile(

@@ -17,6 +17,7 @@ from odtrain.dataset.pairing import PictureNames
 from odtrain.errors import ConfigError, DataError, taken_from
 from odtrain.findings import Finding
 from odtrain.io.cells import text_in
+from odtrain.io.remote.files import local
 from odtrain.labels.annotations import LabelledImage, normalised
 
 SPLITS = ("train", "validation", "test")
@@ -97,7 +98,7 @@ def read_list(file: Path) -> list[str]:
         DataError: it cannot be read, or is a CSV without that column.
     """
     try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
+        lines = local(file).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         remedy = "Give a text file of picture names, or a CSV with the column filename."
         raise DataError(file, f"cannot be read{taken_from(file)}: {error}.", remedy) from None

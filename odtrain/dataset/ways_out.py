@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from odtrain.addresses import is_remote
 from odtrain.config.schema import DataConfig
 from odtrain.dataset.faulty import LEAVABLE
 from odtrain.findings import Finding
@@ -52,12 +53,18 @@ def _settings(config: DataConfig) -> Iterator[str]:
 
 def _copy(config: DataConfig) -> Path:
     """A new folder beside the data set, as it may not lie inside."""
-    roots = [_absolute(root) for root in (config.images, config.annotations) if root]
-    folders = [root if root.is_dir() else root.parent for root in roots]
+    roots = [
+        _absolute(root)
+        for root in (config.images, config.annotations)
+        if root and not is_remote(root)
+    ]
+    folders = [root if root.is_dir() else root.parent for root in roots] or [Path.cwd() / "data"]
     beside = Path(os.path.commonpath(folders)).parent
     places = numbered(beside / f"{config.name}-repaired")
     return next(place for place in places if not place.exists())
 
 
 def _absolute(path: str) -> Path:
+    if is_remote(path):
+        return Path(path)
     return Path(os.path.normpath(Path(path).absolute()))

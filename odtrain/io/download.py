@@ -13,7 +13,8 @@ from urllib.parse import urlsplit
 
 import requests
 
-from odtrain.errors import CheckpointError
+from odtrain.addresses import is_in_store
+from odtrain.errors import CheckpointError, ConfigError, DataError
 from odtrain.io.archives import is_whole
 from odtrain.io.atomic import make_folder, put, write_text
 from odtrain.io.checksums import sha256_of
@@ -21,6 +22,7 @@ from odtrain.io.deadlines import DeadlineAdapter, check_whole
 from odtrain.io.http_errors import reason
 from odtrain.io.locks import alone
 from odtrain.io.packages import Packaged, PackageError, packaged, take, take_out
+from odtrain.io.remote import store
 from odtrain.secrets import masked
 from odtrain.system.progress import Bar
 
@@ -38,7 +40,7 @@ class Place:
     """One place of a file.
 
     Attributes:
-        address: a path, a URL, or a source in a package that its client fetches.
+        address: a path, a URL, an object of a store, or a source in a package that its client fetches.
         inside: what is to be taken out of the package that is there; None where it is the file itself.
     """
 
@@ -171,7 +173,9 @@ def _bring(wanted: Wanted, place: Place) -> None:
         wanted.version.unlink(missing_ok=True)
         take(package, wanted.part)
     elif place.address.startswith(("http://", "https://")):
-        _get(wanted, place.address)
+        complete(wanted, place.address)
+    elif is_in_store(place.address):
+        _from_store(wanted, Path(place.address))
     else:
         _copy(wanted, Path(place.address).expanduser())
     if place.inside:
@@ -204,8 +208,24 @@ def _copy(wanted: Wanted, source: Path) -> None:
             bar.update(len(block))
 
 
-def _get(wanted: Wanted, url: str) -> None:
-    """Complete `wanted.part` from `url`, going on after every break."""
+def _from_store(wanted: Wanted, source: Path) -> None:
+    """Bring an object of a mirror to `wanted.part`."""
+    wanted.version.unlink(missing_ok=True)
+    try:
+        store.check_can_read(source)
+        store.bring(source, wanted.part)
+    except FileNotFoundError:
+        raise _NotAccepted("there is no such object.") from None
+    except (ConfigError, DataError) as error:
+        raise _NotAccepted(" ".join(map(str, error.args[1:]))) from None
+
+
+def complete(wanted: Wanted, url: str) -> None:
+    """Complete `wanted.part` from `url`, going on after every break.
+
+    Raises:
+        requests.RequestException: it is not there, or breaks time and again.
+    """
     for attempt in range(ATTEMPTS):
         try:
             return _go_on(wanted, url)
@@ -233,8 +253,8 @@ def _go_on(wanted: Wanted, url: str) -> None:
     if have:
         headers |= {"Range": f"bytes={have}-"} | ({"If-Range": version} if version else {})
     with (
-        _session() as session,
-        session.get(url, headers=headers, timeout=TIMEOUT_SECONDS) as answer,
+        session() as asking,
+        asking.get(url, headers=headers, timeout=TIMEOUT_SECONDS) as answer,
     ):
         if answer.status_code == requests.codes.requested_range_not_satisfiable:
             wanted.part.unlink()
@@ -246,13 +266,13 @@ def _go_on(wanted: Wanted, url: str) -> None:
         _save(answer, wanted, have if going_on else 0)
 
 
-def _session() -> requests.Session:
+def session() -> requests.Session:
     """For one file, which may take as long as it comes at a least rate."""
-    session = requests.Session()
-    session.stream = True
+    made = requests.Session()
+    made.stream = True
     for scheme in ("http://", "https://"):
-        session.mount(scheme, DeadlineAdapter())
-    return session
+        made.mount(scheme, DeadlineAdapter())
+    return made
 
 
 def _begun(wanted: Wanted) -> tuple[str | None, str | None]:

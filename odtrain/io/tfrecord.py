@@ -9,22 +9,31 @@ from __future__ import annotations
 import os
 import struct
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
+from odtrain.addresses import is_in_store
 from odtrain.errors import DataError
+from odtrain.io.remote.records import OpenedInStore
+from odtrain.system.workers import in_threads
 
 MASK_DELTA = 0xA282EAD8
 """TFRecord stores checksums rotated by 15 bits plus this (tensorflow/core/lib/hash/crc32c.h)."""
 ONE_BYTE = [bytes((value,)) for value in range(0x80)]
 
 PREPARE_AGAIN = "Delete it and run: odtrain prepare"
+HEAD, CHECKSUM = 12, 4
+"""Bytes before a payload, its length and that number's checksum, and behind it."""
+FRAME = HEAD + CHECKSUM
+TOGETHER = 16
+"""Records that are asked for at once where they lie in a store."""
 
 Values = Sequence[bytes] | Sequence[float] | Sequence[int]
 
@@ -161,18 +170,46 @@ def _fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:
         yield tag >> 3, message[start:position]
 
 
+class Opened(Protocol):
+    """A file that is open to be read, by any number of threads."""
+
+    size: int
+
+    def read(self, offset: int, length: int, whole: Callable[[bytes], bool]) -> bytes:
+        """So many bytes from `offset` on, fewer at the end; of a copy only what `whole` takes for whole."""
+
+    def close(self) -> None:
+        """Let it go."""
+
+
+class OpenedHere:
+    """A file of this machine's."""
+
+    def __init__(self, file: Path) -> None:
+        self._descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+        self.size = os.fstat(self._descriptor).st_size
+
+    def read(self, offset: int, length: int, whole: Callable[[bytes], bool]) -> bytes:
+        """Whole or not, it is the file itself."""
+        return os.pread(self._descriptor, length, offset)
+
+    def close(self) -> None:
+        """Let it go."""
+        os.close(self._descriptor)
+
+
 @dataclass(frozen=True, eq=False)
 class Index:
     """Where every record of some TFRecord files lies; `read` may be called from many threads.
 
     Attributes:
-        descriptors: of the open files, closed with the index; what replaces the files is not seen.
+        opened: the files, closed with the index; what replaces them is not seen.
         file: (N,) which file each record is in.
         offset: (N,) of each record's payload in its file, in bytes.
         length: (N,) of each payload, in bytes.
     """
 
-    descriptors: tuple[int, ...]
+    opened: tuple[Opened, ...]
     file: NDArray[np.int64]
     offset: NDArray[np.int64]
     length: NDArray[np.int64]
@@ -180,7 +217,7 @@ class Index:
 
     def __post_init__(self) -> None:
         """Arrange for the files to be closed."""
-        object.__setattr__(self, "closer", weakref.finalize(self, _close_all, self.descriptors))
+        object.__setattr__(self, "closer", weakref.finalize(self, _close_all, self.opened))
 
     def __len__(self) -> int:
         """How many records there are."""
@@ -188,67 +225,91 @@ class Index:
 
     def read(self, i: int) -> bytes:
         """The payload of record `i`, counted through all files."""
-        return os.pread(self.descriptors[self.file[i]], int(self.length[i]), int(self.offset[i]))
+        return self._with_checksum(i)[:-CHECKSUM]
+
+    def read_all(self) -> Iterator[bytes]:
+        """Every payload, in order; from elsewhere many are asked for at once."""
+        if all(isinstance(each, OpenedHere) for each in self.opened):
+            return map(self.read, range(len(self)))
+        return in_threads(self.read, range(len(self)), threads=TOGETHER)
+
+    def read_verified(self, i: int) -> bytes | None:
+        """The payload of record `i`, or None if its checksum says that it is damaged."""
+        payload = self._with_checksum(i)
+        return payload[:-CHECKSUM] if _is_whole(payload) else None
+
+    def _with_checksum(self, i: int) -> bytes:
+        opened: Opened = self.opened[self.file[i]]
+        return opened.read(int(self.offset[i]), int(self.length[i]) + CHECKSUM, _is_whole)
 
 
-def _close_all(descriptors: tuple[int, ...]) -> None:
-    for descriptor in descriptors:
-        os.close(descriptor)
+def _is_whole(payload: bytes) -> bool:
+    """Whether bytes end with the checksum of those before."""
+    checksum: bytes = payload[-CHECKSUM:]
+    return checksum == struct.pack("<I", _masked_crc(payload[:-CHECKSUM]))
 
 
-def read_verified(index: Index, i: int) -> bytes | None:
-    """The payload of record `i`, or None if its checksum says that it is damaged."""
-    descriptor, offset, length = (
-        index.descriptors[index.file[i]],
-        int(index.offset[i]),
-        index.length[i],
-    )
-    payload = os.pread(descriptor, int(length) + 4, offset)
-    data, checksum = payload[: int(length)], payload[int(length) :]
-    return data if checksum == struct.pack("<I", _masked_crc(data)) else None
+def _close_all(opened: Sequence[Opened]) -> None:
+    for each in opened:
+        each.close()
 
 
 def index_records(files: Sequence[Path], remedy: str = PREPARE_AGAIN) -> Index:
     """Find every record by walking from length to length.
 
     Args:
-        files: in the order in which their records are counted.
+        files: here or in a store, in the order in which their records are counted.
         remedy: what to do about a file that is damaged.
 
     Raises:
         DataError: a file cannot be opened, or is not a whole TFRecord file.
     """
-    descriptors: list[int] = []
-    rows: list[tuple[int, int, int]] = []
+    opened: list[Opened] = []
     try:
-        for number, file in enumerate(files):
-            descriptors.append(os.open(file, os.O_RDONLY | os.O_CLOEXEC))
-            rows += [
-                (number, offset, length) for offset, length in _walk(file, descriptors[-1], remedy)
-            ]
+        for file in files:
+            opened.append(OpenedInStore(file) if is_in_store(file) else OpenedHere(file))
+        ends = [each for each in opened if isinstance(each, OpenedInStore)]
+        walk = partial(_lengths, remedy=remedy)
+        pairs = list(zip(files, opened, strict=True))
+        lengths = list(in_threads(walk, pairs, threads=TOGETHER) if ends else map(walk, pairs))
     except OSError as error:
-        _close_all(tuple(descriptors))
-        raise DataError(
-            files[len(descriptors)], f"cannot be read: {error.strerror}.", remedy
-        ) from None
+        _close_all(opened)
+        raise DataError(files[len(opened)], f"cannot be read: {error.strerror}.", remedy) from None
     except DataError:
-        _close_all(tuple(descriptors))
+        _close_all(opened)
         raise
-    table = np.array(rows, np.int64).reshape(-1, 3)
-    return Index(tuple(descriptors), table[:, 0], table[:, 1], table[:, 2])
+    offsets = [np.cumsum(each + FRAME) - each - CHECKSUM for each in lengths]
+    counts = [len(each) for each in lengths]
+    return Index(
+        tuple(opened),
+        np.repeat(np.arange(len(files), dtype=np.int64), counts),
+        np.concatenate([np.empty(0, np.int64), *offsets]),
+        np.concatenate([np.empty(0, np.int64), *lengths]),
+    )
 
 
-def _walk(file: Path, descriptor: int, remedy: str) -> Iterator[tuple[int, int]]:
-    """Offset and length of each payload in an open TFRecord file."""
-    size = os.fstat(descriptor).st_size
+def _lengths(pair: tuple[Path, Opened], remedy: str) -> NDArray[np.int64]:
+    """Length of each payload in a TFRecord file, which a store's copy may remember."""
+    file, opened = pair
+    known = opened.lengths() if isinstance(opened, OpenedInStore) else None
+    if known is not None and int(known.sum()) + FRAME * len(known) == opened.size:
+        return known
+    lengths = np.fromiter(_walk(file, opened, remedy), np.int64)
+    if isinstance(opened, OpenedInStore):
+        opened.remember(lengths)
+    return lengths
+
+
+def _walk(file: Path, opened: Opened, remedy: str) -> Iterator[int]:
+    """Length of each payload in an open TFRecord file."""
     position = 0
-    while position < size:
-        head = os.pread(descriptor, 12, position)
-        payload = position + 12
-        if len(head) < 12 or struct.unpack("<I", head[8:])[0] != _masked_crc(head[:8]):
+    while position < opened.size:
+        head = opened.read(position, HEAD, _is_whole)
+        if len(head) < HEAD or not _is_whole(head):
             raise DataError(file, f"is damaged at byte {position}.", remedy)
         length = int(struct.unpack("<Q", head[:8])[0])
-        position = payload + length + 4
-        if position > size:
+        position += FRAME + length
+        if position > opened.size:
+            size = opened.size
             raise DataError(file, f"ends in the middle of a record, at byte {size}.", remedy)
-        yield payload, length
+        yield length

@@ -14,6 +14,7 @@ from odtrain.dataset.prepare import prepare
 from odtrain.dataset.read import Dataset
 from odtrain.errors import ConfigError, DataError
 from odtrain.evaluation.evaluate import Evaluation
+from odtrain.io.remote.files import local
 from odtrain.jobs.closing import in_words, pictures_in_words
 from odtrain.jobs.context import RunContext
 from odtrain.jobs.steps import evaluate_split
@@ -161,5 +162,5 @@ def record_own(
         context=split,
         profile=dataset.counts[split],
     )
-    described = (dataset.folder / "dataset.json").read_text(encoding="utf-8")
+    described = local(dataset.folder / "dataset.json").read_text(encoding="utf-8")
     tracker.log_text(described, "data/dataset.json")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from odtrain.addresses import is_in_store
 from odtrain.config.schema import Config
 from odtrain.errors import ConfigError, DataError
 from odtrain.evaluation.tracking import (
@@ -19,6 +20,7 @@ from odtrain.evaluation.tracking import (
     TrackingScores,
     score_tracks,
 )
+from odtrain.io.remote.files import local, local_model
 from odtrain.labels.tracks import TrackBox, read_tracks
 from odtrain.media.find import Medium, find_media
 from odtrain.media.video import Frame, open_video
@@ -89,7 +91,7 @@ def evaluate_video(config: Config, overrides: Sequence[str]) -> VideoResult:
     source = open_source(config.source, config, cores(), settings.threads)
     source = source.asked(config.evaluate.tiles)
     tell_nameless(source)
-    pairs = _pairs(config, config.input, Path(config.labels).expanduser())
+    pairs = _pairs(config, config.input, _labels_here(config.labels))
     labels = [read_tracks(file, source.class_names) for _, file in pairs]
     thresholds = choose_thresholds(settings, source.class_names, source.passport, source.name)
     begun = time.perf_counter()
@@ -128,6 +130,14 @@ def evaluate_video(config: Config, overrides: Sequence[str]) -> VideoResult:
         folder = tracker.folder / "eval"
         total = sum(map(len, clips))
         return VideoResult(tracker.name, folder, scores, names, total, seconds)
+
+
+def _labels_here(given: str) -> Path:
+    """The labels' file, or the folder of them, brought here from a store."""
+    place = Path(given).expanduser()
+    if not is_in_store(place):
+        return local(place)
+    return Path(local_model(given))
 
 
 def _pairs(config: Config, given: str, labels: Path) -> list[tuple[Medium, Path]]:
@@ -184,7 +194,7 @@ class _Clip:
             DataError: it cannot be read to its end, or its labels go on after it.
         """
         count = 0
-        with open_video(self.medium.file, self.medium.name) as video:
+        with open_video(self.medium.here, self.medium.name) as video:
             for several in in_chunks(video, source.batch):
                 found = source.detect_all([frame.image for frame in several])
                 for frame, each in zip(several, found, strict=True):

@@ -40,6 +40,7 @@ from odtrain.export.writers import as_exported, export, passport_of
 from odtrain.export_formats import FORMATS, INT8, served_format
 from odtrain.findings import Finding, findings_json
 from odtrain.io.checksums import fingerprint
+from odtrain.io.remote.files import is_file, local
 from odtrain.jobs.context import RunContext, Split
 from odtrain.models.ssd import SSD
 from odtrain.promotion.promote import outcome, promote_trained
@@ -83,9 +84,10 @@ def record_inputs(context: RunContext, findings: Sequence[Finding]) -> None:
         )
     names = ["label_map.pbtxt", "dataset.json"]
     names += [f"{split}_{what}" for split in splits for what in ("labels.csv", "list.txt")]
-    names += [LEFT_OUT_FILE] if (dataset.folder / LEFT_OUT_FILE).is_file() else []
+    names += [LEFT_OUT_FILE] if is_file(dataset.folder / LEFT_OUT_FILE) else []
     for name in names:
-        tracker.log_text((dataset.folder / name).read_text(encoding="utf-8"), f"data/{name}")
+        text = local(dataset.folder / name).read_text(encoding="utf-8")
+        tracker.log_text(text, f"data/{name}")
     memories = read_memories(dataset.folder)
     turned = {file: memory.picture.orientation for file, memory in memories.items()}
     tracker.log_text(findings_json(findings), "data/findings.json")

@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
-from odtrain.io.atomic import read_json, write_json
+from odtrain.io.remote.files import read_json, write_json
 from odtrain.labels.annotations import LabelledImage
 
 FILE = "decided.json"

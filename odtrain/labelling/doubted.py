@@ -25,6 +25,7 @@ from odtrain.evaluation.saved_detections import under_names
 from odtrain.findings import Finding, findings_json, findings_screen
 from odtrain.io.atomic import replacing_folder, write_bytes
 from odtrain.io.free_names import is_taken
+from odtrain.io.remote.files import read_bytes
 from odtrain.labelling.decided import is_decided, labels_digest, read_decided
 from odtrain.labelling.prelabel import (
     CLASS_LIST,
@@ -243,7 +244,9 @@ def _row(
         else:
             objects[doubt.label] = seen.proposed(doubt)
     shown = replace(image, image=copy, objects=tuple(objects), verified=False)
-    write_bytes(copy, image.image.read_bytes(), durable=False)  # but before the manifest
+    write_bytes(
+        copy, read_bytes(image.image, as_held=True), durable=False
+    )  # but before the manifest
     voc.write(folder, [shown], [Path(copy.name)])
     proposals = tuple(_proposal(shown, item) for item in objects)
     content = checked.pictures[image.image].content

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from odtrain.addresses import is_remote
 from odtrain.box_matching import match_boxes
 from odtrain.config.compose import section
 from odtrain.config.schema import DataConfig
@@ -75,6 +76,12 @@ def merge(input: str | None, data: DataConfig) -> str:
     """
     if not input:
         raise ConfigError("input", "is not given.", "Name the folder of the proposals: input=DIR.")
+    if is_remote(data.images) or is_remote(data.annotations or ""):
+        raise DataError(
+            data.images,
+            "is in a store, and labels are merged into folders here alone.",
+            "Copy the data set here, merge, and copy what changed back.",
+        )
     folder = Path(input)
     source, rows = read_manifest(folder)
     taken = _verified(folder, [row for row in rows if not row.taken])

@@ -12,12 +12,14 @@ from typing import Any
 
 from PIL import Image
 
+from odtrain.addresses import is_remote, with_slashes
 from odtrain.config.schema import Config, DataConfig, PredictConfig
 from odtrain.dataset.check import Checked, check
 from odtrain.errors import ConfigError, DataError, told_if_not_written
 from odtrain.io.atomic import sync, write_bytes, write_text
 from odtrain.io.checksums import sha256_of
 from odtrain.io.free_names import is_taken
+from odtrain.io.remote.files import local, read_bytes
 from odtrain.labelling.ranking import Worth, order
 from odtrain.media.find import find_pictures
 from odtrain.media.images import finding_of
@@ -205,7 +207,7 @@ def _thresholds(settings: PredictConfig, source: Source) -> Thresholds:
 
 def _known(data: DataConfig, class_names: Sequence[str]) -> Checked | None:
     """The data set that the pictures are for; None where `data.*` names none of the model's classes."""
-    if not Path(data.images).is_dir():
+    if not is_remote(data.images) and not Path(data.images).is_dir():
         return None
     checked = check(data)
     return checked if set(checked.class_names) & set(class_names) else None
@@ -233,7 +235,7 @@ def _look_at(
             if digest in known or digest in looks:
                 left_out["in the data set already" if digest in known else "there twice"] += 1
                 continue
-            image = read_upright(file)
+            image = read_upright(local(file, as_held=True))
         except (UnusableError, OSError) as error:
             problem = finding_of(error) if isinstance(error, UnusableError) else error
             logger.warning(problem)
@@ -254,7 +256,7 @@ def _write(
 ) -> ProposalRow:
     """Copy a picture, whose name begins with its rank since labelImg sorts by name, and write its XML."""
     copy = folder / f"{rank:05d}-{look.file.name}"
-    write_bytes(copy, look.file.read_bytes(), durable=False)  # but before the manifest
+    write_bytes(copy, read_bytes(look.file, as_held=True), durable=False)  # but before the manifest
     shown = thresholds.keep(look.found)
     one = Prediction(copy, look.size[0], look.size[1], shown, image_id=rank)
     write_bytes(copy.with_suffix(".xml"), voc_xml(one, class_names), durable=False)
@@ -265,7 +267,7 @@ def _write(
         )
     )
     values = {key: round(value, 4) for key, value in asdict(worth).items()}
-    return ProposalRow(copy.name, str(look.file), look.sha256, proposals, values)
+    return ProposalRow(copy.name, with_slashes(str(look.file)), look.sha256, proposals, values)
 
 
 def _as_written(corners: Sequence[float]) -> tuple[float, float, float, float]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from odtrain.errors import DataError
+from odtrain.io.remote.files import local
 from odtrain.io.textproto import Message, parse
 from odtrain_runtime.provenance import read_label_list
 
@@ -104,7 +105,7 @@ def read_class_names(file: Path) -> tuple[str, ...]:
     if file.suffix.lower() != ".txt":
         return read_label_map(file)
     try:
-        text = file.read_text(encoding="utf-8-sig")
+        text = local(file).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(file, f"cannot be read: {error}.", "Give a text file of names.") from None
     return read_label_list(text)

@@ -1,4 +1,4 @@
-"""What `input=` names: pictures and videos here or at a URL, and cameras."""
+"""What `input=` names: pictures and videos here, in a store or at a URL, and cameras."""
 
 from __future__ import annotations
 
@@ -16,10 +16,13 @@ from urllib.parse import unquote, urlsplit
 import requests
 from PIL import Image
 
+from odtrain.addresses import is_in_store, is_remote, with_slashes
 from odtrain.config.schema import PredictConfig
 from odtrain.errors import ConfigError, DataError, taken_from
 from odtrain.io.atomic import replacing
 from odtrain.io.fetch import Fetcher, FetchError, SlowError
+from odtrain.io.remote.files import found, is_file, local
+from odtrain.io.remote.store import FileStat, matching
 from odtrain.media import images as pictures
 from odtrain.media import video
 from odtrain.secrets import masked
@@ -40,11 +43,22 @@ class Medium:
         file: where it is.
         name: as the user knows it: its path, or the URL it came from, without a password.
         moving: whether it is a video, or a GIF of several frames.
+        stat: size and version of what is in a store; None where it is here.
     """
 
     file: Path
     name: str
     moving: bool
+    stat: FileStat | None = None
+
+    @property
+    def here(self) -> Path:
+        """The file on this machine, brought from a store unless it was before.
+
+        Raises:
+            DataError: the store refuses, or is away.
+        """
+        return local(self.file, self.stat)
 
 
 def camera_number(text: str | None) -> int | None:
@@ -78,11 +92,18 @@ def find_media(
             file = fetch(entry, folder / "fetched", config, going_on)
             return [Medium(file, masked(entry), _moves(file))]
         suffixes = pictures.SUFFIXES | video.SUFFIXES
-        files = find_files(entry, suffixes, folder / ours, "picture or video", NAME_SOMETHING)
+        what = "picture or video"
+        if is_in_store(entry):
+            stored = _in_store(entry, suffixes, what, NAME_SOMETHING).items()
+            return [
+                Medium(file, with_slashes(str(file)), file.suffix.lower() in video.SUFFIXES, stat)
+                for file, stat in stored
+            ]
+        files = find_files(entry, suffixes, folder / ours, what, NAME_SOMETHING)
         return [Medium(file, str(file), _moves(file)) for file in files]
 
-    found = [medium for entry in entries for medium in expand(entry)]
-    return _told_apart({medium.file: medium for medium in found}.values())
+    media = [medium for entry in entries for medium in expand(entry)]
+    return _told_apart({medium.file: medium for medium in media}.values())
 
 
 def _told_apart(media: Iterable[Medium]) -> list[Medium]:
@@ -115,13 +136,42 @@ def find_pictures(pattern: str | None) -> list[Path]:
 def _entries(text: str, what: str) -> list[str]:
     """What `input=` names: itself, or each line of a .txt that is there."""
     path = Path(text).expanduser()
-    if path.suffix.lower() != LIST_SUFFIX or not path.is_file():
+    if path.suffix.lower() != LIST_SUFFIX or not is_file(path):
         return [text]
-    lines = path.read_text(encoding="utf-8-sig").splitlines()
+    lines = local(path).read_text(encoding="utf-8-sig").splitlines()
     entries = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
     if not entries:
         raise DataError(path, "names nothing.", f"Write one {what} a line.")
-    return entries
+    # What is named in a list that is elsewhere is there too: it says nothing of files that are here.
+    beside = with_slashes(str(path.parent))
+    return [
+        entry if not is_remote(path) or is_remote(entry) else f"{beside}/{entry.lstrip('/')}"
+        for entry in entries
+    ]
+
+
+def _in_store(
+    pattern: str, suffixes: Iterable[str], what: str, remedy: str
+) -> dict[Path, FileStat]:
+    """As `find_files`, of a store.
+
+    Raises:
+        DataError: nothing is there, or the store refuses or is away.
+    """
+    base = Path(re.split(r"[^/]*[*?\[]", pattern, maxsplit=1)[0])
+    there = found(base)
+    if base in there:
+        return there
+    chosen = None if base == Path(pattern) else matching(Path(pattern))
+    wanted = frozenset(suffixes)
+    files = {
+        file: stat
+        for file, stat in there.items()
+        if (chosen is None or file in chosen) and file.suffix.lower() in wanted
+    }
+    if not files:
+        raise DataError(pattern, f"no {what} is there.", remedy)
+    return files
 
 
 def find_files(
@@ -139,15 +189,17 @@ def find_files(
     Raises:
         DataError: nothing is there.
     """
+    if is_in_store(pattern):
+        return list(_in_store(pattern, suffixes, what, remedy))
     path = Path(pattern).expanduser()
     if path.is_file():
         return [path]
-    found = path.rglob("*") if path.is_dir() else map(Path, glob.iglob(str(path), recursive=True))  # noqa: PTH207 - absolute patterns too
+    inside = path.rglob("*") if path.is_dir() else map(Path, glob.iglob(str(path), recursive=True))  # noqa: PTH207 - absolute patterns too
     ours = drawn_before and drawn_before.resolve()
     wanted = frozenset(suffixes)
     files = sorted(
         file
-        for file in found
+        for file in inside
         if file.suffix.lower() in wanted and file.is_file() and ours not in file.resolve().parents
     )
     if not files:

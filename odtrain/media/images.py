@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from odtrain.findings import Finding
+from odtrain.io.remote.files import local
 from odtrain.media.phash import difference_hash
 from odtrain.structures import UInt8Image
 from odtrain_runtime.pictures import (
@@ -117,7 +118,11 @@ def read_turned(file: Path, orientation: int) -> UInt8Image:
     Raises:
         UnusableError: it cannot be read, is damaged, too large, or of a format that is not read.
     """
-    return np.asarray(upright_rgb(file, open_image(file, read_bytes(file)), orientation))
+    try:
+        here = local(file, as_held=True)
+    except FileNotFoundError:  # which is said as of any file
+        here = file
+    return np.asarray(upright_rgb(file, open_image(file, read_bytes(here)), orientation))
 
 
 def turned_by_exif(file: Path, data: bytes) -> bool:

@@ -11,6 +11,7 @@ from typing import IO
 
 import numpy as np
 
+from odtrain.addresses import with_slashes
 from odtrain.io.atomic import replacing
 from odtrain.io.cells import write_rows
 from odtrain.labels.formats.voc import VocObject, annotation
@@ -157,7 +158,7 @@ def _coco_results(one: Prediction) -> Iterator[dict[str, object]]:
 def voc_xml(one: Prediction, class_names: Sequence[str]) -> bytes:
     """What was found as labelImg writes it, for correcting there: whole pixels, not `verified`."""
     # XML has no way to write what is no Unicode in a name.
-    names = (one.file.parent.name, one.file.name, str(one.file))
+    names = (one.file.parent.name, one.file.name, with_slashes(str(one.file)))
     place = [os.fsencode(name).decode("utf-8", "replace") for name in names]
     rows = zip(one.found.classes.tolist(), one.corners(), strict=True)
     objects = (_voc_object(one, class_label(class_names, row[0]), row[1]) for row in rows)

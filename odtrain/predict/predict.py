@@ -21,6 +21,7 @@ from odtrain import __version__
 from odtrain.config.schema import Config, PredictConfig
 from odtrain.errors import ConfigError, DataError, told_if_not_written
 from odtrain.io.locks import alone
+from odtrain.io.remote.files import brought_ahead
 from odtrain.media.find import Medium, camera_number, find_media
 from odtrain.media.latest_frame import Newest
 from odtrain.media.video import open_camera, open_video
@@ -159,7 +160,9 @@ def _job(source: Source, settings: PredictConfig) -> dict[str, Any]:
 def _work(runner: PredictionRunner, media: Sequence[Medium]) -> None:
     for moving, several in groupby(media, key=lambda medium: medium.moving):
         if not moving:
-            runner.at_pictures(list(several))
+            pictures = list(several)
+            with brought_ahead({each.file: each.stat for each in pictures if each.stat}):
+                runner.at_pictures(pictures)
             continue
         for medium in several:
             runner.at_video(medium)
@@ -191,7 +194,7 @@ def _total(media: Sequence[Medium]) -> int:
 
 def _frames(medium: Medium) -> int:
     try:
-        with open_video(medium.file, medium.name) as video:
+        with open_video(medium.here, medium.name) as video:
             return video.frames or 0
     except DataError:  # told when its turn comes
         return 0

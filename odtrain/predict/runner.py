@@ -122,7 +122,7 @@ class PredictionRunner:
         drawn, xml = (self.folder / name for name in self.names[medium.file])
         return (
             entry is not None
-            and entry["stamp"] == stamp_of(medium.file)
+            and entry["stamp"] == stamp_of(medium.here)
             and (drawn.exists() or not self.config.drawn)
             and (xml.exists() or not self.config.xml or medium.moving)
         )
@@ -136,7 +136,7 @@ class PredictionRunner:
             self.advance(len(self.journal.frames(medium.name)))
             return
         try:
-            video = open_video(medium.file, medium.name)
+            video = open_video(medium.here, medium.name)
         except DataError as error:
             logger.warning(error)
             return
@@ -144,7 +144,7 @@ class PredictionRunner:
             self.at_frames(medium, video, video)
         if video.problem:
             logger.warning(f"{medium.name}: {video.problem} What could be read is written.")
-        self.journal.add((medium.name, FINISHED), stamp_of(medium.file))
+        self.journal.add((medium.name, FINISHED), stamp_of(medium.here))
 
     def at_frames(self, medium: Medium, video: Video, frames: Iterable[Frame]) -> None:
         """Look at frames as they come, and write the drawn video as far as they go."""
@@ -210,7 +210,7 @@ class PredictionRunner:
 
     def _tasks(self, medium: Medium, frames: Iterable[Frame], live: bool) -> Iterator[FrameTask]:
         """Frames with what is known of them, one each `predict.xml_every_seconds` to be labelled."""
-        stamp = None if live else stamp_of(medium.file)
+        stamp = None if live else stamp_of(medium.here)
         every, due = self.config.xml_every_seconds, 0.0
         for frame in frames:
             entry = None if live else self.journal.get((medium.name, frame.number))
@@ -238,11 +238,13 @@ class PredictionRunner:
             return
         if task.frame is None:
             self.journal.add(
-                (task.medium.name, None), stamp_of(task.medium.file), seen.size, seen.found
+                (task.medium.name, None), stamp_of(task.medium.here), seen.size, seen.found
             )
         else:
             key = task.medium.name, task.frame.number
-            stamp = stamp_of(task.medium.file) if task.medium.file.exists() else ""
+            stamp = (
+                stamp_of(task.medium.here) if task.medium.stat or task.medium.file.exists() else ""
+            )
             self.journal.add(key, stamp, seen.size, seen.found, task.frame.seconds)
 
     def _look(self, tasks: Sequence[FrameTask]) -> list[Seen]:
@@ -296,10 +298,10 @@ def _image(task: FrameTask) -> UInt8Image | None:
     if task.frame is not None:
         return task.frame.image
     try:
-        image = read_upright(task.medium.file)
+        image = read_upright(task.medium.here)
     except UnusableError as error:
         logger.warning(finding_of(error))
         return None
-    if (frames := frame_count(task.medium.file)) > 1:
+    if (frames := frame_count(task.medium.here)) > 1:
         logger.warning(f"{task.medium.name}: holds {frames} pictures; the first one is looked at.")
     return image

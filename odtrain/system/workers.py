@@ -52,7 +52,12 @@ class Workers:
     """Processes that are started when they are first worth it, and end with this one, killed or not.
 
     A context manager. Interrupting is this process's business: they do not hear of Ctrl-C.
+
+    Attributes:
+        here: whether they are this machine's.
     """
+
+    here = True
 
     def __init__(self, count: int | None = None) -> None:
         """`count` None: as many as this process may use cores."""
@@ -174,6 +179,7 @@ def in_threads(
     *,
     ahead: int | None = None,
     finish: bool = False,
+    unit: str = "picture",
 ) -> Iterator[R]:
     """`function` of each item in order, a few items ahead; Pillow and hashlib let threads run.
 
@@ -186,12 +192,13 @@ def in_threads(
         threads: None for as many as there are cores.
         ahead: items begun before the result that is waited for; None for as many as keep threads busy.
         finish: leaving early waits for what has begun.
+        unit: what an item is, for the progress bar.
     """
     threads = threads or cores()
     pool = ThreadPoolExecutor(threads, thread_name_prefix="odtrain-work")
     total = len(items) if isinstance(items, Sized) else None
     try:
-        with _progress(total, doing) as progress:
+        with _progress(total, doing, unit) as progress:
             for result in _ahead(pool, function, items, ahead or 2 * AHEAD * threads):
                 progress.update()
                 yield result
@@ -212,5 +219,5 @@ def _ahead(
         yield result
 
 
-def _progress(total: int | None, doing: str | None) -> Bar[None]:
-    return Bar(doing=doing or "", total=total, delay=1, leave=False)
+def _progress(total: int | None, doing: str | None, unit: str = "picture") -> Bar[None]:
+    return Bar(doing=doing or "", total=total, unit=unit, delay=1, leave=False)

@@ -24,7 +24,9 @@ def _server(invocation: Invocation) -> int:
     where = (Path(flags.folder), flags.host, flags.port)
     files = [Path(each) if each else None for each in (flags.tls_cert, flags.tls_key)]
     reached = access(flags.auth, flags.permission, *files)
-    return serve(*where, flags.database, flags.allowed_hosts, flags.workers, reached)
+    return serve(
+        *where, flags.database, flags.allowed_hosts, flags.workers, reached, flags.artifacts
+    )
 
 
 def _ui(given: Composed) -> int:
@@ -49,6 +51,11 @@ SERVER = Action(
             "--database",
             "to use instead of an own PostgreSQL; else MLFLOW_BACKEND_STORE_URI",
             metavar="URI",
+        ),
+        flag(
+            "--artifacts",
+            "where files of runs are kept: a folder, s3://BUCKET/FOLDER, gs://...",
+            metavar="PLACE",
         ),
         flag("--allowed-hosts", "by which clients call it", metavar="NAMES"),
         flag("--workers", "processes that answer", type=int, default=2),

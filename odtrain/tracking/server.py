@@ -20,9 +20,11 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
+from odtrain.addresses import is_remote, scheme_of
 from odtrain.errors import ConfigError, TrackingError
 from odtrain.io.atomic import PRIVATE
 from odtrain.io.locks import alone
+from odtrain.io.remote import store
 from odtrain.system.progress import ready
 from odtrain.tracking.mlflow_process import check_port, served, stopped_by_signals
 from odtrain.tracking.reach import check_form, check_there
@@ -33,6 +35,15 @@ USER = "odtrain"
 DATABASE = "mlflow"
 LONGEST_SOCKET = 90
 """Bytes of a folder in which a Unix socket can lie (107 with its name)."""
+CLIENTS = {
+    "s3": ("boto3", "boto3"),
+    "gs": ("google.cloud.storage", "google-cloud-storage"),
+}
+"""What MLflow speaks to a store with: a module, and the package that brings it."""
+OF_STORES = ("MLFLOW_S3_", "MLFLOW_GCS_")
+"""How variables begin that MLflow's own code for stores reads."""
+PROBE = ".odtrain"
+"""No such folder is there: the store says whether it may be asked."""
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -44,6 +55,7 @@ def serve(
     allowed_hosts: str | None = None,
     workers: int = 2,
     reached: Access = OPEN,
+    artifacts: str | None = None,
 ) -> int:
     """Serve until interrupted or terminated; PostgreSQL is stopped behind the server.
 
@@ -56,6 +68,7 @@ def serve(
         allowed_hosts: names by which clients may call the server, separated by commas.
         workers: processes that answer.
         reached: who is asked for a name, and how it is encrypted.
+        artifacts: where files of runs are kept, a folder or an address of a store; None for one in `folder`.
 
     Returns:
         The exit status.
@@ -65,13 +78,15 @@ def serve(
         TrackingError: PostgreSQL or MLflow does not start; the log says why.
     """
     _check_installed()
+    _check_artifacts(artifacts)
     check_port(host, port, "odtrain server")
     folder = folder.absolute()
     with stopped_by_signals(), _alone_in(folder), _database(folder, database) as uri:
         command = ["--host", host, "--port", str(port), "--workers", str(workers)]
         if allowed_hosts:
             command += ["--allowed-hosts", allowed_hosts]
-        return _run_mlflow(folder, uri, command, host, port, reached)
+        kept = artifacts or str(folder / "artifacts")
+        return _run_mlflow(folder, uri, command, host, port, reached, kept)
 
 
 def _check_installed() -> None:
@@ -87,6 +102,28 @@ def _check_installed() -> None:
             "psycopg2 is not installed, by which MLflow speaks to PostgreSQL.",
             "python -m pip install 'psycopg2-binary>=2.9'",
         )
+
+
+def _check_artifacts(place: str | None) -> None:
+    """Refuse a store that cannot be read with what this process knows, before anybody sends a file there.
+
+    Raises:
+        ConfigError, DataError: it cannot.
+    """
+    if place is None or not is_remote(place):
+        return
+    needed = CLIENTS.get(scheme_of(place))
+    if needed is None:
+        raise ConfigError(f"--artifacts {place}", "is no store.", "Give s3://BUCKET/FOLDER.")
+    module, package = needed
+    if importlib.util.find_spec(module) is None:
+        raise ConfigError(
+            f"--artifacts {place}",
+            f"{package} is not installed, by which MLflow speaks to it.",
+            f"python -m pip install {package}",
+        )
+    store.check_can_read(place)
+    store.listed(Path(place, PROBE))
 
 
 def _alone_in(folder: Path) -> AbstractContextManager[None]:
@@ -243,29 +280,39 @@ def _socket_folder(folder: Path) -> Iterator[Path]:
 
 
 def _run_mlflow(
-    folder: Path, uri: str, options: Sequence[str], host: str, port: int, reached: Access
+    folder: Path,
+    uri: str,
+    options: Sequence[str],
+    host: str,
+    port: int,
+    reached: Access,
+    artifacts: str,
 ) -> int:
     log = folder / "mlflow.log"
     log.touch(PRIVATE)  # SQLAlchemy's complaints name the database
     command = [sys.executable, "-m", "odtrain.tracking.guarded_mlflow", *options, *reached.options]
     address = f"{reached.scheme}://{_own_address(host)}:{port}"
     look = f"Look into {log}."
-    environment = {**_environment(folder, uri), **reached.environment(folder)}
+    environment = {**_environment(uri, artifacts), **reached.environment(folder)}
     with served(command, environment, f"{address}/health", log, folder, look) as server:
         ready()
-        print(_greeting(folder, address, reached, host in LOOPBACK), flush=True)
+        print(_greeting(folder, address, reached, host in LOOPBACK, artifacts), flush=True)
         status = server.wait()
         raise TrackingError(folder, f"MLflow's server ended with status {status}.", look)
 
 
-def _environment(folder: Path, uri: str) -> dict[str, str]:
+def _environment(uri: str, artifacts: str) -> dict[str, str]:
     """What `mlflow server` is told; not by arguments, where everybody here could read a password."""
-    kept = {key: text for key, text in os.environ.items() if not key.startswith("MLFLOW_")}
+    kept = {
+        key: text
+        for key, text in os.environ.items()
+        if not key.startswith("MLFLOW_") or key.startswith(OF_STORES)
+    }
     return {
         **kept,
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_BACKEND_STORE_URI": uri,
-        "MLFLOW_ARTIFACTS_DESTINATION": str(folder / "artifacts"),
+        "MLFLOW_ARTIFACTS_DESTINATION": artifacts,
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     }
 
@@ -274,12 +321,13 @@ def _own_address(host: str) -> str:
     return {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
 
 
-def _greeting(folder: Path, address: str, reached: Access, here_alone: bool) -> str:
+def _greeting(folder: Path, address: str, reached: Access, here_alone: bool, artifacts: str) -> str:
     lines = [
         f"MLflow is at {address}/#/experiments?workflowType=machine_learning",
         f"  clients          export MLFLOW_TRACKING_URI={address}   (or tracking.uri={address})",
         *reached.greeting(address, folder),
         f"  kept in          {folder}",
+        *([f"  artifacts        {artifacts}"] if is_remote(artifacts) else []),
         "  stop             Ctrl-C, or SIGTERM",
     ]
     if not here_alone and not reached.permission:

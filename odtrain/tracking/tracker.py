@@ -27,6 +27,7 @@ from mlflow import MlflowClient
 from PIL import Image
 
 from odtrain import __version__
+from odtrain.addresses import is_in_store, scheme_of, with_slashes
 from odtrain.config.compose import as_yaml
 from odtrain.config.differing import left_out, worth_logging
 from odtrain.config.schema import Config, TrackingConfig
@@ -353,8 +354,8 @@ class Tracker:
         content = {
             "name": name,
             "digest": digest[:LONGEST_DIGEST],
-            "source_type": "local",
-            "source": json.dumps({"uri": source.absolute().as_uri()}),
+            "source_type": scheme_of(source) if is_in_store(source) else "local",
+            "source": json.dumps({"uri": _uri(source)}),
             "profile": json.dumps(dict(profile or {})),
         }
         self._append("dataset", {"dataset": content, "context": context})
@@ -491,3 +492,7 @@ def _status_after(problem: BaseException | None) -> str:
     if problem is None:
         return "FINISHED"
     return "KILLED" if isinstance(problem, Terminated | KeyboardInterrupt) else "FAILED"
+
+
+def _uri(folder: Path) -> str:
+    return with_slashes(str(folder)) if is_in_store(folder) else folder.absolute().as_uri()

@@ -16,6 +16,7 @@ from odtrain.errors import CheckpointError, choose
 from odtrain.io.archives import EXPORTED, cache_folder, locate
 from odtrain.io.download import Wanted, download, file_in
 from odtrain.io.packages import packaged
+from odtrain.io.remote.files import local_model
 from odtrain.model_files.strangers import what_it_is
 from odtrain.models import efficientdet
 from odtrain.models.ssd import SSD
@@ -62,7 +63,7 @@ def resolve(checkpoint: str, config: ModelConfig, mirrors: Sequence[str] = ()) -
         return fetch(config.zoo, config.name, mirrors)
     if checkpoint.startswith(("http://", "https://")) or packaged(checkpoint):
         return fetch(ZooEntry(sources=[checkpoint]), checkpoint, mirrors)
-    path = Path(checkpoint).expanduser()
+    path = Path(local_model(checkpoint)).expanduser()
     if path.is_file() and path.suffix not in EXPORTED and (other := what_it_is(path)):
         raise CheckpointError(f"train.checkpoint={checkpoint}", *other)
     return path

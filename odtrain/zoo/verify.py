@@ -14,6 +14,7 @@ from odtrain.config.shipped import shipped
 from odtrain.errors import CheckpointError
 from odtrain.export.benchmark import agreement
 from odtrain.io.archives import locate
+from odtrain.io.remote.files import local
 from odtrain.media.find import find_pictures
 from odtrain.models import retinanet
 from odtrain.models.build import build_detector
@@ -190,4 +191,4 @@ def _pictures(place: str | None) -> list[UInt8Image]:
     """A few pictures of what `input=` names, evenly chosen; without it, of those that come along."""
     files = find_pictures(place or str(shipped("data/panels/images") / "test"))
     chosen = files[:: max(1, len(files) // COMPARED_PICTURES)][:COMPARED_PICTURES]
-    return [read_upright(file) for file in chosen]
+    return [read_upright(local(file)) for file in chosen]

@@ -66,7 +66,7 @@ def test_an_index_reads_any_record_of_any_file_from_any_thread(tmp_path):
 def test_an_index_closes_its_files(tmp_path):
     (tmp_path / "a").write_bytes(frame(b"payload"))
     index = index_records([tmp_path / "a"])
-    (descriptor,) = index.descriptors
+    (descriptor,) = [opened._descriptor for opened in index.opened]
     del index
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(descriptor)

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from odtrain.errors import unless_memory
 from odtrain.findings import Finding
+from odtrain.io.remote.files import local
 from odtrain.labels.annotations import Entry, UnreadableError, WrittenObject, normalised
 
 MAX_BYTES = 100_000_000
@@ -179,7 +180,7 @@ def read_bytes(file: Path, limit: int = MAX_BYTES) -> bytes:
         UnreadableError: OD030: it cannot be read, or is larger than `limit`.
     """
     try:
-        with file.open("rb") as stream:
+        with local(file, as_held=True).open("rb") as stream:
             data = stream.read(limit + 1)
     except OSError as error:
         raise UnreadableError(

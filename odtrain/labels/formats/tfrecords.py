@@ -16,7 +16,8 @@ from typing import Any
 from odtrain.errors import DataError
 from odtrain.findings import Finding
 from odtrain.io.atomic import read_json, write_bytes
-from odtrain.io.tfrecord import decode_example, index_records, read_verified
+from odtrain.io.remote.files import local, stat_of
+from odtrain.io.tfrecord import decode_example, index_records
 from odtrain.labels.annotations import Entry, UnreadableError, WrittenObject
 from odtrain.labels.formats.reading import (
     CROWD,
@@ -125,7 +126,7 @@ def _examples(file: Path, reading: Reading) -> Iterator[tuple[int, dict[str, Any
     for i in range(len(index)):
         if useless > MOST_USELESS:
             raise UnreadableError(Finding.of("OD030", file, TOO_MANY, remedy=WITH_PICTURES))
-        payload = read_verified(index, i)
+        payload = index.read_verified(i)
         try:
             if payload is not None:
                 example = decode_example(payload)
@@ -140,7 +141,7 @@ def _examples(file: Path, reading: Reading) -> Iterator[tuple[int, dict[str, Any
 
 
 def _beginning(file: Path) -> bytes:
-    with suppress(OSError), file.open("rb") as stream:
+    with suppress(OSError), local(file, as_held=True).open("rb") as stream:
         return stream.read(2)
     return b""
 
@@ -207,7 +208,7 @@ class _Ids:
 
 def _is_small(file: Path) -> bool:
     try:
-        return file.stat().st_size <= MAX_LABEL_MAP_BYTES
+        return _stat(file)[0] <= MAX_LABEL_MAP_BYTES
     except OSError:
         return False
 
@@ -332,10 +333,10 @@ def _pictures(files: Sequence[Path], names: _Names) -> Iterator[tuple[str, bytes
 
 def _stat(file: Path) -> list[int]:
     try:
-        status = file.stat()
+        stat = stat_of(file)
     except OSError:
         return [-1, -1]
-    return [status.st_size, status.st_mtime_ns]
+    return [-1, -1] if stat is None else list(stat)
 
 
 def _write(file: Path, data: bytes) -> None:

@@ -12,6 +12,7 @@ from lxml import etree
 
 from odtrain.errors import unless_memory
 from odtrain.findings import Finding
+from odtrain.io.remote.files import local
 from odtrain.labels.annotations import UnreadableError
 from odtrain.labels.formats.reading import Reading, decode, number
 
@@ -45,7 +46,7 @@ PROBLEMS = {
 def may_be_cvat(file: Path) -> bool:
     """Whether the beginning of a file shows CVAT's <annotations> instead of VOC's <annotation>."""
     try:
-        with file.open("rb") as stream:
+        with local(file, as_held=True).open("rb") as stream:
             return b"<annotations" in stream.read(4096)
     except OSError:
         return False
@@ -64,7 +65,7 @@ def parse_xml(file: Path, max_bytes: int, reading: Reading, again: str = AGAIN) 
         UnreadableError: OD003 to OD005.
     """
     try:
-        with file.open("rb") as stream:
+        with local(file, as_held=True).open("rb") as stream:
             data = stream.read(max_bytes + 1)
     except OSError as error:
         raise UnreadableError(

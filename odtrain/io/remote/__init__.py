@@ -1,0 +1,1 @@
+"""What lies in object stores and on the web, as files."""
