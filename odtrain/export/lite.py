@@ -27,6 +27,7 @@ from odtrain.model_files.tflite_join import joined
 from odtrain.model_files.tflite_metadata import with_metadata
 from odtrain.models.blocks import hard_swish
 from odtrain.models.form import Form, traced_for
+from odtrain.models.int8.quantized import Quantized
 from odtrain.models.layers import LevelBatchNorm
 from odtrain.models.ssd import SSD
 from odtrain.structures import UInt8Image
@@ -88,7 +89,7 @@ class LiteWriter:
         Raises:
             ConfigError: there are no pictures to calibrate with.
         """
-        trained = name == INT8 and self.detector.trained_int8 is not None
+        trained = self.detector.trained_int8 if name == INT8 else None
         module, function = self._network(form or LITE_FORMS.get(name, Form.LITE_FLOAT), trained)
         converter = tf.lite.TFLiteConverter.from_concrete_functions([function], module)
         converter.allow_custom_ops = self.nms in OPERATOR
@@ -112,18 +113,15 @@ class LiteWriter:
             network = joined(network, sorted((ENCODINGS, SCORES)), self._suppression)
         return with_metadata(network, class_names, passport)
 
-    def _network(self, form: Form, trained: bool) -> tuple[tf.Module, Any]:
-        form = form if self._has_forms else Form.PLAIN
-        if (form, trained) not in self._traced:
-            network = (
-                self.detector.trained_int8.deployed
-                if trained
-                else partial(self.detector.network, training=False)
-            )
-            module = _Network(self.detector, network, self.nms)
-            with traced_for(form):
-                self._traced[form, trained] = module, module.run.get_concrete_function()
-        return self._traced[form, trained]
+    def _network(self, form: Form, trained: Quantized | None) -> tuple[tf.Module, Any]:
+        """The network as it is, or as it was `trained` for int8."""
+        key = (form if self._has_forms else Form.PLAIN, trained is not None)
+        if key not in self._traced:
+            plain = partial(self.detector.network, training=False)
+            module = _Network(self.detector, trained.deployed if trained else plain, self.nms)
+            with traced_for(key[0]):
+                self._traced[key] = module, module.run.get_concrete_function()
+        return self._traced[key]
 
     @cached_property
     def _has_forms(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from odtrain.training.loop import Fitted
@@ -57,7 +58,7 @@ def _scatter(scores: Sequence[float]) -> float:
     """
     later = scores[len(scores) // 3 :]
     bends = [a - 2 * b + c for a, b, c in zip(later, later[1:], later[2:], strict=False)]
-    return (sum(bend**2 for bend in bends) / (6 * len(bends))) ** 0.5
+    return math.sqrt(sum(bend**2 for bend in bends) / (6 * len(bends)))
 
 
 def _of_averages(fitted: Fitted) -> str | None:
