@@ -88,13 +88,13 @@ def test_a_curve_has_the_same_test_pictures_for_every_part(new, command):
     status, out, err = command("curve", "--parts", "50,100")
     assert status == 0, err
     assert [name for _, name, _ in runs_of(new)] == [
-        "curve of shapes", "shapes on 7 pictures", "shapes on 14 pictures",
+        "curve of shapes", "shapes on 8 pictures", "shapes on 15 pictures",
     ]  # fmt: skip
     tests = {
         tuple(read_kept(file).facts["pictures"]) for file in Path("outputs/below").glob("*.npz")
     }
     assert len(tests) == 1
-    assert out.splitlines()[0] == "| | 7 | 14 | 28, expected |"
+    assert out.splitlines()[0] == "| | 8 | 15 | 30, expected |"
     (run,) = (run for run in Path("outputs/Default").iterdir() if (run / "curve").is_dir())
     curves = json.loads((run / "curve/curve.json").read_text(encoding="utf-8"))
     assert [each["name"] for each in curves][:1] == ["mAP"]
