@@ -200,7 +200,6 @@ def trained(shapes: Path, of_all: Callable[[str], Made]) -> TrainedRun:
         *TINY_RUN,
         "export.formats=[pb,tflite_fp32,tflite_int8]",
         "export.max_map_drop=-1",
-        "export.int8_ladder=false",
     )
     with of_all("trained") as (folder, there):
         said = folder / "said.json"

@@ -1,13 +1,23 @@
-"""Which operators of a .tflite an accelerator takes, and which it leaves to the CPU's own code."""
+"""Which operators of a .tflite an accelerator takes, and which it leaves to the CPU's own code.
+
+`python -m odtrain.model_files.operators` is a process of its own that asks XNNPACK: a model on its standard
+input, operators as JSON on its standard output. Loading a model there cannot end a training.
+"""
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ai_edge_litert import schema_py_generated as schema
+
+from odtrain.system.workers import search_path
 
 EDGE_TPU = frozenset(
     "ADD AVERAGE_POOL_2D CONCATENATION CONV_2D DEPTHWISE_CONV_2D EXPAND_DIMS FULLY_CONNECTED L2_NORMALIZATION "
@@ -75,7 +85,19 @@ def for_hexagon(content: bytes) -> list[Operator]:
 
 
 def for_xnnpack(content: bytes) -> list[Operator]:
-    """The same of XNNPACK as it is in this LiteRT on this processor: it is asked, no table is."""
+    """The same of XNNPACK as it is in this LiteRT on this processor: it is asked, no table is.
+
+    Empty where the process that asks it ends early.
+    """
+    command = [sys.executable, "-m", "odtrain.model_files.operators"]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, search_path()))}
+    done = subprocess.run(command, input=content, capture_output=True, env=environment)
+    if done.returncode:
+        return []
+    return [Operator(name, why) for name, why in json.loads(done.stdout)]
+
+
+def _asked(content: bytes) -> list[Operator]:
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(model_content=content, num_threads=1)
@@ -103,12 +125,17 @@ ACCELERATORS = {"coral": for_edge_tpu, "hexagon": for_hexagon, "xnnpack": for_xn
 """By the name that a file's passport gives them."""
 
 
+UNKNOWN = "?"
+"""In place of a share that could not be found out."""
+
+
 def shares(content: bytes) -> dict[str, str]:
     """How many of its operators each accelerator takes, as `taken/all`."""
     found = {}
     for name, look in ACCELERATORS.items():
         operators = look(content)
-        found[name] = f"{sum(not each.why for each in operators)}/{len(operators)}"
+        taken = sum(not each.why for each in operators)
+        found[name] = f"{taken}/{len(operators)}" if operators else UNKNOWN
     return found
 
 
@@ -142,3 +169,8 @@ def _computed(graph: Any, operator: Any) -> Iterator[int]:
     """Types of what goes in first (axes, sizes and biases come after it) and of what comes out."""
     for index in (*operator.InputsAsNumpy()[:1], *operator.OutputsAsNumpy()):
         yield graph.Tensors(int(index)).Type()
+
+
+if __name__ == "__main__":
+    asked = _asked(sys.stdin.buffer.read())
+    json.dump([(each.name, each.why) for each in asked], sys.stdout)

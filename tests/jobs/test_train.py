@@ -171,7 +171,7 @@ def test_its_parameters_are_what_people_ask_for_and_what_differs(trained, run):
         "detector": "tflite_fp32",
     }
     assert (
-        " minutes. 3 more settings differ from conf/: `config/config.yaml` has them.\n\n"
+        " minutes. 4 more settings differ from conf/: `config/config.yaml` has them.\n\n"
         in re.sub(
             r" minutes, weights of step \d+\.", " minutes.", run.data.tags["mlflow.note.content"]
         )

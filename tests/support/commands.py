@@ -24,6 +24,7 @@ TINY_RUN = (
     "evaluate.bootstrap=20",
     "evaluate.drawn=2",
     "benchmark.runs=2",
+    "export.int8_ladder=false",
     "registry.min_recall=0",
     "tracking.system_metrics=false",
     "model=panels_ssd_mobilenet_v1",

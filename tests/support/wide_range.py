@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from odtrain.config.compose import section, shipped_model
+from odtrain.config.compose import section
 from odtrain.config.schema import BenchmarkConfig, ModelConfig
 from odtrain.export.lite import LiteWriter
 from odtrain.export.parity import Proof, prove
@@ -42,18 +42,9 @@ def small_detector() -> SSD:
     return with_known_weights(build_detector(config, len(NAMES)))
 
 
-def retinanet() -> SSD:
-    """RetinaNet on Mobile SpineNet-49 at 128 pixels, the same way."""
-    model = shipped_model("retinanet_mobile_coco")
-    given = {key: value for key, value in model.items() if key != "zoo"}
-    config = section(ModelConfig, **{**given, "input_size": 128})
-    return with_known_weights(build_detector(config, len(NAMES)))
-
-
 PREDICTORS = {
     "BoxEncodingPredictor/weights": 0.05,
     "ClassPredictor/weights": 0.15,
-    "head/_classifier/pointwise_kernel": 0.15,
 }
 """Ends of variables' names, and how far their numbers are spread."""
 
@@ -69,7 +60,7 @@ def with_known_weights(detector: SSD) -> SSD:
         for end, value in (("gamma", 0.8), ("beta", 3.0)):
             if name.endswith(f"/{end}"):
                 variable.assign(np.full(variable.shape, value, np.float32))
-        if name.endswith(("ClassPredictor/biases", "head/_classifier/bias")):
+        if name.endswith("ClassPredictor/biases"):
             variable.assign(np.full(variable.shape, -4, np.float32))
     settle_statistics(detector, drawn_pictures(16, seed=3))
     return detector

@@ -95,7 +95,10 @@ class Ladder:
         network = self._network()
         with tempfile.TemporaryDirectory() as scratch:
             for rung in turns.giving_way(Bar(RUNGS, doing="int8 ladder", unit="rung")):
-                self._try(rung, network, Path(scratch) / plain.file.name)
+                # Each in a folder of its own: who still has a file open must not see another's bytes.
+                file = Path(scratch) / rung.name / plain.file.name
+                file.parent.mkdir()
+                self._try(rung, network, file)
         kept = self._quickest()
         rows = tuple(replace(row, kept=row.rung == kept) for row in self.rows)
         folder.mkdir(parents=True, exist_ok=True)

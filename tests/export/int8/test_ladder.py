@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from support.wide_range import NAMES, Case, drawn_pictures, retinanet, small_detector
+from support.wide_range import NAMES, Case, drawn_pictures, small_detector
 
 from odtrain.config.compose import section
 from odtrain.config.schema import BenchmarkConfig
@@ -108,15 +108,6 @@ def test_scores_that_lie_too_close_for_256_levels_are_saved_by_heads_in_float(
     assert [row.said == "passed" for row in proof.rungs] == [False, False, True]
     assert read_metadata(proof.file).passport["int8"] == "heads in float"
     assert 'The int8 file is now made by "heads in float", the quickest way that passes.' in said
-
-
-@pytest.mark.long
-def test_a_retinanet_is_saved_by_the_ladder(tmp_path, monkeypatch):
-    case = Case.of(retinanet())
-    only(monkeypatch, "least error", "heads in float", SAVES)
-    proof = climb(case, case.writer.content(INT8, NAMES, case.passport), tmp_path)
-    assert proof.rungs[0].map < 1 - MOST
-    assert proof.failed is None
 
 
 def test_the_kept_file_and_the_table_say_what_takes_it(climbed):
