@@ -92,6 +92,4 @@ def test_a_file_that_calibration_breaks_is_saved_by_quantised_training(prepared_
     learner.train(
         trained, "trained", steps=300, learning_rate=0.001, checkpoint="zoo", quantize_from=0
     )
-    saved = learner.score_of_file(trained)
-    print(f"plain {plain_score:.3f}, broken {broken:.3f}, saved {saved:.3f}")
-    assert saved > wide_score - 0.02
+    assert learner.score_of_file(trained) > wide_score - 0.02
