@@ -34,7 +34,7 @@ DENIED = "Name and password are wrong, or were not sent.\n"
 CHALLENGE = {"WWW-Authenticate": 'Basic realm="mlflow"'}
 HOW_LONG = f"days=N is from 1 to {MOST_DAYS}.\n"
 OF_PEOPLE = re.compile("/mlflow/(users|roles)/")
-NOT_BY_TOKEN = "A token changes no users, passwords and rights: show name and password.\\n"
+NOT_BY_TOKEN = "A token changes no users, passwords and rights: show name and password.\n"
 CHAMPIONS_VERSION = (
     "/model-versions/set-tag",
     "/model-versions/delete-tag",
