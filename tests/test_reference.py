@@ -59,8 +59,8 @@ def test_every_setting_has_its_entry_and_no_other(pages):
         (
             "data.images",
             "`data.images=data/panels/images`{ #data.images } text",
-            "folder of pictures, or of records that hold them; with train/ and test/ inside, "
-            "that is the split",
+            "folder of pictures, or of records that hold them, here or in a store (s3://...), or a .zip or "
+            ".tar.gz elsewhere; with train/ and test/ inside, that is the split",
         ),
     ],
 )

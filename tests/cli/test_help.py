@@ -98,5 +98,6 @@ def test_a_comment_of_several_lines_is_one():
     assert key_comments(conf())["source"] == (
         "what evaluate, export, benchmark, predict, webcam and serve work on: a run (its id or the first "
         "letters of it, its name, latest), runs:/RUN/export/FILE, models:/name@alias, a .pb, a SavedModel "
-        "folder, a .tflite, an .onnx, an OpenVINO .xml, a TF1 checkpoint of the configured model"
+        "folder, a .tflite, an .onnx, an OpenVINO .xml, a TF1 checkpoint of the configured model; files and "
+        "folders here or in a store (s3://..., docs/stores.md)"
     )

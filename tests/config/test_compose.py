@@ -108,7 +108,7 @@ def test_an_experiment_comes_after_the_model_and_an_override_after_both(tmp_path
         ),
         pytest.param(
             "+train.foo=3",
-            "+train.foo=3: no such key.\n  Did you mean: train.loss, train.box_loss, train.freeze",
+            "+train.foo=3: no such key.\n  Did you mean: train.loss, train.box_loss, train.jit",
             id="added key",
         ),
         pytest.param(

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import math
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import astuple, fields
 from pathlib import Path
 
 from PIL import Image
@@ -16,6 +15,7 @@ from odtrain.export.benchmark import change
 from odtrain.export.int8.layers import Layer, compare_layers
 from odtrain.export.lite import LiteWriter, told_only_of_failures
 from odtrain.io import atomic, markdown
+from odtrain.io.cells import write_rows
 from odtrain.media.draw import draw, fit, side_by_side
 from odtrain.models.form import Form
 from odtrain.reports.evaluation_report import DRAWN_SIZE, file_stem
@@ -124,7 +124,5 @@ def _cells(layer: Layer) -> list[str]:
 
 def _as_csv(layers: Sequence[Layer]) -> str:
     text = io.StringIO()
-    rows = csv.DictWriter(text, [each.name for each in fields(Layer)], lineterminator="\n")
-    rows.writeheader()
-    rows.writerows(map(asdict, layers))
+    write_rows(text, [[each.name for each in fields(Layer)], *map(astuple, layers)])
     return text.getvalue()
