@@ -55,7 +55,7 @@ NOT_IMPORTED = {
     "setuptools": "tensorflow_hub, which tf-models-official imports, needs pkg_resources"
 }
 
-OF_EXTRAS = {"nncf", "onnx", "onnxruntime", "ray", "supervision", "tf2onnx", "trackers"}
+OF_EXTRAS = {"onnx", "onnxruntime", "openvino", "ray", "supervision", "tf2onnx", "trackers"}
 """What is imported where an extra was installed: trackers brings supervision."""
 
 
