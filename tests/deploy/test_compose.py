@@ -126,7 +126,8 @@ def test_a_training_is_registered_promoted_and_served_and_nothing_keeps_a_secret
 
 def check_secrets(composed: Composed) -> None:
     """No log, no file of a run, the server, the store or the database, and no list of processes has one."""
-    secrets = list(composed.settings.values())
+    # The id of the store's key is its user's name: each request has it, and SeaweedFS logs it.
+    secrets = [text for name, text in composed.settings.items() if name != "STORE_ACCESS_KEY"]
     files = [file for file in composed.folder.rglob("*") if file.is_file()]
     assert len(files) > 100
     contents = ((file, file.read_bytes()) for file in files)
