@@ -55,8 +55,12 @@ NOT_IMPORTED = {
     "setuptools": "tensorflow_hub, which tf-models-official imports, needs pkg_resources"
 }
 
-OF_EXTRAS = {"onnx", "onnxruntime", "openvino", "ray", "supervision", "tf2onnx", "trackers"}
-"""What is imported where an extra was installed: trackers brings supervision."""
+OF_EXTRAS = {
+    *("fsspec", "itsdangerous", "onnx", "onnxruntime", "openvino", "ray", "supervision", "tf2onnx"),
+    "trackers",
+}
+"""What is imported where an extra was installed: trackers brings supervision, s3fs fsspec, and mlflow[auth]
+itsdangerous."""
 
 
 def imported_distributions():

@@ -57,6 +57,8 @@ NEWER = {
         for section in ("evaluate", "predict")
         for key, value in (("size", "stored"), ("overlap", 0.2), ("whole", True))
     },
+    "export.int8_ladder": True,
+    "export.int8_ladder_minutes": 10,
     "model.last_channels": None,
     "model.pyramid.cells": 1,
     "model.pyramid.from_smoothed": False,
@@ -75,6 +77,7 @@ NEWER = {
     "train.ema_warmup": False,
     "train.jit": False,
     "train.label_smoothing": 0.0,
+    "train.multi_scale": 0.0,
     "train.overlap_weight": 2.0,
     "train.quantize_from": None,
 }

@@ -65,7 +65,9 @@ def test_its_checkpoint_is_exported_with_suppression_that_loses_no_class(
 ):
     monkeypatch.chdir(unpacked)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.setattr("odtrain.jobs.steps.prove", lambda *_: [])  # held for each writer elsewhere
+    monkeypatch.setattr(
+        "odtrain.jobs.steps.prove", lambda *_, **__: []
+    )  # held for each writer elsewhere
     given = [f"source={TRAINED}", "export.formats=[tflite_fp32]", f"output={tmp_path}"]
     assert main(["export", *given]) == 0
     old = unpacked / "outputs/odtrain" / TRAINED / "export/model_fp16.tflite"

@@ -42,8 +42,8 @@ CONFIG = section(
     depth_multiplier=0.25,
     initializer="he",
 )
-TENSORFLOW = [name for name in FORMATS if not name.startswith("onnx")]
-"""The others see whole levels: tests/export/test_onnx_writer.py."""
+TENSORFLOW = [name for name in FORMATS if not name.startswith(("onnx", "openvino"))]
+"""The others see whole levels: tests/export/test_onnx_writer.py, test_openvino_writer.py."""
 TF1_OPERATORS = {
     "AddV2", "BiasAdd", "Cast", "CombinedNonMaxSuppression", "ConcatV2", "Const", "Conv2D",
     "DepthwiseConv2dNative", "Exp", "FusedBatchNormV3", "GatherV2", "Greater", "Identity",
@@ -184,7 +184,9 @@ def test_smaller_files_find_most_of_it(name, share, exported, pictures, expected
 def test_every_file_carries_names_passport_and_input_size(name, exported):
     detector = load_detector(exported[name])
     assert detector.class_names == NAMES
-    assert detector.passport == {**PASSPORT, "format": name, "input_size": "128x160"}
+    facts = {key: value for key, value in detector.passport.items() if not key.startswith("int8")}
+    assert facts == {**PASSPORT, "format": name, "input_size": "128x160"}
+    assert ("int8" in detector.passport) == (name == "tflite_int8")
     assert (detector.format, detector.input_size) == (name, (128, 160))
 
 
@@ -461,8 +463,8 @@ def test_a_network_whose_batch_norm_is_folded_is_exported_with_the_layers_of_its
         pytest.param(
             ["tflight"],
             "builtin",
-            'export.formats: unknown "tflight".\n  Choose one of: onnx, onnx_raw, pb, saved_model, '
-            "tflite_dynamic, tflite_fp16, tflite_fp32, tflite_int8.",
+            'export.formats: unknown "tflight".\n  Choose one of: onnx, onnx_raw, openvino_fp32, '
+            "openvino_int8, pb, saved_model, tflite_dynamic, tflite_fp16, tflite_fp32, tflite_int8.",
             id="format",
         ),
         pytest.param(

@@ -1,4 +1,3 @@
-import os
 import signal
 
 import pytest
@@ -27,7 +26,7 @@ class Asked:
 def test_a_signal_asks_training_to_stop(number, reason, capsys):
     fit, before = Asked(), signal.getsignal(number)
     with fitting.stop_on_signals(fit):
-        os.kill(os.getpid(), number)
+        signal.raise_signal(number)
     assert fit.reasons == [reason]
     assert signal.getsignal(number) == before
     assert capsys.readouterr().err == (
@@ -37,8 +36,8 @@ def test_a_signal_asks_training_to_stop(number, reason, capsys):
 
 def test_a_second_ctrl_c_stops_at_once():
     with pytest.raises(KeyboardInterrupt), fitting.stop_on_signals(Asked()):
-        os.kill(os.getpid(), signal.SIGINT)
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
 
 
 @pytest.mark.parametrize(("steps", "apart"), [(1_500, 150), (330, 50), (20, 50)])
@@ -80,7 +79,7 @@ def test_a_terminated_training_leaves_a_killed_run_with_a_checkpoint(
     score = fitting.quick_map
 
     def terminated(*arguments):
-        os.kill(os.getpid(), signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
         return score(*arguments)
 
     monkeypatch.setattr(fitting, "quick_map", terminated)

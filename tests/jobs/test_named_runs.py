@@ -57,5 +57,7 @@ def test_a_source_that_is_nothing_names_the_runs_that_come_near(trained):
     with pytest.raises(ConfigError) as caught:
         open_source("shapes panels_ssd_mobilenet_v1", compose_config([]))
     *_, before, last = str(caught.value).splitlines()
-    assert before.endswith("a .tflite, an .onnx or a TF1 checkpoint. Runs that may be meant:")
+    assert before.endswith(
+        "a .tflite, an .onnx, an OpenVINO .xml or a TF1 checkpoint. Runs that may be meant:"
+    )
     assert (last[:10], last[-len(NAME) :]) == (f"  {trained.run.name[:8]}", NAME)

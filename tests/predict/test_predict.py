@@ -260,7 +260,7 @@ def test_class_names_can_be_given_as_a_list(capsys, shared, tmp_path):
         pytest.param(
             ["input=img.png"],
             "source: is not given.\n  Name a run, models:/NAME@ALIAS, a .pb, a SavedModel folder, "
-            "a .tflite or an .onnx: source=...\n",
+            "a .tflite, an .onnx or an OpenVINO .xml: source=...\n",
             id="no source",
         ),
         pytest.param(

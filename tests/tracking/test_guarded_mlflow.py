@@ -148,7 +148,7 @@ def served(database: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         process = subprocess.Popen(
             [sys.executable, "-m", "odtrain.tracking.guarded_mlflow", *options],
             cwd=folder,
-            env=_environment(folder, str(store.uri)),
+            env=_environment(str(store.uri), str(folder / "artifacts")),
             stdout=log,
             stderr=log,
             start_new_session=True,

@@ -167,7 +167,7 @@ def test_test_sets_that_differ_are_warned_of(again, trained, kept, capsys):
         (
             ["models:/shapes/1", "models:/shapes/1", "--format", "pt"],
             "--format pt: no such format.\n  Choose one of: pb, saved_model, tflite_fp32, "
-            "tflite_fp16, tflite_dynamic, tflite_int8, onnx, onnx_raw.",
+            "tflite_fp16, tflite_dynamic, tflite_int8, onnx, onnx_raw, openvino_fp32, openvino_int8.",
         ),
     ],
 )
