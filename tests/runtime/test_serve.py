@@ -244,8 +244,9 @@ def test_a_token_is_said_by_nothing_that_it_says(model, tmp_path):
     refused = requests.post(address, data=picture(), timeout=10)
     shown = {"Authorization": "Bearer a-token-of-many-letters"}
     answer = requests.post(address, data=picture(), headers=shown, timeout=10)
+    said = process.stdout.readline()
     process.send_signal(signal.SIGTERM)
-    said = process.communicate(timeout=10)[0]
+    said += process.communicate(timeout=10)[0]
     assert said == "  Who calls it shows the token: Authorization: Bearer TOKEN.\n"
     assert (refused.status_code, answer.status_code) == (401, 200)
     assert "a-token" not in refused.text + answer.text + str(refused.headers) + str(answer.headers)
