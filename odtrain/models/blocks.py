@@ -14,6 +14,8 @@ from odtrain.models.layers import Layers
 
 SIXTH = np.nextafter(np.float32(1 / 6), np.float32(1))
 """One step of float32 above 1/6: what TensorFlow's converter does not make its hard swish operator of."""
+FIVE_DIGITS = 0.16667
+"""Those of a sixth that the reference multiplies hard sigmoid by."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +44,8 @@ def hard_swish(x: tf.Tensor) -> tf.Tensor:
 
 
 def hard_sigmoid(x: tf.Tensor) -> tf.Tensor:
-    """relu6(x + 3) times 0.16667, the five digits that the reference multiplies by."""
-    return tf.nn.relu6(x + 3.0) * 0.16667
+    """relu6(x + 3) times `FIVE_DIGITS`."""
+    return tf.nn.relu6(x + 3.0) * FIVE_DIGITS
 
 
 def divisible(channels: float, minimum: int, by: int = 8) -> int:

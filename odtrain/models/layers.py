@@ -306,6 +306,11 @@ def _strides(x: tf.Tensor, stride: int) -> tuple[int, int]:
     return rows, columns
 
 
+def kept_scale(norm: Any) -> tf.Tensor:
+    """(C,) factors of a batch norm that keeps its statistics: gamma / sqrt(moving_variance + epsilon)."""
+    return norm.gamma * tf.math.rsqrt(norm.moving_variance + norm.epsilon)
+
+
 class FoldedBatchNorm(tf_keras.layers.BatchNormalization):  # type: ignore[misc]
     """Batch norm whose statistics stay as they are, the scale of which the convolution before it has.
 
@@ -315,12 +320,12 @@ class FoldedBatchNorm(tf_keras.layers.BatchNormalization):  # type: ignore[misc]
     """
 
     def scale_of_kernel(self) -> tf.Tensor:
-        """(C,) factors of the kernels before it: gamma / sqrt(moving_variance + epsilon)."""
-        return self.gamma * tf.math.rsqrt(self.moving_variance + self.epsilon)
+        """(C,) factors of the kernels before it."""
+        return kept_scale(self)
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         """(B, H, W, C) plus the offset, beta - moving_mean * scale."""
-        offset = self.beta - self.moving_mean * self.scale_of_kernel()
+        offset = self.beta - self.moving_mean * kept_scale(self)
         return tf.nn.bias_add(inputs, tf.cast(offset, inputs.dtype))
 
 
@@ -335,7 +340,7 @@ class LevelBatchNorm(tf_keras.layers.BatchNormalization):  # type: ignore[misc]
         """
         if form() is not Form.LITE_FLOAT:
             return super().call(inputs, training=training)
-        scale = self.gamma * tf.math.rsqrt(self.moving_variance + self.epsilon)
+        scale = kept_scale(self)
         scaled = tf.nn.depthwise_conv2d(inputs, scale[None, None, :, None], [1, 1, 1, 1], "VALID")
         return tf.nn.bias_add(scaled, self.beta - self.moving_mean * scale)
 

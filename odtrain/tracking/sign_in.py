@@ -43,8 +43,11 @@ CHAMPIONS_VERSION = (
 """Ends of paths by which a version is changed: its tags say which file stands for it."""
 
 
-def settle() -> Any:
-    """MLflow's module of basic authentication, with users in the server's own database and our additions."""
+def settle() -> tuple[Any, Tokens]:
+    """MLflow's module of basic authentication, with users in the server's own database and our additions.
+
+    And the tokens that it takes beside passwords.
+    """
     from mlflow.server import auth
 
     database = os.environ["MLFLOW_BACKEND_STORE_URI"]
@@ -52,15 +55,14 @@ def settle() -> Any:
     tokens = Tokens(auth.store.get_user, auth.get_flask_server_secret_key())
     auth.store.authenticate_user = tokens.beside(auth.store.authenticate_user)  # type: ignore[method-assign]
     _keep_champions(auth)
-    return auth
+    return auth, tokens
 
 
 def app() -> ASGIApp:
     """MLflow's application for who has a name and a password, or a token."""
     from odtrain.tracking.guarded_mlflow import Guarded
 
-    auth = settle()
-    tokens = Tokens(auth.store.get_user, auth.get_flask_server_secret_key())
+    auth, tokens = settle()
     return Guarded(SignIn(auth.create_app(), tokens))
 
 

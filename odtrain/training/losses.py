@@ -245,27 +245,22 @@ def _hard_mining(
     logits: tf.Tensor,
     boxes: tf.Tensor,
     config: ModelConfig,
+    jit: bool = False,
 ) -> tuple[Sums, tf.Tensor]:
-    """Few anchors are kept, so only their class losses are differentiated."""
-    kept = mine(_ranking_losses(targets, logits), boxes, targets.positive, config)
-    class_losses = sigmoid_cross_entropy(
-        tf.boolean_mask(targets.class_targets, kept), tf.boolean_mask(logits, kept)
-    )
+    """Few anchors are kept, so only their class losses are differentiated.
+
+    With `jit` those of all are, as XLA knows no shapes that depend on numbers.
+    """
+    select = mine_in_blocks if jit else mine
+    kept = select(_ranking_losses(targets, logits), boxes, targets.positive, config)
+    if jit:
+        class_losses = sigmoid_cross_entropy(targets.class_targets, logits)
+        class_losses = tf.where(kept[..., None], class_losses, 0.0)
+    else:
+        class_losses = sigmoid_cross_entropy(
+            tf.boolean_mask(targets.class_targets, kept), tf.boolean_mask(logits, kept)
+        )
     return _reduce(targets, _box_losses(targets, encodings, config), class_losses, kept, config)
-
-
-def _hard_mining_compiled(
-    targets: Targets,
-    encodings: tf.Tensor,
-    logits: tf.Tensor,
-    boxes: tf.Tensor,
-    config: ModelConfig,
-) -> tuple[Sums, tf.Tensor]:
-    """The same for XLA, which knows no shapes that depend on numbers."""
-    kept = mine_in_blocks(_ranking_losses(targets, logits), boxes, targets.positive, config)
-    class_losses = sigmoid_cross_entropy(targets.class_targets, logits)
-    counted = tf.where(kept[..., None], class_losses, 0.0)
-    return _reduce(targets, _box_losses(targets, encodings, config), counted, kept, config)
 
 
 def _focal(
@@ -327,7 +322,7 @@ LOSS_KINDS: dict[str, Callable[..., tuple[Sums, tf.Tensor]]] = {
     "focal": _focal,
 }
 
-COMPILED: dict[str, Callable[..., tuple[Sums, tf.Tensor]]] = {"hard_mining": _hard_mining_compiled}
+COMPILED = {"hard_mining": partial(_hard_mining, jit=True)}
 """Those of `LOSS_KINDS` that XLA compiles in another form only."""
 
 TRAINING_LOSSES: dict[str, Callable[..., Sums]] = {

@@ -24,9 +24,9 @@ from support.golden_efficientdet import (
     golden_weights,
     losses_and_gradients,
     picture,
-    write_checkpoint,
 )
 from support.often import long_but
+from support.tf1_checkpoints import write_checkpoint
 
 from odtrain.config.compose import compose_config
 from odtrain.errors import ConfigError

@@ -17,6 +17,7 @@ from unittest import mock
 import numpy as np
 import tensorflow as tf
 import tf_keras
+from support.tf1_checkpoints import write_checkpoint
 
 from odtrain.config.compose import compose_config
 from odtrain.config.schema import ModelConfig
@@ -69,19 +70,6 @@ def golden_weights(
         name: golden[f"weights/{name}"] if "/moving_" in name else first_value(name, tuple(shape))
         for name, shape in shapes.items()
     }
-
-
-def write_checkpoint(prefix: Path, values: dict[str, np.ndarray]) -> Path:
-    """A checkpoint of TensorFlow 1's kind, that names variables."""
-    prefix.parent.mkdir(parents=True, exist_ok=True)
-    names = list(values)
-    tf.raw_ops.SaveV2(
-        prefix=str(prefix),
-        tensor_names=names,
-        shape_and_slices=[""] * len(names),
-        tensors=list(values.values()),
-    )
-    return prefix
 
 
 def golden_detector(golden: np.lib.npyio.NpzFile, **changes: object) -> SSD:

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
+from support.tf1_checkpoints import write_checkpoint
 
 from odtrain.config.compose import compose_config
 from odtrain.export.lite import LiteWriter
@@ -65,15 +65,7 @@ def checkpoint(small, published, tmp_path_factory):
             tensors[f"{key}/{end}"] = np.float32(value)
             tensors[f"{key}/{key}/{end}/biased"] = np.float32(value)
             tensors[f"{key.replace('act', 'weights')}/{end}"] = np.float32(value)
-    prefix = tmp_path_factory.mktemp("quantized") / "model.ckpt"
-    names = sorted(tensors)
-    tf.raw_ops.SaveV2(
-        prefix=str(prefix),
-        tensor_names=names,
-        shape_and_slices=[""] * len(names),
-        tensors=[tf.constant(tensors[name]) for name in names],
-    )
-    return prefix
+    return write_checkpoint(tmp_path_factory.mktemp("quantized") / "model.ckpt", tensors)
 
 
 def test_every_published_range_is_taken(small, checkpoint, published):

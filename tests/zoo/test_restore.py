@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
+from support.tf1_checkpoints import write_checkpoint
 
 from odtrain.config.compose import section
 from odtrain.config.schema import ModelConfig, ZooEntry
@@ -73,24 +74,12 @@ def values(of: SSD) -> dict[str, np.ndarray]:
     return {name: variable.numpy() for name, variable in of.variables_by_name().items()}
 
 
-def save(prefix: Path, tensors: dict[str, np.ndarray]) -> Path:
-    """Write a checkpoint as TF1's Saver does: by variable name."""
-    names = sorted(tensors)
-    tf.raw_ops.SaveV2(
-        prefix=str(prefix),
-        tensor_names=names,
-        shape_and_slices=[""] * len(names),
-        tensors=[tf.constant(tensors[name]) for name in names],
-    )
-    return prefix
-
-
 def same(one: dict[str, np.ndarray], two: dict[str, np.ndarray]) -> bool:
     return all(np.array_equal(one[name], two[name]) for name in one | two)
 
 
 def test_all_variables_come_back(tmp_path, small, other):
-    prefix = save(tmp_path / "model.ckpt", values(small))
+    prefix = write_checkpoint(tmp_path / "model.ckpt", values(small))
     report = zoo.restore(other, prefix)
     assert same(values(other), values(small))
     assert {row.status for row in report.rows} == {"restored"}
@@ -98,7 +87,7 @@ def test_all_variables_come_back(tmp_path, small, other):
 
 
 def test_of_another_number_of_classes_all_but_the_class_predictor_comes_back(tmp_path, small):
-    prefix = save(tmp_path / "model.ckpt", values(small))
+    prefix = write_checkpoint(tmp_path / "model.ckpt", values(small))
     other = detector(5, seed=1)
     before = values(other)
     report = zoo.restore(other, prefix)
@@ -116,7 +105,7 @@ def test_of_another_number_of_classes_all_but_the_class_predictor_comes_back(tmp
 
 
 def test_backbone_leaves_the_predictors_as_they_are(tmp_path, small, other):
-    prefix = save(tmp_path / "model.ckpt", values(small))
+    prefix = write_checkpoint(tmp_path / "model.ckpt", values(small))
     before = values(other)
     report = zoo.restore(other, prefix, "backbone")
     after, given = values(other), values(small)
@@ -136,7 +125,7 @@ def test_the_table_is_one_screen_that_accounts_for_everything(tmp_path, small):
     for quant in ("act_quant/min", "act_quant/max", "weights_quant/min"):
         tensors[f"FeatureExtractor/MobilenetV1/Conv2d_0/{quant}"] = np.float32(0)
     tensors["novelty"] = np.float32(0)
-    prefix = save(tmp_path / "model.ckpt", tensors)
+    prefix = write_checkpoint(tmp_path / "model.ckpt", tensors)
     assert zoo.restore(detector(1), prefix).table() == (
         f"weights from {prefix}\n"
         "  part                                 status          variables  parameters  why\n"
@@ -171,14 +160,14 @@ def test_ranges_of_simulated_quantisation_are_told_as_such(name):
 
 def test_moving_averages_serve_where_there_is_nothing_else(tmp_path, small, other):
     tensors = {f"{name}/ExponentialMovingAverage": value for name, value in values(small).items()}
-    zoo.restore(other, save(tmp_path / "model.ckpt", tensors))
+    zoo.restore(other, write_checkpoint(tmp_path / "model.ckpt", tensors))
     assert same(values(other), values(small))
 
 
 def test_raw_weights_go_before_their_moving_averages(tmp_path, small, other):
     raw = values(small)
     averages = {f"{name}/ExponentialMovingAverage": value + 1 for name, value in raw.items()}
-    report = zoo.restore(other, save(tmp_path / "model.ckpt", raw | averages))
+    report = zoo.restore(other, write_checkpoint(tmp_path / "model.ckpt", raw | averages))
     assert same(values(other), raw)
     assert report.unused == {"moving averages": 199}
 
@@ -187,7 +176,7 @@ def test_a_classification_checkpoint_gives_its_backbone(tmp_path, small, other):
     base = re.compile(r"FeatureExtractor/(MobilenetV1/Conv2d_\d+(_(depth|point)wise)?/.*)")
     tensors = {m[1]: v for k, v in values(small).items() if (m := base.fullmatch(k))}
     tensors["MobilenetV1/Logits/Conv2d_1c_1x1/biases"] = np.zeros(1001, np.float32)
-    report = zoo.restore(other, save(tmp_path / "mobilenet_v1.ckpt", tensors))
+    report = zoo.restore(other, write_checkpoint(tmp_path / "mobilenet_v1.ckpt", tensors))
     assert report.count("restored") == 27 * 5
     assert report.count("missing") == 199 - 27 * 5
     assert report.unused == {"other variables": 1}
@@ -246,7 +235,7 @@ def test_a_checkpoint_that_training_wrote_is_read_too(tmp_path, small, other):
 )
 def test_a_checkpoint_of_another_network_is_refused(tmp_path, small, tensors, looks, remedy):
     arrays = {name: np.zeros(shape, np.float32) for name, shape in tensors.items()}
-    prefix = save(tmp_path / "model.ckpt", arrays)
+    prefix = write_checkpoint(tmp_path / "model.ckpt", arrays)
     before = values(small)
     with pytest.raises(CheckpointError) as raised:
         zoo.restore(small, prefix)
@@ -282,7 +271,7 @@ def test_weights_that_are_not_numbers_are_refused_and_nothing_is_changed(tmp_pat
     tensors = values(small)
     name = "BoxPredictor_5/ClassPredictor/biases"
     tensors[name] = np.full_like(tensors[name], np.nan)
-    prefix = save(tmp_path / "model.ckpt", tensors)
+    prefix = write_checkpoint(tmp_path / "model.ckpt", tensors)
     before = values(other)
     with pytest.raises(CheckpointError) as raised:
         zoo.restore(other, prefix)
@@ -295,7 +284,7 @@ def test_weights_that_are_not_numbers_are_refused_and_nothing_is_changed(tmp_pat
 
 @pytest.mark.parametrize("suffix", ["index", "data-00000-of-00001"])
 def test_a_truncated_file_is_refused_and_nothing_is_changed(tmp_path, small, suffix, other):
-    prefix = save(tmp_path / "model.ckpt", values(small))
+    prefix = write_checkpoint(tmp_path / "model.ckpt", values(small))
     file = prefix.with_name(f"{prefix.name}.{suffix}")
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     before = values(other)
@@ -373,13 +362,13 @@ def test_faces_do_not_fit_a_narrower_network(shared):
 
 
 def test_verify_needs_every_variable(tmp_path, small):
-    prefix = save(tmp_path / "model.ckpt", values(small))
+    prefix = write_checkpoint(tmp_path / "model.ckpt", values(small))
     with pytest.raises(CheckpointError, match="it does not fill every variable of the network:\nw"):
         zoo.verify(prefix, detector(2), [])
 
 
 def test_verify_needs_a_frozen_graph(tmp_path, small, other):
-    save(tmp_path / "model.ckpt", values(small))
+    write_checkpoint(tmp_path / "model.ckpt", values(small))
     with pytest.raises(CheckpointError, match=r"frozen_inference_graph\.pb: no frozen graph: "):
         zoo.verify(tmp_path, other, [])
 
@@ -389,7 +378,7 @@ def test_verify_notices_weights_that_are_not_those_of_the_graph(shared, tmp_path
     zoo.restore(of, shared / "zoo" / COCO)
     tensors = values(of)
     tensors["BoxPredictor_0/ClassPredictor/biases"] += 0.01
-    save(tmp_path / "model.ckpt", tensors)
+    write_checkpoint(tmp_path / "model.ckpt", tensors)
     prefix = zoo.locate(shared / "zoo" / COCO)
     graph = prefix.with_name("frozen_inference_graph.pb")
     (tmp_path / graph.name).symlink_to(graph)

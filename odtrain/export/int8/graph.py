@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from ai_edge_litert import schema_py_generated as schema
 
@@ -82,6 +83,22 @@ class Graph:
         wanted = set(places)
         readers = {out for out, node in self.nodes.items() if wanted & set(node.inputs)}
         return (wanted | readers) & set(self.nodes)
+
+
+def readable(content: bytes) -> Any:
+    """A LiteRT interpreter in which what each operator gave can be read after a run.
+
+    It has no delegates, which keep what lies between their operators to themselves.
+    """
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+    interpreter = Interpreter(
+        model_content=content,
+        experimental_preserve_all_tensors=True,
+        experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+    )
+    interpreter.allocate_tensors()
+    return interpreter
 
 
 def _before(nodes: Mapping[int, Node], ends: Iterable[int]) -> set[int]:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from odtrain.export.int8.graph import Graph
+from odtrain.export.int8.graph import Graph, readable
 from odtrain.structures import FloatArray, UInt8Image
 from odtrain_runtime.model_files import load_detector
 
@@ -131,22 +131,15 @@ def _decibels(signal: float, noise: float) -> float:
 
 @dataclass
 class _Opened:
-    """A file whose layers can be read after each run: without delegates, which keep theirs to themselves."""
+    """A file whose layers can be read after each run."""
 
     file: Path
     places: dict[str, int] = field(init=False)
 
     def __post_init__(self) -> None:
-        from ai_edge_litert.interpreter import Interpreter, OpResolverType
-
         content = self.file.read_bytes()
         self.prepare = load_detector(self.file).prepare
-        self.interpreter = Interpreter(
-            model_content=content,
-            experimental_preserve_all_tensors=True,
-            experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
-        )
-        self.interpreter.allocate_tensors()
+        self.interpreter = readable(content)
         (image,) = self.interpreter.get_input_details()
         self.image: int = image["index"]
         self.details: Mapping[int, Any] = {

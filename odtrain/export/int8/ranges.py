@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from odtrain.export.int8.graph import Graph
+from odtrain.export.int8.graph import Graph, readable
 from odtrain.structures import FloatArray
 
 HALF = 2048
@@ -146,14 +146,7 @@ def spreads(network: bytes, pictures: Iterable[FloatArray]) -> dict[str, Spread]
         network: a .tflite in float32.
         pictures: (1, H, W, 3) normalised ones.
     """
-    from ai_edge_litert.interpreter import Interpreter, OpResolverType
-
-    interpreter = Interpreter(
-        model_content=network,
-        experimental_preserve_all_tensors=True,
-        experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
-    )
-    interpreter.allocate_tensors()
+    interpreter = readable(network)
     graph = Graph.read(network)
     (image,) = interpreter.get_input_details()
     kinds = {each["index"]: each for each in interpreter.get_tensor_details()}

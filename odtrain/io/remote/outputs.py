@@ -12,11 +12,9 @@ from odtrain.io.archives import cache_folder
 from odtrain.io.atomic import write_text
 from odtrain.io.locks import alone
 from odtrain.io.remote import store
-from odtrain.io.remote.files import found, take_there
+from odtrain.io.remote.files import TOGETHER, found, take_there
 from odtrain.io.remote.store import FileStat
 from odtrain.system.workers import in_threads
-
-TOGETHER = 16
 
 
 def written_there(address: str, job: str, run: Callable[[str], int]) -> tuple[int, str]:

@@ -19,13 +19,11 @@ import tensorflow as tf
 import tf_keras
 
 from odtrain.errors import ConfigError
-from odtrain.models.blocks import hard_sigmoid, hard_swish
+from odtrain.models.blocks import FIVE_DIGITS, hard_sigmoid, hard_swish
 from odtrain.models.efficientdet_layers import Nearest, Survival
 from odtrain.models.int8.ranges import ALL, Deployed, Range, Ranges, Simulated
-from odtrain.models.layers import Beside, StageEnd
+from odtrain.models.layers import Beside, StageEnd, kept_scale
 
-SIXTH = 0.16667
-"""That `hard_sigmoid` multiplies by."""
 PICTURES = Range(-1.0, 1.0)
 """Of the network's input."""
 SHIFTED = Range(0.0, 6.0)
@@ -136,7 +134,7 @@ def _folded(one: Operator, kernel: tf.Tensor, factor: float) -> tuple[tf.Tensor,
     layer, norm, kernel = one.layer, one.norm, kernel * factor
     bias = tf.convert_to_tensor(layer.bias) if layer.use_bias else tf.zeros(kernel.shape[-1:])
     if norm is not None:
-        scale = norm.gamma * tf.math.rsqrt(norm.moving_variance + norm.epsilon)
+        scale = kept_scale(norm)
         kernel, bias = kernel * scale, norm.beta + (bias - norm.moving_mean) * scale
     return kernel, bias
 
@@ -241,7 +239,7 @@ def _hard_swish(one: Operator, x: tf.Tensor, exact: Simulated) -> Map:
 
 
 def _hard_sigmoid(one: Operator, x: tf.Tensor, exact: Simulated) -> Map:
-    return Map(exact.within(tf.nn.relu6(x + 3.0), SHIFTED), SHIFTED, factor=SIXTH)
+    return Map(exact.within(tf.nn.relu6(x + 3.0), SHIFTED), SHIFTED, factor=FIVE_DIGITS)
 
 
 def _sigmoid(one: Operator, x: tf.Tensor, exact: Simulated) -> Map:
